@@ -1,0 +1,211 @@
+"""Config: one run as typed objects. Composed by Hydra from conf/, checked as a whole, torch never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments import results
+from experiments.errors import ConfigError
+from experiments.methods import METHODS, Method
+from experiments.models import MODELS, Model
+from experiments.recipe import Train
+from experiments.tasks import TASKS, Task
+from experiments.tracking import TRACKINGS, Tracking
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+class Mode(Enum):
+    """What is done with the composed run."""
+
+    train = "train"
+    count = "count"
+
+    @property
+    def trains(self) -> bool:
+        """False if nothing but shapes are needed."""
+        return self is Mode.train
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One run."""
+
+    mode: Mode = Mode.train
+    """train, or count: build, wrap, count and record without weights, data or training."""
+    model: Model = MISSING
+    """The base model."""
+    task: Task = MISSING
+    """Data and metrics."""
+    method: Method = MISSING
+    """What is trained."""
+    train: Train | None = MISSING
+    """Optimisation; None for mode=count."""
+    tracking: Tracking = MISSING
+    """Where numbers go while the run goes on (local)."""
+    source: str = MISSING
+    """Whose hyperparameters are asked for: paper, authors, ours or none."""
+    recipe: str = "none"
+    """Whose hyperparameters were found: the folder of conf/recipe that the values come from."""
+    experiment: str | None = None
+    """Table or figure that the run belongs to (local)."""
+    profile: str | None = None
+    """smoke: a rehearsal on tiny sizes."""
+    seed: int = 0
+    """Seed of head, adapter, data order and dropout."""
+    row: int = 0
+    """Row of a table whose sizes differ per model (Table 1 counts two per model)."""
+    force: bool = False
+    """Repeat a finished run in place; the old one is kept beside (local)."""
+    offline: bool = False
+    """Never use the network (local)."""
+    output: str = "outputs"
+    """Folder of all runs (local)."""
+    variant: str = field(default="", metadata={"computed": True})
+    """What differs from the recipe, as the run folder is called; computed."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields every reason why this is no run, each with key, value and what is allowed."""
+        for part in (self.task, self.method, self.tracking, self.train):
+            if part is not None:
+                yield from part.problems()
+        yield from self.model.problems(self.task.head)
+        if self.mode.trains and self.task.head.kind == "none":
+            yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
+        if self.mode.trains and self.method.trains_head_only and not self.model.head:
+            yield f"method={self.method.name}: trains the head alone, and model={self.model.name} has none"
+
+
+def register() -> None:
+    """Makes the dataclasses known to Hydra as schemas and `by_task`, `by_model` as resolvers."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="schema/train", name="train", node=Train)
+    for group, classes in (("model", MODELS), ("task", TASKS), ("method", METHODS), ("tracking", TRACKINGS)):
+        for kind in classes:
+            store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
+    for part in ("task", "model"):
+        OmegaConf.register_new_resolver(f"by_{part}", _picker(part), replace=True)
+
+
+def _picker(part: str) -> Any:
+    def pick(table: DictConfig, column: int | None = None, *, _root_: DictConfig) -> Any:
+        name = _root_[part].name
+        if name not in table:
+            raise KeyError(f"the recipe has no entry for {part} {name!r} (has: {', '.join(map(str, table))})")
+        return table[name] if column is None else table[name][column]
+
+    return pick
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """Composes conf/train.yaml with command-line overrides, inside or outside a running Hydra application."""
+    running = GlobalHydra.instance().is_initialized()
+    with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides)
+
+
+def load(cfg: DictConfig) -> Config:
+    """Composed configuration -> checked Config.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    if cfg.mode is Mode.count:
+        cfg.train = None
+    problems = list(_unresolved(cfg))
+    if problems:
+        raise ConfigError("this is not a complete run", problems)
+    changes = _changes(cfg)
+    cfg.variant = results.variant(changes)
+    try:
+        config: Config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError("this is not a run", [str(error).splitlines()[0]]) from error
+    problems = list(config.problems())
+    if problems:
+        raise ConfigError("this run cannot be done", problems)
+    return config
+
+
+def _unresolved(cfg: DictConfig) -> Iterator[str]:
+    """Yields what has no value: missing ones together, and interpolations that fail."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        where = f"conf/recipe/{cfg.source}/{cfg.method.name}_{cfg.model.name}.yaml"
+        hint = (
+            f"recipe {cfg.recipe!r} does not give them"
+            if cfg.recipe != "none"
+            else f"there is no {where}; add it, choose another source, or set them on the command line"
+        )
+        yield f"no value for {', '.join(missing)}: {hint}"
+    failing: dict[str, list[str]] = {}
+    for key in _leaves(cfg):
+        try:
+            OmegaConf.select(cfg, key, throw_on_missing=False)
+        except OmegaConfBaseException as error:
+            cause = error.__cause__ or error
+            text = str(cause.args[0] if isinstance(cause, KeyError) else cause).splitlines()[0]
+            failing.setdefault(text, []).append(key)
+    for text, keys in failing.items():
+        yield f"{', '.join(keys)}: {text}"
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of every value, interpolations unresolved."""
+    for key in node:
+        dotted = f"{prefix}{key}"
+        child = (
+            None if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key) else node._get_node(key)
+        )
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _leaves(child, f"{dotted}.")
+        else:
+            yield dotted
+
+
+def _changes(cfg: DictConfig) -> dict[str, Any]:
+    """Scientific fields that differ from the plain composition of the same model, task, method and source."""
+    base = composed([f"{part}={cfg[part].name}" for part in ("model", "task", "method")])
+    changes: dict[str, Any] = {}
+    if base.recipe != cfg.recipe:
+        changes["source"] = cfg.recipe
+        base = composed([*(f"{part}={cfg[part].name}" for part in ("model", "task", "method")), f"source={cfg.source}"])
+    there, here = _values(base), _values(cfg)
+    if cfg.mode is Mode.count:
+        there = {key: value for key, value in there.items() if not key.startswith("train.")} | {"train": None}
+    return changes | {
+        key: value
+        for key, value in here.items()
+        if key not in ("seed", "recipe") and (key not in there or there[key] != value)
+    }
+
+
+def _values(cfg: DictConfig) -> dict[str, Any]:
+    """Scientific fields of a composed configuration; what has no value is left out."""
+    found: dict[str, Any] = {}
+    for key in _leaves(cfg):
+        try:
+            value = OmegaConf.select(cfg, key, throw_on_missing=True)
+        except OmegaConfBaseException:
+            continue
+        found[key] = results.plain(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+    return {
+        key: value
+        for section, local in results.IDENTITY.items()
+        for key, value in found.items()
+        if key.partition(".")[0] == section and key.partition(".")[2] not in local
+    }

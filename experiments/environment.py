@@ -1,0 +1,104 @@
+"""What a number was measured with: versions, commit, device, and fingerprints of weights and data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "peft", "transformers", "datasets", "accelerate", "hydra-core", "bitsandbytes", "numpy")
+
+
+def describe() -> dict[str, Any]:
+    """Versions, commit and machine of this process."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        **commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> dict[str, Any]:
+    """Commit of the checkout and whether tracked files differ from it; None outside a git checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": head, "dirty": None if changes is None else bool(changes)}
+
+
+def fingerprint_weights(source: str | None, config: Any = None) -> str | None:
+    """SHA-256 over the weight files of a local folder, the hub's commit for a repository, None for random weights."""
+    if source is None:
+        return None
+    folder = Path(source)
+    if not folder.is_dir():
+        return getattr(config, "_commit_hash", None)
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class Memory:
+    """Peak memory between construction and `peak`: of the process on CPU, of the allocator on a GPU."""
+
+    def __init__(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            Path("/proc/self/clear_refs").write_text(
+                "5"
+            )  # restarts the high-water mark, so that sweeps measure each run
+        except OSError:
+            pass
+
+    def peak(self) -> dict[str, int | None]:
+        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU)."""
+        import torch
+
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        return {"peak_rss": _high_water(), "peak_gpu": gpu}
+
+
+def _high_water() -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

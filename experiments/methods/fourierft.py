@@ -1,0 +1,83 @@
+"""FourierFT as the experiments use it: the schema of conf/method/fourierft.yaml over the package's PEFT tuner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from experiments.methods.peft import Adapter
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+
+class Init(Enum):
+    """How the coefficients start."""
+
+    normal = "normal"
+    zeros = "zeros"
+
+
+class Basis(Enum):
+    """What the coefficients are coefficients of; further bases are reserved."""
+
+    fourier = "fourier"
+
+
+@dataclass(kw_only=True)
+class FrequencyBias:
+    """Gaussian band-pass that the entries are drawn from (Eq. 5)."""
+
+    center: float | None = None
+    """Favoured frequency f_c, in spectrum cells from the lowest; null: uniform entries, no bias."""
+    bandwidth: float = 200.0
+    """Width W of the band, in spectrum cells."""
+
+
+@dataclass(kw_only=True)
+class FourierFT(Adapter):
+    """DeltaW = alpha * Re(ifft2(ToDense(c))), only c is trained (Eqs. 2-4); see the package `fourierft`."""
+
+    n: int
+    """Coefficients per adapted matrix."""
+    alpha: float
+    """Plain multiplier of the update."""
+    entry_seed: int
+    """Seed of the entries, shared by all layers of one shape; not the run's seed."""
+    frequency_bias: FrequencyBias = field(default_factory=FrequencyBias)
+    """Where in the spectrum the entries are drawn."""
+    init: Init = Init.normal
+    """normal: the update is not zero before the first step, as in the paper."""
+    basis: Basis = Basis.fourier
+    """Reserved for the ablation of Table 6."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Method.problems`."""
+        yield from super().problems()
+        bias = self.frequency_bias
+        if self.n < 1:
+            yield f"method.n={self.n}: must be at least 1"
+        if self.alpha <= 0:
+            yield f"method.alpha={self.alpha}: must be positive"
+        if bias.center is not None and bias.center < 0:
+            yield f"method.frequency_bias.center={bias.center}: must not be negative, or null for uniform entries"
+        if bias.bandwidth <= 0:
+            yield f"method.frequency_bias.bandwidth={bias.bandwidth}: must be positive"
+
+    def configuration(self, head: Sequence[str]) -> PeftConfig:
+        """See `Adapter.configuration`."""
+        import fourierft
+
+        return fourierft.FourierFTConfig(
+            n_frequency=self.n,
+            scaling=self.alpha,
+            random_loc_seed=self.entry_seed,
+            init_weights=self.init is Init.zeros,
+            frequency_bias_center=self.frequency_bias.center,
+            frequency_bias_bandwidth=self.frequency_bias.bandwidth,
+            basis=self.basis.value,
+            target_modules=list(self.targets),
+            modules_to_save=list(head) or None,
+        )

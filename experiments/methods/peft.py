@@ -1,0 +1,113 @@
+"""Methods that PEFT implements: LoRA by name, any other by its `peft_type` and fields."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import ConfigError
+from experiments.methods.method import Method
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+
+@dataclass(kw_only=True)
+class Adapter(Method):
+    """A PEFT tuner on the modules that `targets` names."""
+
+    targets: list[str]
+    """Names (last components) of the modules to adapt."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Method.problems`."""
+        if not self.targets:
+            yield "method.targets=[]: must name at least one module"
+
+    def configuration(self, head: Sequence[str]) -> PeftConfig:
+        """PEFT's configuration of this method."""
+        raise TypeError(f"{type(self).__name__} has no PEFT configuration")  # a schema alone is no method
+
+    def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
+        """See `Method.apply`."""
+        import peft
+
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+                return peft.get_peft_model(net, self.configuration(head))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"method={self.name} cannot adapt this model: {error}") from error
+
+    def save(self, net: nn.Module, folder: Path) -> None:
+        """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
+        net.save_pretrained(folder)
+
+
+@dataclass(kw_only=True)
+class LoRA(Adapter):
+    """h = W0 x + (alpha / r) B A x with rank-r A and B, through PEFT."""
+
+    r: int
+    """Rank."""
+    alpha: float
+    """Numerator of the scale alpha / r."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Method.problems`."""
+        yield from super().problems()
+        if self.r < 1:
+            yield f"method.r={self.r}: must be at least 1"
+        if self.alpha <= 0:
+            yield f"method.alpha={self.alpha}: must be positive"
+        if not 0 <= self.dropout < 1:
+            yield f"method.dropout={self.dropout}: must be in [0, 1)"
+
+    def configuration(self, head: Sequence[str]) -> PeftConfig:
+        """See `Adapter.configuration`."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=list(self.targets),
+            modules_to_save=list(head) or None,
+        )
+
+
+@dataclass(kw_only=True)
+class Peft(Adapter):
+    """Any PEFT method: every one of them is a baseline without code."""
+
+    peft_type: str
+    """PEFT's name of the method: LORA, VERA, ADALORA, ..."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Fields of that method's PEFT configuration."""
+
+    def configuration(self, head: Sequence[str]) -> PeftConfig:
+        """See `Adapter.configuration`; ConfigError names unknown types and fields with what is allowed."""
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        if self.peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
+            known = ", ".join(sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
+            raise ConfigError(f"method.peft_type={self.peft_type}: unknown to PEFT (allowed: {known})")
+        kind = PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type]
+        known = {entry.name for entry in fields(kind) if entry.init}
+        unknown = sorted(set(self.fields) - known)
+        if unknown:
+            raise ConfigError(
+                f"method.peft_type={self.peft_type}: wrong fields",
+                [
+                    f"method.fields.{name}={self.fields[name]}: unknown (allowed: {', '.join(sorted(known))})"
+                    for name in unknown
+                ],
+            )
+        given = {"target_modules": list(self.targets), "modules_to_save": list(head) or None} | self.fields
+        return kind(**{name: value for name, value in given.items() if name in known})

@@ -1,0 +1,86 @@
+"""Predictions and references -> numbers. Pure functions on arrays; every value is a fraction, not a percentage.
+
+`METRICS` names what a task may ask for. The same scores are an in-process `evaluate.Metric` (`as_evaluate`), which
+unlike `evaluate.load("glue")` needs no hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def _classes(predictions: np.ndarray) -> np.ndarray:
+    """(rows, classes) scores -> (rows,) class numbers."""
+    return predictions.argmax(-1)
+
+
+def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Share of rows whose highest score is the reference class; predictions (rows, classes), references (rows,)."""
+    return float((_classes(predictions) == references).mean())
+
+
+def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Matthews correlation of predicted and reference classes; 0 where one of them is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(references, _classes(predictions)))
+
+
+def f1(predictions: np.ndarray, references: np.ndarray) -> float:
+    """F1 of class 1; 0 where it is neither predicted nor present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(references, _classes(predictions), zero_division=0))
+
+
+def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Pearson correlation; predictions (rows, 1) or (rows,). 0 where one side is constant."""
+    return _correlation("pearsonr", predictions, references)
+
+
+def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
+    """Spearman rank correlation; predictions (rows, 1) or (rows,). 0 where one side is constant."""
+    return _correlation("spearmanr", predictions, references)
+
+
+def _correlation(kind: str, predictions: np.ndarray, references: np.ndarray) -> float:
+    import numpy as np
+    from scipy import stats
+
+    values = predictions.reshape(len(references))
+    if np.ptp(values) == 0 or np.ptp(references) == 0:
+        return 0.0
+    return float(getattr(stats, kind)(values, references).statistic)
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy,
+    "matthews": matthews,
+    "f1": f1,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+
+def as_evaluate(names: list[str]) -> Any:
+    """The metrics as one `evaluate.Metric` (predictions: a row of scores each), for code that speaks evaluate."""
+    import datasets
+    import evaluate
+    import numpy as np
+
+    class Scores(evaluate.Metric):
+        def _info(self) -> evaluate.MetricInfo:
+            features = datasets.Features(
+                {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("float32")}
+            )
+            return evaluate.MetricInfo(description=__doc__ or "", citation="", features=features)
+
+        def _compute(self, predictions: list, references: list) -> dict[str, float]:
+            scores, labels = np.asarray(predictions), np.asarray(references)
+            return {name: METRICS[name](scores, labels) for name in names}
+
+    return Scores()

@@ -1,0 +1,79 @@
+"""Networks that transformers does not have: the toy of Figure 7, GPT-2 with separate q, k, v, and a tokenizer of bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class PointClassifier(nn.Module):
+    """logits = W_out relu(W_hidden relu(W_in x)): the network of Figure 7, whose `hidden` matrix is what a method adapts."""
+
+    def __init__(self, inputs: int, width: int, classes: int):
+        super().__init__()
+        self.input = nn.Linear(inputs, width)
+        self.hidden = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, points: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """points (B, inputs) float, labels (B,) int -> logits (B, classes) and, with labels, the mean cross entropy."""
+        logits = self.output(functional.relu(self.hidden(functional.relu(self.input(points)))))
+        loss = {} if labels is None else {"loss": functional.cross_entropy(logits, labels)}
+        return loss | {"logits": logits}
+
+
+class SplitAttention(nn.Module):
+    """GPT-2's fused projection as three Linears; the output is their concatenation, which attention splits again."""
+
+    def __init__(self, fused: nn.Module):
+        super().__init__()
+        inputs, outputs = fused.weight.shape  # Conv1D keeps (in, 3 * out)
+        width, device = outputs // 3, fused.weight.device
+        for position, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            part = nn.Linear(inputs, width, device=device, dtype=fused.weight.dtype)
+            columns = slice(position * width, (position + 1) * width)
+            if device.type != "meta":
+                with torch.no_grad():
+                    part.weight.copy_(fused.weight[:, columns].T)
+                    part.bias.copy_(fused.bias[columns])
+            setattr(self, name, part)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden (..., in) -> (..., 3 * in), in the order q, k, v."""
+        return torch.cat([self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)], dim=-1)
+
+
+def split_attention(net: nn.Module) -> nn.Module:
+    """Replaces every fused `c_attn` of a GPT-2 in place; other architectures are returned as they are."""
+    for module in list(net.modules()):
+        if hasattr(module, "c_attn"):
+            module.c_attn = SplitAttention(module.c_attn)
+    return net
+
+
+def byte_tokenizer(positions: int) -> Any:
+    """A tokenizer with one token per byte and RoBERTa's special tokens, made on the spot for models without weights."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=positions - 2,  # RoBERTa's positions start behind the padding index
+        model_input_names=["input_ids", "attention_mask"],
+    )

@@ -1,0 +1,101 @@
+"""Train: the numbers of a recipe that are about optimisation; the schema of conf/train and of every recipe's `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Schedule(Enum):
+    """How the learning rates go on after the warmup."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Select(Enum):
+    """Which evaluation a table's number is taken from."""
+
+    best = "best"
+    last = "last"
+
+
+class Precision(Enum):
+    """Number format of the forward and backward pass; weights stay fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass(kw_only=True)
+class Train:
+    """AdamW with one learning rate for the adapter and one for the head; scientific unless marked local."""
+
+    epochs: float
+    """Passes over the training rows."""
+    batch_size: int
+    """Rows per optimizer step, over all devices and accumulation steps."""
+    learning_rate: float
+    """Peak learning rate of the adapter (or of the base weights that the method trains)."""
+    head_learning_rate: float | None = None
+    """Peak learning rate of the task head; null: the adapter's."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of every trained weight matrix and of the coefficients; never of biases and norms."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """AdamW's two averaging factors."""
+    epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    schedule: Schedule = Schedule.linear
+    """Shape of the decay after the warmup."""
+    warmup_ratio: float = 0.0
+    """Share of all steps over which the learning rates rise from 0."""
+    max_grad_norm: float = 0.0
+    """Gradient norm above which gradients are scaled down; 0: never."""
+    select: Select = Select.best
+    """Evaluation that the adapter kept in the run folder comes from."""
+    eval_every: int = 1
+    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps (the schedule ends there too)."""
+    precision: Precision = Precision.fp32
+    """Number format of the forward and backward pass."""
+    accumulation: int = 1
+    """Micro-batches per optimizer step; local as long as the batch divides evenly."""
+    eval_batch_size: int = 64
+    """Rows per forward pass of an evaluation (local)."""
+    checkpoint_every: int = 1
+    """Evaluations from one checkpoint to the next; 0: none, an interrupted run starts again (local)."""
+    device: str = "auto"
+    """auto, cpu or cuda (local)."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields every setting that cannot be trained with."""
+        for key in (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "eval_every",
+            "accumulation",
+            "eval_batch_size",
+            "epsilon",
+        ):
+            if not getattr(self, key) > 0:
+                yield f"train.{key}={getattr(self, key)}: must be positive"
+        if self.max_steps is not None and self.max_steps < 1:
+            yield f"train.max_steps={self.max_steps}: must be at least 1, or null for whole epochs"
+        if self.head_learning_rate is not None and self.head_learning_rate <= 0:
+            yield f"train.head_learning_rate={self.head_learning_rate}: must be positive, or null for the adapter's"
+        for key in ("weight_decay", "max_grad_norm", "checkpoint_every"):
+            if getattr(self, key) < 0:
+                yield f"train.{key}={getattr(self, key)}: must not be negative"
+        if not 0 <= self.warmup_ratio < 1:
+            yield f"train.warmup_ratio={self.warmup_ratio}: must be in [0, 1)"
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield f"train.betas={self.betas}: must be two numbers in [0, 1)"
+        if self.accumulation > 0 and self.batch_size % self.accumulation:
+            yield f"train.accumulation={self.accumulation}: must divide train.batch_size={self.batch_size}"
+        if self.device not in ("auto", "cpu", "cuda"):
+            yield f"train.device={self.device}: must be auto, cpu or cuda"

@@ -1,0 +1,218 @@
+"""Run folders: where a run lives, whether it is done, and its record, which can be understood alone.
+
+A run folder holds config.yaml, history.jsonl, predictions/, adapter/, run.log and, written last and atomically,
+metrics.json: it exists if and only if the run finished. A failed run leaves failure.json instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.errors import RecordError, UserError
+from experiments.lock import LOCK
+
+SCHEMA = 1
+RECORD, FAILURE, CONFIG = "metrics.json", "failure.json", "config.yaml"
+
+# What a run is: sections of the configuration, each with the fields that only say where and how it is computed.
+IDENTITY: dict[str, tuple[str, ...]] = {
+    "mode": (),
+    "recipe": (),
+    "profile": (),
+    "seed": (),
+    "model": ("path",),
+    "task": ("path",),
+    "method": (),
+    "train": ("accumulation", "eval_batch_size", "checkpoint_every", "device"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """One finished run, as metrics.json holds it."""
+
+    run: dict[str, Any]
+    """model, task, method, seed, source, recipe, profile, mode, experiment."""
+    config: dict[str, Any]
+    """The whole resolved configuration."""
+    parameters: dict[str, int]
+    """adapter, head, base (numbers) and stored_bytes of the adapter."""
+    metrics: dict[str, Any] | None = None
+    """primary {name, split, select, value, interval}, best, last, heldout; None for mode=count."""
+    preflight: dict[str, Any] | None = None
+    """What could be said before training about whether this setting can learn."""
+    time: dict[str, Any]
+    memory: dict[str, Any]
+    environment: dict[str, Any]
+    status: str = "finished"
+    schema: int = SCHEMA
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums and paths as JSON values."""
+    if dataclasses.is_dataclass(value):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    if isinstance(value, dict) and (value or not prefix):
+        return {key: leaf for name, item in value.items() for key, leaf in flatten(item, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The scientific fields of a plain configuration, with dotted keys; all else never changes what a run is."""
+    return {
+        key: value
+        for section, local in IDENTITY.items()
+        for key, value in flatten({section: config.get(section)}).items()
+        if key.partition(".")[2] not in local
+    }
+
+
+def folder(config: Any) -> Path:
+    """output/model/task/method[/what differs from the recipe]/seed=s."""
+    place = Path(config.output) / config.model.name / config.task.name / config.method.name
+    return (place / config.variant if config.variant else place) / f"seed={config.seed}"
+
+
+def find(place: Path, config: Any) -> Record | None:
+    """The finished record of this very run, None if there is none yet; touches nothing.
+
+    Raises:
+        RecordError: the folder holds another run (every differing key is listed), or its record is damaged.
+    """
+    if (place / RECORD).exists():
+        record = read(place)
+        _refuse_other(place, record.config, config, "holds a finished run with another configuration")
+        return record
+    if (place / CONFIG).exists() and not (place / FAILURE).exists():
+        try:
+            found = yaml.safe_load((place / CONFIG).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise RecordError(f"{place / CONFIG}: damaged, not YAML; move the folder away or use force=true") from error
+        _refuse_other(place, found or {}, config, "holds an unfinished run with another configuration")
+    return None
+
+
+def _refuse_other(place: Path, found: dict[str, Any], config: Any, what: str) -> None:
+    there, asked = identity(found), identity(plain(config))
+    differing = sorted(key for key in there.keys() | asked.keys() if there.get(key) != asked.get(key))
+    if differing:
+        raise RecordError(
+            f"{place} {what} (force=true repeats in place and keeps the old one beside)",
+            [f"{key}: there {there.get(key)!r}, asked for {asked.get(key)!r}" for key in differing],
+        )
+
+
+def open_folder(place: Path, config: Any) -> None:
+    """Readies a locked folder for a run: moves what `force` replaces aside, then writes config.yaml."""
+    if config.force and any(item.name != LOCK for item in place.iterdir()):
+        _set_aside(place)
+    (place / FAILURE).unlink(missing_ok=True)
+    write_atomically(place / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def _set_aside(place: Path) -> None:
+    for number in range(1, 10_000):
+        aside = place.with_name(f"{place.name}.replaced-{number}")
+        if not aside.exists():
+            break
+    aside.mkdir()
+    items = [item for item in place.iterdir() if item.name != LOCK]
+    for item in sorted(
+        items, key=lambda item: item.name != RECORD
+    ):  # first the record: without it nothing counts as done
+        item.rename(aside / item.name)
+
+
+def write(place: Path, record: Record) -> None:
+    """Writes metrics.json: from here on the run is finished."""
+    write_atomically(place / RECORD, json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False) + "\n")
+
+
+def write_failure(place: Path, error: BaseException) -> None:
+    """Writes failure.json: what went wrong, with the traceback of anything that is not the user's to mend."""
+    trace = None if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    failure = {
+        "schema": SCHEMA,
+        "status": "failed",
+        "error": type(error).__name__,
+        "message": str(error),
+        "traceback": trace,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    write_atomically(place / FAILURE, json.dumps(failure, indent=2) + "\n")
+
+
+def read(place: Path) -> Record:
+    """Reads a run folder's record.
+
+    Raises:
+        RecordError: not JSON, or not a record; the message names the file and what is missing.
+    """
+    path = place / RECORD
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: damaged, not JSON ({error}); move the folder away to run it again") from error
+    known = {entry.name: entry for entry in dataclasses.fields(Record)}
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        given = found.get("schema") if isinstance(found, dict) else type(found).__name__
+        raise RecordError(f"{path}: schema {given!r}, this version reads {SCHEMA}")
+    missing = [name for name, entry in known.items() if name not in found and entry.default is dataclasses.MISSING]
+    if missing:
+        raise RecordError(f"{path}: damaged, without {', '.join(missing)}; move the folder away to run it again")
+    return Record(**{name: value for name, value in found.items() if name in known})
+
+
+def records(root: Path) -> Iterator[tuple[Path, Record]]:
+    """Every finished run below `root` with its folder, in path order; replaced ones are left out."""
+    for path in sorted(Path(root).rglob(RECORD)):
+        if ".replaced-" not in path.parent.name:
+            yield path.parent, read(path.parent)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file in one step: readers and a kill see the old text or the new, never a part."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def variant(changes: dict[str, Any]) -> str:
+    """Folder name for what differs from the recipe: short keys where they are unique, a hash where it grows long."""
+    import hashlib
+
+    ends = [key.rpartition(".")[2] for key in changes]
+    parts = []
+    for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
+        shown = f"{value:g}" if isinstance(value, float) else json.dumps(value) if not isinstance(value, str) else value
+        parts.append(f"{end if ends.count(end) == 1 else key}={shown}")
+    text = ",".join(parts)
+    name = re.sub(r"[^\w.,=+-]+", "_", text)
+    if len(name) > 100 or name != text:
+        name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name

@@ -1,0 +1,186 @@
+"""run(config) -> Record: the path of one run, top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import hub, lock, results
+from experiments.results import Record
+
+if TYPE_CHECKING:
+    from experiments.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> Record:
+    """Does what the configuration says, or returns the record if that was done before.
+
+    Raises:
+        UserError: weights or data are missing, the folder belongs to another run, the data do not fit, ...
+    """
+    place = results.folder(config)
+    finished = None if config.force else results.find(place, config)
+    if finished is not None:
+        print(f"done before: {place}", flush=True)
+        return finished
+    if config.offline:
+        hub.go_offline()
+    weights = config.model.locate(config.offline) if config.mode.trains else None
+    rows = config.task.locate(config.offline) if config.mode.trains else None
+    place.mkdir(parents=True, exist_ok=True)
+    with lock.hold(place):
+        finished = (
+            None if config.force else results.find(place, config)
+        )  # somebody may have finished it while we waited
+        if finished is not None:
+            return finished
+        results.open_folder(place, config)
+        with _logging(place):
+            try:
+                record = _train(config, place, weights, rows) if config.mode.trains else _count(config)
+                results.write(place, record)
+                shutil.rmtree(place / "checkpoints", ignore_errors=True)
+            except Exception as error:
+                results.write_failure(place, error)
+                raise
+    print(f"{describe(record)}\n{place}", flush=True)
+    return record
+
+
+def _train(config: Config, place: Path, weights: str | None, rows: str | None) -> Record:
+    began = time.time()
+    import torch
+
+    from experiments import environment, preflight, scoring, trainer
+    from experiments.tracking import History
+
+    memory = environment.Memory()
+    processor = config.model.processor(weights)
+    data = config.task.load(processor, rows)
+    torch.manual_seed(trainer.stream(config.seed, "head"))
+    net = config.model.build(config.task.head, weights)
+    torch.manual_seed(trainer.stream(config.seed, "adapter"))
+    net = config.method.apply(net, config.model.head)
+    counts = counting(net, config.model.head)
+    outlook = preflight.check(net, config.train, len(data.train))
+    for warning in outlook["warnings"]:
+        log.warning("preflight: %s", warning)
+    identity = describe_run(config)
+    config.tracking.start(place, identity, results.plain(config), counts)
+    summary = None
+    try:
+        fitting = trainer.Trainer(
+            net,
+            data,
+            train=config.train,
+            task=config.task,
+            method=config.method,
+            head=config.model.head,
+            run=place,
+            history=History(place, config.tracking),
+            seed=config.seed,
+        )
+        spent = trainer.fit(fitting)
+        metrics = scoring.score(place, config.task, config.train.select)
+        summary = metrics
+    finally:
+        config.tracking.finish(summary)
+    return Record(
+        run=identity,
+        config=results.plain(config),
+        parameters=counts,
+        metrics=metrics,
+        preflight=outlook,
+        time={"started": _stamp(began), "finished": _stamp(time.time()), **spent},
+        memory=memory.peak(),
+        environment={
+            **environment.describe(),
+            "device": str(fitting.args.device),
+            "weights": environment.fingerprint_weights(weights, getattr(net, "config", None)),
+            "data": data.fingerprint,
+        },
+    )
+
+
+def _count(config: Config) -> Record:
+    began = time.time()
+    from experiments import environment
+
+    memory = environment.Memory()
+    net = config.method.apply(config.model.build(config.task.head, None, meta=True), config.model.head)
+    return Record(
+        run=describe_run(config),
+        config=results.plain(config),
+        parameters=counting(net, config.model.head),
+        time={"started": _stamp(began), "finished": _stamp(time.time())},
+        memory=memory.peak(),
+        environment=environment.describe(),
+    )
+
+
+def counting(net: Any, head: list[str]) -> dict[str, int]:
+    """Trainable and stored numbers of the network, as a record holds them."""
+    from fourierft.counting import count
+
+    return results.plain(count(net, head))
+
+
+def describe_run(config: Config) -> dict[str, Any]:
+    """What the run is, in eight words."""
+    return {
+        "model": config.model.name,
+        "task": config.task.name,
+        "method": config.method.name,
+        "variant": config.variant,
+        "seed": config.seed,
+        "source": config.source,
+        "recipe": config.recipe,
+        "profile": config.profile,
+        "mode": config.mode.value,
+        "experiment": config.experiment,
+    }
+
+
+def describe(record: Record) -> str:
+    """One line about a finished run for the terminal."""
+    run, parameters = record.run, record.parameters
+    line = f"{run['model']} {run['task']} {run['method']} {run['variant']}".rstrip()
+    line += f": {parameters['adapter']:,} adapter numbers ({parameters['stored_bytes']:,} bytes)"
+    if parameters["head"]:
+        line += f" + {parameters['head']:,} in the head"
+    if record.metrics:
+        primary = record.metrics["primary"]
+        low, high = primary["interval"]
+        line += f"; {primary['select']} {primary['name']} {primary['value']:.4f} [{low:.4f}, {high:.4f}]"
+    return line
+
+
+@contextmanager
+def _logging(place: Path) -> Iterator[None]:
+    """Our log lines go to run.log and, without times, to the terminal."""
+    root = logging.getLogger("experiments")
+    file, terminal = logging.FileHandler(place / "run.log"), logging.StreamHandler(sys.stdout)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = root.level
+    root.setLevel(logging.INFO)
+    for handler in (file, terminal):
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for handler in (file, terminal):
+            root.removeHandler(handler)
+        file.close()
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

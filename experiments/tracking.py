@@ -1,0 +1,145 @@
+"""Where a run's numbers go while it runs: JSON lines always, wandb or tensorboard by choice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HISTORY = "history.jsonl"
+
+
+@dataclass(kw_only=True)
+class Tracking:
+    """No service: the run folder's history.jsonl alone."""
+
+    name: str
+    """Name of the conf/tracking file."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields every setting that cannot be tracked with."""
+        return iter(())
+
+    def start(self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]) -> None:
+        """Called once before training, with what the run is and how many numbers it trains."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Called for every training log and evaluation."""
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """Called once at the end, with the record's metrics, or None if the run failed."""
+
+
+@dataclass(kw_only=True)
+class Wandb(Tracking):
+    """Weights & Biases: configuration, counts and curves; one group per table."""
+
+    project: str
+    """wandb project."""
+    entity: str | None = None
+    """wandb team or user; null: the login's."""
+    mode: str = "online"
+    """online, offline (no key, no network; `wandb sync` later) or disabled."""
+    group: str | None = None
+    """Group; null: the experiment (table or figure), else model and task."""
+    tags: list[str] = field(default_factory=list)
+    """Tags beside model, task and method."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Tracking.problems`."""
+        if self.mode not in ("online", "offline", "disabled"):
+            yield f"tracking.mode={self.mode}: must be online, offline or disabled"
+
+    def start(self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]) -> None:
+        """See `Tracking.start`."""
+        import wandb
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self._run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode,
+            dir=folder,
+            group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
+            job_type=run["method"],
+            name=f"{run['model']}-{run['task']}-{run['method']}-{run['seed']}",
+            tags=[run["model"], run["task"], run["method"], *self.tags],
+            config={**config, "parameters": parameters},
+            reinit="finish_previous",
+        )
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """See `Tracking.log`."""
+        self._run.log(values, step=step)
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """See `Tracking.finish`."""
+        self._run.summary.update(summary or {})
+        self._run.finish(exit_code=0 if summary is not None else 1)
+
+
+@dataclass(kw_only=True)
+class Tensorboard(Tracking):
+    """TensorBoard event files in the run folder's `tensorboard/`."""
+
+    def start(self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]) -> None:
+        """See `Tracking.start`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(folder / "tensorboard")
+        self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```")
+        for name, value in parameters.items():
+            self._writer.add_scalar(f"parameters/{name}", value)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """See `Tracking.log`."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """See `Tracking.finish`."""
+        self._writer.close()
+
+
+class History:
+    """history.jsonl: one line per training log and per evaluation, cut back to the checkpoint when a run resumes."""
+
+    def __init__(self, folder: Path, tracking: Tracking):
+        self.path, self.tracking = folder / HISTORY, tracking
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged so far."""
+        return read_history(self.path.parent)
+
+    def cut(self, step: int) -> float:
+        """Drops what lies behind `step`; returns the seconds already spent up to there."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        replacement = self.path.with_suffix(".tmp")
+        replacement.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(replacement, self.path)
+        return max((line["elapsed_s"] for line in kept), default=0.0)
+
+    def log(self, step: int, epoch: float, elapsed: float, values: dict[str, float]) -> None:
+        """Appends a line and passes the values on to the service."""
+        line = {"step": step, "epoch": round(epoch, 6), "elapsed_s": round(elapsed, 3), **values}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.tracking.log(step, {"epoch": epoch, **values})
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a run's history; a line cut off by a kill is left out."""
+    path = folder / HISTORY
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+TRACKINGS = (Tracking, Wandb, Tensorboard)

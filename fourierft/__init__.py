@@ -1,0 +1,28 @@
+"""FourierFT (arXiv 2405.03003) as a PEFT tuner.
+
+Importing this package puts its tuner in the place of PEFT's own FourierFT: ``get_peft_model``,
+``PeftModel.from_pretrained``, ``merge_and_unload`` and the rest of PEFT are the interface.
+"""
+
+from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
+from .spectrum import atom_norm, band_pass, sample_entries
+from .transform import delta_weight
+from .tuner import FourierFTConfig, FourierFTLayer, FourierFTLinear, FourierFTModel, register
+
+__all__ = [
+    "Counts",
+    "FourierFTConfig",
+    "FourierFTLayer",
+    "FourierFTLinear",
+    "FourierFTModel",
+    "atom_norm",
+    "band_pass",
+    "count",
+    "delta_weight",
+    "fourierft_parameters",
+    "lora_parameters",
+    "sample_entries",
+    "stored_bytes",
+]
+
+register()

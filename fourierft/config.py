@@ -1,0 +1,137 @@
+"""Configuration of the tuner: PEFT's fields, the frequency bias and the basis."""
+
+import os
+from dataclasses import dataclass, field
+
+from peft import FourierFTConfig as StockConfig
+from peft import PeftConfig, PeftType
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+
+from .transform import check_basis
+
+# What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that
+# it does not know and would go on to compute something else; an unknown type makes it stop.
+EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
+
+
+@dataclass
+class FourierFTConfig(StockConfig):
+    """Configuration of FourierFT: PEFT's own, plus a frequency bias and a basis.
+
+    The fields of `peft.FourierFTConfig` keep their names, meanings and defaults, among them
+    ``n_frequency`` (n), ``scaling`` (alpha) and ``random_loc_seed`` (entry seed; PEFT's default is
+    777, the paper used 2024).
+
+    A configuration that PEFT can express is saved exactly as PEFT saves it. One with a frequency
+    bias or another basis is saved under the type ``FOURIERFT_EXTENDED``, which PEFT without this
+    package refuses to load.
+
+    Args:
+        frequency_bias_center: Favoured central frequency ``f_c`` of Eq. 5 in index units, at least
+            0; None draws the entries uniformly.
+        frequency_bias_bandwidth: Width ``W`` of Eq. 5, above 0; no effect without a centre.
+        basis: What the coefficients are coefficients of.
+
+    Raises:
+        ValueError: A value is outside its range; every such value is named.
+    """
+
+    frequency_bias_center: float | None = field(
+        default=None,
+        metadata={"help": "Favoured central frequency of the entries (Eq. 5); None for no bias."},
+    )
+    frequency_bias_bandwidth: float = field(
+        default=200.0, metadata={"help": "Width of the favoured band (Eq. 5)."}
+    )
+    basis: str = field(default="fourier", metadata={"help": "Basis of the coefficients."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType.FOURIERFT
+        check_config(self)
+
+    def to_dict(self) -> dict:
+        """The configuration as it is written to ``adapter_config.json``."""
+        values = super().to_dict()
+        if is_extended(self):
+            values["peft_type"] = EXTENDED_PEFT_TYPE
+        else:
+            for name in ("frequency_bias_center", "frequency_bias_bandwidth", "basis"):
+                del values[name]
+        return values
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs
+    ) -> PeftConfig:
+        """Read a configuration, and check that the weights beside it can be read.
+
+        Raises:
+            ValueError: The safetensors file in the folder is damaged; the message names it.
+        """
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        folder = os.path.join(pretrained_model_name_or_path, subfolder or "")
+        weights = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
+        if os.path.isfile(weights):
+            # Opening compares the header with the length of the file, so it finds every
+            # truncation at the cost of a few kilobytes read.
+            try:
+                with safe_open(weights, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise ValueError(
+                    f"{weights}: not a complete safetensors file "
+                    f"({os.path.getsize(weights)} bytes found; {error})"
+                ) from error
+            config.weights_file = weights  # for later messages; not a field, so never saved
+        return config
+
+
+def frequency_bias(config: StockConfig) -> tuple[float | None, float]:
+    """Centre and bandwidth of the frequency bias; PEFT's own configuration has none."""
+    return (
+        getattr(config, "frequency_bias_center", None),
+        getattr(config, "frequency_bias_bandwidth", 200.0),
+    )
+
+
+def basis(config: StockConfig) -> str:
+    """Basis of the coefficients; that of PEFT's own configuration is "fourier"."""
+    return getattr(config, "basis", "fourier")
+
+
+def is_extended(config: StockConfig) -> bool:
+    """Whether PEFT's own tuner could not compute what this configuration says."""
+    return frequency_bias(config)[0] is not None or basis(config) != "fourier"
+
+
+def check_config(config: StockConfig) -> None:
+    """Raise one ValueError that names every value outside its range.
+
+    Also called when an adapter is created: PEFT's own configuration objects check nothing, and
+    fields may be set after construction.
+    """
+    problems = []
+    sizes = {"n_frequency": config.n_frequency, **(config.n_frequency_pattern or {})}
+    for name, n in sizes.items():
+        if not n >= 1:
+            where = name if name == "n_frequency" else f"n_frequency_pattern[{name!r}]"
+            problems.append(f"{where}: got {n}, allowed 1 or above")
+    if not config.scaling > 0:
+        problems.append(f"scaling (alpha): got {config.scaling}, allowed above 0")
+    if config.random_loc_seed is None:
+        problems.append("random_loc_seed: got None, allowed an integer")
+    center, bandwidth = frequency_bias(config)
+    if center is not None and not 0 <= center < float("inf"):
+        problems.append(
+            f"frequency_bias_center: got {center}, allowed 0 or above (or None for no bias)"
+        )
+    if not 0 < bandwidth < float("inf"):
+        problems.append(f"frequency_bias_bandwidth: got {bandwidth}, allowed above 0")
+    try:
+        check_basis(basis(config))
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise ValueError("FourierFT configuration: " + "; ".join(problems))

@@ -1,0 +1,235 @@
+"""The adapted linear layer."""
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import FourierFTConfig as StockConfig
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .config import basis, frequency_bias
+from .spectrum import sample_entries
+from .transform import delta_weight
+
+# Quantised layers that derive from nn.Linear are accepted with them; they cannot merge.
+SUPPORTED = (nn.Linear, Conv1D)
+
+
+class FourierFTLayer(BaseTunerLayer):
+    """The adapters of one linear layer.
+
+    ``h = W0 x + DeltaW x`` with ``DeltaW = alpha * Re(ifft2(ToDense(c, E)))`` (Eq. 2-4). Per
+    adapter, the coefficients ``c`` are trained; the entries ``E`` follow from shape, n, seed and
+    bias, are drawn when first needed (never on the meta device), are shared by all layers of the
+    same shape, and are not saved. ``c`` starts standard normal, so **DeltaW is not zero at step
+    0**, unless ``init_weights`` is set.
+
+    Merging keeps W0, so that `unmerge` restores it bit for bit: while merged, a layer holds its
+    weight twice. After ``merge_and_unload`` only the merged weight is left.
+    """
+
+    # Names that PEFT reads. The first is also the key in adapter files.
+    adapter_layer_names = ("fourierft_spectrum",)
+    other_param_names = (
+        "fourierft_n_frequency",
+        "fourierft_scaling",
+        "fourierft_random_loc_seed",
+        "fourierft_frequency_bias",
+        "fourierft_basis",
+    )
+
+    def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
+        self.base_layer = base_layer
+        self.fourierft_spectrum = nn.ParameterDict({})
+        self.fourierft_n_frequency: dict[str, int] = {}
+        self.fourierft_scaling: dict[str, float] = {}
+        self.fourierft_random_loc_seed: dict[str, int] = {}
+        self.fourierft_frequency_bias: dict[str, tuple[float | None, float]] = {}
+        self.fourierft_basis: dict[str, str] = {}
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._unmerged_weight: Tensor | None = None
+        self.kwargs = kwargs
+
+        layer = self.get_base_layer()
+        if not isinstance(layer, SUPPORTED):
+            raise TypeError(f"FourierFT: {type(layer).__name__} cannot be adapted")
+        self.out_features, self.in_features = weight_shape(layer)
+        # Conv1D stores its weight as (in, out).
+        self.fan_in_fan_out = isinstance(layer, Conv1D)
+
+    def update_layer(self, adapter_name: str, n_frequency: int, config: StockConfig) -> None:
+        """Add an adapter with fresh coefficients.
+
+        Raises:
+            ValueError: ``n_frequency`` is below 1 or above the number of weights.
+        """
+        cells = self.out_features * self.in_features
+        if not 1 <= n_frequency <= cells:
+            raise ValueError(
+                f"n_frequency: got {n_frequency}, allowed 1 to "
+                f"{self.out_features} * {self.in_features} = {cells}"
+            )
+        self.fourierft_n_frequency[adapter_name] = n_frequency
+        self.fourierft_scaling[adapter_name] = config.scaling
+        self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
+        self.fourierft_frequency_bias[adapter_name] = frequency_bias(config)
+        self.fourierft_basis[adapter_name] = basis(config)
+
+        # Drawn even where zeros replace them: the random stream then moves as it does with PEFT,
+        # and what is initialised next (a head) does not depend on this flag.
+        coefficients = torch.randn(n_frequency)
+        if config.init_weights:
+            coefficients = torch.zeros_like(coefficients)
+        self.fourierft_spectrum[adapter_name] = nn.Parameter(coefficients)
+
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def entries(self, adapter_name: str) -> Tensor:
+        """Rows and columns of the trained entries, int64 (2, n), where the coefficients live.
+
+        Shared with the other layers of this shape; not to be written to.
+        """
+        center, bandwidth = self.fourierft_frequency_bias[adapter_name]
+        return sample_entries(
+            (self.out_features, self.in_features),
+            self.fourierft_n_frequency[adapter_name],
+            self.fourierft_random_loc_seed[adapter_name],
+            center,
+            bandwidth,
+            device=self.fourierft_spectrum[adapter_name].device,
+        )
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """DeltaW of an adapter, (out, in), also where the base layer stores (in, out).
+
+        float32 whatever the dtype of model and coefficients (float64 for float64 coefficients);
+        differentiable.
+        """
+        return delta_weight(
+            self.fourierft_spectrum[adapter_name],
+            self.entries(adapter_name),
+            (self.out_features, self.in_features),
+            self.fourierft_scaling[adapter_name],
+            self.fourierft_basis[adapter_name],
+        )
+
+
+class FourierFTLinear(nn.Module, FourierFTLayer):
+    """FourierFT around ``nn.Linear`` or the ``Conv1D`` of transformers (see `FourierFTLayer`).
+
+    Args:
+        base_layer: The layer to adapt.
+        adapter_name: Name of the first adapter.
+        config: Ours or PEFT's own.
+        n_frequency: ``n`` for this layer.
+    """
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: StockConfig,
+        n_frequency: int = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        FourierFTLayer.__init__(self, base_layer, **kwargs)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, n_frequency, config)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """``W0 x + sum of DeltaW x`` over the active adapters.
+
+        Args:
+            x: (..., in).
+
+        Returns:
+            (..., out) in the dtype that the base layer returns. The update is added in the dtype
+            of DeltaW, or in that of autocast.
+        """
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        result = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters or self.merged:
+            return result
+        dtype = result.dtype
+        for adapter_name in self.active_adapters:
+            if adapter_name in self.fourierft_spectrum:
+                update = self.get_delta_weight(adapter_name)
+                inputs = self._cast_input_dtype(x, update.dtype)
+                result = result + F.linear(inputs, update.to(inputs.dtype))
+        return result.to(dtype)
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add DeltaW to the weight of the base layer.
+
+        All merged adapters are summed in float32 onto W0 and rounded once.
+
+        Args:
+            safe_merge: Leave the layer as it is and raise if the merged weight is not finite.
+            adapter_names: Adapters to merge; None for the active ones.
+
+        Raises:
+            ValueError: The weight is quantised, or (``safe_merge``) the result is not finite.
+        """
+        added = [
+            name
+            for name in check_adapters_to_merge(self, adapter_names)
+            if name in self.fourierft_spectrum
+        ]
+        if not added:
+            return
+        weight = self.get_base_layer().weight
+        if not weight.dtype.is_floating_point:
+            raise ValueError(
+                f"merge: the weight is quantised ({weight.dtype}), allowed are floating-point "
+                "weights; load the base model unquantised to merge"
+            )
+        original = self._original_weight()
+        names = [*self.merged_adapters, *added]
+        update = sum(self.get_delta_weight(name) for name in names)
+        merged = (original + (update.T if self.fan_in_fan_out else update)).to(weight.dtype)
+        if safe_merge and not torch.isfinite(merged).all():
+            raise ValueError(
+                f"merge: the weight would not be finite with adapters {names}; "
+                "their coefficients or the weight are broken"
+            )
+        self._unmerged_weight = original
+        weight.data = merged.contiguous()
+        self.merged_adapters.extend(added)
+
+    def unmerge(self) -> None:
+        """Put W0 back, bit for bit as it was before the first merge."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        self.get_base_layer().weight.data = self._original_weight()
+        self._unmerged_weight = None
+        self.merged_adapters.clear()
+
+    def _original_weight(self) -> Tensor:
+        """W0 where the weight is now: the model may have been moved or cast while merged."""
+        weight = self.get_base_layer().weight.data
+        return weight if self._unmerged_weight is None else self._unmerged_weight.to(weight)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Whether PEFT can turn the update into LoRA: it expects the weight's own layout."""
+        return not self.fan_in_fan_out
+
+    def __repr__(self) -> str:
+        return "fourierft." + super().__repr__()
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, int]:
+    """(out, in) of a supported layer."""
+    if isinstance(layer, Conv1D):
+        # Under DeepSpeed ZeRO-3 the weight itself is an empty shard.
+        fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
+        return fan_out, fan_in
+    return layer.out_features, layer.in_features

@@ -1,0 +1,174 @@
+"""FourierFT as a PEFT tuner: import this package, then use PEFT's own functions."""
+
+import re
+import warnings
+from typing import Any
+
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING, PeftType
+from peft.utils.error import NoMatchingPeftModuleError
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config
+from .layer import SUPPORTED, FourierFTLayer, FourierFTLinear, weight_shape
+
+__all__ = ["FourierFTConfig", "FourierFTLayer", "FourierFTLinear", "FourierFTModel", "register"]
+
+_SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
+
+
+class FourierFTModel(BaseTuner):
+    """A model whose linear layers carry FourierFT adapters (see `FourierFTLayer`).
+
+    PEFT makes it in ``get_peft_model`` and ``PeftModel.from_pretrained``. A configuration or an
+    adapter file that does not fit the model is refused before the model is changed.
+    """
+
+    prefix = "fourierft_"
+    tuner_layer_cls = FourierFTLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING
+
+    def inject_adapter(
+        self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Put an adapter into the model (called by PEFT).
+
+        Raises:
+            ValueError: Values out of range, ``n`` above the size of a targeted weight, or nothing
+                matched ``target_modules`` (then PEFT's `NoMatchingPeftModuleError`).
+            TypeError: A targeted module is not linear.
+        """
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except NoMatchingPeftModuleError as error:
+            names = sorted(
+                {
+                    name.rpartition(".")[2]
+                    for name, module in model.named_modules()
+                    if isinstance(module, SUPPORTED)
+                }
+            )
+            raise NoMatchingPeftModuleError(
+                f"{error} Linear modules of this model: {', '.join(names) or 'none'}."
+            ) from error
+
+    def _check_new_adapter_config(self, config: StockConfig) -> None:
+        super()._check_new_adapter_config(config)
+        check_config(config)
+
+    def _prepare_model(self, peft_config: StockConfig, model: nn.Module) -> None:
+        """Check every targeted module before the first one is replaced."""
+        wrong_types, wrong_sizes, matched_keys = [], [], set()
+        inside = ()
+        for name, module in model.named_modules():
+            if name.startswith(inside) or not name:
+                continue
+            if isinstance(module, BaseTunerLayer):
+                inside = (*inside, name + ".")
+            if not self._check_target_module_exists(peft_config, name):
+                continue
+            layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+            if not isinstance(layer, SUPPORTED):
+                wrong_types.append(f"{name} ({type(layer).__module__}.{type(layer).__name__})")
+                continue
+            key, n = _layer_n(peft_config, name)
+            matched_keys.add(key)
+            out_features, in_features = weight_shape(layer)
+            if n > out_features * in_features:
+                wrong_sizes.append(
+                    f"n_frequency: got {n} for {name}, allowed 1 to "
+                    f"{out_features} * {in_features} = {out_features * in_features}"
+                )
+        if wrong_types:
+            raise TypeError(
+                f"target_modules: got {'; '.join(wrong_types)}, allowed {_SUPPORTED_NAMES}"
+            )
+        if wrong_sizes:
+            raise ValueError("; ".join(wrong_sizes))
+        unused = sorted(set(peft_config.n_frequency_pattern or {}) - matched_keys)
+        if matched_keys and unused:
+            warnings.warn(f"n_frequency_pattern: {unused} match no adapted module", stacklevel=2)
+
+    def _create_and_replace(
+        self,
+        peft_config: StockConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if not isinstance(layer, SUPPORTED):
+            raise TypeError(
+                f"target_modules: got {current_key} ({type(layer).__module__}."
+                f"{type(layer).__name__}), allowed {_SUPPORTED_NAMES}"
+            )
+        if isinstance(layer, Conv1D):
+            # Here the layer itself knows; PEFT's own tuner warns when the file does not say it.
+            peft_config.fan_in_fan_out = True
+        n = _layer_n(peft_config, current_key)[1]
+        if isinstance(target, FourierFTLayer):
+            target.update_layer(adapter_name, n, peft_config)
+            return
+        adapted = FourierFTLinear(target, adapter_name, peft_config, n)
+        if adapter_name not in self.active_adapters:
+            adapted.requires_grad_(False)  # an added adapter trains only once it is set active
+        self._replace_module(parent, target_name, adapted, target)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: StockConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compare what is loaded with the model: PEFT would only warn about what is missing."""
+        loaded = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        ending = f"fourierft_spectrum.{adapter_name}"
+        expected = {
+            name: tuple(parameter.shape)
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if name.endswith(ending)
+        }
+        # Keys that fit no layer keep their form in the file, without the adapter's name.
+        found = {
+            name: tuple(tensor.shape)
+            for name, tensor in loaded.items()
+            if name.endswith((ending, "fourierft_spectrum"))
+        }
+        problems = [f"{name}: missing" for name in sorted(expected.keys() - found.keys())]
+        problems += [
+            f"{name}: belongs to no adapted layer"
+            for name in sorted(found.keys() - expected.keys())
+        ]
+        problems += [
+            f"{name}: found shape {found[name]}, expected {expected[name]}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name] != expected[name]
+        ]
+        if problems:
+            source = getattr(config, "weights_file", "the adapter's weights")
+            more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise ValueError(
+                f"{source}: {len(found)} coefficient tensors found, {len(expected)} expected; "
+                + "; ".join(problems[:4])
+                + more
+            )
+        return loaded
+
+
+def register() -> None:
+    """Replace PEFT's own FourierFT tuner with this one, in this process (done on import)."""
+    for peft_type in (PeftType.FOURIERFT, EXTENDED_PEFT_TYPE):
+        PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = FourierFTConfig
+    PEFT_TYPE_TO_TUNER_MAPPING[PeftType.FOURIERFT] = FourierFTModel
+
+
+def _layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:
+    """n of a layer, and the key of ``n_frequency_pattern`` it came from, matched as PEFT does."""
+    pattern = config.n_frequency_pattern or {}
+    for key, n in pattern.items():
+        if re.match(rf".*\.{key}$", name):
+            return key, n
+    return (name, pattern[name]) if name in pattern else (None, config.n_frequency)
