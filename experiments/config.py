@@ -143,7 +143,7 @@ def load(cfg: DictConfig) -> Config:
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:
     """Yields what has no value: missing ones together, and interpolations that fail."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = sorted(key for key, value in results.flatten(OmegaConf.to_container(cfg)).items() if value == "???")
     if missing:
         where = f"conf/recipe/{cfg.source}/{cfg.method.name}_{cfg.model.name}.yaml"
         hint = (

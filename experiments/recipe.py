@@ -54,6 +54,8 @@ class Train:
     """Share of all steps over which the learning rates rise from 0."""
     max_grad_norm: float = 0.0
     """Gradient norm above which gradients are scaled down; 0: never."""
+    group_by_length: bool = False
+    """Batches of rows of like length: much less padding, a slightly less random order."""
     select: Select = Select.best
     """Evaluation that the adapter kept in the run folder comes from."""
     eval_every: int = 1

@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from experiments import predictions
 from experiments.methods import Method
@@ -32,6 +33,30 @@ log = logging.getLogger(__name__)
 def stream(seed: int, name: str) -> int:
     """Seed of one random stream of a run: head, adapter, data order and dropout never share draws."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4])
+
+
+class DataOrder(torch.utils.data.Sampler[int]):
+    """Row order of every epoch, from the data stream and the epoch number alone: a resumed run sees the same order.
+
+    Args:
+        lengths: tokens per row to group rows of like length into batches, or None for a plain shuffle.
+    """
+
+    def __init__(self, rows: int, seed: int, lengths: list[int] | None, batch: int):
+        self.rows, self.seed, self.lengths, self.batch, self.epoch = rows, seed, lengths, batch, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(stream(self.seed, f"epoch {self.epoch}"))
+        if self.lengths is None:
+            return iter(torch.randperm(self.rows, generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
 
 
 class Trainer(transformers.Trainer):
@@ -96,6 +121,11 @@ class Trainer(transformers.Trainer):
         # transformers multiplies the loss of a sequence classifier by accumulation steps and ranks otherwise (its issue 47688).
         self.model_accepts_loss_kwargs = False
         self.remove_callback(transformers.PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        recipe, rows = self.train_recipe, self.data.train
+        lengths = [len(row["input_ids"]) for row in rows] if recipe.group_by_length else None
+        return DataOrder(len(rows), self.args.data_seed, lengths, recipe.batch_size)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over adapter and head, each with and without weight decay."""

@@ -39,6 +39,7 @@ class FourierFTLayer(BaseTunerLayer):
         "fourierft_random_loc_seed",
         "fourierft_frequency_bias",
         "fourierft_basis",
+        "_entries",
     )
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
@@ -49,6 +50,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_random_loc_seed: dict[str, int] = {}
         self.fourierft_frequency_bias: dict[str, tuple[float | None, float]] = {}
         self.fourierft_basis: dict[str, str] = {}
+        self._entries: dict[str, Tensor] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._unmerged_weight: Tensor | None = None
@@ -78,6 +80,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
         self.fourierft_frequency_bias[adapter_name] = frequency_bias(config)
         self.fourierft_basis[adapter_name] = basis(config)
+        self._entries.pop(adapter_name, None)
 
         # Drawn even where zeros replace them: the random stream then moves as it does with PEFT,
         # and what is initialised next (a head) does not depend on this flag.
@@ -94,15 +97,18 @@ class FourierFTLayer(BaseTunerLayer):
 
         Shared with the other layers of this shape; not to be written to.
         """
-        center, bandwidth = self.fourierft_frequency_bias[adapter_name]
-        return sample_entries(
-            (self.out_features, self.in_features),
-            self.fourierft_n_frequency[adapter_name],
-            self.fourierft_random_loc_seed[adapter_name],
-            center,
-            bandwidth,
-            device=self.fourierft_spectrum[adapter_name].device,
-        )
+        device = self.fourierft_spectrum[adapter_name].device
+        entries = self._entries.get(adapter_name)
+        if entries is None or entries.device != device:
+            entries = sample_entries(
+                (self.out_features, self.in_features),
+                self.fourierft_n_frequency[adapter_name],
+                self.fourierft_random_loc_seed[adapter_name],
+                *self.fourierft_frequency_bias[adapter_name],
+                device=device,
+            )
+            self._entries[adapter_name] = entries
+        return entries
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """DeltaW of an adapter, (out, in), also where the base layer stores (in, out).
@@ -221,6 +227,10 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Whether PEFT can turn the update into LoRA: it expects the weight's own layout."""
         return not self.fan_in_fan_out
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles take the shared entries anew instead of each carrying its own.
+        return {**self.__dict__, "_entries": {}}
 
     def __repr__(self) -> str:
         return "fourierft." + super().__repr__()

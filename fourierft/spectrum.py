@@ -11,6 +11,8 @@ from torch import Tensor
 _CELLS_AT_ONCE = 2**22
 
 
+# Dynamo would look through the cache and trace a new draw into every compiled call.
+@torch.compiler.disable
 def sample_entries(
     shape: Sequence[int],
     n: int,

@@ -1,0 +1,82 @@
+"""The picture of Figure 7: training accuracy over epochs, every seed thin, their mean bold."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Curve = Sequence[tuple[float, float]]
+"""(epoch, accuracy as a fraction) of every evaluation."""
+
+STYLES = {"fourierft": ("#0072B2", "-"), "lora": ("#D55E00", (0, (4, 1.5)))}
+"""Colour, from a palette that colour-blind readers can tell apart, and line style, for print in grey."""
+PAPER = "#444444"
+SIZE, DOTS = (6.0, 6.4), 160  # inches, dots per inch: about 960 x 1024 pixels, text readable on a phone
+LETTERS = 62  # per caption line
+
+
+def draw(path: Path, facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence[str]) -> None:
+    """Writes the figure as PNG.
+
+    Args:
+        path: file to write.
+        facts: the reference file of Figure 7.
+        drawn: curves of all seeds per method; methods without a curve are named as not run.
+        caption: paragraphs under the figure.
+    """
+    from matplotlib.figure import Figure  # without pyplot: no window system, whatever the backend
+
+    states = facts["states"]
+    figure = Figure(figsize=SIZE, dpi=DOTS, facecolor="white")
+    axes = figure.subplots()
+    for method, said in states["methods"].items():
+        colour, style = STYLES[method]
+        label = f"{said['name']}, {said['size']} = {said['value']}"
+        if not drawn[method]:
+            axes.plot([], [], color=colour, linestyle=style, label=f"{label}: not run")
+            continue
+        for curve in drawn[method]:
+            epochs, values = zip(*curve, strict=True)
+            axes.plot(epochs, np.multiply(values, 100), color=colour, linestyle=style, linewidth=0.8, alpha=0.4)
+        epochs, mean, low, high = (part * scale for part, scale in zip(band(drawn[method]), (1, 100, 100, 100)))
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, mean, color=colour, linestyle=style, linewidth=2.8, label=label)
+    for said in states["methods"].values():
+        if said["epoch_about"]:
+            label = f"paper: {said['name']} at 100 % (about {said['epoch_about']})"
+            axes.axvline(said["epoch_about"], color=PAPER, linestyle="--", linewidth=1.6, label=label)
+    last = max([states["epochs"], *(curve[-1][0] for seeds in drawn.values() for curve in seeds)])
+    axes.set(xlim=(0, last), ylim=(0, 103))
+    axes.set_xlabel("Epoch", fontsize=14)
+    axes.set_ylabel("Training accuracy (%)", fontsize=14)
+    axes.tick_params(labelsize=13)
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.03, 0.995), fontsize=13, frameon=False
+    )
+    lines = [textwrap.fill(part, LETTERS) for part in caption]
+    lines.append("Thin: seeds. Bold: their mean. Band: lowest to highest.")
+    text = "\n".join(lines)
+    rows = text.count("\n") + 1
+    figure.text(0.03, 0.012, text, fontsize=11, va="bottom", linespacing=1.25)
+    figure.subplots_adjust(left=0.14, right=0.965, top=0.82, bottom=0.115 + 0.0305 * rows)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def band(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, lowest and highest accuracy of several seeds at every epoch that any of them was evaluated at.
+
+    Seeds evaluated elsewhere are interpolated between their evaluations; epochs that not all seeds cover are left out.
+
+    Returns:
+        epochs, mean, low, high: (epochs,) each; accuracies as fractions.
+    """
+    start, end = max(curve[0][0] for curve in seeds), min(curve[-1][0] for curve in seeds)
+    epochs = np.array(sorted({epoch for curve in seeds for epoch, _ in curve if start <= epoch <= end}))
+    values = np.stack([np.interp(epochs, *zip(*curve, strict=True)) for curve in seeds])  # (seeds, epochs)
+    return epochs, values.mean(axis=0), values.min(axis=0), values.max(axis=0)

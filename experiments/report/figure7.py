@@ -1,0 +1,263 @@
+"""Figure 7: who fits eight classes of points with 128 trained numbers, and after how many epochs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from experiments.report import curves
+from experiments.report.evidence import Evidence, Run
+from experiments.report.page import NOT_RUN, Page, heading, table, troubles
+
+KEY = "train/accuracy"
+NUMBERS = (
+    "Seed",
+    "First at 100 %",
+    "Stays from",
+    "Final",
+    "Best",
+    "Epochs",
+    "Numbers",
+    "Learning rate",
+    "Seconds",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One run of the toy."""
+
+    method: str
+    seed: int
+    record: str
+    """Its folder, relative to the output folder."""
+    curve: list[tuple[float, float]]
+    """(epoch, training accuracy as a fraction) of every evaluation."""
+    values: dict[str, Any]
+    """The record with dotted keys."""
+
+    def first(self, epochs: float = math.inf) -> float | None:
+        """First evaluated epoch with every point right, up to `epochs`; None if there is none."""
+        return next((epoch for epoch, value in self.curve if value >= 1 and epoch <= epochs), None)
+
+    @property
+    def stays(self) -> float | None:
+        """First evaluated epoch from which every later evaluation has every point right; None if the last has not."""
+        since = None
+        for epoch, value in reversed(self.curve):
+            if value < 1:
+                break
+            since = epoch
+        return since
+
+    @property
+    def best(self) -> float:
+        """Highest accuracy of any evaluation."""
+        return max(value for _, value in self.curve)
+
+    @property
+    def trained(self) -> float:
+        """Epochs trained."""
+        return self.curve[-1][0]
+
+    @property
+    def seconds(self) -> float | None:
+        """Training and evaluation together; None if the record does not say."""
+        spent = [self.values.get(f"time.{part}") for part in ("train_s", "evaluation_s")]
+        return None if None in spent else sum(spent)
+
+
+def show(facts: dict[str, Any], evidence: Evidence) -> Page:
+    """Sets the curves and epochs of every recorded seed beside the paper's words."""
+    attempts, left_out = _attempts(facts, evidence)
+    states = facts["states"]
+    raw = [
+        _numbers(method, seed, _of(attempts, method, seed))
+        for method in states["methods"]
+        for seed in _seeds(facts, attempts, method)
+    ]
+    shown = [_words(states["methods"][row["method"]]["name"], row) for row in raw]
+    decided = verdict(facts, attempts)
+    lines = [*heading(facts), f"**{decided}**", "", *table(("Method", *NUMBERS), shown, NUMBERS), ""]
+    lines += [_reading(attempts)]
+    if any(row["record"] is None for row in raw):
+        lines += ["", f"Not run: `{facts['run']}`"]
+    lines += ["", "![Training accuracy over epochs](figure7.png)", ""]
+    lines += [*_choices(facts, attempts), *left_out, *troubles(evidence.damaged)]
+    drawn = {
+        method: [attempt.curve for attempt in attempts if attempt.method == method] for method in states["methods"]
+    }
+    caption = [f"Paper: {facts['claim']}", f"Here: {decided}"]
+    draw = partial(curves.draw, facts=facts, drawn=drawn, caption=caption)
+    return Page(text="\n".join(lines) + "\n", rows=raw, draw=draw)
+
+
+def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
+    """What the runs say about the paper's claim, in words.
+
+    The claim has a half for each method: it reaches 100 % within the paper's epochs, or it does not. Each seed bears
+    its half out, speaks against it, or (neither there nor trained long enough) leaves it open. If all seeds of both
+    methods bear it out, it is as the paper says, with a word where the median epoch is more than a factor of two off;
+    if at least half of a method's seeds speak against it, it is contradicted; between the two it holds in part.
+    """
+    states = facts["states"]
+    horizon = states["epochs"]
+    parts, against, open_seeds, off = [], [], [], ""
+    for method, said in states["methods"].items():
+        seeds = [attempt for attempt in attempts if attempt.method == method]
+        if not seeds:
+            parts.append(f"{said['name']} {NOT_RUN}")
+            open_seeds.append(1)
+            continue
+        reached = [first for attempt in seeds if (first := attempt.first(horizon)) is not None]
+        short = sum(a.first(horizon) is None and a.trained < horizon for a in seeds)
+        expected = len(reached) if said["reaches_100"] else len(seeds) - len(reached) - short
+        against.append((len(seeds) - expected - short) / len(seeds))
+        open_seeds.append(short)
+        part = f"{said['name']} reaches 100 % in {len(reached)} of {len(seeds)} seeds"
+        details = []
+        if reached:
+            median, about = statistics.median(reached), said["epoch_about"]
+            details.append(f"median epoch {median:g}")
+            if about:
+                details.append(f"the paper: about {about}")
+                off = ", only sooner" if 2 * median < about else ", only later" if median > 2 * about else ""
+        if len(reached) < len(seeds):
+            details.append(f"best {percent(max(attempt.best for attempt in seeds))}")
+        if short:
+            details.append(f"{short} stopped before epoch {horizon}")
+        parts.append(f"{part} ({'; '.join(details)})")
+    if any(share >= 0.5 for share in against):
+        word = "contradicts the paper"
+    elif any(open_seeds):
+        word = "undecided"
+    elif any(against):
+        word = "in part as the paper says"
+    else:
+        word = f"as the paper says{off}"
+    return f"{word}: {', '.join(parts)}, within {horizon} epochs."
+
+
+def percent(value: float) -> str:
+    """A fraction in percent with one digit, never rounded up: 100.0 % means all of them."""
+    return f"{math.floor(value * 1000 + 1e-9) / 10:.1f} %"
+
+
+def _attempts(facts: dict[str, Any], evidence: Evidence) -> tuple[list[Attempt], list[str]]:
+    """The runs of the figure, one per method and seed, and Markdown lines about those left out."""
+    attempts: dict[tuple[str, int], Attempt] = {}
+    others: list[str] = []
+    runs = evidence.select(model=facts["model"], task=facts["task"], mode="train")
+    for run in (run for run in runs if run.record.run.get("method") in facts["states"]["methods"]):
+        place = (run.record.run["method"], run.record.run.get("seed"))
+        reason = "second run of its seed" if place in attempts else _unfit(facts, run)
+        curve = evidence.curve(run, KEY) if not reason else []
+        if not reason and not curve:
+            reason = f"no {KEY} in its history"
+        if reason:
+            others.append(f"- {evidence.name(run)}: {reason}")
+        else:
+            attempts[place] = Attempt(
+                method=place[0], seed=place[1], record=evidence.name(run), curve=curve, values=run.values
+            )
+    return list(attempts.values()), ["", "Other runs of the toy:", "", *others] if others else []
+
+
+def _unfit(facts: dict[str, Any], run: Run) -> str:
+    """Why a run of the toy is not the figure's; empty if it is."""
+    wanted = facts["states"]["trained_numbers"]
+    if run.record.run.get("profile"):
+        return f"a rehearsal (profile {run.record.run['profile']})"
+    if run.record.run.get("variant"):
+        return "another recipe than the figure's"
+    if run.record.parameters["adapter"] != wanted:
+        return f"trains {run.record.parameters['adapter']:,} numbers instead of {wanted}"
+    return ""
+
+
+def _of(attempts: list[Attempt], method: str, seed: int) -> Attempt | None:
+    return next((a for a in attempts if (a.method, a.seed) == (method, seed)), None)
+
+
+def _seeds(facts: dict[str, Any], attempts: list[Attempt], method: str) -> list[int]:
+    """The experiment's seeds and whatever else was run."""
+    return sorted({*facts["seeds"]["ours"], *(a.seed for a in attempts if a.method == method)})
+
+
+def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
+    """One line of the csv file; accuracies are fractions."""
+    values = attempt.values if attempt else {}
+    return {
+        "method": method,
+        "seed": seed,
+        "first_epoch_at_100": attempt and attempt.first(),
+        "stays_from_epoch": attempt and attempt.stays,
+        "final_accuracy": attempt and attempt.curve[-1][1],
+        "best_accuracy": attempt and attempt.best,
+        "epochs": attempt and attempt.trained,
+        "trained_numbers": values.get("parameters.adapter"),
+        "learning_rate": values.get("train.learning_rate"),
+        "seconds": attempt and attempt.seconds,
+        "record": attempt and attempt.record,
+    }
+
+
+def _words(name: str, row: dict[str, Any]) -> list[str]:
+    """The cells of one shown line."""
+    if row["record"] is None:
+        return [name, str(row["seed"]), NOT_RUN, *[""] * (len(NUMBERS) - 2)]
+
+    def shown(key: str, otherwise: str = "unknown") -> str:
+        return otherwise if row[key] is None else f"{row[key]:g}"
+
+    return [
+        name,
+        str(row["seed"]),
+        shown("first_epoch_at_100", "never"),
+        shown("stays_from_epoch", "never"),
+        percent(row["final_accuracy"]),
+        percent(row["best_accuracy"]),
+        shown("epochs"),
+        shown("trained_numbers"),
+        shown("learning_rate"),
+        shown("seconds"),
+    ]
+
+
+def _reading(attempts: list[Attempt]) -> str:
+    """How to read the columns, with the distance of the evaluations."""
+    steps = sorted({attempt.curve[0][0] for attempt in attempts})
+    every = f", evaluated every {' or '.join(f'{step:g}' for step in steps)} epochs" if steps else ""
+    return (
+        f"Epochs are counted from 1{every}; the first with every training point right, and the first from "
+        "which all later evaluations have."
+    )
+
+
+def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> list[str]:
+    """A table of what the paper leaves open and what the runs used."""
+    methods = facts["states"]["methods"]
+    rows = []
+    for entry in facts["leaves_open"]:
+        cells = []
+        for method in methods:
+            seeds = [attempt.values for attempt in attempts if attempt.method == method]
+            cells.append("; ".join(_settings(entry["keys"], seeds)) or NOT_RUN)
+        rows.append([entry["what"], *cells])
+    columns = ["The paper leaves open", *(f"Here, {said['name']}" for said in methods.values())]
+    return table(columns, rows)
+
+
+def _settings(keys: list[str], seeds: list[dict[str, Any]]) -> Iterator[str]:
+    """`name=value` of every key below `keys` in the records, with all values where seeds differ."""
+    names = dict.fromkeys(name for values in seeds for name in values)
+    for name in names:
+        if not any(name == key or name.startswith(f"{key}.") for key in keys):
+            continue
+        found = list(dict.fromkeys(str(values.get(name)) for values in seeds))
+        if found not in (["None"], ["[]"]) and not name.endswith((".name", ".path")):
+            yield f"{name}={' or '.join(found)}"
