@@ -23,6 +23,7 @@ from experiments.recipe import Train
 from experiments.tasks import TASKS, Task
 from experiments.tracking import TRACKINGS, Tracking
 
+_RESOLVING = "KeyError raised while resolving interpolation: "
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -92,7 +93,12 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/train", name="train", node=Train)
-    for group, classes in (("model", MODELS), ("task", TASKS), ("method", METHODS), ("tracking", TRACKINGS)):
+    for group, classes in (
+        ("model", MODELS),
+        ("task", TASKS),
+        ("method", METHODS),
+        ("tracking", TRACKINGS),
+    ):
         for kind in classes:
             store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
     for part in ("task", "model"):
@@ -103,7 +109,9 @@ def _picker(part: str) -> Any:
     def pick(table: DictConfig, column: int | None = None, *, _root_: DictConfig) -> Any:
         name = _root_[part].name
         if name not in table:
-            raise KeyError(f"the recipe has no entry for {part} {name!r} (has: {', '.join(map(str, table))})")
+            raise KeyError(
+                f"the recipe has no entry for {part} {name!r} (has: {', '.join(map(str, table))})"
+            )
         return table[name] if column is None else table[name][column]
 
     return pick
@@ -143,7 +151,9 @@ def load(cfg: DictConfig) -> Config:
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:
     """Yields what has no value: missing ones together, and interpolations that fail."""
-    missing = sorted(key for key, value in results.flatten(OmegaConf.to_container(cfg)).items() if value == "???")
+    missing = sorted(
+        key for key, value in results.flatten(OmegaConf.to_container(cfg)).items() if value == "???"
+    )
     if missing:
         where = f"conf/recipe/{cfg.source}/{cfg.method.name}_{cfg.model.name}.yaml"
         hint = (
@@ -157,8 +167,7 @@ def _unresolved(cfg: DictConfig) -> Iterator[str]:
         try:
             OmegaConf.select(cfg, key, throw_on_missing=False)
         except OmegaConfBaseException as error:
-            cause = error.__cause__ or error
-            text = str(cause.args[0] if isinstance(cause, KeyError) else cause).splitlines()[0]
+            text = str(error).splitlines()[0].removeprefix(_RESOLVING).strip("\"'")
             failing.setdefault(text, []).append(key)
     for text, keys in failing.items():
         yield f"{', '.join(keys)}: {text}"
@@ -169,7 +178,9 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     for key in node:
         dotted = f"{prefix}{key}"
         child = (
-            None if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key) else node._get_node(key)
+            None
+            if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key)
+            else node._get_node(key)
         )
         if isinstance(child, DictConfig) and not child._is_none():
             yield from _leaves(child, f"{dotted}.")
@@ -179,14 +190,22 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 def _changes(cfg: DictConfig) -> dict[str, Any]:
     """Scientific fields that differ from the plain composition of the same model, task, method and source."""
-    base = composed([f"{part}={cfg[part].name}" for part in ("model", "task", "method")])
+    parts = [f"{part}={cfg[part].name}" for part in ("model", "task", "method")]
     changes: dict[str, Any] = {}
-    if base.recipe != cfg.recipe:
-        changes["source"] = cfg.recipe
-        base = composed([*(f"{part}={cfg[part].name}" for part in ("model", "task", "method")), f"source={cfg.source}"])
+    if (
+        cfg.mode is Mode.count
+    ):  # nothing of a recipe but the sizes enters a count, and those are shown
+        base = composed([*parts, "source=none"])
+    else:
+        base = composed(parts)
+        if base.recipe != cfg.recipe:
+            changes["source"] = cfg.recipe
+            base = composed([*parts, f"source={cfg.source}"])
     there, here = _values(base), _values(cfg)
     if cfg.mode is Mode.count:
-        there = {key: value for key, value in there.items() if not key.startswith("train.")} | {"train": None}
+        there = {key: value for key, value in there.items() if not key.startswith("train.")} | {
+            "train": None
+        }
     return changes | {
         key: value
         for key, value in here.items()
@@ -202,7 +221,9 @@ def _values(cfg: DictConfig) -> dict[str, Any]:
             value = OmegaConf.select(cfg, key, throw_on_missing=True)
         except OmegaConfBaseException:
             continue
-        found[key] = results.plain(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+        found[key] = results.plain(
+            OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        )
     return {
         key: value
         for section, local in results.IDENTITY.items()

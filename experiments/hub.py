@@ -1,23 +1,41 @@
-"""Where weights and data come from: a local folder, else the cache, else the hub; one fast, clear error when none has them."""
+"""Where weights and data come from: a local folder, else the cache, else the hub.
+
+One fast, clear error when none of them has what the run needs.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
 from experiments.errors import HubUnavailable
 
 PROBE_SECONDS = 3.0
+REMEMBER_SECONDS = 60.0
+"""A hub that did not answer is not asked again for so long: a sweep waits once, not once per cell."""
+
+_silent_since: dict[tuple[str, int], float] = {}
+_switched_off_here = False
 
 
-def locate(repo: str, path: str | None, *, probe: str, option: str, kind: str = "model", offline: bool = False) -> str:
-    """Says where a repository can be loaded from, without importing torch and in a few seconds at most.
+def locate(
+    repo: str,
+    path: str | None,
+    *,
+    probe: str,
+    option: str,
+    kind: str = "model",
+    offline: bool = False,
+) -> str:
+    """Says where a repository can be loaded from, without importing torch and in a few seconds.
 
     Args:
         repo: hub repository, `owner/name` or `name`.
-        path: local folder; wins over cache and hub when given.
+        path: local folder; wins over cache and hub when given, and is read without any network.
         probe: a file of the repository whose presence in the cache means that it was downloaded.
         option: configuration key that takes a local folder, named in the error.
         kind: "model" or "dataset".
@@ -27,54 +45,102 @@ def locate(repo: str, path: str | None, *, probe: str, option: str, kind: str = 
         A folder, or `repo` itself where the library's own cache or download will find it.
 
     Raises:
-        HubUnavailable: not there; the message names repository, cache folder, download command and both options.
+        HubUnavailable: not there; the message names repository, cache folder, download command and
+            both options.
     """
     if path is not None:
         folder = Path(path).expanduser()
         if not folder.is_dir():
             raise HubUnavailable(f"{option}={path}: no such folder")
-        go_offline()
         return str(folder)
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(repo, probe, repo_type=kind), str):
-        if not reachable(constants.ENDPOINT, offline):
-            go_offline()
-        return repo
     if reachable(constants.ENDPOINT, offline):
+        _come_back()
+        return repo
+    asked_for = offline or (constants.HF_HUB_OFFLINE and not _switched_off_here)
+    if isinstance(try_to_load_from_cache(repo, probe, repo_type=kind), str):
+        go_offline()
         return repo
     download = f"hf download {repo}" + (" --repo-type dataset" if kind == "dataset" else "")
-    reason = "network use is switched off" if offline or constants.HF_HUB_OFFLINE else "the hub does not answer"
     raise HubUnavailable(
-        f"{kind} {repo} is not here and {reason}",
+        f"{kind} {repo} is not here and "
+        + ("network use is switched off" if asked_for else "the hub does not answer"),
         [
             f"looked in the cache {constants.HF_HUB_CACHE}",
             f"with a network: {download}",
             f"with a copy on this machine: {option}=FOLDER",
-            *(["without weights, to rehearse sizes only: model.pretrained=false"] if kind == "model" else []),
+            *(
+                ["without weights, to rehearse sizes only: model.pretrained=false"]
+                if kind == "model"
+                else []
+            ),
         ],
     )
 
 
 def reachable(endpoint: str, offline: bool = False) -> bool:
-    """True if a TCP connection to the hub opens within three seconds; False at once when offline is asked for."""
+    """True if a connection to the hub (or its proxy) opens within three seconds.
+
+    False at once when offline is asked for, here or by HF_HUB_OFFLINE.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
     from huggingface_hub import constants
 
-    if offline or constants.HF_HUB_OFFLINE:
+    if offline or (constants.HF_HUB_OFFLINE and not _switched_off_here):
         return False
-    target = urlparse(os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or endpoint)
-    port = target.port or (443 if target.scheme == "https" else 80)
-    try:
-        with socket.create_connection((target.hostname or "", port), timeout=PROBE_SECONDS):
-            return True
-    except OSError:
+    target, proxies = urlparse(endpoint), getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    if proxy and not proxy_bypass(target.hostname or ""):
+        target = urlparse(proxy if "://" in proxy else f"http://{proxy}")
+    address = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
+    if time.monotonic() - _silent_since.get(address, -REMEMBER_SECONDS) < REMEMBER_SECONDS:
         return False
+    if _answers(address):
+        return True
+    _silent_since[address] = time.monotonic()
+    return False
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    # In a thread, because the socket's time limit bounds neither the name lookup nor the number of
+    # addresses tried one after the other.
+    outcome: list[BaseException | None] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, timeout=PROBE_SECONDS).close()
+            outcome.append(None)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    if outcome and outcome[0] is not None and not isinstance(outcome[0], (OSError, UnicodeError)):
+        raise outcome[0]
+    return outcome == [None]
 
 
 def go_offline() -> None:
-    """Stops the hub libraries from asking the network in this process: what the run needs is here already."""
+    """Stops the hub libraries from asking the network in this process."""
     import huggingface_hub.constants
 
-    # The variable is read at import, so a library imported earlier needs its constant flipped and a later one the variable.
+    global _switched_off_here
+    # The variable is read at import: libraries imported earlier need the constant, later ones it.
+    if not huggingface_hub.constants.HF_HUB_OFFLINE:
+        _switched_off_here = True
     os.environ["HF_HUB_OFFLINE"] = "1"
     huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+def _come_back() -> None:
+    """Undoes `go_offline` where it was this module's doing: the next cell of a sweep may download."""
+    import huggingface_hub.constants
+
+    global _switched_off_here
+    if _switched_off_here:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+        huggingface_hub.constants.HF_HUB_OFFLINE = False
+        _switched_off_here = False

@@ -24,8 +24,9 @@ STALE_SECONDS = 90.0
 def hold(folder: Path) -> Iterator[None]:
     """Holds the folder's lock for the duration of the block.
 
-    A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process is gone), after
-    `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean nothing on another host.
+    A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
+    is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean nothing
+    on another host.
 
     Raises:
         RecordError: another live run holds the folder.
@@ -33,7 +34,7 @@ def hold(folder: Path) -> Iterator[None]:
     path, token = folder / LOCK, uuid.uuid4().hex
     _take(path, token)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+    beat = threading.Thread(target=_beat, args=(path, token, stop), daemon=True)
     beat.start()
     try:
         yield
@@ -45,48 +46,73 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path, token: str) -> None:
-    # Written aside and linked: the lock appears with its content or not at all, and only one of several takers gets it.
+    # Written aside and linked: a lock appears with its content or not at all, and only one of
+    # several takers gets it.
     draft = path.with_name(f".{LOCK}.{token}")
     draft.write_text(json.dumps({"token": token, **_this_process()}), encoding="utf-8")
     try:
-        for _ in range(3):
-            try:
-                os.link(draft, path)
-                return
-            except FileExistsError:
-                owner = _owner(path)
-                if not _stale(path, owner, draft):
-                    break
-                grave = path.with_name(f".{LOCK}.stale.{token}")
-                try:
-                    os.rename(path, grave)
-                except FileNotFoundError:
-                    continue  # somebody else was faster; whoever links first has it
-                if _owner(grave).get("token") != owner.get("token"):
-                    os.rename(grave, path)  # it changed hands between look and rename: give it back
-                    break
-                grave.unlink()
+        if _link(draft, path) or _take_over(path, draft):
+            return
     finally:
         draft.unlink(missing_ok=True)
     owner = _owner(path)
     raise RecordError(
         f"{path.parent}: another run is at work here",
-        [f"host {owner.get('host')}, process {owner.get('pid')}, since {owner.get('since')}; it holds {LOCK}"],
+        [
+            f"host {owner.get('host')}, process {owner.get('pid')}, since {owner.get('since')}; "
+            f"it holds {LOCK}"
+        ],
     )
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _take_over(path: Path, draft: Path) -> bool:
+    """Replaces a dead owner's lock by the draft; False if its owner lives or somebody was faster."""
+    if not _stale(path, draft):
+        return False
+    # Whoever holds the heir's link is alone in replacing the lock, so what it sees there stays.
+    heir = path.with_name(f".{LOCK}.heir")
+    if not _link(draft, heir):
+        if not _stale(heir, draft):
+            return False
+        heir.unlink(missing_ok=True)  # died within these few lines
+        if not _link(draft, heir):
+            return False
+    try:
+        if not path.exists():
+            return _link(draft, path)
+        if not _stale(path, draft):
+            return False
+        os.replace(draft, path)
+        return True
+    finally:
+        heir.unlink(missing_ok=True)
+
+
+def _link(draft: Path, path: Path) -> bool:
+    """Makes `path` another name of the draft; False if it exists."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _beat(path: Path, token: str, stop: threading.Event) -> None:
     while not stop.wait(BEAT_SECONDS):
         try:
+            if _owner(path).get("token", token) != token:
+                return  # taken over while this process slept: the new owner's to keep alive
             os.utime(path)
         except OSError:
             pass  # a shared file system may be away for a moment; the next beat tries again
 
 
-def _stale(path: Path, owner: dict[str, Any], draft: Path) -> bool:
-    here = _this_process()
+def _stale(path: Path, draft: Path) -> bool:
+    """True if the owner of a lock is dead, or the lock is gone."""
+    owner, here = _owner(path), _this_process()
     if owner.get("machine") == here["machine"]:
-        return _started(owner.get("pid", -1)) != owner.get("started")
+        started = _started(owner.get("pid", -1))
+        return started is None or started != owner.get("started")
     try:
         os.utime(draft)  # the file server's clock, not ours
         return draft.stat().st_mtime - path.stat().st_mtime > STALE_SECONDS
@@ -96,9 +122,10 @@ def _stale(path: Path, owner: dict[str, Any], draft: Path) -> bool:
 
 def _owner(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _this_process() -> dict[str, Any]:

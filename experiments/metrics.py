@@ -1,16 +1,33 @@
 """Predictions and references -> numbers. Pure functions on arrays; every value is a fraction, not a percentage.
 
 `METRICS` names what a task may ask for. The same scores are an in-process `evaluate.Metric` (`as_evaluate`), which
-unlike `evaluate.load("glue")` needs no hub.
+unlike `evaluate.load("glue")` needs no hub. A network that diverged predicts NaN; its score is NaN too, never by chance
+that of the class with number 0.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+Metric = Callable[["np.ndarray", "np.ndarray"], float]
+
+
+def _of_finite(metric: Metric) -> Metric:
+    """The metric, NaN where a prediction is NaN or infinite."""
+
+    @functools.wraps(metric)
+    def guarded(predictions: np.ndarray, references: np.ndarray) -> float:
+        import numpy as np
+
+        return metric(predictions, references) if np.isfinite(predictions).all() else math.nan
+
+    return guarded
 
 
 def _classes(predictions: np.ndarray) -> np.ndarray:
@@ -18,11 +35,13 @@ def _classes(predictions: np.ndarray) -> np.ndarray:
     return predictions.argmax(-1)
 
 
+@_of_finite
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
     """Share of rows whose highest score is the reference class; predictions (rows, classes), references (rows,)."""
     return float((_classes(predictions) == references).mean())
 
 
+@_of_finite
 def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
     """Matthews correlation of predicted and reference classes; 0 where one of them is constant."""
     from sklearn.metrics import matthews_corrcoef
@@ -30,18 +49,21 @@ def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
     return float(matthews_corrcoef(references, _classes(predictions)))
 
 
+@_of_finite
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
-    """F1 of class 1; 0 where it is neither predicted nor present."""
+    """F1 of class 1 against all others; 0 where it is neither predicted nor present."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(references, _classes(predictions), zero_division=0))
+    return float(f1_score(references == 1, _classes(predictions) == 1, zero_division=0))
 
 
+@_of_finite
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
     """Pearson correlation; predictions (rows, 1) or (rows,). 0 where one side is constant."""
     return _correlation("pearsonr", predictions, references)
 
 
+@_of_finite
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
     """Spearman rank correlation; predictions (rows, 1) or (rows,). 0 where one side is constant."""
     return _correlation("spearmanr", predictions, references)
@@ -57,13 +79,15 @@ def _correlation(kind: str, predictions: np.ndarray, references: np.ndarray) -> 
     return float(getattr(stats, kind)(values, references).statistic)
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "matthews": matthews,
     "f1": f1,
     "pearson": pearson,
     "spearman": spearman,
 }
+OF_NUMBERS = ("pearson", "spearman")
+"""Those that compare numbers; the others compare classes."""
 
 
 def as_evaluate(names: list[str]) -> Any:
@@ -75,7 +99,10 @@ def as_evaluate(names: list[str]) -> Any:
     class Scores(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
             features = datasets.Features(
-                {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("float32")}
+                {
+                    "predictions": datasets.Sequence(datasets.Value("float32")),
+                    "references": datasets.Value("float32"),
+                }
             )
             return evaluate.MetricInfo(description=__doc__ or "", citation="", features=features)
 

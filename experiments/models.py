@@ -60,7 +60,9 @@ class Model:
             source: where the pretrained weights are (`locate`), None for random weights.
             meta: allocate nothing: shapes only, for counting.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it is built")  # a schema alone is no model
+        raise TypeError(
+            f"{type(self).__name__} does not say how it is built"
+        )  # a schema alone is no model
 
 
 @dataclass(kw_only=True)
@@ -104,8 +106,12 @@ class Transformer(Model):
             spec = importlib.util.find_spec(self.package)
             path = str(Path(spec.origin).parent / "model") if spec and spec.origin else None
         elif path is not None and not (Path(path).expanduser() / "config.json").is_file():
-            raise DataError(f"model.path={path}: no config.json there, so it is no folder of a pretrained model")
-        return hub.locate(self.repo, path, probe=self.weights_file, option="model.path", offline=offline)
+            raise DataError(
+                f"model.path={path}: no config.json there, so it is no folder of a pretrained model"
+            )
+        return hub.locate(
+            self.repo, path, probe=self.weights_file, option="model.path", offline=offline
+        )
 
     def configuration(self, source: str | None, **head: Any) -> Any:
         """The transformers configuration: read from `source`, or made from `sizes`."""
@@ -132,7 +138,9 @@ class Transformer(Model):
         transformers.logging.set_verbosity_error()  # a fresh head is what we ask for, not news
         transformers.logging.disable_progress_bar()
         try:
-            return auto.from_pretrained(source, config=self.configuration(source, **head), dtype=torch.float32)
+            return auto.from_pretrained(
+                source, config=self.configuration(source, **head), dtype=torch.float32
+            )
         finally:
             transformers.logging.set_verbosity(verbosity)
 
@@ -159,7 +167,11 @@ class Encoder(Transformer):
             return self.network(AutoModel, source, meta)
         problem = "regression" if head.kind == "regression" else "single_label_classification"
         return self.network(
-            AutoModelForSequenceClassification, source, meta, num_labels=head.labels, problem_type=problem
+            AutoModelForSequenceClassification,
+            source,
+            meta,
+            num_labels=head.labels,
+            problem_type=problem,
         )
 
 

@@ -18,7 +18,9 @@ class PointClassifier(nn.Module):
         self.hidden = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, classes)
 
-    def forward(self, points: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def forward(
+        self, points: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """points (B, inputs) float, labels (B,) int -> logits (B, classes) and, with labels, the mean cross entropy."""
         logits = self.output(functional.relu(self.hidden(functional.relu(self.input(points)))))
         loss = {} if labels is None else {"loss": functional.cross_entropy(logits, labels)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,13 @@ def store(run: Path, split: str, entry: Evaluation) -> None:
     place.mkdir(exist_ok=True)
     draft = place / f".{split}.tmp"
     with draft.open("wb") as file:
-        np.savez(file, predictions=entry.predictions, references=entry.references, epoch=entry.epoch, step=entry.step)
+        np.savez(
+            file,
+            predictions=entry.predictions,
+            references=entry.references,
+            epoch=entry.epoch,
+            step=entry.step,
+        )
     os.replace(draft, place / f"{split}-{entry.step:07d}.npz")
 
 
@@ -37,7 +44,7 @@ def load(run: Path, split: str) -> list[Evaluation]:
                         references=arrays["references"],
                     )
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise RecordError(f"{path}: damaged predictions ({error})") from error
     return found
 

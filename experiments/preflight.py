@@ -40,11 +40,14 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     travel = train.learning_rate * steps * mean_factor
     moves, starts = [], []
     for layer in (module for module in net.modules() if isinstance(module, FourierFTLayer)):
-        weight = layer.get_base_layer().weight
-        size = float(weight.detach().float().norm())
+        size = float(layer.get_base_layer().weight.detach().float().norm())
         for adapter, coefficients in layer.fourierft_spectrum.items():
-            atom = atom_norm(tuple(weight.shape), layer.fourierft_scaling[adapter])
-            moves.append(train.learning_rate * atom * math.sqrt(coefficients.numel()) / max(size, 1e-12))
+            atom = atom_norm(
+                (layer.out_features, layer.in_features), layer.fourierft_scaling[adapter]
+            )
+            moves.append(
+                train.learning_rate * atom * math.sqrt(coefficients.numel()) / max(size, 1e-12)
+            )
             starts.append(atom * float(coefficients.detach().float().norm()) / max(size, 1e-12))
     if not moves:
         return {"steps": steps, "layers": 0, "warnings": []}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import time
@@ -62,7 +63,9 @@ class Record:
 def plain(value: Any) -> Any:
     """Dataclasses, enums and paths as JSON values."""
     if dataclasses.is_dataclass(value):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+        return {
+            entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)
+        }
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):
@@ -75,7 +78,11 @@ def plain(value: Any) -> Any:
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one with dotted keys."""
     if isinstance(value, dict) and (value or not prefix):
-        return {key: leaf for name, item in value.items() for key, leaf in flatten(item, f"{prefix}{name}.").items()}
+        return {
+            key: leaf
+            for name, item in value.items()
+            for key, leaf in flatten(item, f"{prefix}{name}.").items()
+        }
     return {prefix.rstrip("."): value}
 
 
@@ -103,20 +110,45 @@ def find(place: Path, config: Any) -> Record | None:
     """
     if (place / RECORD).exists():
         record = read(place)
-        _refuse_other(place, record.config, config, "holds a finished run with another configuration")
+        _refuse_other(
+            place, record.config, config, "holds a finished run with another configuration"
+        )
         return record
     if (place / CONFIG).exists() and not (place / FAILURE).exists():
-        try:
-            found = yaml.safe_load((place / CONFIG).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise RecordError(f"{place / CONFIG}: damaged, not YAML; move the folder away or use force=true") from error
-        _refuse_other(place, found or {}, config, "holds an unfinished run with another configuration")
+        _refuse_other(
+            place, _config(place), config, "holds an unfinished run with another configuration"
+        )
     return None
+
+
+def _config(place: Path) -> dict[str, Any]:
+    """The configuration that a run started with."""
+    path = place / CONFIG
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecordError(
+            f"{path}: damaged, not YAML; move the folder away or use force=true"
+        ) from error
+    if not isinstance(found, dict):
+        raise RecordError(
+            f"{path}: damaged, no configuration; move the folder away or use force=true"
+        )
+    return found
+
+
+def _differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Keys of two identities that are not equal, or that only one of them has."""
+    return sorted(
+        key
+        for key in there.keys() | asked.keys()
+        if key not in there or key not in asked or there[key] != asked[key]
+    )
 
 
 def _refuse_other(place: Path, found: dict[str, Any], config: Any, what: str) -> None:
     there, asked = identity(found), identity(plain(config))
-    differing = sorted(key for key in there.keys() | asked.keys() if there.get(key) != asked.get(key))
+    differing = _differing(there, asked)
     if differing:
         raise RecordError(
             f"{place} {what} (force=true repeats in place and keeps the old one beside)",
@@ -125,11 +157,25 @@ def _refuse_other(place: Path, found: dict[str, Any], config: Any, what: str) ->
 
 
 def open_folder(place: Path, config: Any) -> None:
-    """Readies a locked folder for a run: moves what `force` replaces aside, then writes config.yaml."""
-    if config.force and any(item.name != LOCK for item in place.iterdir()):
+    """Readies a locked folder for a run: moves aside what it must not continue, then writes config.yaml.
+
+    That is everything if `force` is set, and what another configuration left when it failed: its checkpoints are not ours.
+    """
+    if any(item.name != LOCK for item in place.iterdir()) and (
+        config.force or _left_by_another(place, config)
+    ):
         _set_aside(place)
     (place / FAILURE).unlink(missing_ok=True)
     write_atomically(place / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def _left_by_another(place: Path, config: Any) -> bool:
+    if not (place / CONFIG).exists():
+        return False
+    try:
+        return bool(_differing(identity(_config(place)), identity(plain(config))))
+    except RecordError:
+        return True
 
 
 def _set_aside(place: Path) -> None:
@@ -146,8 +192,18 @@ def _set_aside(place: Path) -> None:
 
 
 def write(place: Path, record: Record) -> None:
-    """Writes metrics.json: from here on the run is finished."""
-    write_atomically(place / RECORD, json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False) + "\n")
+    """Writes metrics.json: from here on the run is finished. NaN and infinity, as a diverged run has, become null."""
+    text = json.dumps(_finite(dataclasses.asdict(record)), indent=2, allow_nan=False)
+    write_atomically(place / RECORD, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Nested values with null for the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_failure(place: Path, error: BaseException) -> None:
@@ -173,15 +229,23 @@ def read(place: Path) -> Record:
     path = place / RECORD
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: damaged, not JSON ({error}); move the folder away to run it again") from error
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(
+            f"{path}: damaged, not JSON ({error}); move the folder away to run it again"
+        ) from error
     known = {entry.name: entry for entry in dataclasses.fields(Record)}
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         given = found.get("schema") if isinstance(found, dict) else type(found).__name__
         raise RecordError(f"{path}: schema {given!r}, this version reads {SCHEMA}")
-    missing = [name for name, entry in known.items() if name not in found and entry.default is dataclasses.MISSING]
+    missing = [
+        name
+        for name, entry in known.items()
+        if name not in found and entry.default is dataclasses.MISSING
+    ]
     if missing:
-        raise RecordError(f"{path}: damaged, without {', '.join(missing)}; move the folder away to run it again")
+        raise RecordError(
+            f"{path}: damaged, without {', '.join(missing)}; move the folder away to run it again"
+        )
     return Record(**{name: value for name, value in found.items() if name in known})
 
 
@@ -209,10 +273,22 @@ def variant(changes: dict[str, Any]) -> str:
     ends = [key.rpartition(".")[2] for key in changes]
     parts = []
     for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
-        shown = f"{value:g}" if isinstance(value, float) else json.dumps(value) if not isinstance(value, str) else value
+        shown = (
+            value
+            if isinstance(value, str)
+            else _number(value)
+            if isinstance(value, float)
+            else json.dumps(value)
+        )
         parts.append(f"{end if ends.count(end) == 1 else key}={shown}")
     text = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", text)
     if len(name) > 100 or name != text:
         name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return name
+
+
+def _number(value: float) -> str:
+    """The shortest text that is exactly this number: two learning rates never share a folder."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

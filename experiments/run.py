@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub, lock, results
+from experiments.errors import UserError
 from experiments.results import Record
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def run(config: Config) -> Record:
         return finished
     if config.offline:
         hub.go_offline()
-    weights = config.model.locate(config.offline) if config.mode.trains else None
-    rows = config.task.locate(config.offline) if config.mode.trains else None
+    weights, rows = _locate(config) if config.mode.trains else (None, None)
     place.mkdir(parents=True, exist_ok=True)
     with lock.hold(place):
         finished = (
@@ -45,7 +44,9 @@ def run(config: Config) -> Record:
         results.open_folder(place, config)
         with _logging(place):
             try:
-                record = _train(config, place, weights, rows) if config.mode.trains else _count(config)
+                record = (
+                    _train(config, place, weights, rows) if config.mode.trains else _count(config)
+                )
                 results.write(place, record)
                 shutil.rmtree(place / "checkpoints", ignore_errors=True)
             except Exception as error:
@@ -53,6 +54,27 @@ def run(config: Config) -> Record:
                 raise
     print(f"{describe(record)}\n{place}", flush=True)
     return record
+
+
+def _locate(config: Config) -> tuple[str | None, str | None]:
+    """Where weights and data are; one error if either or both are missing."""
+    places: list[str | None] = []
+    errors: list[UserError] = []
+    for part in (config.model, config.task):
+        try:
+            places.append(part.locate(config.offline))
+        except UserError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        lines = [
+            line
+            for error in errors
+            for line in (error.summary, *(f"  {text}" for text in error.problems))
+        ]
+        raise UserError("neither weights nor data are here", lines)
+    if errors:
+        raise errors[0]
+    return places[0], places[1]
 
 
 def _train(config: Config, place: Path, weights: str | None, rows: str | None) -> Record:
@@ -115,7 +137,9 @@ def _count(config: Config) -> Record:
     from experiments import environment
 
     memory = environment.Memory()
-    net = config.method.apply(config.model.build(config.task.head, None, meta=True), config.model.head)
+    net = config.method.apply(
+        config.model.build(config.task.head, None, meta=True), config.model.head
+    )
     return Record(
         run=describe_run(config),
         config=results.plain(config),
@@ -163,14 +187,24 @@ def describe(record: Record) -> str:
     return line
 
 
+class _Terminal(logging.Handler):
+    """Prints above a progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record))
+
+
 @contextmanager
 def _logging(place: Path) -> Iterator[None]:
-    """Our log lines go to run.log and, without times, to the terminal."""
+    """Our log lines go to run.log and, without times and details, to the terminal."""
     root = logging.getLogger("experiments")
-    file, terminal = logging.FileHandler(place / "run.log"), logging.StreamHandler(sys.stdout)
+    file, terminal = logging.FileHandler(place / "run.log"), _Terminal(logging.INFO)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = root.level
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.DEBUG)
     for handler in (file, terminal):
         root.addHandler(handler)
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import predictions
+from experiments.errors import RecordError
 from experiments.metrics import METRICS
 from experiments.recipe import Select
 from experiments.selection import select
@@ -17,11 +18,22 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
 
     Returns:
         `primary` {name, split, select, value, interval} by the recipe's rule; `best`, `last`, `heldout` as in
-        `selection.select`, best and last with the `scores` of every metric on every split at that step.
+        `selection.select`, best and last with the `scores` of every metric on every split at that step. The primary
+        split is the first of the task's.
+
+    Raises:
+        RecordError: no predictions of the primary split, or a damaged file.
     """
-    splits = sorted({path.name.rpartition("-")[0] for path in (run / predictions.FOLDER).glob("*.npz")})
+    splits = sorted(
+        {path.name.rpartition("-")[0] for path in (run / predictions.FOLDER).glob("*.npz")}
+    )
     evaluations = {split: predictions.load(run, split) for split in splits}
-    order = [split for split in getattr(task, "splits", splits) if split in evaluations]
+    wanted = getattr(task, "splits", splits)
+    if not wanted or wanted[0] not in evaluations:
+        raise RecordError(
+            f"{run / predictions.FOLDER}: no predictions of {wanted[0] if wanted else 'any split'} (holds: {splits})"
+        )
+    order = [split for split in wanted if split in evaluations]
     primary, name = order[0], task.metrics[0]
     chosen: dict[str, Any] = select(evaluations[primary], METRICS[name])
     for rule_name in ("best", "last"):
@@ -33,4 +45,7 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
             if entry.step == step
         }
     named = {"name": name, "split": primary, "select": rule.value}
-    return {"primary": named | {key: chosen[rule.value][key] for key in ("value", "interval")}, **chosen}
+    return {
+        "primary": named | {key: chosen[rule.value][key] for key in ("value", "interval")},
+        **chosen,
+    }

@@ -2,6 +2,7 @@
 
 The paper reports the best of up to 158 dev epochs, which flatters; every record therefore holds all three, each with a
 95 % bootstrap interval over the rows of the split (it does not cover seeds or selection).
+A NaN score never wins against a number.
 """
 
 from __future__ import annotations
@@ -45,12 +46,15 @@ def select(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, dict[
         four rows. The first of equal epochs counts as best.
     """
     scores = [metric(entry.predictions, entry.references) for entry in evaluations]
-    best, last = evaluations[int(np.argmax(scores))], evaluations[-1]
     return {
-        "best": _chosen(best, metric),
-        "last": _chosen(last, metric),
+        "best": _chosen(evaluations[_first_highest(scores)], metric),
+        "last": _chosen(evaluations[-1], metric),
         "heldout": _heldout(evaluations, metric),
     }
+
+
+def _first_highest(scores: Sequence[float]) -> int:
+    return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 
 def _chosen(entry: Evaluation, metric: Metric) -> dict[str, Any]:
@@ -71,12 +75,19 @@ def _heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any
     halves = order[: rows // 2], order[rows // 2 :]
     parts = []
     for chosen_on, scored_on in (halves, halves[::-1]):
-        scores = [metric(entry.predictions[chosen_on], entry.references[chosen_on]) for entry in evaluations]
-        parts.append((evaluations[int(np.argmax(scores))], scored_on))
+        scores = [
+            metric(entry.predictions[chosen_on], entry.references[chosen_on])
+            for entry in evaluations
+        ]
+        parts.append((evaluations[_first_highest(scores)], scored_on))
     return {
         "epochs": [entry.epoch for entry, _ in parts],
         "steps": [entry.step for entry, _ in parts],
-        "value": float(np.mean([metric(entry.predictions[rows], entry.references[rows]) for entry, rows in parts])),
+        "value": float(
+            np.mean(
+                [metric(entry.predictions[rows], entry.references[rows]) for entry, rows in parts]
+            )
+        ),
         "interval": _interval(parts, metric),
     }
 
@@ -87,5 +98,12 @@ def _interval(parts: Sequence[tuple[Evaluation, np.ndarray]], metric: Metric) ->
     values = []
     for _ in range(RESAMPLES):
         resampled = [(entry, draw.choice(rows, len(rows))) for entry, rows in parts]
-        values.append(np.mean([metric(entry.predictions[rows], entry.references[rows]) for entry, rows in resampled]))
+        values.append(
+            np.mean(
+                [
+                    metric(entry.predictions[rows], entry.references[rows])
+                    for entry, rows in resampled
+                ]
+            )
+        )
     return [float(value) for value in np.quantile(values, [0.025, 0.975])]

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import UserError
+
 HISTORY = "history.jsonl"
+INIT_SECONDS = 30.0  # that wandb may take to reach its server
+NO_SERVICE = "or without any service: tracking=local"
 
 
 @dataclass(kw_only=True)
@@ -23,7 +27,9 @@ class Tracking:
         """Yields every setting that cannot be tracked with."""
         return iter(())
 
-    def start(self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]) -> None:
+    def start(
+        self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
         """Called once before training, with what the run is and how many numbers it trains."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -53,23 +59,44 @@ class Wandb(Tracking):
         if self.mode not in ("online", "offline", "disabled"):
             yield f"tracking.mode={self.mode}: must be online, offline or disabled"
 
-    def start(self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]) -> None:
-        """See `Tracking.start`."""
-        import wandb
+    def start(
+        self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
+        """See `Tracking.start`; UserError without login or network, instead of a prompt or a long wait."""
+        os.environ.setdefault("WANDB_SILENT", "true")  # then wandb does not ask for a key either
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "tracking=wandb: wandb is not installed", ["pip install wandb", NO_SERVICE]
+            ) from error
 
-        os.environ.setdefault("WANDB_SILENT", "true")
-        self._run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            mode=self.mode,
-            dir=folder,
-            group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
-            job_type=run["method"],
-            name=f"{run['model']}-{run['task']}-{run['method']}-{run['seed']}",
-            tags=[run["model"], run["task"], run["method"], *self.tags],
-            config={**config, "parameters": parameters},
-            reinit="finish_previous",
-        )
+        try:
+            self._run = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode=self.mode,
+                dir=folder,
+                group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
+                job_type=run["method"],
+                name=f"{run['model']}-{run['task']}-{run['method']}-{run['seed']}",
+                tags=[run["model"], run["task"], run["method"], *self.tags],
+                config={**config, "parameters": parameters},
+                reinit="finish_previous",
+                settings=wandb.Settings(init_timeout=INIT_SECONDS),
+            )
+        except wandb.errors.Error as error:
+            cause = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
+            raise UserError(
+                f"tracking.mode={self.mode}: wandb cannot start ({cause})",
+                [
+                    "with a network: `wandb login` first",
+                    "without: tracking.mode=offline, later `wandb sync`",
+                    NO_SERVICE,
+                ],
+            ) from error
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """See `Tracking.log`."""
@@ -85,12 +112,22 @@ class Wandb(Tracking):
 class Tensorboard(Tracking):
     """TensorBoard event files in the run folder's `tensorboard/`."""
 
-    def start(self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]) -> None:
+    def start(
+        self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
         """See `Tracking.start`."""
-        from torch.utils.tensorboard import SummaryWriter
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "tracking=tensorboard: tensorboard is not installed",
+                ["pip install tensorboard", NO_SERVICE],
+            ) from error
 
         self._writer = SummaryWriter(folder / "tensorboard")
-        self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```")
+        self._writer.add_text(
+            "config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```"
+        )
         for name, value in parameters.items():
             self._writer.add_scalar(f"parameters/{name}", value)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -77,10 +78,12 @@ class Trainer(transformers.Trainer):
     ):
         self.data, self.train_recipe, self.task, self.method = data, train, task, method
         self.head, self.run, self.history = head, run, history
-        self.started, self.evaluating = time.monotonic(), 0.0
-        ranks = max(1, int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1)
+        self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
+        ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
         rows = train.batch_size // train.accumulation // ranks
-        updates = math.ceil(math.ceil(len(data.train) / rows / ranks) / train.accumulation)  # per epoch
+        updates = math.ceil(
+            math.ceil(len(data.train) / rows / ranks) / train.accumulation
+        )  # per epoch
         evaluate_every = updates * train.eval_every
         arguments = TrainingArguments(
             output_dir=str(run / "checkpoints"),
@@ -100,7 +103,7 @@ class Trainer(transformers.Trainer):
             save_total_limit=2,  # a kill while one is written leaves the one before
             seed=stream(seed, "dropout"),
             data_seed=stream(seed, "data"),
-            use_cpu=train.device == "cpu",
+            use_cpu=train.device == "cpu" or not torch.cuda.is_available(),
             bf16=train.precision is Precision.bf16,
             fp16=train.precision is Precision.fp16,
             label_names=["labels"],
@@ -132,12 +135,21 @@ class Trainer(transformers.Trainer):
         recipe, groups = self.train_recipe, {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                decays = parameter.ndim > 1 or "fourierft_spectrum" in name  # never biases and norms
+                decays = (
+                    parameter.ndim > 1 or "fourierft_spectrum" in name
+                )  # never biases and norms
                 groups.setdefault((in_head(name, self.head), decays), []).append(parameter)
-        rates = {False: recipe.learning_rate, True: recipe.head_learning_rate or recipe.learning_rate}
+        rates = {
+            False: recipe.learning_rate,
+            True: recipe.head_learning_rate or recipe.learning_rate,
+        }
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": group, "lr": rates[head], "weight_decay": recipe.weight_decay if decays else 0.0}
+                {
+                    "params": group,
+                    "lr": rates[head],
+                    "weight_decay": recipe.weight_decay if decays else 0.0,
+                }
                 for (head, decays), group in groups.items()
             ],
             betas=tuple(recipe.betas),
@@ -150,7 +162,9 @@ class Trainer(transformers.Trainer):
         """Scores every split, stores its predictions, keeps the adapter that the selection rule names."""
         began, values = time.monotonic(), {}
         for position, (split, rows) in enumerate(self.data.evaluations.items()):
-            output = self.evaluation_loop(self.get_test_dataloader(rows), description=f"Evaluation {split}")
+            output = self.evaluation_loop(
+                self.get_test_dataloader(rows), description=f"Evaluation {split}"
+            )
             entry = Evaluation(
                 step=self.state.global_step,
                 epoch=float(self.state.epoch or 0.0),
@@ -165,22 +179,51 @@ class Trainer(transformers.Trainer):
                 self._keep(scores[self.task.metrics[0]])
         self.evaluating += time.monotonic() - began
         self._record(values)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        self._tell(values)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, values
+        )
         return values
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Training logs go to the history; transformers keeps its own copy in the checkpoint."""
-        names = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/gradient_norm"}
+        names = {
+            "loss": "train/loss",
+            "learning_rate": "train/learning_rate",
+            "grad_norm": "train/gradient_norm",
+        }
         values = {names[name]: float(value) for name, value in logs.items() if name in names}
         if values:
+            self.loss = values.get("train/loss", self.loss)
             self._record(values)
 
     def _record(self, values: dict[str, float]) -> None:
         if self.is_world_process_zero():
             epoch = float(self.state.epoch or 0.0)
             self.history.log(self.state.global_step, epoch, time.monotonic() - self.started, values)
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            log.info("epoch %.4g  %s", epoch, shown)
+
+    def _tell(self, scores: dict[str, float]) -> None:
+        """One line per evaluation in run.log, about twenty of them on the terminal."""
+        state = self.state
+        position, every = (
+            state.global_step // state.eval_steps,
+            max(1, state.max_steps // state.eval_steps // 20),
+        )
+        level = (
+            logging.INFO
+            if position % every == 0 or state.global_step >= state.max_steps
+            else logging.DEBUG
+        )
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        log.log(
+            level,
+            "epoch %.4g, step %d/%d  loss %.4f  %s",
+            state.epoch,
+            state.global_step,
+            state.max_steps,
+            self.loss,
+            shown,
+        )
 
     def _keep(self, score: float) -> None:
         """Saves the adapter if this evaluation is the one to keep so far."""
@@ -241,7 +284,9 @@ def latest_checkpoint(folder: Path) -> tuple[Path | None, int]:
     found: tuple[Path | None, int] = (None, 0)
     for path in folder.glob("checkpoint-*"):
         try:
-            step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+            step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))[
+                "global_step"
+            ]
         except (OSError, ValueError, KeyError):
             shutil.rmtree(path, ignore_errors=True)
             continue

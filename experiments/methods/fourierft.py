@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from experiments.methods.peft import Adapter
+from experiments.methods.peft import Adapter, matrix_shape
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from torch import nn
 
 
 class Init(Enum):
@@ -81,3 +82,22 @@ class FourierFT(Adapter):
             target_modules=list(self.targets),
             modules_to_save=list(head) or None,
         )
+
+    def unfit(self, net: nn.Module, configuration: PeftConfig) -> Iterator[str]:
+        """See `Adapter.unfit`; n must not exceed the cells of the smallest adapted matrix."""
+        yield from super().unfit(net, configuration)
+        shapes = {
+            name: shape
+            for name, module in net.named_modules()
+            if name.rpartition(".")[2] in self.targets
+            and (shape := matrix_shape(module)) is not None
+        }
+        if not shapes:
+            return
+        smallest = min(shapes, key=lambda name: shapes[name][0] * shapes[name][1])
+        rows, columns = shapes[smallest]
+        if self.n > rows * columns:
+            yield (
+                f"method.n={self.n}: more than {smallest} has cells "
+                f"(allowed: 1 to {rows} * {columns} = {rows * columns})"
+            )

@@ -37,7 +37,9 @@ class Method:
         Returns:
             The network to train: `net` itself or a wrapper around it.
         """
-        raise TypeError(f"{type(self).__name__} does not say what it trains")  # a schema alone is no method
+        raise TypeError(
+            f"{type(self).__name__} does not say what it trains"
+        )  # a schema alone is no method
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Writes what was trained, head included, into an empty folder (safetensors, JSON)."""
@@ -45,6 +47,8 @@ class Method:
 
         # Tied parameters appear once in named_parameters, as safetensors wants it.
         trained = {
-            name: value.detach().cpu().contiguous() for name, value in net.named_parameters() if value.requires_grad
+            name: value.detach().cpu().contiguous()
+            for name, value in net.named_parameters()
+            if value.requires_grad
         }
         save_file(trained, folder / "trained.safetensors")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, UserError
 from experiments.methods.method import Method
 
 if TYPE_CHECKING:
@@ -30,22 +30,57 @@ class Adapter(Method):
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """PEFT's configuration of this method."""
-        raise TypeError(f"{type(self).__name__} has no PEFT configuration")  # a schema alone is no method
+        raise TypeError(
+            f"{type(self).__name__} has no PEFT configuration"
+        )  # a schema alone is no method
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
         import peft
 
         try:
+            configuration = self.configuration(head)
+            problems = list(self.unfit(net, configuration))
+            if problems:
+                raise ConfigError(f"method={self.name} cannot adapt this model", problems)
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-                return peft.get_peft_model(net, self.configuration(head))
-        except (ValueError, TypeError) as error:
+                warnings.filterwarnings(
+                    "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
+                )
+                return peft.get_peft_model(net, configuration)
+        except UserError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
             raise ConfigError(f"method={self.name} cannot adapt this model: {error}") from error
+
+    def unfit(self, net: nn.Module, configuration: PeftConfig) -> Iterator[str]:
+        """Yields every reason why the configuration does not fit this network."""
+        wanted = getattr(configuration, "target_modules", None)
+        if isinstance(wanted, str) or not wanted:
+            return  # a pattern, or PEFT's own choice
+        names = {name: module for name, module in net.named_modules() if name}
+        known = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in names.items()
+                if matrix_shape(module) is not None
+            }
+        )
+        for target in sorted(wanted):
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                yield f"method.targets={target}: no such module (modules with a matrix: {', '.join(known)})"
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
-        net.save_pretrained(folder)
+        # Told not to look: PEFT would ask the hub at every save whether the vocabulary has grown.
+        embeddings = "embed" in str(getattr(net.active_peft_config, "target_modules", None))
+        net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
+
+
+def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
+    """Shape of the module's weight matrix, None if it has none."""
+    shape = getattr(getattr(module, "weight", None), "shape", ())
+    return tuple(shape) if len(shape) == 2 else None
 
 
 @dataclass(kw_only=True)
@@ -95,9 +130,15 @@ class Peft(Adapter):
         """See `Adapter.configuration`; ConfigError names unknown types and fields with what is allowed."""
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+        import fourierft  # noqa: F401  (peft_type=FOURIERFT means the tuner of this package)
+
         if self.peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
-            known = ", ".join(sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
-            raise ConfigError(f"method.peft_type={self.peft_type}: unknown to PEFT (allowed: {known})")
+            known = ", ".join(
+                sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+            )
+            raise ConfigError(
+                f"method.peft_type={self.peft_type}: unknown to PEFT (allowed: {known})"
+            )
         kind = PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type]
         known = {entry.name for entry in fields(kind) if entry.init}
         unknown = sorted(set(self.fields) - known)
@@ -109,5 +150,12 @@ class Peft(Adapter):
                     for name in unknown
                 ],
             )
-        given = {"target_modules": list(self.targets), "modules_to_save": list(head) or None} | self.fields
+        if head and "modules_to_save" not in known:
+            raise ConfigError(
+                f"method.peft_type={self.peft_type}: cannot train the task head ({', '.join(head)}) beside it"
+            )
+        given = {
+            "target_modules": list(self.targets),
+            "modules_to_save": list(head) or None,
+        } | self.fields
         return kind(**{name: value for name, value in given.items() if name in known})

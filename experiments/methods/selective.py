@@ -23,7 +23,9 @@ class Selective(Method):
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
         for name, parameter in net.named_parameters():
-            parameter.requires_grad_(self.selects(name) or not set(head).isdisjoint(name.split(".")))
+            parameter.requires_grad_(
+                self.selects(name) or not set(head).isdisjoint(name.split("."))
+            )
         return net
 
 

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     failures = 0
     for name in dict.fromkeys(asked.names or known):
         try:
-            page: Page = importlib.import_module(f"experiments.report.{name}").show(paper.load(name), found)
+            page: Page = importlib.import_module(f"experiments.report.{name}").show(
+                paper.load(name), found
+            )
             print(page.text)
             print(f"written: {', '.join(map(str, page.write(asked.to, name)))}\n", flush=True)
         except (RecordError, OSError) as error:
@@ -46,7 +48,9 @@ def _parse(arguments: list[str] | None, known: list[str]) -> argparse.Namespace:
         prog="python -m experiments.report",
         description="Sets recorded runs beside the paper's tables and figures; runs nothing.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; none: all of them")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; none: all of them"
+    )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
     asked = parser.parse_args(arguments)

@@ -15,11 +15,16 @@ Curve = Sequence[tuple[float, float]]
 STYLES = {"fourierft": ("#0072B2", "-"), "lora": ("#D55E00", (0, (4, 1.5)))}
 """Colour, from a palette that colour-blind readers can tell apart, and line style, for print in grey."""
 PAPER = "#444444"
-SIZE, DOTS = (6.0, 6.4), 160  # inches, dots per inch: about 960 x 1024 pixels, text readable on a phone
-LETTERS = 62  # per caption line
+SIZE, DOTS = (
+    (6.0, 6.4),
+    160,
+)  # inches, dots per inch: about 960 x 1024 pixels, text readable on a phone
+LETTERS = 66  # per caption line
 
 
-def draw(path: Path, facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence[str]) -> None:
+def draw(
+    path: Path, facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence[str]
+) -> None:
     """Writes the figure as PNG.
 
     Args:
@@ -37,34 +42,54 @@ def draw(path: Path, facts: dict[str, Any], drawn: dict[str, list[Curve]], capti
         colour, style = STYLES[method]
         label = f"{said['name']}, {said['size']} = {said['value']}"
         if not drawn[method]:
-            axes.plot([], [], color=colour, linestyle=style, label=f"{label}: not run")
+            axes.plot(
+                [], [], color=colour, linestyle=style, linewidth=2.8, label=f"{label}: not run"
+            )
             continue
         for curve in drawn[method]:
             epochs, values = zip(*curve, strict=True)
-            axes.plot(epochs, np.multiply(values, 100), color=colour, linestyle=style, linewidth=0.8, alpha=0.4)
-        epochs, mean, low, high = (part * scale for part, scale in zip(band(drawn[method]), (1, 100, 100, 100)))
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(epochs, mean, color=colour, linestyle=style, linewidth=2.8, label=label)
+            axes.plot(
+                epochs,
+                np.multiply(values, 100),
+                color=colour,
+                linestyle=style,
+                linewidth=0.8,
+                alpha=0.4,
+            )
+        epochs, mean, low, high = band(drawn[method])
+        axes.fill_between(epochs, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, 100 * mean, color=colour, linestyle=style, linewidth=2.8, label=label)
     for said in states["methods"].values():
         if said["epoch_about"]:
             label = f"paper: {said['name']} at 100 % (about {said['epoch_about']})"
-            axes.axvline(said["epoch_about"], color=PAPER, linestyle="--", linewidth=1.6, label=label)
+            axes.axvline(
+                said["epoch_about"], color=PAPER, linestyle="--", linewidth=1.6, label=label
+            )
     last = max([states["epochs"], *(curve[-1][0] for seeds in drawn.values() for curve in seeds)])
-    axes.set(xlim=(0, last), ylim=(0, 103))
+    axes.set(
+        xlim=(0, last),
+        ylim=(0, 103),
+        xticks=np.arange(0, last + 1, last / 4),
+        yticks=range(0, 101, 20),
+    )
     axes.set_xlabel("Epoch", fontsize=14)
     axes.set_ylabel("Training accuracy (%)", fontsize=14)
     axes.tick_params(labelsize=13)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
-        *axes.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.03, 0.995), fontsize=13, frameon=False
+        *axes.get_legend_handles_labels(),
+        loc="upper left",
+        bbox_to_anchor=(0.03, 0.995),
+        fontsize=13,
+        frameon=False,
     )
-    lines = [textwrap.fill(part, LETTERS) for part in caption]
-    lines.append("Thin: seeds. Bold: their mean. Band: lowest to highest.")
-    text = "\n".join(lines)
+    parts = [*caption, "Thin: single seeds. Bold: their mean. Band: lowest to highest."]
+    unbroken = [part.replace(" %", "\u00a0%") for part in parts]
+    text = "\n".join(textwrap.fill(part, LETTERS) for part in unbroken)
     rows = text.count("\n") + 1
-    figure.text(0.03, 0.012, text, fontsize=11, va="bottom", linespacing=1.25)
-    figure.subplots_adjust(left=0.14, right=0.965, top=0.82, bottom=0.115 + 0.0305 * rows)
+    figure.text(0.03, 0.015, text, fontsize=11, va="bottom", linespacing=1.3)
+    figure.subplots_adjust(left=0.14, right=0.95, top=0.83, bottom=0.12 + 0.0315 * rows)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -77,6 +102,10 @@ def band(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
         epochs, mean, low, high: (epochs,) each; accuracies as fractions.
     """
     start, end = max(curve[0][0] for curve in seeds), min(curve[-1][0] for curve in seeds)
-    epochs = np.array(sorted({epoch for curve in seeds for epoch, _ in curve if start <= epoch <= end}))
-    values = np.stack([np.interp(epochs, *zip(*curve, strict=True)) for curve in seeds])  # (seeds, epochs)
+    epochs = np.array(
+        sorted({epoch for curve in seeds for epoch, _ in curve if start <= epoch <= end})
+    )
+    values = np.stack(
+        [np.interp(epochs, *zip(*curve, strict=True)) for curve in seeds]
+    )  # (seeds, epochs)
     return epochs, values.mean(axis=0), values.min(axis=0), values.max(axis=0)

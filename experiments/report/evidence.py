@@ -38,7 +38,11 @@ class Evidence:
 
     def select(self, **run: Any) -> list[Run]:
         """The runs whose record says all of this under `run`, for example model="mlp"."""
-        return [found for found in self.runs if all(found.record.run.get(key) == value for key, value in run.items())]
+        return [
+            found
+            for found in self.runs
+            if all(found.record.run.get(key) == value for key, value in run.items())
+        ]
 
     def name(self, run: Run) -> str:
         """The run's folder, relative to the output folder."""
@@ -51,7 +55,11 @@ class Evidence:
         except (OSError, UnicodeDecodeError) as error:
             self._report(f"{run.place / HISTORY}: damaged ({error})")
             return []
-        points = [(line.get("epoch"), line[key]) for line in lines if isinstance(line, dict) and key in line]
+        points = [
+            (line.get("epoch"), line[key])
+            for line in lines
+            if isinstance(line, dict) and key in line
+        ]
         if not all(_is_number(value) for point in points for value in point):
             self._report(f"{run.place / HISTORY}: damaged, {key} or epoch is not a number")
             return []
@@ -80,10 +88,16 @@ def collect(root: Path) -> Evidence:
 
 def _check(path: Path, record: Record) -> None:
     """Raises RecordError unless the record has the shape that tables and figures rely on."""
-    wrong = [name for name in ("run", "config", "parameters", "time") if not isinstance(getattr(record, name), dict)]
+    wrong = [
+        name
+        for name in ("run", "config", "parameters", "time")
+        if not isinstance(getattr(record, name), dict)
+    ]
     if not wrong:
         wrong = [
-            f"parameters.{name}" for name in ("adapter", "stored_bytes") if not _is_number(record.parameters.get(name))
+            f"parameters.{name}"
+            for name in ("adapter", "stored_bytes")
+            if not _is_number(record.parameters.get(name))
         ]
     if wrong:
         raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from experiments.report import curves
@@ -54,10 +55,9 @@ class Attempt:
             since = epoch
         return since
 
-    @property
-    def best(self) -> float:
-        """Highest accuracy of any evaluation."""
-        return max(value for _, value in self.curve)
+    def best(self, epochs: float = math.inf) -> float:
+        """Highest accuracy of any evaluation up to `epochs`; 0 if there is none."""
+        return max((value for epoch, value in self.curve if epoch <= epochs), default=0.0)
 
     @property
     def trained(self) -> float:
@@ -82,16 +82,23 @@ def show(facts: dict[str, Any], evidence: Evidence) -> Page:
     ]
     shown = [_words(states["methods"][row["method"]]["name"], row) for row in raw]
     decided = verdict(facts, attempts)
-    lines = [*heading(facts), f"**{decided}**", "", *table(("Method", *NUMBERS), shown, NUMBERS), ""]
+    lines = [
+        *heading(facts),
+        f"**{decided}**",
+        "",
+        *table(("Method", *NUMBERS), shown, NUMBERS),
+        "",
+    ]
     lines += [_reading(attempts)]
     if any(row["record"] is None for row in raw):
         lines += ["", f"Not run: `{facts['run']}`"]
     lines += ["", "![Training accuracy over epochs](figure7.png)", ""]
     lines += [*_choices(facts, attempts), *left_out, *troubles(evidence.damaged)]
     drawn = {
-        method: [attempt.curve for attempt in attempts if attempt.method == method] for method in states["methods"]
+        method: [attempt.curve for attempt in attempts if attempt.method == method]
+        for method in states["methods"]
     }
-    caption = [f"Paper: {facts['claim']}", f"Here: {decided}"]
+    caption = [f"Paper: {facts['claim']}", decided]
     draw = partial(curves.draw, facts=facts, drawn=drawn, caption=caption)
     return Page(text="\n".join(lines) + "\n", rows=raw, draw=draw)
 
@@ -104,42 +111,61 @@ def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
     methods bear it out, it is as the paper says, with a word where the median epoch is more than a factor of two off;
     if at least half of a method's seeds speak against it, it is contradicted; between the two it holds in part.
     """
-    states = facts["states"]
-    horizon = states["epochs"]
-    parts, against, open_seeds, off = [], [], [], ""
-    for method, said in states["methods"].items():
+    horizon = facts["states"]["epochs"]
+    halves = []
+    for method, said in facts["states"]["methods"].items():
         seeds = [attempt for attempt in attempts if attempt.method == method]
-        if not seeds:
-            parts.append(f"{said['name']} {NOT_RUN}")
-            open_seeds.append(1)
-            continue
-        reached = [first for attempt in seeds if (first := attempt.first(horizon)) is not None]
-        short = sum(a.first(horizon) is None and a.trained < horizon for a in seeds)
-        expected = len(reached) if said["reaches_100"] else len(seeds) - len(reached) - short
-        against.append((len(seeds) - expected - short) / len(seeds))
-        open_seeds.append(short)
-        part = f"{said['name']} reaches 100 % in {len(reached)} of {len(seeds)} seeds"
-        details = []
-        if reached:
-            median, about = statistics.median(reached), said["epoch_about"]
-            details.append(f"median epoch {median:g}")
-            if about:
-                details.append(f"the paper: about {about}")
-                off = ", only sooner" if 2 * median < about else ", only later" if median > 2 * about else ""
-        if len(reached) < len(seeds):
-            details.append(f"best {percent(max(attempt.best for attempt in seeds))}")
-        if short:
-            details.append(f"{short} stopped before epoch {horizon}")
-        parts.append(f"{part} ({'; '.join(details)})")
-    if any(share >= 0.5 for share in against):
-        word = "contradicts the paper"
-    elif any(open_seeds):
-        word = "undecided"
-    elif any(against):
-        word = "in part as the paper says"
+        halves.append(_half(said, seeds, horizon))
+    if any(half.against >= 0.5 for half in halves):
+        word = "Contradicts the paper"
+    elif any(half.undecided for half in halves):
+        word = "Undecided"
+    elif any(half.against for half in halves):
+        word = "In part as the paper says"
     else:
-        word = f"as the paper says{off}"
-    return f"{word}: {', '.join(parts)}, within {horizon} epochs."
+        word = "As the paper says" + "".join(half.timing for half in halves)
+    return f"{word}: {', '.join(half.words for half in halves)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Half:
+    """What the seeds of one method say about its half of the claim."""
+
+    words: str
+    against: float = 0.0
+    """Share of the seeds that speak against it."""
+    undecided: bool = False
+    timing: str = ""
+    """A word if the median epoch is far from the paper's."""
+
+
+def _half(said: dict[str, Any], seeds: list[Attempt], horizon: int) -> _Half:
+    """Weighs one method's seeds against what the paper says of it."""
+    if not seeds:
+        return _Half(words=f"{said['name']} {NOT_RUN}", undecided=True)
+    reached = [first for seed in seeds if (first := seed.first(horizon)) is not None]
+    short = sum(seed.first(horizon) is None and seed.trained < horizon for seed in seeds)
+    against = len(seeds) - len(reached) - short if said["reaches_100"] else len(reached)
+    details, timing, about = [], "", said["epoch_about"]
+    if reached:
+        median = statistics.median(reached)
+        details.append(
+            f"median epoch {median:g}" + (f", the paper: about {about}" if about else "")
+        )
+        if about and not about / 2 <= median <= about * 2:
+            timing = ", but sooner" if median < about else ", but later"
+    if len(reached) < len(seeds):
+        others = [seed.best(horizon) for seed in seeds if seed.first(horizon) is None]
+        details.append(f"best {'of the others ' if reached else ''}{percent(max(others))}")
+    if short:
+        details.append(f"{short} stopped before epoch {horizon}")
+    share = f"{said['name']} reaches 100 % within {horizon} epochs in {len(reached)} of {len(seeds)} seeds"
+    return _Half(
+        words=f"{share} ({'; '.join(details)})",
+        against=against / len(seeds),
+        undecided=short > 0,
+        timing=timing,
+    )
 
 
 def percent(value: float) -> str:
@@ -162,9 +188,18 @@ def _attempts(facts: dict[str, Any], evidence: Evidence) -> tuple[list[Attempt],
             others.append(f"- {evidence.name(run)}: {reason}")
         else:
             attempts[place] = Attempt(
-                method=place[0], seed=place[1], record=evidence.name(run), curve=curve, values=run.values
+                method=place[0],
+                seed=place[1],
+                record=evidence.name(run),
+                curve=curve,
+                values=run.values,
             )
-    return list(attempts.values()), ["", "Other runs of the toy:", "", *others] if others else []
+    return list(attempts.values()), [
+        "",
+        "Other runs of the toy, not counted here:",
+        "",
+        *others,
+    ] if others else []
 
 
 def _unfit(facts: dict[str, Any], run: Run) -> str:
@@ -197,7 +232,7 @@ def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
         "first_epoch_at_100": attempt and attempt.first(),
         "stays_from_epoch": attempt and attempt.stays,
         "final_accuracy": attempt and attempt.curve[-1][1],
-        "best_accuracy": attempt and attempt.best,
+        "best_accuracy": attempt and attempt.best(),
         "epochs": attempt and attempt.trained,
         "trained_numbers": values.get("parameters.adapter"),
         "learning_rate": values.get("train.learning_rate"),
@@ -224,18 +259,19 @@ def _words(name: str, row: dict[str, Any]) -> list[str]:
         shown("epochs"),
         shown("trained_numbers"),
         shown("learning_rate"),
-        shown("seconds"),
+        "unknown" if row["seconds"] is None else f"{row['seconds']:.1f}",
     ]
 
 
 def _reading(attempts: list[Attempt]) -> str:
-    """How to read the columns, with the distance of the evaluations."""
-    steps = sorted({attempt.curve[0][0] for attempt in attempts})
-    every = f", evaluated every {' or '.join(f'{step:g}' for step in steps)} epochs" if steps else ""
-    return (
-        f"Epochs are counted from 1{every}; the first with every training point right, and the first from "
-        "which all later evaluations have."
+    """How to read the columns, with the distance of the evaluations in epochs."""
+    grids = [[epoch for epoch, _ in attempt.curve] for attempt in attempts]
+    steps = sorted({later - sooner for grid in grids for sooner, later in pairwise(grid[:2])})
+    every = (
+        f" (evaluated every {' or '.join(f'{step:g}' for step in steps)} epochs)" if steps else ""
     )
+    first = f"First at 100 %: the first epoch with every training point right{every}"
+    return f"{first}; stays from: the first from which it stays so."
 
 
 def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> list[str]:
@@ -247,7 +283,10 @@ def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> list[str]:
         for method in methods:
             seeds = [attempt.values for attempt in attempts if attempt.method == method]
             cells.append("; ".join(_settings(entry["keys"], seeds)) or NOT_RUN)
-        rows.append([entry["what"], *cells])
+        alike = len(set(cells)) == 1 and cells[0] != NOT_RUN
+        rows.append(
+            [entry["what"], cells[0], *("the same" if alike else cell for cell in cells[1:])]
+        )
     columns = ["The paper leaves open", *(f"Here, {said['name']}" for said in methods.values())]
     return table(columns, rows)
 
@@ -259,5 +298,5 @@ def _settings(keys: list[str], seeds: list[dict[str, Any]]) -> Iterator[str]:
         if not any(name == key or name.startswith(f"{key}.") for key in keys):
             continue
         found = list(dict.fromkeys(str(values.get(name)) for values in seeds))
-        if found not in (["None"], ["[]"]) and not name.endswith((".name", ".path")):
+        if found not in (["None"], ["[]"]) and not name.endswith((".name", ".path", ".metrics")):
             yield f"{name}={' or '.join(found)}"

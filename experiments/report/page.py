@@ -60,7 +60,9 @@ def heading(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
+) -> list[str]:
     """A Markdown table whose columns also line up as plain text.
 
     Args:
@@ -71,7 +73,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     widths = [max(3, *(len(row[place]) for row in cells)) for place in range(len(columns))]
     rule = [
-        "-" * (width - 1) + ":" if name in right else "-" * width for name, width in zip(columns, widths, strict=True)
+        "-" * (width - 1) + ":" if name in right else "-" * width
+        for name, width in zip(columns, widths, strict=True)
     ]
     lines = []
     for row in (cells[0], rule, *cells[1:]):
@@ -85,4 +88,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
 
 def troubles(damaged: Sequence[str]) -> list[str]:
     """Markdown lines that list files which could not be read; none if all could."""
-    return ["", "Left out, cannot be read:", "", *(f"- {line}" for line in damaged)] if damaged else []
+    return (
+        ["", "Left out, cannot be read:", "", *(f"- {line}" for line in damaged)] if damaged else []
+    )

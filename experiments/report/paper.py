@@ -20,7 +20,9 @@ STORAGE = {"KB": 1024, "MB": 1024**2}
 
 def names() -> list[str]:
     """Every table and figure that has both a reference file and a module of this package to show it."""
-    return sorted(path.stem for path in REFERENCE.glob("*.yaml") if (REPORT / f"{path.stem}.py").exists())
+    return sorted(
+        path.stem for path in REFERENCE.glob("*.yaml") if (REPORT / f"{path.stem}.py").exists()
+    )
 
 
 def load(name: str) -> dict[str, Any]:

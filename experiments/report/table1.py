@@ -39,7 +39,9 @@ def find(evidence: Evidence, model: str, method: str, size_name: str, size: int)
     return min(fitting, key=lambda run: run.record.run.get("experiment") != "table1", default=None)
 
 
-def _compare(row: dict[str, Any], method: str, labels: dict[str, str], run: Run | None) -> dict[str, Any]:
+def _compare(
+    row: dict[str, Any], method: str, labels: dict[str, str], run: Run | None
+) -> dict[str, Any]:
     """One line of the csv file: ours, the formula's and the paper's numbers of a cell."""
     cell, size = row[method], labels["size"]
     digits, worth = paper.count(cell["printed"])
@@ -68,12 +70,16 @@ def _compare(row: dict[str, Any], method: str, labels: dict[str, str], run: Run 
         "stored_bytes_ours": ours.get("stored_bytes"),
         "storage_printed": stored,
         "storage_unit": cell["storage_unit"],
-        "storage_printed_is_formula": paper.agrees(str(stored), unit, cell["formula"] * NUMBER_BYTES),
+        "storage_printed_is_formula": paper.agrees(
+            str(stored), unit, cell["formula"] * NUMBER_BYTES
+        ),
         "misprint": "; ".join(cell.get("misprint", {}).values()),
     }
 
 
-def _mark(row: dict[str, Any], method: str, labels: dict[str, str], notes: list[str]) -> dict[str, str]:
+def _mark(
+    row: dict[str, Any], method: str, labels: dict[str, str], notes: list[str]
+) -> dict[str, str]:
     """Adds a cell's misprints to the numbered notes; returns the mark of each value that is one."""
     cell, size, marks = row[method], labels["size"], {}
     for value, reason in cell.get("misprint", {}).items():
@@ -112,7 +118,11 @@ def _summary(raw: list[dict[str, Any]], facts: dict[str, Any]) -> list[str]:
     words = f"**{equal} of {len(raw)} counts equal the formula"
     words += f", {differing} differ" if differing else ""
     words += f", {missing} not run.** Not run: `{facts['run']}`" if missing else ".**"
-    sound = [sum(cell[f"{value}_printed_is_formula"] for cell in raw) for value in ("count", "storage")]
-    paper_words = f"Of what the paper prints, {sound[0]} of {len(raw)} counts and {sound[1]} of {len(raw)}"
+    sound = [
+        sum(cell[f"{value}_printed_is_formula"] for cell in raw) for value in ("count", "storage")
+    ]
+    paper_words = (
+        f"Of what the paper prints, {sound[0]} of {len(raw)} counts and {sound[1]} of {len(raw)}"
+    )
     paper_words += " sizes are the formula's to the last digit."
     return [words, "", paper_words]

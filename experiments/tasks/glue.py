@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Glue(Task):
     """One or two text columns."""
     labels: int
     """Number of classes; 1 for regression."""
-    max_length: int
+    max_length: int = field()
     """Tokens after which a row is cut."""
     splits: list[str]
     """Labelled splits to score; the first is what the primary metric is about."""
@@ -47,6 +47,10 @@ class Glue(Task):
             yield f"task.max_length={self.max_length}: must be at least 4"
         if not 1 <= len(self.columns) <= 2:
             yield f"task.columns={self.columns}: must name one or two text columns"
+        if self.labels < 1:
+            yield f"task.labels={self.labels}: must be at least 1"
+        if not self.splits:
+            yield "task.splits=[]: must name at least one labelled split"
 
     def locate(self, offline: bool = False) -> str | None:
         """See `Task.locate`."""
@@ -73,13 +77,17 @@ class Glue(Task):
         evaluations = {name: splits[name] for name in self.splits}
         if self.eval_rows is not None:
             evaluations = {
-                name: rows.select(range(min(self.eval_rows, len(rows)))) for name, rows in evaluations.items()
+                name: rows.select(range(min(self.eval_rows, len(rows))))
+                for name, rows in evaluations.items()
             }
         length = min(self.max_length, processor.model_max_length)
+        number = float if self.labels == 1 else int  # the loss tells them apart
 
         def tokenize(batch: dict[str, list]) -> dict[str, list]:
-            rows = processor(*(batch[column] for column in self.columns), truncation=True, max_length=length)
-            return {**rows, "labels": batch["label"]}
+            rows = processor(
+                *(batch[column] for column in self.columns), truncation=True, max_length=length
+            )
+            return {**rows, "labels": [number(label) for label in batch["label"]]}
 
         def prepare(rows: Dataset) -> Dataset:
             return rows.map(
@@ -100,60 +108,116 @@ class Glue(Task):
     def _files(self, folder: Path) -> dict[str, list[str]]:
         """Parquet files per needed split, in the folder itself or in its subfolder named like the subset."""
         for place in (folder, folder / self.subset):
-            files = {name: sorted(map(str, place.glob(f"{name}[.-]*parquet"))) for name in ("train", *self.splits)}
+            files = {
+                name: sorted(map(str, place.glob(f"{name}[.-]*parquet")))
+                for name in ("train", *self.splits)
+            }
             if any(files.values()):
                 break
         missing = [name for name, found in files.items() if not found]
         if missing:
             present = sorted(item.name for item in folder.iterdir())[:12]
             raise DataError(
-                f"task.path={self.path}: not the data of task={self.name}",
-                [f"no {name}.parquet (or {name}-*.parquet) there or in {self.subset}/" for name in missing]
+                f"{f'task.path={self.path}' if self.path else f'dataset {self.repo}'}: not the data of task={self.name}",
+                [
+                    f"no {name}.parquet (or {name}-*.parquet) there or in {self.subset}/"
+                    for name in missing
+                ]
                 + [f"the folder holds: {', '.join(present) or 'nothing'}"],
             )
         return files
 
+    def _folder(self, source: str | None) -> Path:
+        """The folder with the parquet files, downloaded if need be, without the hidden test labels.
+
+        Not through `datasets.load_dataset`: without a network that finds only what it prepared itself,
+        never what `hf download` put into the cache.
+        """
+        if self.path is not None:
+            return Path(source)
+        from huggingface_hub import snapshot_download
+
+        patterns = [f"{self.subset}/{name}-*.parquet" for name in ("train", *self.splits)]
+        try:
+            return Path(snapshot_download(self.repo, repo_type="dataset", allow_patterns=patterns))
+        except Exception as error:  # httpx, the hub library and the system raise dozens of kinds
+            raise DataError(
+                f"dataset {self.repo}: the download failed", [_first_line(error)]
+            ) from error
+
     def _read(self, source: str | None) -> tuple[dict[str, Dataset], str]:
         """Labelled splits and a fingerprint of their bytes."""
-        import datasets
+        import pyarrow
+        from datasets import Dataset
+        from pyarrow import parquet
 
-        datasets.disable_progress_bars()
-        local = self.path is not None
-        files = self._files(Path(source)) if local else {}
-        try:
-            if local:
-                splits = datasets.load_dataset("parquet", data_files=files)
-                digest = hashlib.sha256()
-                for path in (path for paths in files.values() for path in paths):
-                    digest.update(Path(path).read_bytes())
-                fingerprint = digest.hexdigest()
-            else:
-                splits = datasets.load_dataset(self.repo, self.subset)
-                fingerprint = hashlib.sha256("".join(splits[name]._fingerprint for name in splits).encode()).hexdigest()
-        except Exception as error:  # pyarrow and datasets raise dozens of kinds for a damaged file
-            cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            place = f"task.path={self.path}" if local else f"dataset {self.repo}"
-            raise DataError(f"{place}: cannot be read as parquet", [cause]) from error
-        self._check(splits)
-        return splits, fingerprint
-
-    def _check(self, splits: Any) -> None:
-        """Raises DataError for missing columns, hidden labels or labels out of range."""
-        wanted, problems = [*self.columns, "label"], []
-        for name in ("train", *self.splits):
-            found = splits[name].column_names if name in splits else []
-            for column in wanted:
-                if column not in found:
-                    problems.append(f"split {name}: no column {column!r} (columns: {', '.join(found) or 'none'})")
-            if "label" in found and len(splits[name]):
-                values = splits[name]["label"]
-                low, high = min(values), max(values)
-                if self.labels > 1 and not (0 <= low and high < self.labels):
-                    hidden = " (hidden labels cannot be scored)" if low < 0 else ""
-                    problems.append(
-                        f"split {name}: labels from {low} to {high}, allowed 0 to {self.labels - 1}{hidden}"
-                    )
-            elif not len(splits[name]):
-                problems.append(f"split {name}: no rows")
+        splits, problems, digest = {}, [], hashlib.sha256()
+        for split, paths in self._files(self._folder(source)).items():
+            tables = []
+            for path in paths:
+                try:
+                    content = Path(path).read_bytes()
+                    tables.append(parquet.ParquetFile(pyarrow.BufferReader(content)).read())
+                except (OSError, pyarrow.ArrowException) as error:
+                    problems.append(f"{path}: cannot be read as parquet ({_first_line(error)})")
+                    continue
+                digest.update(content)
+            if len(tables) < len(paths):
+                continue
+            found = list(self._unfit(split, tables))
+            if not found:
+                wanted = [
+                    table.select([*self.columns, "label"]).replace_schema_metadata(None)
+                    for table in tables
+                ]
+                splits[split] = Dataset(pyarrow.concat_tables(wanted, promote_options="permissive"))
+            problems += found
         if problems:
             raise DataError(f"task={self.name}: wrong data in {self.path or self.repo}", problems)
+        return splits, digest.hexdigest()
+
+    def _unfit(self, split: str, tables: list[Any]) -> Iterator[str]:
+        """Yields missing columns, wrong types, empty cells, hidden labels and labels out of range."""
+        from pyarrow import compute, types
+
+        regression = self.labels == 1
+        columns = tables[0].column_names
+        missing = [
+            name
+            for name in (*self.columns, "label")
+            if any(name not in table.column_names for table in tables)
+        ]
+        for name in missing:
+            yield f"split {split}: no column {name!r} (columns: {', '.join(columns) or 'none'})"
+        if not sum(len(table) for table in tables):
+            yield f"split {split}: no rows"
+            return
+        for name in (*self.columns, "label"):
+            if name in missing:
+                continue
+            parts = [table.column(name) for table in tables if len(table)]
+            kind = parts[0].type
+            if name != "label":
+                fits = types.is_string(kind) or types.is_large_string(kind)
+            else:
+                fits = types.is_integer(kind) or (regression and types.is_floating(kind))
+            if not fits:
+                wanted = "text" if name != "label" else "numbers" if regression else "whole numbers"
+                yield f"split {split}: column {name!r} holds {kind}, wanted {wanted}"
+                continue
+            empty = sum(part.null_count for part in parts)
+            if empty:
+                yield f"split {split}: column {name!r} is empty in {empty} rows"
+                continue
+            if name == "label" and not regression:
+                low, high = (
+                    pick(bound(part).as_py() for part in parts)
+                    for pick, bound in ((min, compute.min), (max, compute.max))
+                )
+                if not (0 <= low and high < self.labels):
+                    hidden = " (hidden labels cannot be scored)" if low < 0 else ""
+                    yield f"split {split}: labels from {low} to {high}, allowed 0 to {self.labels - 1}{hidden}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

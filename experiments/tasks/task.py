@@ -52,6 +52,8 @@ class Task:
     """Take the first rows of each evaluation split only; null: all."""
     path: str | None = None
     """Local folder with the data (local)."""
+    max_length: int | None = None
+    """Tokens after which a row is cut; null where there is no text. A recipe sets it before the task is known."""
 
     @property
     def head(self) -> Head:
@@ -64,6 +66,15 @@ class Task:
         for name in self.metrics:
             if name not in metrics.METRICS:
                 yield f"task.metrics={name}: unknown (allowed: {', '.join(known)})"
+            elif (name in metrics.OF_NUMBERS) != (self.head.kind == "regression"):
+                fitting = [
+                    other
+                    for other in known
+                    if (other in metrics.OF_NUMBERS) != (name in metrics.OF_NUMBERS)
+                ]
+                yield f"task.metrics={name}: not for {self.head.kind} (allowed: {', '.join(fitting)})"
+        if not self.metrics and self.head.kind != "none":
+            yield "task.metrics=[]: must name at least one"
         for key in ("train_rows", "eval_rows"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 yield f"task.{key}={getattr(self, key)}: must be at least 1, or null for all"

@@ -36,6 +36,9 @@ class Toy(Task):
         for key in ("classes", "points_per_class", "radius"):
             if not getattr(self, key) > 0:
                 yield f"task.{key}={getattr(self, key)}: must be positive"
+        for key in ("noise", "data_seed"):
+            if not getattr(self, key) >= 0:
+                yield f"task.{key}={getattr(self, key)}: must not be negative"
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
@@ -48,7 +51,10 @@ class Toy(Task):
         points = centres[labels] + self.noise * draw.standard_normal((labels.size, 2))
         order = draw.permutation(labels.size)[: self.train_rows]
         points, labels = points[order].astype(np.float32), labels[order]
-        rows = [{"points": point, "labels": int(label)} for point, label in zip(points, labels, strict=True)]
+        rows = [
+            {"points": point, "labels": int(label)}
+            for point, label in zip(points, labels, strict=True)
+        ]
         return Data(
             train=rows,
             evaluations={"train": rows[: self.eval_rows]},

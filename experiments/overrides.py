@@ -1,0 +1,132 @@
+"""What was typed on the command line: every mistake in it at once, before Hydra stops at the first."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.config import CONF, composed
+
+
+def problems(arguments: list[str]) -> list[str]:
+    """Checks the overrides among command-line arguments.
+
+    Returns:
+        One line for each wrong one, with key, given value and what is allowed; empty if they compose.
+    """
+    parser, found, single = OverridesParser.create(), [], []
+    for text in arguments:
+        if text.startswith("-"):
+            continue
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            found.append(f"{text}: not an override, write key=value")
+            continue
+        if override.key_or_group.startswith("hydra"):
+            continue  # Hydra's own keys: its messages serve
+        single += _expand(override)
+    added = any(
+        override.is_add() for override in single
+    )  # Hydra lets those through whatever they are called
+    if (
+        not found
+        and not added
+        and len(single) == len({override.key_or_group for override in single})
+    ):
+        try:
+            composed([str(override.input_line) for override in single])
+            return []
+        except (HydraException, OmegaConfBaseException) as error:
+            whole = error
+    else:
+        whole = None
+    choices = [override for override in single if _is_group(override)]
+    wrong = [text for override in choices for text in _wrong_option(override)]
+    found += wrong
+    valid = {
+        override.key_or_group: override.input_line
+        for override in choices
+        if not _wrong_option(override)
+    }
+    cfg = composed(list(valid.values()))
+    found += [
+        text
+        for override in single
+        if override not in choices
+        for text in _wrong_value(override, cfg)
+    ]
+    if not found and whole is not None:
+        found = [" ".join(f"{whole} {whole.__cause__ or ''}".split())]
+    return found
+
+
+def _expand(override: Override) -> list[Override]:
+    """A sweep as one override per value; ranges and searches, whose values are not listed, are left to Hydra."""
+    if not override.is_sweep_override():
+        return [override]
+    if not override.is_choice_sweep():
+        return []
+    key = override.input_line.partition("=")[0]
+    texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [OverridesParser.create().parse_override(text) for text in texts]
+
+
+def _is_group(override: Override) -> bool:
+    key = override.key_or_group
+    return (CONF / key).is_dir() and "." not in key
+
+
+def _wrong_option(override: Override) -> list[str]:
+    group, option = override.key_or_group, override.value()
+    if override.is_delete() or option is None:
+        return []
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if str(option) in options or (CONF / group / f"{option}.yaml").exists():
+        return []
+    return [
+        f"{group}={option}: unknown (allowed: {', '.join(options)}){_nearest(str(option), options)}"
+    ]
+
+
+def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
+    node, parent, shown = cfg, "the configuration", override.input_line
+    *path, last = override.key_or_group.split(".")
+    for part in [*path, last]:
+        if not isinstance(node, DictConfig):
+            return [f"{shown}: {parent} has no keys of its own"]
+        free = issubclass(OmegaConf.get_type(node) or dict, dict)  # a plain mapping takes any key
+        if part not in node.keys():  # `in` alone is false for what has no value yet
+            if free:
+                return []
+            allowed = sorted(map(str, node))
+            groups = (
+                sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
+            )
+            names = sorted({*allowed, *groups} - {"variant", "recipe", "sizes"})
+            return [
+                f"{shown}: unknown key {part!r} in {parent} (allowed: {', '.join(names)}){_nearest(part, names)}"
+            ]
+        parent, owner = part, node
+        if OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
+            break
+        node = node[part]
+    if override.is_delete():
+        return []
+    trial = owner.copy()
+    try:
+        trial[last] = override.value()
+    except (OmegaConfBaseException, ValueError) as error:
+        return [f"{shown}: {str(error).splitlines()[0]}"]
+    return []
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

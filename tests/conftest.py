@@ -1,0 +1,90 @@
+"""Every test runs offline and on one thread; fixtures for real data and for composed runs."""
+
+import copy
+import functools
+import ipaddress
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PRIVATE = tempfile.TemporaryDirectory(prefix="fourierft-tests-")
+
+# Before anything imports torch or a hub library: they read these once.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_EVALUATE_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HOME": str(Path(PRIVATE.name) / "hub"),
+    "WANDB_DIR": PRIVATE.name,
+}
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # `experiments` is run from the checkout, not installed
+
+
+class NetworkUse(RuntimeError):
+    """A test left this machine; no OSError, so that nothing takes it for a hub that is down."""
+
+
+def _refuse_remote(address):
+    host = address[0] if isinstance(address, tuple) else "localhost"  # else a Unix socket's path
+    try:
+        local = host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise NetworkUse(f"a test opened a connection to {address}: tests run offline")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """Connections to other machines raise `NetworkUse`."""
+
+    def guarded(original, place):
+        def connect(*args, **kwargs):
+            _refuse_remote(args[place] if len(args) > place else kwargs["address"])
+            return original(*args, **kwargs)
+
+        return connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "create_connection", guarded(socket.create_connection, 0))
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), 1))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Where a test module has imported torch; others do without it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Folder of real data: FOURIERFT_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("FOURIERFT_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        reason = f"no real data in {folder} (FOURIERFT_DATA names another folder)"
+        if os.environ.get("FOURIERFT_REQUIRE_DATA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compose():
+    """Function: list of command-line overrides -> checked Config, a new copy each time."""
+    from experiments import config
+
+    config.register()
+    loaded = functools.cache(lambda overrides: config.load(config.composed(list(overrides))))
+    return lambda overrides: copy.deepcopy(loaded(tuple(overrides)))

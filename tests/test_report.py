@@ -1,0 +1,382 @@
+"""Tables and figures from records written here; nothing is run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import results
+from experiments.report import curves, evidence, figure7, page, paper
+from experiments.report.__main__ import main
+from experiments.results import Record
+
+TABLE1 = paper.load("table1")
+FIGURE7 = paper.load("figure7")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write_count(root: Path, row: dict, method: str, more: int = 0, **run) -> Path:
+    """Writes the record of one cell of Table 1, `more` numbers beside the formula."""
+    size = TABLE1["methods"][method]["size"]
+    cell = row[method]
+    run = {
+        "model": row["model"],
+        "task": "none",
+        "method": method,
+        "variant": f"{size}={cell[size]}",
+    } | run
+    run = {"seed": 0, "source": "none", "recipe": "none", "profile": None, "mode": "count"} | run
+    place = root / run["model"] / "none" / method / run["variant"] / "seed=0"
+    numbers = cell["formula"] + more
+    record = Record(
+        run={"experiment": "table1"} | run,
+        config={"method": {"name": method, size: cell[size]}},
+        parameters={"adapter": numbers, "head": 0, "base": 1, "stored_bytes": 4 * numbers},
+        time={},
+        memory={},
+        environment={},
+    )
+    place.mkdir(parents=True)
+    results.write(place, record)
+    return place
+
+
+def write_table1(root: Path) -> None:
+    for row in TABLE1["rows"]:
+        for method in TABLE1["methods"]:
+            write_count(root, row, method)
+
+
+def write_toy(
+    root: Path, method: str, seed: int, curve: list[tuple[float, float]], **changes
+) -> Path:
+    """Writes the record and the history of one run of the toy; `curve` is (epoch, accuracy)."""
+    numbers = changes.pop("adapter", 128)
+    run = {
+        "model": "mlp",
+        "task": "toy",
+        "method": method,
+        "variant": "",
+        "seed": seed,
+        "profile": None,
+    }
+    run |= {"mode": "train"} | changes
+    place = root / "mlp/toy" / method / (run["variant"] or run["profile"] or ".") / f"seed={seed}"
+    place.mkdir(parents=True)
+    record = Record(
+        run=run,
+        config={"train": {"learning_rate": 0.02}, "method": {"alpha": 3.0}, "task": {"any": 7}},
+        parameters={"adapter": numbers, "head": 0, "base": 4808, "stored_bytes": 4 * numbers},
+        metrics={"primary": {"split": "train"}},
+        time={"train_s": 2.0, "evaluation_s": 0.5},
+        memory={},
+        environment={},
+    )
+    results.write(place, record)
+    lines = [
+        {"step": 0, "epoch": epoch, "elapsed_s": 0, "train/accuracy": value}
+        for epoch, value in curve
+    ]
+    lines.insert(1, {"step": 0, "epoch": 1, "elapsed_s": 0, "train/loss": 1.0})
+    (place / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return place
+
+
+def rising(reaches: float | None, last: float = 2000) -> list[tuple[float, float]]:
+    """Accuracy every 20 epochs, 1 from epoch `reaches` on, 0.93 at most before."""
+    epochs = np.arange(20, last + 1, 20)
+    return [
+        (float(epoch), 1.0 if reaches is not None and epoch >= reaches else min(0.93, epoch / 200))
+        for epoch in epochs
+    ]
+
+
+def shown(tmp_path: Path, *names: str) -> tuple[int, dict[str, str]]:
+    """Runs the command on tmp_path/outputs; returns its status and the written text per file name."""
+    to = tmp_path / "report"
+    status = main([*names, "--outputs", str(tmp_path / "outputs"), "--to", str(to)])
+    return status, {
+        path.name: path.read_text() for path in to.glob("*") if path.suffix in (".md", ".csv")
+    }
+
+
+def cells(text: str, *start: str) -> list[str]:
+    """The cells of the only table line that begins with these cells."""
+    found = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line[:1] == "|"
+    ]
+    [line] = [line for line in found if tuple(line[: len(start)]) == start]
+    return line
+
+
+def test_table1_complete(tmp_path, capsys):
+    write_table1(tmp_path / "outputs")
+    status, files = shown(tmp_path, "table1")
+    assert status == 0
+    text = files["table1.md"]
+    assert text in capsys.readouterr().out
+    assert "**32 of 32 counts equal the formula.**" in text
+    assert "29 of 32 counts and 20 of 32 sizes" in text
+    golden = "LLaMA-2 7B|LoRA|r=16|8,388,608|8,388,608|8.39M|equals formula|32 MB|32.8 MB [9]"
+    assert cells(text, "LLaMA-2 7B", "LoRA", "r=16") == golden.split("|")
+    rows = list(csv.DictReader(files["table1.csv"].splitlines()))
+    assert len(rows) == 32
+    assert all(int(row["count_ours"]) == int(row["count_formula"]) for row in rows)
+    assert rows[0]["count_printed"] == "147000" and rows[0]["stored_bytes_ours"] == str(4 * 147456)
+
+
+def test_table1_marks_the_papers_misprints(tmp_path):
+    write_table1(tmp_path / "outputs")
+    text = shown(tmp_path, "table1")[1]["table1.md"]
+    line = cells(text, "RoBERTa Base", "FourierFT", "n=1000 [2]")
+    assert line[3:7] == ["24,000", "24,000", "24K", "equals formula"]
+    assert "- [2] RoBERTa Base, FourierFT n=1000: n=200" in text
+    assert cells(text, "GPT-2 Medium", "LoRA", "r=4")[5] == "350K [5]"
+    assert cells(text, "ViT Base", "FourierFT", "n=10000")[5] == "239K [14]"
+    misprints = [
+        note
+        for row in TABLE1["rows"]
+        for m in TABLE1["methods"]
+        for note in row[m].get("misprint", {})
+    ]
+    assert text.count("\n- [") == len(misprints)
+
+
+def test_table1_says_how_a_count_differs(tmp_path):
+    row = TABLE1["rows"][0]
+    write_count(tmp_path / "outputs", row, "lora", more=-1000)
+    text = shown(tmp_path, "table1")[1]["table1.md"]
+    assert cells(text, "RoBERTa Base", "LoRA", "r=4")[3:7] == [
+        "146,456",
+        "147,456",
+        "147K",
+        "differs by -1,000",
+    ]
+    assert "0 of 32 counts equal the formula, 1 differ, 31 not run" in text
+
+
+def test_table1_counts_of_any_experiment_but_its_own_first(tmp_path):
+    root, row = tmp_path / "outputs", TABLE1["rows"][0]
+    write_count(root, row, "lora", more=7, variant="a", experiment=None)
+    write_count(root, row, "lora", profile="smoke", variant="b")
+    write_count(root, row, "fourierft", task="cola")
+    text = shown(tmp_path, "table1")[1]["table1.md"]
+    assert cells(text, "RoBERTa Base", "LoRA", "r=4")[6] == "differs by +7"
+    assert cells(text, "RoBERTa Base", "FourierFT", "n=200")[6] == "not run"
+    write_count(root, row, "lora", variant="c")
+    text = shown(tmp_path, "table1")[1]["table1.md"]
+    assert cells(text, "RoBERTa Base", "LoRA", "r=4")[6] == "equals formula"
+
+
+def test_missing_runs_are_shown_as_missing(tmp_path, capsys):
+    status, files = shown(tmp_path)
+    assert status == 0
+    assert files["table1.md"].count("| not run ") == 3 * 32
+    assert "32 not run.** Not run: `python train.py experiment=table1`" in files["table1.md"]
+    assert files["figure7.md"].count("not run") >= 10
+    assert "Not run: `python train.py experiment=figure7`" in files["figure7.md"]
+    assert "Undecided: FourierFT not run, LoRA not run." in files["figure7.md"]
+    assert "no such folder" in capsys.readouterr().err
+    assert (tmp_path / "report/figure7.png").exists()
+
+
+@pytest.mark.parametrize("damage", ["{half a rec", "[]", '{"schema": 99}', None])
+def test_damaged_record_is_named_and_the_rest_shown(tmp_path, capsys, damage):
+    root = tmp_path / "outputs"
+    write_table1(root)
+    broken = next(root.rglob("metrics.json"))
+    record = json.loads(broken.read_text())
+    text = json.dumps(record | {"parameters": {"adapter": "many"}}) if damage is None else damage
+    broken.write_text(text)
+    status, files = shown(tmp_path, "table1")
+    assert status == 0
+    assert "31 of 32 counts equal the formula, 1 not run" in files["table1.md"]
+    assert files["table1.md"].count(str(broken)) == 1
+    assert capsys.readouterr().err.count(str(broken)) == 1
+
+
+def test_replaced_records_do_not_count(tmp_path):
+    root = tmp_path / "outputs"
+    place = write_count(root, TABLE1["rows"][0], "lora")
+    place.rename(place.with_name("seed=0.replaced-1"))
+    assert not evidence.collect(root).runs
+
+
+def toy(tmp_path: Path, fourierft: list, lora: list) -> str:
+    for method, seeds in {"fourierft": fourierft, "lora": lora}.items():
+        for seed, curve in enumerate(seeds):
+            write_toy(tmp_path / "outputs", method, seed, curve)
+    status, files = shown(tmp_path, "figure7")
+    assert status == 0
+    return files["figure7.md"]
+
+
+def test_figure7_reproduced(tmp_path):
+    text = toy(tmp_path, [rising(epoch) for epoch in (300, 380, 400, 340, 500)], [rising(None)] * 5)
+    assert (
+        "**As the paper says: FourierFT reaches 100 % within 2000 epochs in 5 of 5 seeds (median epoch 380"
+        in text
+    )
+    assert "LoRA reaches 100 % within 2000 epochs in 0 of 5 seeds (best 93.0 %)" in text
+    line = cells(text, "FourierFT", "1")
+    assert line[2:] == ["380", "380", "100.0 %", "100.0 %", "2000", "128", "0.02", "2.5"]
+    assert cells(text, "LoRA", "4")[2:5] == ["never", "never", "93.0 %"]
+    assert "evaluated every 20 epochs" in text and "Not run" not in text
+    assert "method.alpha=3.0" in text and "task.any=7" in text
+
+
+def test_figure7_contradicted(tmp_path):
+    text = toy(tmp_path, [rising(380)] * 5, [rising(600)] * 4 + [rising(None)])
+    assert (
+        "**Contradicts the paper: FourierFT reaches 100 % within 2000 epochs in 5 of 5 seeds"
+        in text
+    )
+    assert "LoRA reaches 100 % within 2000 epochs in 4 of 5 seeds (median epoch 600" in text
+
+
+@pytest.mark.parametrize(
+    ("fourierft", "lora", "word"),
+    [
+        ([rising(None)] * 2, [rising(None)] * 2, "Contradicts the paper:"),
+        ([rising(500)] * 3, [rising(None)] * 2 + [rising(80)], "In part as the paper says:"),
+        ([rising(60)] * 2, [rising(None)] * 2, "As the paper says, but sooner:"),
+        ([rising(1500)] * 2, [rising(None)] * 2, "As the paper says, but later:"),
+        ([rising(500)] * 2, [rising(None, last=400)] * 2, "Undecided:"),
+        ([rising(500)] * 2, [], "Undecided:"),
+        ([], [rising(40)], "Contradicts the paper:"),
+        ([rising(500)], [rising(2400, last=3000)], "As the paper says:"),
+        ([rising(2400, last=3000)], [rising(None)], "Contradicts the paper:"),
+    ],
+)
+def test_figure7_verdicts(tmp_path, fourierft, lora, word):
+    assert f"**{word}" in toy(tmp_path, fourierft, lora)
+
+
+def test_figure7_best_is_that_of_the_papers_epochs(tmp_path):
+    text = toy(tmp_path, [rising(500)], [rising(2400, last=3000)])
+    assert "LoRA reaches 100 % within 2000 epochs in 0 of 1 seeds (best 93.0 %)" in text
+
+
+def test_figure7_tells_reaching_from_staying(tmp_path):
+    curve = [(20.0, 0.5), (40.0, 1.0), (60.0, 0.99), (80.0, 1.0), (2000.0, 1.0)]
+    text = toy(tmp_path, [curve, [*curve, (2020.0, 0.9996)]], [])
+    assert cells(text, "FourierFT", "0")[2:4] == ["40", "80"]
+    assert cells(text, "FourierFT", "1")[2:5] == ["40", "never", "99.9 %"]
+
+
+def test_figure7_lists_runs_that_are_not_its_own(tmp_path):
+    root = tmp_path / "outputs"
+    write_toy(root, "lora", 0, rising(100), adapter=256)
+    write_toy(root, "lora", 1, rising(100), variant="alpha=2")
+    write_toy(root, "lora", 2, rising(100), profile="smoke")
+    write_toy(root, "lora", 3, [])
+    place = write_toy(root, "lora", 4, rising(None))
+    (place / "history.jsonl").write_bytes(
+        (place / "history.jsonl").read_bytes() + b'{"step": 1, "epo'
+    )
+    text = shown(tmp_path, "figure7")[1]["figure7.md"]
+    assert "LoRA reaches 100 % within 2000 epochs in 0 of 1 seeds" in text
+    for reason in ("trains 256 numbers", "another recipe", "a rehearsal", "no train/accuracy"):
+        assert text.count(reason) == 1
+
+
+def test_figure7_damaged_history_is_named(tmp_path, capsys):
+    place = write_toy(tmp_path / "outputs", "lora", 0, rising(None))
+    (place / "history.jsonl").write_text('{"epoch": "late", "train/accuracy": 1.0}\n')
+    status, files = shown(tmp_path, "figure7")
+    assert status == 0
+    assert str(place / "history.jsonl") in files["figure7.md"]
+    assert str(place / "history.jsonl") in capsys.readouterr().err
+
+
+def test_figure7_picture(tmp_path):
+    toy(tmp_path, [rising(300), rising(500)], [rising(None), rising(None, last=1000)])
+    path = tmp_path / "report/figure7.png"
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) >= 800 and max(picture.size) <= 1600
+        seen = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    for colour, _ in curves.STYLES.values():
+        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        assert (np.abs(seen.astype(int) - wanted).max(axis=1) <= 2).sum() > 500
+    assert not list((tmp_path / "report").glob(".*"))
+
+
+def test_figure7_csv(tmp_path):
+    toy(tmp_path, [rising(300)], [rising(None)])
+    rows = list(csv.DictReader((tmp_path / "report/figure7.csv").read_text().splitlines()))
+    assert len(rows) == 10
+    assert (
+        rows[0]["first_epoch_at_100"] == "300.0" and rows[0]["record"] == "mlp/toy/fourierft/seed=0"
+    )
+    assert rows[1]["record"] == "" and rows[5]["final_accuracy"] == "0.93"
+
+
+def test_band_of_seeds_evaluated_at_different_epochs():
+    epochs, mean, low, high = curves.band([[(0, 0.0), (10, 1.0)], [(0, 0.5), (5, 0.5), (8, 0.5)]])
+    assert epochs.tolist() == [0, 5, 8]
+    assert mean == pytest.approx([0.25, 0.5, 0.65])
+    assert low == pytest.approx([0, 0.5, 0.5]) and high == pytest.approx([0.5, 0.5, 0.8])
+
+
+def test_percent_never_rounds_up_to_all():
+    assert figure7.percent(239 / 240) == "99.5 %"
+    assert figure7.percent(0.99999) == "99.9 %"
+    assert figure7.percent(1.0) == "100.0 %"
+    assert figure7.percent(0.93) == "93.0 %"
+
+
+def test_columns_line_up():
+    lines = page.table(["a", "wide name"], [["x", "1"], ["a|b", "22"]], right=["wide name"])
+    assert lines == [
+        "| a    | wide name |",
+        "| ---- | --------: |",
+        "| x    |         1 |",
+        "| a\\|b |        22 |",
+    ]
+
+
+def test_unknown_name_is_one_line_and_status_2(tmp_path, capsys):
+    assert (
+        main(["table1", "table99", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")])
+        == 2
+    )
+    assert capsys.readouterr().err == "unknown: table99; known: figure7, table1\n"
+    assert not (tmp_path / "report").exists()
+
+
+def test_nothing_shown_is_status_1(tmp_path, capsys):
+    (tmp_path / "report").write_text("a file where a folder should be")
+    assert main(["table1", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")]) == 1
+    assert "table1" in capsys.readouterr().err
+
+
+def test_damaged_reference_is_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "table1.yaml").write_text("rows: [")
+    monkeypatch.setattr(paper, "REFERENCE", tmp_path)
+    assert main(["table1", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")]) == 1
+    assert str(tmp_path / "table1.yaml") in capsys.readouterr().err
+
+
+def test_report_writes_under_outputs_by_default(tmp_path):
+    assert main(["table1", "--outputs", str(tmp_path)]) == 0
+    assert (tmp_path / "report/table1.md").exists()
+
+
+def test_report_never_imports_torch():
+    code = (
+        "import sys; import experiments.report.__main__, experiments.report.table1, experiments.report.figure7;"
+        "found = {'torch', 'transformers', 'hydra', 'experiments.run', 'experiments.models'} & set(sys.modules);"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,38 @@
+"""Trains a run's configuration under torchrun: `torchrun --nproc_per_node=2 tests/two_ranks.py overrides.json folder`."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+
+from experiments import config as configuration  # noqa: E402
+from experiments import trainer  # noqa: E402
+from experiments.tracking import History  # noqa: E402
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    configuration.register()
+    config = configuration.load(configuration.composed(json.loads(Path(sys.argv[1]).read_text())))
+    folder = Path(sys.argv[2])
+    data = config.task.load(config.model.processor(None), config.task.locate())
+    torch.manual_seed(trainer.stream(config.seed, "head"))
+    net = config.model.build(config.task.head, None)
+    torch.manual_seed(trainer.stream(config.seed, "adapter"))
+    net = config.method.apply(net, config.model.head)
+    fitting = trainer.Trainer(
+        net,
+        data,
+        train=config.train,
+        task=config.task,
+        method=config.method,
+        head=config.model.head,
+        run=folder,
+        history=History(folder, config.tracking),
+        seed=config.seed,
+    )
+    trainer.fit(fitting)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
