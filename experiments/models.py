@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
-from experiments.errors import ConfigError, DataError
+from experiments.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,7 +119,11 @@ class Transformer(Model):
 
         if source is None:
             return AutoConfig.for_model(self.architecture, **self.sizes, **head)
-        found = AutoConfig.from_pretrained(source, **head)
+        try:
+            found = AutoConfig.from_pretrained(source, **head)
+        except (OSError, ValueError, KeyError) as error:
+            place = self._place(source)
+            raise DataError(f"{place}: config.json cannot be read ({error})") from error
         if found.model_type != self.architecture:
             raise ConfigError(
                 f"model.path={self.path}: holds a {found.model_type!r} model, model={self.name} is a {self.architecture!r}"
@@ -138,11 +142,31 @@ class Transformer(Model):
         transformers.logging.set_verbosity_error()  # a fresh head is what we ask for, not news
         transformers.logging.disable_progress_bar()
         try:
-            return auto.from_pretrained(
-                source, config=self.configuration(source, **head), dtype=torch.float32
+            net, found = auto.from_pretrained(
+                source,
+                config=self.configuration(source, **head),
+                dtype=torch.float32,
+                output_loading_info=True,
             )
+        except UserError:
+            raise
+        except Exception as error:  # transformers, safetensors and the system raise many kinds
+            raise DataError(f"{self._place(source)}: the weights cannot be read ({error})") from error
         finally:
             transformers.logging.set_verbosity(verbosity)
+        absent = sorted(
+            key for key in found["missing_keys"] if set(self.head).isdisjoint(key.split("."))
+        )
+        if absent and self.head:  # they would be random, and nothing would say so
+            raise DataError(
+                f"{self._place(source)}: weights are missing",
+                [*absent[:5], *([f"and {len(absent) - 5} more"] if len(absent) > 5 else [])],
+            )
+        return net
+
+    def _place(self, source: str | None) -> str:
+        """Where the weights are, as an error says it."""
+        return f"model.path={self.path}" if self.path else f"model {source}"
 
 
 @dataclass(kw_only=True)
@@ -154,7 +178,11 @@ class Encoder(Transformer):
         from transformers import AutoTokenizer
 
         if source is not None:
-            return AutoTokenizer.from_pretrained(source)
+            try:
+                return AutoTokenizer.from_pretrained(source)
+            except Exception as error:  # a damaged or missing file raises many kinds
+                place = self._place(source)
+                raise DataError(f"{place}: no tokenizer can be read there ({error})") from error
         from experiments.networks import byte_tokenizer
 
         return byte_tokenizer(self.sizes.get("max_position_embeddings", 512))

@@ -128,6 +128,7 @@ class Peft(Adapter):
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`; ConfigError names unknown types and fields with what is allowed."""
+        from peft import TaskType
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
         import fourierft  # noqa: F401  (peft_type=FOURIERFT means the tuner of this package)
@@ -153,6 +154,11 @@ class Peft(Adapter):
         if head and "modules_to_save" not in known:
             raise ConfigError(
                 f"method.peft_type={self.peft_type}: cannot train the task head ({', '.join(head)}) beside it"
+            )
+        if "target_modules" not in known and "task_type" not in self.fields:
+            raise ConfigError(
+                f"method.peft_type={self.peft_type}: adapts the model's inputs instead of modules; "
+                f"PEFT then needs method.fields.task_type (allowed: {', '.join(TaskType)})"
             )
         given = {
             "target_modules": list(self.targets),

@@ -1,0 +1,88 @@
+"""From stored predictions to the metrics of a record."""
+
+import numpy as np
+import pytest
+
+from experiments import predictions, selection
+from experiments.errors import RecordError
+from experiments.recipe import Select
+from experiments.scoring import score
+from experiments.selection import Evaluation
+from experiments.tasks import Glue
+
+# Two labelled splits, and in the order of the alphabet the primary one would be the second.
+SPLITS = ["validation_matched", "validation_almost"]
+
+
+def task(splits=SPLITS, metrics=("accuracy", "f1")):
+    return Glue(
+        name="mnli",
+        repo="nyu-mll/glue",
+        subset="mnli",
+        columns=["premise", "hypothesis"],
+        labels=3,
+        metrics=list(metrics),
+        splits=list(splits),
+        max_length=8,
+    )
+
+
+def entry(step, right, rows=20):
+    """The first `right` rows are predicted as they are, the others wrong."""
+    references = np.arange(rows) % 3
+    classes = np.where(np.arange(rows) < right, references, (references + 1) % 3)
+    return Evaluation(
+        step=step, epoch=step / 10, predictions=np.eye(3)[classes], references=references
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three evaluations of both splits; their best steps differ."""
+    monkeypatch.setattr(selection, "RESAMPLES", 20)
+    for step, matched, almost in ((10, 12, 4), (20, 16, 8), (30, 14, 18)):
+        predictions.store(tmp_path, SPLITS[0], entry(step, matched))
+        predictions.store(tmp_path, SPLITS[1], entry(step, almost))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("rule", "value"), [(Select.best, 0.8), (Select.last, 0.7)])
+def test_primary_is_the_first_split_by_the_rule(folder, rule, value):
+    found = score(folder, task(), rule)
+    primary = found["primary"]
+    assert primary["interval"] == found[rule.value]["interval"]
+    assert {key: primary[key] for key in ("name", "split", "select", "value")} == {
+        "name": "accuracy",
+        "split": SPLITS[0],
+        "select": rule.value,
+        "value": value,
+    }
+    swapped = score(folder, task(SPLITS[::-1]), rule)["primary"]
+    assert (swapped["split"], swapped["value"]) == (SPLITS[1], 0.9)
+
+
+def test_every_metric_on_every_split_at_the_chosen_step(folder):
+    found = score(folder, task(), Select.best)
+    assert found["best"]["step"] == 20
+    assert {split: scores["accuracy"] for split, scores in found["best"]["scores"].items()} == {
+        SPLITS[0]: 0.8,
+        SPLITS[1]: 0.4,  # at the primary split's step, not at its own best
+    }
+    assert found["last"]["scores"][SPLITS[1]]["accuracy"] == 0.9
+    assert list(found["best"]["scores"]) == SPLITS
+    assert all(set(scores) == {"accuracy", "f1"} for scores in found["best"]["scores"].values())
+
+
+def test_heldout_is_of_the_primary_split(folder):
+    entries = predictions.load(folder, SPLITS[0])
+    expected = selection.select(entries, lambda scores, labels: (scores.argmax(1) == labels).mean())
+    assert score(folder, task(), Select.best)["heldout"] == expected["heldout"]
+
+
+def test_scoring_again_gives_the_same(folder):
+    assert score(folder, task(), Select.best) == score(folder, task(), Select.best)
+
+
+def test_no_predictions_of_the_primary_split(folder):
+    with pytest.raises(RecordError, match="no predictions of validation_other"):
+        score(folder, task(["validation_other", *SPLITS]), Select.best)
