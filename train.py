@@ -1,4 +1,4 @@
-"""Fine-tune a base model on a task with a method: `python train.py model=roberta_base task=cola method=fourierft`."""
+"""Fine-tune a base model on a task with a method: `python train.py model=… task=… method=…`."""
 
 from __future__ import annotations
 
@@ -17,36 +17,35 @@ config.register()
 
 
 class Refused(CompactHydraException):
-    """A UserError in one cell of a sweep: the others go on, Hydra reports it at the end and exits with 1."""
+    """A UserError in one cell of a sweep: the others go on, Hydra exits with 1 at the end."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Composed configuration -> the primary metric (None where nothing is trained), for sweepers to maximise."""
+    """Composed configuration -> the primary metric, None where nothing is trained."""
     try:
         run_config = config.load(cfg)
         from experiments.run import run
 
         record = run(run_config)
     except UserError as error:
+        message = f"train.py: {error}"
         if HydraConfig.get().mode is RunMode.RUN:
-            sys.exit(_message(str(error)))
-        print(_message(str(error)), file=sys.stderr, flush=True)
-        raise Refused(str(error)) from None
+            sys.exit(message)
+        print(message, file=sys.stderr, flush=True)
+        raise Refused(message) from None
     return record.metrics["primary"]["value"] if record.metrics else None
 
 
-def _message(text: str) -> str:
-    return f"train.py: {text}"
+def check(arguments: list[str]) -> None:
+    """Answers --help, and refuses overrides that do not fit, all of them at once."""
+    if {"--help", "-h"} & set(arguments):
+        sys.exit(print(overrides.help_page()))
+    wrong = [] if "--hydra-help" in arguments else overrides.problems(arguments)
+    if wrong:
+        sys.exit("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
 
 
 if __name__ == "__main__":
-    if not any(argument in ("--help", "-h", "--hydra-help") for argument in sys.argv[1:]):
-        wrong = overrides.problems(sys.argv[1:])
-        if wrong:
-            sys.exit(
-                _message(
-                    "\n".join(["these overrides do not fit", *(f"  - {line}" for line in wrong)])
-                )
-            )
+    check(sys.argv[1:])
     main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Config:
         for part in (self.task, self.method, self.tracking, self.train):
             if part is not None:
                 yield from part.problems()
-        yield from self.model.problems(self.task.head)
+        yield from self.model.problems(self.task)
         if self.mode.trains and self.task.head.kind == "none":
             yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:
@@ -150,7 +150,8 @@ def load(cfg: DictConfig) -> Config:
 
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:
-    """Yields what has no value: missing ones together, and interpolations that fail."""
+    """Yields what no run knows, and what has no value: missing ones together, failing interpolations."""
+    yield from (f"{key}: unknown key" for key in _unknown(cfg))
     missing = sorted(
         key for key, value in results.flatten(OmegaConf.to_container(cfg)).items() if value == "???"
     )
@@ -173,6 +174,19 @@ def _unresolved(cfg: DictConfig) -> Iterator[str]:
         yield f"{', '.join(keys)}: {text}"
 
 
+def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted keys that `+key=value` added where the schema has no such field."""
+    kind = OmegaConf.get_type(node)
+    known = {entry.name for entry in fields(kind)} if is_dataclass(kind) else None
+    for key in node:
+        if known is not None and key not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                yield from _unknown(child, f"{prefix}{key}.")
+
+
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     """Dotted keys of every value, interpolations unresolved."""
     for key in node:
@@ -192,10 +206,8 @@ def _changes(cfg: DictConfig) -> dict[str, Any]:
     """Scientific fields that differ from the plain composition of the same model, task, method and source."""
     parts = [f"{part}={cfg[part].name}" for part in ("model", "task", "method")]
     changes: dict[str, Any] = {}
-    if (
-        cfg.mode is Mode.count
-    ):  # nothing of a recipe but the sizes enters a count, and those are shown
-        base = composed([*parts, "source=none"])
+    if cfg.mode is Mode.count:
+        base = composed([*parts, "source=none"])  # of a recipe only the sizes count; they are shown
     else:
         base = composed(parts)
         if base.recipe != cfg.recipe:

@@ -17,7 +17,7 @@ from experiments.errors import ConfigError, DataError, UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head
+    from experiments.tasks import Head, Task
 
 
 @dataclass(kw_only=True)
@@ -37,11 +37,13 @@ class Model:
     pretrained: bool = True
     """false: full size, random weights, nothing downloaded."""
 
-    def problems(self, head: Head) -> Iterator[str]:
-        """Yields every reason why this model cannot serve a task with this head."""
-        if head.kind not in self.heads:
+    def problems(self, task: Task) -> Iterator[str]:
+        """Yields every reason why this model cannot serve a task."""
+        if task.head.kind not in self.heads:
+            offered = ", ".join(map(repr, self.heads))
             yield (
-                f"model={self.name}: the task needs a {head.kind!r} head, this model offers {', '.join(map(repr, self.heads))}"
+                f"model={self.name}: task={task.name} needs a {task.head.kind!r} head, "
+                f"this model offers {offered}"
             )
 
     def locate(self, offline: bool = False) -> str | None:

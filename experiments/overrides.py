@@ -14,6 +14,31 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.config import CONF, composed
 
 
+_CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
+
+HELP = """\
+Fine-tune a base model on a task with a method, evaluate it and record the result.
+
+  python train.py                                              the toy of Figure 7, in seconds
+  python train.py model=roberta_base task=cola method=fourierft
+  python train.py model=minilm task=sst2 method=lora task.path=FOLDER train.epochs=3
+  python train.py experiment=table1                            a whole table
+
+Choices (group=option):
+{groups}
+Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve); README.md tells the rest.
+"""
+
+
+def help_page() -> str:
+    """What `--help` shows: read off conf/ in milliseconds, where Hydra would compose for seconds."""
+    lines = []
+    for folder in sorted(item for item in CONF.iterdir() if item.is_dir()):
+        if folder.name not in _CHOSEN and folder.name != "train":
+            lines.append(f"  {folder.name:<11}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}")
+    return HELP.format(groups="\n".join(lines))
+
+
 def problems(arguments: list[str]) -> list[str]:
     """Checks the overrides among command-line arguments.
 
@@ -87,6 +112,8 @@ def _wrong_option(override: Override) -> list[str]:
     group, option = override.key_or_group, override.value()
     if override.is_delete() or option is None:
         return []
+    if group in _CHOSEN:
+        return [f"{group}={option}: follows from {_CHOSEN[group]}=…, choose that"]
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if str(option) in options or (CONF / group / f"{option}.yaml").exists():
         return []
@@ -109,7 +136,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             groups = (
                 sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
             )
-            names = sorted({*allowed, *groups} - {"variant", "recipe", "sizes"})
+            names = sorted({*allowed, *groups} - {"variant", *_CHOSEN})
             return [
                 f"{shown}: unknown key {part!r} in {parent} (allowed: {', '.join(names)}){_nearest(part, names)}"
             ]

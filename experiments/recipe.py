@@ -88,10 +88,10 @@ class Train:
                 yield f"train.{key}={getattr(self, key)}: must be positive"
         if self.max_steps is not None and self.max_steps < 1:
             yield f"train.max_steps={self.max_steps}: must be at least 1, or null for whole epochs"
-        if self.head_learning_rate is not None and self.head_learning_rate <= 0:
+        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
             yield f"train.head_learning_rate={self.head_learning_rate}: must be positive, or null for the adapter's"
         for key in ("weight_decay", "max_grad_norm", "checkpoint_every"):
-            if getattr(self, key) < 0:
+            if not getattr(self, key) >= 0:  # so that nan is refused too
                 yield f"train.{key}={getattr(self, key)}: must not be negative"
         if not 0 <= self.warmup_ratio < 1:
             yield f"train.warmup_ratio={self.warmup_ratio}: must be in [0, 1)"

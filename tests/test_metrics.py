@@ -95,11 +95,10 @@ def test_diverged_predictions_score_nan(name, broken):
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
-def test_evaluate_gives_the_same(kind, tmp_path, monkeypatch):
+def test_evaluate_gives_the_same(kind):
     """An `evaluate.Metric` in this process; the test session refuses every connection."""
     import evaluate
 
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path), raising=False)
     names = OF_CLASSES if kind == "classes" else list(OF_NUMBERS)
     scores, labels = classified(rows=60) if kind == "classes" else graded(rows=60)
     metric = as_evaluate(names)

@@ -235,5 +235,5 @@ def test_a_failed_cell_does_not_stop_the_sweep_and_the_status_tells(tmp_path):
     process = train("method.n=9999,64", *TOY, f"output={tmp_path}", "-m")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in output, output
-    assert [path.parent.parent.name for path in tmp_path.rglob("metrics.json")] == ["epochs=60,n=64"]
-    assert [path.parent.parent.name for path in tmp_path.rglob("failure.json")] == ["epochs=60,n=9999"]
+    assert [path.parent.parent.name for path in tmp_path.rglob("metrics.json")] == ["n=64,epochs=60"]
+    assert [path.parent.parent.name for path in tmp_path.rglob("failure.json")] == ["n=9999,epochs=60"]

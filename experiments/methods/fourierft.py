@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -60,11 +61,11 @@ class FourierFT(Adapter):
         bias = self.frequency_bias
         if self.n < 1:
             yield f"method.n={self.n}: must be at least 1"
-        if self.alpha <= 0:
+        if not 0 < self.alpha < math.inf:
             yield f"method.alpha={self.alpha}: must be positive"
-        if bias.center is not None and bias.center < 0:
+        if bias.center is not None and not bias.center >= 0:
             yield f"method.frequency_bias.center={bias.center}: must not be negative, or null for uniform entries"
-        if bias.bandwidth <= 0:
+        if not bias.bandwidth > 0:
             yield f"method.frequency_bias.bandwidth={bias.bandwidth}: must be positive"
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -99,7 +100,7 @@ class LoRA(Adapter):
         yield from super().problems()
         if self.r < 1:
             yield f"method.r={self.r}: must be at least 1"
-        if self.alpha <= 0:
+        if not 0 < self.alpha < math.inf:
             yield f"method.alpha={self.alpha}: must be positive"
         if not 0 <= self.dropout < 1:
             yield f"method.dropout={self.dropout}: must be in [0, 1)"

@@ -1,0 +1,416 @@
+"""Run folders: what a run is, where it lives, when it is done, and what is never lost."""
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import results
+from experiments.errors import DataError, RecordError
+from experiments.lock import LOCK
+from experiments.results import Record
+
+ROOT = Path(__file__).resolve().parent.parent
+TOY = ["task=toy", "model=mlp", "method=fourierft"]
+LOCAL = {
+    "force": True,
+    "offline": True,
+    "output": "elsewhere",
+    "experiment": "figure7",
+    "model.path": "/m",
+    "task.path": "/d",
+    "train.accumulation": 2,
+    "train.eval_batch_size": 7,
+    "train.checkpoint_every": 0,
+    "train.device": "cpu",
+    "tracking.name": "wandb",
+}
+SCIENTIFIC = {
+    "seed": 3,
+    "recipe": "paper",
+    "profile": "smoke",
+    "model.width": 32,
+    "model.pretrained": True,
+    "task.noise": 0.7,
+    "task.metrics": ["f1"],
+    "method.n": 5,
+    "method.alpha": 1.25,
+    "method.frequency_bias.center": 4.0,
+    "train.learning_rate": 0.125,
+    "train.betas": [0.8, 0.9],
+    "train.batch_size": 16,
+}
+
+
+@pytest.fixture
+def config(compose, tmp_path):
+    return changed(compose(TOY), {"output": str(tmp_path / "outputs")})
+
+
+def changed(config, values):
+    config = copy.deepcopy(config)
+    for key, value in values.items():
+        *path, name = key.split(".")
+        part = config
+        for step in path:
+            part = getattr(part, step)
+        assert hasattr(part, name), key
+        setattr(part, name, value)
+    return config
+
+
+def record(config, **values):
+    given = {
+        "run": {"model": "mlp"},
+        "config": results.plain(config),
+        "parameters": {"adapter": 1, "head": 0, "base": 2, "stored_bytes": 4},
+        "metrics": {"primary": {"value": 0.5}},
+        "time": {},
+        "memory": {},
+        "environment": {},
+    }
+    return Record(**given | values)
+
+
+@pytest.fixture
+def place(config):
+    """A finished run."""
+    folder = results.folder(config)
+    folder.mkdir(parents=True)
+    results.open_folder(folder, config)
+    (folder / "history.jsonl").write_text("{}\n")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "weights").write_bytes(b"1234")
+    results.write(folder, record(config))
+    return folder
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("key", LOCAL)
+def test_local_keys_are_not_identity(config, key):
+    other = changed(config, {key: LOCAL[key]})
+    assert results.identity(results.plain(other)) == results.identity(results.plain(config))
+
+
+@pytest.mark.parametrize("key", SCIENTIFIC)
+def test_scientific_keys_are_identity(config, key):
+    other = changed(config, {key: SCIENTIFIC[key]})
+    there, here = (results.identity(results.plain(each)) for each in (config, other))
+    assert {name for name in there.keys() | here.keys() if there.get(name) != here.get(name)} == {
+        key
+    }
+
+
+def test_identity_survives_the_file(config, tmp_path):
+    config = changed(config, {"train.learning_rate": 1e-5, "train.epsilon": 1e-8})
+    results.open_folder(tmp_path, config)
+    found = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert results.identity(found) == results.identity(results.plain(config))
+
+
+def test_folder_says_what_the_run_is(config):
+    folder = results.folder(changed(config, {"output": "o", "seed": 4}))
+    assert folder == Path("o/mlp/toy/fourierft/seed=4")
+    folder = results.folder(changed(config, {"output": "o", "variant": "n=5"}))
+    assert folder == Path("o/mlp/toy/fourierft/n=5/seed=0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, ""),
+        ({"method.n": 5}, "n=5"),
+        ({"train.epochs": 3.0, "method.n": 5}, "n=5,epochs=3"),
+        ({"train.learning_rate": 1e-5}, "learning_rate=1e-05"),
+        ({"train.learning_rate": 0.1234567891}, "learning_rate=0.1234567891"),
+        ({"method.alpha": 1.0, "other.alpha": 2.0}, "method.alpha=1,other.alpha=2"),
+        ({"train.max_steps": None, "x.on": True}, "max_steps=null,on=true"),
+    ],
+)
+def test_variant_is_readable(changes, name):
+    assert results.variant(changes) == name
+
+
+def test_variant_does_not_depend_on_the_order():
+    changes = {"a.x": 1, "b.y": 2, "c.z": 3}
+    assert results.variant(changes) == results.variant(dict(reversed(changes.items())))
+
+
+def test_variants_differ_where_the_changes_do():
+    changes = [
+        {"a.x": 0.1},
+        {"a.x": 0.1 + 1e-9},
+        {"a.x": "0/1"},
+        {"a.x": "0 1"},
+        {"a.x": "0_1"},
+        {"a.x": [0, 1]},
+        {"a.x": {"y": 1}},
+        {"a.x": "../../etc"},
+        {"a.x": "Größe=1"},
+        {"a.x": "y" * 200},
+        {"a.x": "y" * 199 + "z"},
+        {f"a.x{i}": i for i in range(40)},
+        {f"a.x{i}": i for i in range(41)},
+    ]
+    names = [results.variant(change) for change in changes]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert "/" not in name and not any(letter.isspace() for letter in name)
+        assert 0 < len(name.encode()) <= 120
+
+
+def test_long_variants_stay_readable_at_the_front():
+    name = results.variant({f"a.key{i}": i for i in range(40)})
+    assert name.startswith("key0=0,key1=1,")
+
+
+def test_plain_is_json():
+    class Kind(Enum):
+        one = "1"
+
+    value = {"kind": Kind.one, "place": Path("x"), 3: (1, 2), "none": None}
+    assert results.plain(value) == {"kind": "1", "place": "x", "3": [1, 2], "none": None}
+
+
+def test_record_round_trip(place, config):
+    assert results.read(place) == record(config)
+
+
+def test_no_record_yet(tmp_path, config):
+    assert results.find(tmp_path, config) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_run_again_is_found_and_untouched(place, config):
+    before = contents(place)
+    found = results.find(place, changed(config, {"train.device": "cpu", "offline": True}))
+    assert found == record(config)
+    assert contents(place) == before
+
+
+def test_other_run_is_refused_with_every_difference(place, config):
+    before = contents(place)
+    other = changed(config, {"method.n": 5, "train.learning_rate": 0.125, "train.device": "cpu"})
+    with pytest.raises(RecordError) as caught:
+        results.find(place, other)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "method.n",
+        "train.learning_rate",
+    ]
+    assert f"there {config.method.n}, asked for 5" in str(caught.value)
+    assert str(place) in str(caught.value) and "force=true" in str(caught.value)
+    assert contents(place) == before
+
+
+def test_key_that_only_one_side_knows_is_a_difference(place, config):
+    found = json.loads((place / "metrics.json").read_text())
+    found["config"]["method"]["old_field"] = None
+    (place / "metrics.json").write_text(json.dumps(found))
+    with pytest.raises(RecordError, match="method.old_field"):
+        results.find(place, config)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "not JSON"),
+        (b'{"schema": 1, "run"', "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[1]", "schema"),
+        (b'{"schema": 99}', "schema 99"),
+        (
+            b'{"schema": 1, "run": {}, "config": {}}',
+            "without parameters, time, memory, environment",
+        ),
+    ],
+)
+def test_damaged_record_is_named(place, config, content, word):
+    (place / "metrics.json").write_bytes(content)
+    with pytest.raises(RecordError) as caught:
+        results.find(place, config)
+    assert str(place / "metrics.json") in str(caught.value) and word in str(caught.value)
+
+
+def test_record_with_a_wrong_shape_is_damaged(place, config):
+    found = json.loads((place / "metrics.json").read_text())
+    (place / "metrics.json").write_text(json.dumps(found | {"config": "none"}))
+    with pytest.raises(RecordError, match="config"):
+        results.find(place, config)
+
+
+def test_record_of_a_later_field_is_read(place, config):
+    found = json.loads((place / "metrics.json").read_text())
+    (place / "metrics.json").write_text(json.dumps(found | {"new": 1}))
+    assert results.read(place) == record(config)
+
+
+def test_unfinished_run_is_continued_by_itself_alone(place, config):
+    (place / "metrics.json").unlink()
+    assert results.find(place, config) is None
+    with pytest.raises(RecordError, match="unfinished"):
+        results.find(place, changed(config, {"method.n": 5}))
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe", b"just words", b""])
+def test_damaged_configuration_is_named(place, config, content):
+    (place / "metrics.json").unlink()
+    (place / "config.yaml").write_bytes(content)
+    with pytest.raises(RecordError, match="config.yaml: damaged"):
+        results.find(place, config)
+
+
+def test_failed_run_is_continued_by_itself(place, config):
+    (place / "metrics.json").unlink()
+    results.write_failure(place, RuntimeError("out of memory"))
+    assert results.find(place, config) is None
+    results.open_folder(place, config)
+    assert not (place / "failure.json").exists()
+    assert (place / "adapter" / "weights").exists()
+
+
+def test_failed_run_of_another_configuration_is_moved_aside(place, config):
+    """Its checkpoints would otherwise be taken for ours."""
+    (place / "metrics.json").unlink()
+    results.write_failure(place, RuntimeError("out of memory"))
+    before, other = contents(place), changed(config, {"method.n": 5})
+    assert results.find(place, other) is None
+    results.open_folder(place, other)
+    assert set(contents(place)) == {"config.yaml"}
+    assert contents(place.with_name("seed=0.replaced-1")) == before
+
+
+def test_force_moves_everything_aside(place, config):
+    (place / LOCK).write_text("{}")
+    before = contents(place)
+    forced = changed(config, {"force": True, "method.n": 5})
+    results.open_folder(place, forced)
+    assert set(contents(place)) == {LOCK, "config.yaml"}
+    old = place.with_name("seed=0.replaced-1")
+    assert contents(old) == {name: text for name, text in before.items() if name != LOCK}
+
+    results.write(place, record(forced))
+    results.open_folder(place, forced)
+    assert contents(old) == {name: text for name, text in before.items() if name != LOCK}
+    assert results.read(place.with_name("seed=0.replaced-2")).config["method"]["n"] == 5
+
+
+def test_force_in_an_empty_folder_moves_nothing(tmp_path, config):
+    place = tmp_path / "seed=0"
+    place.mkdir()
+    (place / LOCK).write_text("{}")
+    results.open_folder(place, changed(config, {"force": True}))
+    assert [path.name for path in tmp_path.iterdir() if "replaced" in path.name] == []
+
+
+def test_records_leave_replaced_ones_out(place, config):
+    results.open_folder(place, changed(config, {"force": True}))
+    assert list(results.records(Path(config.output))) == []
+    results.write(place, record(config))
+    assert list(results.records(Path(config.output))) == [(place, record(config))]
+
+
+def test_numbers_that_json_lacks_become_null(place, config):
+    """A run that diverged after hours is still recorded, readable by any JSON parser."""
+    broken = {
+        "primary": {"value": math.nan, "interval": [math.nan, math.inf]},
+        "best": {"scores": {"validation": {"f1": -math.inf}}, "steps": (1, math.nan)},
+    }
+    results.write(place, record(config, metrics=broken, preflight={"reach": math.inf}))
+
+    def refuse(word):
+        raise AssertionError(f"{word} in metrics.json")
+
+    found = json.loads((place / "metrics.json").read_text(), parse_constant=refuse)
+    assert found["metrics"]["primary"] == {"value": None, "interval": [None, None]}
+    assert found["metrics"]["best"] == {"scores": {"validation": {"f1": None}}, "steps": [1, None]}
+    assert found["preflight"] == {"reach": None}
+
+
+def test_record_can_be_understood_alone(place):
+    found = json.loads((place / "metrics.json").read_text())
+    assert {entry.name for entry in dataclasses.fields(Record)} == set(found)
+    assert (found["schema"], found["status"]) == (results.SCHEMA, "finished")
+
+
+def test_failure_of_the_user_has_no_traceback(tmp_path):
+    results.write_failure(tmp_path, DataError("task.path=x: wrong", ["no train.parquet"]))
+    found = json.loads((tmp_path / "failure.json").read_text())
+    assert found["traceback"] is None and found["error"] == "DataError"
+    assert "no train.parquet" in found["message"] and found["status"] == "failed"
+
+
+def test_failure_of_the_program_has_its_traceback(tmp_path):
+    try:
+        {}["nowhere"]
+    except KeyError as error:
+        results.write_failure(tmp_path, error)
+    found = json.loads((tmp_path / "failure.json").read_text())
+    assert found["error"] == "KeyError"
+    assert "test_failure_of_the_program_has_its_traceback" in found["traceback"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from experiments.results import write_atomically
+path, number = Path(sys.argv[1]), 0
+while True:
+    number += 1
+    write_atomically(path, f"{number}\\n" * 20_000)
+    if number == 1:
+        print("started", flush=True)
+"""
+
+
+def test_kill_while_writing_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    for round_ in range(5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout.readline() == "started\n"
+        try:
+            writer.wait(timeout=0.01 + 0.013 * round_)
+        except subprocess.TimeoutExpired:
+            writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        lines = path.read_text().splitlines()
+        assert len(lines) == 20_000 and len(set(lines)) == 1
+
+
+def test_write_goes_through_a_draft(tmp_path, monkeypatch):
+    """Until the last step the old text stands; the draft is on the disk before that step."""
+    path, steps = tmp_path / "x.json", []
+    path.write_text("old")
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor):
+        steps.append(("sync", path.read_text()))
+        fsync(descriptor)
+
+    def replaced(draft, target):
+        steps.append(("replace", Path(draft).read_text(), path.read_text()))
+        assert Path(draft).parent == tmp_path  # another file system could not replace in one step
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    results.write_atomically(path, "new")
+    assert steps == [("sync", "old"), ("replace", "new", "old")]
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["x.json"]
