@@ -46,9 +46,9 @@ def problems(arguments: list[str]) -> list[str]:
         One line for each wrong one, with key, given value and what is allowed; empty if they compose.
     """
     parser, found, single = OverridesParser.create(), [], []
-    for text in arguments:
-        if text.startswith("-"):
-            continue
+    for before, text in zip(["", *arguments], arguments, strict=False):
+        if text.startswith("-") or (before.startswith("--") and "=" not in text):
+            continue  # a flag, or its value as in `--cfg job`
         try:
             override = parser.parse_override(text)
         except HydraException:

@@ -246,6 +246,13 @@ def read(place: Path) -> Record:
         raise RecordError(
             f"{path}: damaged, without {', '.join(missing)}; move the folder away to run it again"
         )
+    wrong = [
+        name
+        for name in ("run", "config", "parameters", "time", "memory", "environment")
+        if not isinstance(found[name], dict)
+    ]
+    if wrong:
+        raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")
     return Record(**{name: value for name, value in found.items() if name in known})
 
 

@@ -1,0 +1,65 @@
+"""What was typed: all mistakes at once, each with key, given value and what is allowed."""
+
+import pytest
+
+from experiments import config, overrides
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    config.register()
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("method=fouri", ["method=fouri", "bitfit, fourierft", "did you mean 'fourierft'"]),
+        ("modle=mlp", ["modle=mlp", "unknown key 'modle'", "model", "did you mean"]),
+        ("method.n_freq=3", ["n_freq", "in method", "alpha, basis, entry_seed"]),
+        ("method.n=abc", ["method.n=abc", "Integer"]),
+        ("train.schedule=step", ["train.schedule=step", "linear, cosine, constant"]),
+        ("method.frequency_bias.centre=1", ["'centre'", "bandwidth, center", "'center'"]),
+        ("method.n.m=1", ["method.n.m=1", "n has no keys"]),
+        ("+train.foo=1", ["+train.foo=1", "unknown key 'foo' in train"]),
+        ("recipe=ours", ["recipe=ours", "source=…"]),
+        ("nonsense", ["nonsense", "key=value"]),
+        ("method=lora,fouri", ["method=fouri", "fourierft"]),
+        ("seed=0,x", ["seed=x", "Integer"]),
+        ("model.sizes.x=1", ["model.sizes.x=1", "unknown key"]),
+    ],
+)
+def test_each_mistake_says_key_value_and_what_is_allowed(typed, words):
+    (line,) = overrides.problems([typed, "--multirun"])
+    for word in words:
+        assert word in line
+
+
+def test_all_mistakes_come_together():
+    found = overrides.problems(["modle=x", "method.n=abc", "task=kola", "train.epochs=", "junk"])
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["model=roberta_base", "task=cola", "method=fourierft", "method.n=200"],
+        ["method=peft", "method.peft_type=VERA", "+method.fields.r=3", "train.epochs=2"],
+        ["method=peft", "+method.fields={r: 256}"],
+        ["method=fourierft,lora", "seed=range(0,5)", "-m"],
+        ["experiment=table1"],
+        ["profile=smoke", "model=roberta_base", "task=rte"],
+        ["hydra.verbose=true", "--cfg", "job"],
+        ["train.max_steps=null", "task.path=some/folder"],
+        ["model=roberta_base", "task=cola", "+model.sizes.num_hidden_layers=2"],
+    ],
+)
+def test_what_fits_is_let_through(typed):
+    flags = {"--cfg", "job"}
+    assert overrides.problems([word for word in typed if word not in flags]) == []
+
+
+def test_help_names_every_option_of_every_choice():
+    page = overrides.help_page()
+    for group in ("model", "task", "method", "experiment", "tracking", "source", "profile"):
+        for path in (config.CONF / group).glob("*.yaml"):
+            assert path.stem in page

@@ -1,0 +1,69 @@
+"""Every command of the README is one that works: it composes, or its target exists."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/validation.md"]
+
+
+def commands(start: str) -> list[str]:
+    """Lines of the documents' shell blocks that begin with `start`."""
+    found = []
+    for name in DOCUMENTS:
+        for block in re.findall(r"```bash\n(.*?)```", (ROOT / name).read_text(), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith(start):
+                    found.append(line.split("  #")[0].strip())
+    return found
+
+
+@pytest.mark.parametrize("command", commands(".venv/bin/python train.py"))
+def test_train_commands_compose(command, compose):
+    words = shlex.split(command)[2:]
+    overrides = [word for word in words if not word.startswith("-")]
+    if "--help" in words:
+        return
+    choices = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        swept = "-m" in words and "," in value
+        choices.append([f"{key}={one}" for one in value.split(",")] if swept else [override])
+    for cell in itertools.product(*choices):
+        assert compose(list(cell)).model.name
+
+
+def test_there_are_train_commands():
+    assert len(commands(".venv/bin/python train.py")) >= 10
+
+
+@pytest.mark.parametrize("command", commands("make "))
+def test_make_targets_exist(command):
+    target = command.split()[1]
+    assert re.search(rf"^([\w-]+ )*{target}( [\w-]+)*:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.report"))
+def test_report_names_exist(command):
+    known = {path.stem for path in (ROOT / "experiments/reference").glob("*.yaml")}
+    assert set(command.split()[3:]) <= known
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
+        if not link.startswith("http"):
+            assert ((ROOT / name).parent / link).exists(), link
+
+
+def test_contributing_is_short():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 45
+
+
+def test_no_machine_paths_in_documents():
+    for name in DOCUMENTS:
+        assert not re.search(r"(^|[\s`(])/(home|work|root|tmp|Users)/", (ROOT / name).read_text())
