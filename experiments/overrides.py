@@ -43,53 +43,45 @@ def problems(arguments: list[str]) -> list[str]:
     """Checks the overrides among command-line arguments.
 
     Returns:
-        One line for each wrong one, with key, given value and what is allowed; empty if they compose.
+        One line for each wrong one, with key, given value and what is allowed; empty if they fit.
     """
-    parser, found, single = OverridesParser.create(), [], []
+    single, found = _parse(arguments)
+    choices = [override for override in single if (CONF / override.key_or_group).is_dir()]
+    values = [override for override in single if override not in choices]
+    swept = len(single) > len({override.key_or_group for override in single})
+    # Hydra takes any key behind a plus, and a choice that follows from another.
+    lenient = any(one.is_add() or one.key_or_group in _CHOSEN for one in single)
+    whole = None
+    if not (found or swept or lenient):
+        try:
+            composed([override.input_line for override in single])
+            return []
+        except (HydraException, OmegaConfBaseException) as error:
+            whole = error
+    wrong = {override.input_line: _wrong_option(override) for override in choices}
+    valid = {one.key_or_group: one.input_line for one in choices if not wrong[one.input_line]}
+    cfg = composed(list(valid.values()))
+    found += [line for lines in wrong.values() for line in lines]
+    found += [line for override in values for line in _wrong_value(override, cfg)]
+    if not found and whole is not None:
+        found = [" ".join(f"{whole} {whole.__cause__ or ''}".split())]
+    return found
+
+
+def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
+    """Overrides, sweeps as one per value, and a line for each that is none; Hydra's own are left out."""
+    parser, found, problems = OverridesParser.create(), [], []
     for before, text in zip(["", *arguments], arguments, strict=False):
         if text.startswith("-") or (before.startswith("--") and "=" not in text):
             continue  # a flag, or its value as in `--cfg job`
         try:
             override = parser.parse_override(text)
         except HydraException:
-            found.append(f"{text}: not an override, write key=value")
+            problems.append(f"{text}: not an override, write key=value")
             continue
-        if override.key_or_group.startswith("hydra"):
-            continue  # Hydra's own keys: its messages serve
-        single += _expand(override)
-    added = any(
-        override.is_add() for override in single
-    )  # Hydra lets those through whatever they are called
-    if (
-        not found
-        and not added
-        and len(single) == len({override.key_or_group for override in single})
-    ):
-        try:
-            composed([str(override.input_line) for override in single])
-            return []
-        except (HydraException, OmegaConfBaseException) as error:
-            whole = error
-    else:
-        whole = None
-    choices = [override for override in single if _is_group(override)]
-    wrong = [text for override in choices for text in _wrong_option(override)]
-    found += wrong
-    valid = {
-        override.key_or_group: override.input_line
-        for override in choices
-        if not _wrong_option(override)
-    }
-    cfg = composed(list(valid.values()))
-    found += [
-        text
-        for override in single
-        if override not in choices
-        for text in _wrong_value(override, cfg)
-    ]
-    if not found and whole is not None:
-        found = [" ".join(f"{whole} {whole.__cause__ or ''}".split())]
-    return found
+        if not override.key_or_group.startswith("hydra"):
+            found += _expand(override)
+    return found, problems
 
 
 def _expand(override: Override) -> list[Override]:
@@ -101,11 +93,6 @@ def _expand(override: Override) -> list[Override]:
     key = override.input_line.partition("=")[0]
     texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
     return [OverridesParser.create().parse_override(text) for text in texts]
-
-
-def _is_group(override: Override) -> bool:
-    key = override.key_or_group
-    return (CONF / key).is_dir() and "." not in key
 
 
 def _wrong_option(override: Override) -> list[str]:

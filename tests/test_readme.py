@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/validation.md"]
@@ -25,7 +26,7 @@ def commands(start: str) -> list[str]:
 @pytest.mark.parametrize("command", commands(".venv/bin/python train.py"))
 def test_train_commands_compose(command, compose):
     words = shlex.split(command)[2:]
-    overrides = [word for word in words if not word.startswith("-")]
+    overrides = [word for word in words if "=" in word]
     if "--help" in words:
         return
     choices = []
@@ -33,6 +34,11 @@ def test_train_commands_compose(command, compose):
         key, _, value = override.partition("=")
         swept = "-m" in words and "," in value
         choices.append([f"{key}={one}" for one in value.split(",")] if swept else [override])
+    experiment = next((one for one in overrides if one.startswith("experiment=")), None)
+    if experiment:  # the first cell of its sweep; test_recipes composes all of them
+        path = ROOT / "conf" / f"{experiment.replace('=', '/')}.yaml"
+        swept = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+        choices += [[f"{key}={str(values).split(',')[0]}"] for key, values in swept.items()]
     for cell in itertools.product(*choices):
         assert compose(list(cell)).model.name
 
