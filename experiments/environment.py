@@ -1,4 +1,7 @@
-"""What a number was measured with: versions, commit, device, and fingerprints of weights and data."""
+"""What a number was measured with.
+
+Versions, commit, device, and fingerprints of weights and data.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; None outside a git checkout."""
+    """Commit of the checkout and whether tracked files differ from it.
+
+    None outside a git checkout.
+    """
 
     def git(*words: str) -> str | None:
         try:
@@ -63,7 +69,7 @@ def commit() -> dict[str, Any]:
 
 
 def fingerprint_weights(source: str | None, config: Any = None) -> str | None:
-    """SHA-256 over the weight files of a local folder, the hub's commit for a repository, None for random weights."""
+    """SHA-256 over a local folder's weight files, the hub's commit for a repository, else None."""
     if source is None:
         return None
     folder = Path(source)
@@ -77,7 +83,10 @@ def fingerprint_weights(source: str | None, config: Any = None) -> str | None:
 
 
 class Memory:
-    """Peak memory between construction and `peak`: of the process on CPU, of the allocator on a GPU."""
+    """Peak memory between construction and `peak`.
+
+    Of the process on CPU, of the allocator on a GPU.
+    """
 
     def __init__(self) -> None:
         import torch

@@ -16,7 +16,10 @@ from experiments.errors import HubUnavailable
 
 PROBE_SECONDS = 3.0
 REMEMBER_SECONDS = 60.0
-"""A hub that did not answer is not asked again for so long: a sweep waits once, not once per cell."""
+"""A hub that did not answer is not asked again for so long.
+
+A sweep waits once, not once per cell.
+"""
 
 _silent_since: dict[tuple[str, int], float] = {}
 _switched_off_here = False
@@ -136,7 +139,10 @@ def go_offline() -> None:
 
 
 def _come_back() -> None:
-    """Undoes `go_offline` where it was this module's doing: the next cell of a sweep may download."""
+    """Undoes `go_offline` where it was this module's doing.
+
+    The next cell of a sweep may download.
+    """
     import huggingface_hub.constants
 
     global _switched_off_here

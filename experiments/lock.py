@@ -1,4 +1,7 @@
-"""One run folder, one run at a time: a lock file with a heartbeat, safe over shared file systems and after a kill."""
+"""One run folder, one run at a time.
+
+A lock file with a heartbeat, safe over shared file systems and after a kill.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ def hold(folder: Path) -> Iterator[None]:
     """Holds the folder's lock for the duration of the block.
 
     A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
-    is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean nothing
-    on another host.
+    is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean
+    nothing on another host.
 
     Raises:
         RecordError: another live run holds the folder.
@@ -66,7 +69,10 @@ def _take(path: Path, token: str) -> None:
 
 
 def _take_over(path: Path, draft: Path) -> bool:
-    """Replaces a dead owner's lock by the draft; False if its owner lives or somebody was faster."""
+    """Replaces a dead owner's lock by the draft.
+
+    False if its owner lives or somebody was faster.
+    """
     if not _stale(path, draft):
         return False
     # Whoever holds the heir's link is alone in replacing the lock, so what it sees there stays.
@@ -145,7 +151,10 @@ def _this_process() -> dict[str, Any]:
 
 
 def _started(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, None if it does not exist: a reused number shows here."""
+    """Start time of a process in clock ticks since boot, None if it does not exist.
+
+    A reused number shows here.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

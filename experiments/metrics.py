@@ -1,8 +1,10 @@
-"""Predictions and references -> numbers. Pure functions on arrays; every value is a fraction, not a percentage.
+"""Predictions and references -> numbers: pure functions on arrays.
 
-`METRICS` names what a task may ask for. The same scores are an in-process `evaluate.Metric` (`as_evaluate`), which
-unlike `evaluate.load("glue")` needs no hub. A network that diverged predicts NaN; its score is NaN too, never by chance
-that of the class with number 0.
+Every value is a fraction, not a percentage.
+
+`METRICS` names what a task may ask for. The same scores are an in-process `evaluate.Metric`
+(`as_evaluate`), which unlike `evaluate.load("glue")` needs no hub. A network that diverged predicts
+NaN; its score is NaN too, never by chance that of the class with number 0.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def _classes(predictions: np.ndarray) -> np.ndarray:
 
 @_of_finite
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Share of rows whose highest score is the reference class; predictions (rows, classes), references (rows,)."""
+    """Share of rows whose highest score is the reference class.
+
+    Predictions (rows, classes), references (rows,).
+    """
     return float((_classes(predictions) == references).mean())
 
 
@@ -91,7 +96,7 @@ OF_NUMBERS = ("pearson", "spearman")
 
 
 def as_evaluate(names: list[str]) -> Any:
-    """The metrics as one `evaluate.Metric` (predictions: a row of scores each), for code that speaks evaluate."""
+    """The metrics as one `evaluate.Metric`, whose predictions are a row of scores each."""
     import datasets
     import evaluate
     import numpy as np

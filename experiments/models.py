@@ -1,6 +1,7 @@
-"""Base models: where the weights come from, how they are built, which modules the methods may adapt.
+"""Base models: where the weights come from, how they are built, what the methods may adapt.
 
-Dataclasses only, torch is imported when something is built: composing and checking a run costs no torch.
+Dataclasses only; torch is imported when something is built, so composing and checking a run costs
+none of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Model:
-    """A base model. `build` returns a network whose forward takes a collated batch and returns a loss and logits."""
+    """A base model.
+
+    `build` returns a network whose forward takes a collated batch and returns a loss and logits.
+    """
 
     name: str
     """Name of the conf/model file; part of the run's path."""
@@ -47,11 +51,17 @@ class Model:
             )
 
     def locate(self, offline: bool = False) -> str | None:
-        """Folder or repository of the weights, None if there are none to load; raises HubUnavailable within seconds."""
+        """Folder or repository of the weights, None if there are none to load.
+
+        Raises HubUnavailable within seconds.
+        """
         return None
 
     def processor(self, source: str | None) -> Any:
-        """Tokenizer or image processor of the weights at `source`; None if the task's data need none."""
+        """Tokenizer or image processor of the weights at `source`.
+
+        None if the task's data need none.
+        """
         return None
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
@@ -69,7 +79,10 @@ class Model:
 
 @dataclass(kw_only=True)
 class MLP(Model):
-    """The toy of Figure 7: points -> width -> width -> classes, ReLU between; `hidden` is the 64 x 64 matrix to adapt."""
+    """The toy of Figure 7: points -> width -> width -> classes, ReLU between.
+
+    `hidden` is the 64 x 64 matrix to adapt.
+    """
 
     width: int
     """Rows and columns of the hidden matrix."""
@@ -86,7 +99,10 @@ class MLP(Model):
 
 @dataclass(kw_only=True)
 class Transformer(Model):
-    """A Hugging Face architecture: weights from a folder, the cache or the hub, or full-size and random from `sizes`."""
+    """A Hugging Face architecture.
+
+    Weights from a folder, the cache or the hub, or full-size and random from `sizes`.
+    """
 
     repo: str
     """Hub repository of the pretrained weights."""
@@ -128,7 +144,8 @@ class Transformer(Model):
             raise DataError(f"{place}: config.json cannot be read ({error})") from error
         if found.model_type != self.architecture:
             raise ConfigError(
-                f"model.path={self.path}: holds a {found.model_type!r} model, model={self.name} is a {self.architecture!r}"
+                f"model.path={self.path}: holds a {found.model_type!r} model, "
+                f"model={self.name} is a {self.architecture!r}"
             )
         return found
 
@@ -153,7 +170,9 @@ class Transformer(Model):
         except UserError:
             raise
         except Exception as error:  # transformers, safetensors and the system raise many kinds
-            raise DataError(f"{self._place(source)}: the weights cannot be read ({error})") from error
+            raise DataError(
+                f"{self._place(source)}: the weights cannot be read ({error})"
+            ) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
         absent = sorted(
@@ -176,7 +195,10 @@ class Encoder(Transformer):
     """RoBERTa or BERT with a sequence classification (or regression) head."""
 
     def processor(self, source: str | None) -> Any:
-        """A tokenizer; without weights one that speaks bytes, so that full-size rehearsals need no download."""
+        """A tokenizer; without weights one that speaks bytes.
+
+        Full-size rehearsals then need no download.
+        """
         from transformers import AutoTokenizer
 
         if source is not None:
@@ -207,7 +229,11 @@ class Encoder(Transformer):
 
 @dataclass(kw_only=True)
 class CausalLM(Transformer):
-    """GPT-2 or LLaMA. GPT-2's fused `c_attn` becomes q, k and v projections, so that every method names the same targets."""
+    """GPT-2 or LLaMA.
+
+    GPT-2's fused `c_attn` becomes q, k and v projections, so that every method names the same
+    targets.
+    """
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
         """See `Model.build`."""

@@ -35,7 +35,9 @@ def help_page() -> str:
     lines = []
     for folder in sorted(item for item in CONF.iterdir() if item.is_dir()):
         if folder.name not in _CHOSEN and folder.name != "train":
-            lines.append(f"  {folder.name:<11}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}")
+            lines.append(
+                f"  {folder.name:<11}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
+            )
     return HELP.format(groups="\n".join(lines))
 
 

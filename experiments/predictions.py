@@ -1,4 +1,4 @@
-"""Predictions of every evaluation, kept so that any selection rule or metric can be computed later."""
+"""Predictions of every evaluation, kept so that any rule or metric can be computed later."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def store(run: Path, split: str, entry: Evaluation) -> None:
 
 
 def load(run: Path, split: str) -> list[Evaluation]:
-    """Every stored evaluation of a split, in the order of training; RecordError names a damaged file."""
+    """Every stored evaluation of a split, in the order of training.
+
+    RecordError names a damaged file.
+    """
     found = []
     for path in sorted((run / FOLDER).glob(f"{split}-*.npz")):
         try:
@@ -50,7 +53,7 @@ def load(run: Path, split: str) -> list[Evaluation]:
 
 
 def cut(run: Path, step: int) -> None:
-    """Deletes what lies behind `step`, so that a resumed run ends with the files of an uninterrupted one."""
+    """Deletes what lies behind `step`: a resumed run ends with the files of an uninterrupted one."""
     for path in (run / FOLDER).glob("*-*.npz"):
         if int(path.stem.rpartition("-")[2]) > step:
             path.unlink()

@@ -1,9 +1,10 @@
 """Can this setting learn? Said before training, from the sizes alone.
 
-AdamW moves a coefficient by at most about one learning rate per step. One coefficient's cosine has the Frobenius norm
-a = alpha / sqrt(2 d1 d2), so n coefficients move DeltaW by about lr * a * sqrt(n) per step, and all steps of a schedule
-with mean factor s by at most lr * steps * s * a * sqrt(n). Against |W| this tells settings that cannot work: the default
-learning rates of other methods (1e-4) leave FourierFT where it started.
+AdamW moves a coefficient by at most about one learning rate per step. One coefficient's cosine has
+the Frobenius norm a = alpha / sqrt(2 d1 d2), so n coefficients move DeltaW by about lr * a *
+sqrt(n) per step, and all steps of a schedule with mean factor s by at most lr * steps * s * a *
+sqrt(n). Against |W| this tells settings that cannot work: the default learning rates of other
+methods (1e-4) leave FourierFT where it started.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
         rows: training rows.
 
     Returns:
-        `steps`; `layers` measured; medians over them of `step` (|one update of DeltaW| / |W|), `reach` (all updates, at
-        most) and `start` (|DeltaW at the random start| / |W|); `travel`, the farthest a coefficient can move; `warnings`.
-        Networks without FourierFT layers give steps and no layers.
+        `steps`; `layers` measured; medians over them of `step` (|one update of DeltaW| / |W|),
+        `reach` (all updates, at most) and `start` (|DeltaW at the random start| / |W|); `travel`,
+        the farthest a coefficient can move; `warnings`. Networks without FourierFT layers give
+        steps and no layers.
     """
     updates = math.ceil(rows / train.batch_size)  # per epoch
     steps = train.max_steps or math.ceil(updates * train.epochs)
@@ -56,20 +58,22 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     warnings = []
     if reach < SMALLEST_REACH:
         warnings.append(
-            f"the adapter cannot learn: {steps} steps at train.learning_rate={train.learning_rate:g} move DeltaW by at most "
-            f"{reach:.2%} of |W| ({step:.1e} per step); the paper's settings reach several times |W|. "
-            f"Raise train.learning_rate (the paper uses 1e-2 to 3e-1) or method.alpha"
+            f"the adapter cannot learn: {steps} steps at train.learning_rate="
+            f"{train.learning_rate:g} move DeltaW by at most {reach:.2%} of |W| ({step:.1e} per "
+            "step); the paper's settings reach several times |W|. Raise train.learning_rate (the "
+            "paper uses 1e-2 to 3e-1) or method.alpha"
         )
     elif start > 0 and travel < 1.0:
         warnings.append(
-            f"the adapter can hardly leave its random start: {steps} steps at train.learning_rate={train.learning_rate:g} move a "
-            f"coefficient by at most {travel:.2g}, it starts at a random value of size 1; raise train.learning_rate "
-            f"(the paper uses 1e-2 to 3e-1) or start at zero with method.init=zeros"
+            f"the adapter can hardly leave its random start: {steps} steps at train.learning_rate="
+            f"{train.learning_rate:g} move a coefficient by at most {travel:.2g}, it starts at a "
+            "random value of size 1; raise train.learning_rate (the paper uses 1e-2 to 3e-1) or "
+            "start at zero with method.init=zeros"
         )
     if start > 1.0:
         warnings.append(
-            f"the random start drowns the base model: |DeltaW| is {start:.1f} times |W| before the first step; "
-            f"lower method.alpha or start at zero with method.init=zeros"
+            f"the random start drowns the base model: |DeltaW| is {start:.1f} times |W| before the "
+            "first step; lower method.alpha or start at zero with method.init=zeros"
         )
     return {
         "steps": steps,

@@ -1,7 +1,8 @@
-"""Run folders: where a run lives, whether it is done, and its record, which can be understood alone.
+"""Run folders: where a run lives, whether it is done, and its record.
 
-A run folder holds config.yaml, history.jsonl, predictions/, adapter/, run.log and, written last and atomically,
-metrics.json: it exists if and only if the run finished. A failed run leaves failure.json instead.
+A run folder holds config.yaml, history.jsonl, predictions/, adapter/, run.log and, written last and
+atomically, metrics.json: it exists if and only if the run finished. A failed run leaves
+failure.json instead.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from experiments.lock import LOCK
 SCHEMA = 1
 RECORD, FAILURE, CONFIG = "metrics.json", "failure.json", "config.yaml"
 
-# What a run is: sections of the configuration, each with the fields that only say where and how it is computed.
+# What a run is: sections of the configuration, each with the fields that only say where and how
+# it is computed.
 IDENTITY: dict[str, tuple[str, ...]] = {
     "mode": (),
     "recipe": (),
@@ -87,7 +89,10 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The scientific fields of a plain configuration, with dotted keys; all else never changes what a run is."""
+    """The scientific fields of a plain configuration, with dotted keys.
+
+    All else never changes what a run is.
+    """
     return {
         key: value
         for section, local in IDENTITY.items()
@@ -106,7 +111,8 @@ def find(place: Path, config: Any) -> Record | None:
     """The finished record of this very run, None if there is none yet; touches nothing.
 
     Raises:
-        RecordError: the folder holds another run (every differing key is listed), or its record is damaged.
+        RecordError: the folder holds another run (every differing key is listed), or its record is
+        damaged.
     """
     if (place / RECORD).exists():
         record = read(place)
@@ -157,9 +163,10 @@ def _refuse_other(place: Path, found: dict[str, Any], config: Any, what: str) ->
 
 
 def open_folder(place: Path, config: Any) -> None:
-    """Readies a locked folder for a run: moves aside what it must not continue, then writes config.yaml.
+    """Readies a locked folder: moves aside what must not be continued, then writes config.yaml.
 
-    That is everything if `force` is set, and what another configuration left when it failed: its checkpoints are not ours.
+    That is everything if `force` is set, and what another configuration left when it failed: its
+    checkpoints are not ours.
     """
     if any(item.name != LOCK for item in place.iterdir()) and (
         config.force or _left_by_another(place, config)
@@ -192,7 +199,10 @@ def _set_aside(place: Path) -> None:
 
 
 def write(place: Path, record: Record) -> None:
-    """Writes metrics.json: from here on the run is finished. NaN and infinity, as a diverged run has, become null."""
+    """Writes metrics.json: from here on the run is finished.
+
+    NaN and infinity, as a diverged run has, become null.
+    """
     text = json.dumps(_finite(dataclasses.asdict(record)), indent=2, allow_nan=False)
     write_atomically(place / RECORD, text + "\n")
 
@@ -207,7 +217,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_failure(place: Path, error: BaseException) -> None:
-    """Writes failure.json: what went wrong, with the traceback of anything that is not the user's to mend."""
+    """Writes failure.json, with the traceback of anything that is not the user's to mend."""
     trace = None if isinstance(error, UserError) else "".join(traceback.format_exception(error))
     failure = {
         "schema": SCHEMA,
@@ -246,18 +256,15 @@ def read(place: Path) -> Record:
         raise RecordError(
             f"{path}: damaged, without {', '.join(missing)}; move the folder away to run it again"
         )
-    wrong = [
-        name
-        for name in ("run", "config", "parameters", "time", "memory", "environment")
-        if not isinstance(found[name], dict)
-    ]
+    sections = ("run", "config", "parameters", "time", "memory", "environment")
+    wrong = [name for name in sections if not isinstance(found[name], dict)]
     if wrong:
         raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")
     return Record(**{name: value for name, value in found.items() if name in known})
 
 
 def records(root: Path) -> Iterator[tuple[Path, Record]]:
-    """Every finished run below `root` with its folder, in path order; replaced ones are left out."""
+    """Every finished run below `root` with its folder, in path order; none that was replaced."""
     for path in sorted(Path(root).rglob(RECORD)):
         if ".replaced-" not in path.parent.name:
             yield path.parent, read(path.parent)
@@ -274,20 +281,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def variant(changes: dict[str, Any]) -> str:
-    """Folder name for what differs from the recipe: short keys where they are unique, a hash where it grows long."""
+    """Folder name for what differs from the recipe; a hash where it would be too long or odd."""
     import hashlib
 
     ends = [key.rpartition(".")[2] for key in changes]
     parts = []
     for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
-        shown = (
-            value
-            if isinstance(value, str)
-            else _number(value)
-            if isinstance(value, float)
-            else json.dumps(value)
-        )
-        parts.append(f"{end if ends.count(end) == 1 else key}={shown}")
+        parts.append(f"{end if ends.count(end) == 1 else key}={_shown(value)}")
     text = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", text)
     if len(name) > 100 or name != text:
@@ -295,7 +295,8 @@ def variant(changes: dict[str, Any]) -> str:
     return name
 
 
-def _number(value: float) -> str:
-    """The shortest text that is exactly this number: two learning rates never share a folder."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
+def _shown(value: Any) -> str:
+    """A value in a folder name; numbers exactly, so that two learning rates never share one."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""From stored predictions to the metrics of a record; can be done again at any time without the model."""
+"""From stored predictions to the metrics of a record, at any time and without the model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     """Scores a run folder.
 
     Returns:
-        `primary` {name, split, select, value, interval} by the recipe's rule; `best`, `last`, `heldout` as in
-        `selection.select`, best and last with the `scores` of every metric on every split at that step. The primary
-        split is the first of the task's.
+        `primary` {name, split, select, value, interval} by the recipe's rule; `best`, `last`,
+        `heldout` as in `selection.select`, best and last with the `scores` of every metric on every
+        split at that step. The primary split is the first of the task's.
 
     Raises:
         RecordError: no predictions of the primary split, or a damaged file.
@@ -30,8 +30,9 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     evaluations = {split: predictions.load(run, split) for split in splits}
     wanted = getattr(task, "splits", splits)
     if not wanted or wanted[0] not in evaluations:
+        missing, held = wanted[0] if wanted else "any split", ", ".join(splits) or "nothing"
         raise RecordError(
-            f"{run / predictions.FOLDER}: no predictions of {wanted[0] if wanted else 'any split'} (holds: {splits})"
+            f"{run / predictions.FOLDER}: no predictions of {missing} (the folder holds: {held})"
         )
     order = [split for split in wanted if split in evaluations]
     primary, name = order[0], task.metrics[0]

@@ -1,8 +1,8 @@
-"""Which epoch a number is taken from: best, last, or chosen on one half of the split and scored on the other.
+"""Which epoch a number is taken from: best, last, or chosen on one half and scored on the other.
 
-The paper reports the best of up to 158 dev epochs, which flatters; every record therefore holds all three, each with a
-95 % bootstrap interval over the rows of the split (it does not cover seeds or selection).
-A NaN score never wins against a number.
+The paper reports the best of up to 158 dev epochs, which flatters; every record therefore holds all
+three, each with a 95 % bootstrap interval over the rows of the split (it does not cover seeds or
+selection). A NaN score never wins against a number.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def select(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, dict[
         metric: higher is better.
 
     Returns:
-        `best`, `last`: {epoch, step, value, interval}; `heldout`: {epochs, steps, value, interval}, None for fewer than
-        four rows. The first of equal epochs counts as best.
+        `best`, `last`: {epoch, step, value, interval}; `heldout`: {epochs, steps, value, interval},
+        None for fewer than four rows. The first of equal epochs counts as best.
     """
     scores = [metric(entry.predictions, entry.references) for entry in evaluations]
     return {

@@ -62,7 +62,10 @@ class Wandb(Tracking):
     def start(
         self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
     ) -> None:
-        """See `Tracking.start`; UserError without login or network, instead of a prompt or a long wait."""
+        """See `Tracking.start`.
+
+        UserError without login or network, instead of a prompt or a long wait.
+        """
         os.environ.setdefault("WANDB_SILENT", "true")  # then wandb does not ask for a key either
         try:
             import wandb
@@ -142,7 +145,10 @@ class Tensorboard(Tracking):
 
 
 class History:
-    """history.jsonl: one line per training log and per evaluation, cut back to the checkpoint when a run resumes."""
+    """history.jsonl: one line per training log and per evaluation.
+
+    Cut back to the checkpoint when a run resumes.
+    """
 
     def __init__(self, folder: Path, tracking: Tracking):
         self.path, self.tracking = folder / HISTORY, tracking

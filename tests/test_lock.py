@@ -158,7 +158,7 @@ def test_heartbeat_keeps_the_lock_young(tmp_path, monkeypatch):
 
 
 def test_lock_of_somebody_else_stays(tmp_path, monkeypatch):
-    """A process slept so long that another took over: it neither removes nor refreshes that lock."""
+    """Who slept so long that another took over neither removes nor refreshes that lock."""
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
     with lock.hold(tmp_path):
         path = tmp_path / lock.LOCK

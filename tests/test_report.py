@@ -351,7 +351,7 @@ def test_unknown_name_is_one_line_and_status_2(tmp_path, capsys):
         main(["table1", "table99", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")])
         == 2
     )
-    assert capsys.readouterr().err == "unknown: table99; known: figure7, table1\n"
+    assert capsys.readouterr().err == "unknown: table99; known: figure7, table1, runs\n"
     assert not (tmp_path / "report").exists()
 
 
@@ -380,3 +380,27 @@ def test_report_never_imports_torch():
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_runs_lists_every_training_with_its_interval(tmp_path):
+    run = {"model": "minilm", "task": "sst2", "method": "full", "variant": "x=1", "seed": 3}
+    chosen = {"value": 0.86, "interval": [0.84, 0.88]}
+    record = Record(
+        run=run,
+        config={"train": {"learning_rate": 1e-4}},
+        parameters={"adapter": 10, "head": 2, "base": 12, "stored_bytes": 40},
+        metrics={"primary": {"name": "accuracy"}, "best": chosen, "last": chosen, "heldout": None},
+        time={"train_s": 12.4},
+        memory={"peak_rss": 5 * 1024**2, "peak_gpu": None},
+        environment={},
+    )
+    place = tmp_path / "outputs" / "run"
+    place.mkdir(parents=True)
+    results.write(place, record)
+    write_count(tmp_path / "outputs", TABLE1["rows"][0], "lora")  # a count is no training
+    status, text = shown(tmp_path, "runs")
+    (line,) = [line for line in text["runs.md"].splitlines() if line.startswith("| minilm")]
+    found = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert status == 0
+    assert found[3:8] == ["x=1", "3", "accuracy", "0.0001", "10"]
+    assert found[9:] == ["0.860 [0.840, 0.880]", "0.860 [0.840, 0.880]", "-", "12", "5"]

@@ -28,7 +28,9 @@ def toy(compose, tmp_path):
 def tree(folder: Path) -> dict[str, str]:
     """Every file below a folder with its hash and time."""
     return {
-        str(path.relative_to(folder)): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mtime_ns}"
+        str(
+            path.relative_to(folder)
+        ): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mtime_ns}"
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -95,7 +97,9 @@ def test_the_same_run_twice_gives_the_same_numbers_and_another_seed_does_not(toy
     assert [line["train/loss"] for line in histories[0] if "train/loss" in line] == [
         line["train/loss"] for line in histories[1] if "train/loss" in line
     ]
-    assert other.metrics["last"] != one.metrics["last"] or other.metrics["best"] != one.metrics["best"]
+    assert (
+        other.metrics["last"] != one.metrics["last"] or other.metrics["best"] != one.metrics["best"]
+    )
 
 
 def test_methods_start_from_the_same_base_model_and_data(toy, tmp_path):
@@ -112,7 +116,9 @@ def test_methods_start_from_the_same_base_model_and_data(toy, tmp_path):
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 
 
-def test_a_failed_run_leaves_a_failure_and_no_record_and_can_be_repeated(toy, tmp_path, monkeypatch):
+def test_a_failed_run_leaves_a_failure_and_no_record_and_can_be_repeated(
+    toy, tmp_path, monkeypatch
+):
     config = toy()
     monkeypatch.setattr(type(config.task), "load", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -129,7 +135,13 @@ def test_a_failed_run_leaves_a_failure_and_no_record_and_can_be_repeated(toy, tm
 def test_missing_weights_and_data_are_one_error_and_leave_no_folder(compose, tmp_path):
     with pytest.raises(UserError) as missing:
         run(compose(["model=roberta_base", "task=cola", f"output={tmp_path}"]))
-    for word in ("FacebookAI/roberta-base", "nyu-mll/glue", "hf download", "model.path", "task.path"):
+    for word in (
+        "FacebookAI/roberta-base",
+        "nyu-mll/glue",
+        "hf download",
+        "model.path",
+        "task.path",
+    ):
         assert word in str(missing.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +213,11 @@ def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, data_folder):
     assert curves[0] == curves[1]
     for part in ("predictions", "adapter"):
         hashes = [
-            {name: text.split()[0] for name, text in tree(place / part).items() if "README" not in name}
+            {
+                name: text.split()[0]
+                for name, text in tree(place / part).items()
+                if "README" not in name
+            }
             for place in (one, two)
         ]
         assert hashes[0] == hashes[1]
@@ -235,5 +251,9 @@ def test_a_failed_cell_does_not_stop_the_sweep_and_the_status_tells(tmp_path):
     process = train("method.n=9999,64", *TOY, f"output={tmp_path}", "-m")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in output, output
-    assert [path.parent.parent.name for path in tmp_path.rglob("metrics.json")] == ["n=64,epochs=60"]
-    assert [path.parent.parent.name for path in tmp_path.rglob("failure.json")] == ["n=9999,epochs=60"]
+    assert [path.parent.parent.name for path in tmp_path.rglob("metrics.json")] == [
+        "n=64,epochs=60"
+    ]
+    assert [path.parent.parent.name for path in tmp_path.rglob("failure.json")] == [
+        "n=9999,epochs=60"
+    ]

@@ -1,4 +1,7 @@
-"""FourierFT as the experiments use it: the schema of conf/method/fourierft.yaml over the package's PEFT tuner."""
+"""FourierFT as the experiments use it.
+
+The schema of conf/method/fourierft.yaml over the package's PEFT tuner.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class FrequencyBias:
 
 @dataclass(kw_only=True)
 class FourierFT(Adapter):
-    """DeltaW = alpha * Re(ifft2(ToDense(c))), only c is trained (Eqs. 2-4); see the package `fourierft`."""
+    """DeltaW = alpha * Re(ifft2(ToDense(c))), only c is trained (Eqs. 2-4).
+
+    See the package `fourierft`.
+    """
 
     n: int
     """Coefficients per adapted matrix."""
@@ -64,7 +70,10 @@ class FourierFT(Adapter):
         if not 0 < self.alpha < math.inf:
             yield f"method.alpha={self.alpha}: must be positive"
         if bias.center is not None and not bias.center >= 0:
-            yield f"method.frequency_bias.center={bias.center}: must not be negative, or null for uniform entries"
+            yield (
+                f"method.frequency_bias.center={bias.center}: must not be negative, "
+                "or null for uniform entries"
+            )
         if not bias.bandwidth > 0:
             yield f"method.frequency_bias.bandwidth={bias.bandwidth}: must be positive"
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Method:
-    """A way to fine-tune. `apply` decides which parameters get a gradient; the task head always does."""
+    """A way to fine-tune.
+
+    `apply` decides which parameters get a gradient; the task head always does.
+    """
 
     name: str
     """Name of the conf/method file; part of the run's path."""

@@ -69,7 +69,10 @@ class Adapter(Method):
         )
         for target in sorted(wanted):
             if not any(name == target or name.endswith(f".{target}") for name in names):
-                yield f"method.targets={target}: no such module (modules with a matrix: {', '.join(known)})"
+                yield (
+                    f"method.targets={target}: no such module "
+                    f"(modules with a matrix: {', '.join(known)})"
+                )
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
@@ -128,7 +131,10 @@ class Peft(Adapter):
     """Fields of that method's PEFT configuration."""
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
-        """See `Adapter.configuration`; ConfigError names unknown types and fields with what is allowed."""
+        """See `Adapter.configuration`.
+
+        ConfigError names unknown types and fields with what is allowed.
+        """
         from peft import TaskType
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -145,16 +151,15 @@ class Peft(Adapter):
         known = {entry.name for entry in fields(kind) if entry.init}
         unknown = sorted(set(self.fields) - known)
         if unknown:
+            allowed = f"unknown (allowed: {', '.join(sorted(known))})"
             raise ConfigError(
                 f"method.peft_type={self.peft_type}: wrong fields",
-                [
-                    f"method.fields.{name}={self.fields[name]}: unknown (allowed: {', '.join(sorted(known))})"
-                    for name in unknown
-                ],
+                [f"method.fields.{name}={self.fields[name]}: {allowed}" for name in unknown],
             )
         if head and "modules_to_save" not in known:
             raise ConfigError(
-                f"method.peft_type={self.peft_type}: cannot train the task head ({', '.join(head)}) beside it"
+                f"method.peft_type={self.peft_type}: cannot train the task head "
+                f"({', '.join(head)}) beside it"
             )
         if "target_modules" not in known and "task_type" not in self.fields:
             raise ConfigError(

@@ -1,4 +1,7 @@
-"""Methods that train a part of the base model itself: everything, the biases, or nothing but the head."""
+"""Methods that train a part of the base model itself.
+
+Everything, the biases, or nothing but the head.
+"""
 
 from __future__ import annotations
 

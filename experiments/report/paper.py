@@ -13,24 +13,28 @@ from experiments.errors import RecordError
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 REPORT = Path(__file__).resolve().parent
 
+OWN = ("runs",)
+"""Pages about our runs alone, which have no reference file."""
+
 COUNTS = {"": 1, "K": 1000, "M": 1000**2}
 STORAGE = {"KB": 1024, "MB": 1024**2}
 """Bytes of the units that the paper's storage is in."""
 
 
 def names() -> list[str]:
-    """Every table and figure that has both a reference file and a module of this package to show it."""
-    return sorted(
-        path.stem for path in REFERENCE.glob("*.yaml") if (REPORT / f"{path.stem}.py").exists()
-    )
+    """Every table and figure that has both a reference file and a module here, then our own pages."""
+    known = [path.stem for path in REFERENCE.glob("*.yaml")]
+    return [*sorted(name for name in known if (REPORT / f"{name}.py").exists()), *OWN]
 
 
 def load(name: str) -> dict[str, Any]:
-    """Reads a table's or figure's reference file.
+    """Reads a table's or figure's reference file; a page of our own has none.
 
     Raises:
         RecordError: it is not there, or not a mapping in YAML.
     """
+    if name in OWN:
+        return {}
     path = REFERENCE / f"{name}.yaml"
     try:
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -20,7 +20,10 @@ SUBSET_SEED = 0  # of `train_rows`: one subset for every method and run seed
 
 @dataclass(kw_only=True)
 class Glue(Task):
-    """Sentence or sentence-pair classification or regression with the hub's columns. Hidden test labels are never read."""
+    """Sentence or sentence-pair classification or regression with the hub's columns.
+
+    Hidden test labels are never read.
+    """
 
     repo: str
     """Hub repository."""
@@ -106,7 +109,7 @@ class Glue(Task):
         )
 
     def _files(self, folder: Path) -> dict[str, list[str]]:
-        """Parquet files per needed split, in the folder itself or in its subfolder named like the subset."""
+        """Parquet files per needed split, in the folder or in its subfolder of the subset's name."""
         for place in (folder, folder / self.subset):
             files = {
                 name: sorted(map(str, place.glob(f"{name}[.-]*parquet")))
@@ -117,8 +120,9 @@ class Glue(Task):
         missing = [name for name, found in files.items() if not found]
         if missing:
             present = sorted(item.name for item in folder.iterdir())[:12]
+            place = f"task.path={self.path}" if self.path else f"dataset {self.repo}"
             raise DataError(
-                f"{f'task.path={self.path}' if self.path else f'dataset {self.repo}'}: not the data of task={self.name}",
+                f"{place}: not the data of task={self.name}",
                 [
                     f"no {name}.parquet (or {name}-*.parquet) there or in {self.subset}/"
                     for name in missing
@@ -130,8 +134,8 @@ class Glue(Task):
     def _folder(self, source: str | None) -> Path:
         """The folder with the parquet files, downloaded if need be, without the hidden test labels.
 
-        Not through `datasets.load_dataset`: without a network that finds only what it prepared itself,
-        never what `hf download` put into the cache.
+        Not through `datasets.load_dataset`: without a network that finds only what it prepared
+        itself, never what `hf download` put into the cache.
         """
         if self.path is not None:
             return Path(source)
@@ -177,7 +181,7 @@ class Glue(Task):
         return splits, digest.hexdigest()
 
     def _unfit(self, split: str, tables: list[Any]) -> Iterator[str]:
-        """Yields missing columns, wrong types, empty cells, hidden labels and labels out of range."""
+        """Yields missing columns, wrong types, empty cells, hidden and out-of-range labels."""
         from pyarrow import compute, types
 
         regression = self.labels == 1
@@ -216,7 +220,8 @@ class Glue(Task):
                 )
                 if not (0 <= low and high < self.labels):
                     hidden = " (hidden labels cannot be scored)" if low < 0 else ""
-                    yield f"split {split}: labels from {low} to {high}, allowed 0 to {self.labels - 1}{hidden}"
+                    allowed = f"allowed 0 to {self.labels - 1}{hidden}"
+                    yield f"split {split}: labels from {low} to {high}, {allowed}"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""Tasks: data, the head they need, and how predictions are scored. Each is a dataclass that conf/task/*.yaml fills."""
+"""Tasks: data, the head they need, and how predictions are scored.
+
+Each is a dataclass that conf/task/*.yaml fills.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,18 @@ class Data:
 
 @dataclass(kw_only=True)
 class Task:
-    """A task. `load` is slow and needs a processor; everything else is known from the configuration alone."""
+    """A task. `load` is slow and needs a processor.
+
+    Everything else is known from the configuration alone.
+    """
 
     name: str
     """Name of the conf/task file; part of the run's path."""
     metrics: list[str]
-    """Functions of `experiments.metrics`; the first is the primary one, which selects epochs and enters tables."""
+    """Functions of `experiments.metrics`.
+
+    The first is the primary one, which selects epochs and enters tables.
+    """
     train_rows: int | None = None
     """Take this many training rows, drawn once with a fixed seed; null: all."""
     eval_rows: int | None = None
@@ -53,7 +62,10 @@ class Task:
     path: str | None = None
     """Local folder with the data (local)."""
     max_length: int | None = None
-    """Tokens after which a row is cut; null where there is no text. A recipe sets it before the task is known."""
+    """Tokens after which a row is cut; null where there is no text.
+
+    A recipe sets it before the task is known.
+    """
 
     @property
     def head(self) -> Head:
@@ -72,7 +84,8 @@ class Task:
                     for other in known
                     if (other in metrics.OF_NUMBERS) != (name in metrics.OF_NUMBERS)
                 ]
-                yield f"task.metrics={name}: not for {self.head.kind} (allowed: {', '.join(fitting)})"
+                allowed = ", ".join(fitting)
+                yield f"task.metrics={name}: not for {self.head.kind} (allowed: {allowed})"
         if not self.metrics and self.head.kind != "none":
             yield "task.metrics=[]: must name at least one"
         for key in ("train_rows", "eval_rows"):
@@ -80,7 +93,10 @@ class Task:
                 yield f"task.{key}={getattr(self, key)}: must be at least 1, or null for all"
 
     def locate(self, offline: bool = False) -> str | None:
-        """Folder or repository of the data, None if they are made here; raises HubUnavailable within seconds."""
+        """Folder or repository of the data, None if they are made here.
+
+        Raises HubUnavailable within seconds.
+        """
         return None
 
     def load(self, processor: Any, source: str | None) -> Data:

@@ -12,7 +12,10 @@ from experiments.tasks.task import Data, Head, Task
 
 @dataclass(kw_only=True)
 class Toy(Task):
-    """Points around `classes` centres with Gaussian noise; trained and scored on the same points, as the figure shows."""
+    """Points around `classes` centres with Gaussian noise.
+
+    Trained and scored on the same points, as the figure shows.
+    """
 
     classes: int
     """Number of centres."""
