@@ -1,1 +1,1 @@
-"""What the paper did: every model x task x method of its tables and figures, run from the checkout."""
+"""What the paper did: every table and figure, run from the checkout."""

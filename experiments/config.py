@@ -1,4 +1,4 @@
-"""Config: one run as typed objects. Composed by Hydra from conf/, checked as a whole, torch never imported."""
+"""Config: one run as typed objects, composed by Hydra from conf/, checked without torch."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ class Config:
         if self.mode.trains and self.task.head.kind == "none":
             yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:
-            yield f"method={self.method.name}: trains the head alone, and model={self.model.name} has none"
+            yield (
+                f"method={self.method.name}: trains the head alone, "
+                f"and model={self.model.name} has none"
+            )
 
 
 def register() -> None:
@@ -118,7 +121,7 @@ def _picker(part: str) -> Any:
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """Composes conf/train.yaml with command-line overrides, inside or outside a running Hydra application."""
+    """Composes conf/train.yaml with overrides, inside or outside a running Hydra application."""
     running = GlobalHydra.instance().is_initialized()
     with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides)
@@ -150,7 +153,7 @@ def load(cfg: DictConfig) -> Config:
 
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:
-    """Yields what no run knows, and what has no value: missing ones together, failing interpolations."""
+    """Yields what no run knows and what has no value: missing or failing interpolations."""
     yield from (f"{key}: unknown key" for key in _unknown(cfg))
     missing = sorted(
         key for key, value in results.flatten(OmegaConf.to_container(cfg)).items() if value == "???"
@@ -160,7 +163,8 @@ def _unresolved(cfg: DictConfig) -> Iterator[str]:
         hint = (
             f"recipe {cfg.recipe!r} does not give them"
             if cfg.recipe != "none"
-            else f"there is no {where}; add it, choose another source, or set them on the command line"
+            else f"there is no {where}; add it, choose another source, "
+            "or set them on the command line"
         )
         yield f"no value for {', '.join(missing)}: {hint}"
     failing: dict[str, list[str]] = {}
@@ -203,7 +207,8 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _changes(cfg: DictConfig) -> dict[str, Any]:
-    """Scientific fields that differ from the plain composition of the same model, task, method and source."""
+    """Scientific fields that differ from the plain run of the same model, task, method
+    and source."""
     parts = [f"{part}={cfg[part].name}" for part in ("model", "task", "method")]
     changes: dict[str, Any] = {}
     if cfg.mode is Mode.count:

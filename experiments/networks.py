@@ -1,4 +1,5 @@
-"""Networks that transformers does not have: the toy of Figure 7, GPT-2 with separate q, k, v, and a tokenizer of bytes."""
+"""What transformers does not have: Figure 7's network, GPT-2 with separate q, k, v, a byte
+tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from torch.nn import functional
 
 
 class PointClassifier(nn.Module):
-    """logits = W_out relu(W_hidden relu(W_in x)): the network of Figure 7, whose `hidden` matrix is what a method adapts."""
+    """Figure 7's network, W_out relu(W_hidden relu(W_in x)); a method adapts its
+    `hidden` matrix."""
 
     def __init__(self, inputs: int, width: int, classes: int):
         super().__init__()
@@ -21,14 +23,16 @@ class PointClassifier(nn.Module):
     def forward(
         self, points: torch.Tensor, labels: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """points (B, inputs) float, labels (B,) int -> logits (B, classes) and, with labels, the mean cross entropy."""
+        """points (B, inputs), labels (B,) -> logits (B, classes), with labels the mean
+        cross entropy."""
         logits = self.output(functional.relu(self.hidden(functional.relu(self.input(points)))))
         loss = {} if labels is None else {"loss": functional.cross_entropy(logits, labels)}
         return loss | {"logits": logits}
 
 
 class SplitAttention(nn.Module):
-    """GPT-2's fused projection as three Linears; the output is their concatenation, which attention splits again."""
+    """GPT-2's fused projection as three Linears; attention splits their concatenated
+    output again."""
 
     def __init__(self, fused: nn.Module):
         super().__init__()
@@ -49,7 +53,7 @@ class SplitAttention(nn.Module):
 
 
 def split_attention(net: nn.Module) -> nn.Module:
-    """Replaces every fused `c_attn` of a GPT-2 in place; other architectures are returned as they are."""
+    """Replaces every fused `c_attn` of a GPT-2 in place; other networks come back as they are."""
     for module in list(net.modules()):
         if hasattr(module, "c_attn"):
             module.c_attn = SplitAttention(module.c_attn)
@@ -57,7 +61,8 @@ def split_attention(net: nn.Module) -> nn.Module:
 
 
 def byte_tokenizer(positions: int) -> Any:
-    """A tokenizer with one token per byte and RoBERTa's special tokens, made on the spot for models without weights."""
+    """One token per byte and RoBERTa's special tokens, made on the spot for models
+    without weights."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""What was typed on the command line: every mistake in it at once, before Hydra stops at the first."""
+"""What was typed: every mistake in it at once, before Hydra stops at the first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF, composed
 
-
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
 
 HELP = """\
@@ -26,18 +25,18 @@ Fine-tune a base model on a task with a method, evaluate it and record the resul
 
 Choices (group=option):
 {groups}
-Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve); README.md tells the rest.
+Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
+README.md tells the rest.
 """
 
 
 def help_page() -> str:
-    """What `--help` shows: read off conf/ in milliseconds, where Hydra would compose for seconds."""
+    """What `--help` shows, read off conf/: Hydra would take seconds to compose it."""
     lines = []
     for folder in sorted(item for item in CONF.iterdir() if item.is_dir()):
         if folder.name not in _CHOSEN and folder.name != "train":
-            lines.append(
-                f"  {folder.name:<11}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
-            )
+            options = sorted(path.stem for path in folder.glob("*.yaml"))
+            lines.append(f"  {folder.name:<11}{', '.join(options)}")
     return HELP.format(groups="\n".join(lines))
 
 
@@ -71,7 +70,7 @@ def problems(arguments: list[str]) -> list[str]:
 
 
 def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
-    """Overrides, sweeps as one per value, and a line for each that is none; Hydra's own are left out."""
+    """Overrides (sweeps: one per value, Hydra's own: none), and a line for each that is none."""
     parser, found, problems = OverridesParser.create(), [], []
     for before, text in zip(["", *arguments], arguments, strict=False):
         if text.startswith("-") or (before.startswith("--") and "=" not in text):
@@ -87,7 +86,7 @@ def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
 
 
 def _expand(override: Override) -> list[Override]:
-    """A sweep as one override per value; ranges and searches, whose values are not listed, are left to Hydra."""
+    """A sweep as one override per value; ranges and searches list none and are left to Hydra."""
     if not override.is_sweep_override():
         return [override]
     if not override.is_choice_sweep():
@@ -127,7 +126,8 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             )
             names = sorted({*allowed, *groups} - {"variant", *_CHOSEN})
             return [
-                f"{shown}: unknown key {part!r} in {parent} (allowed: {', '.join(names)}){_nearest(part, names)}"
+                f"{shown}: unknown key {part!r} in {parent} "
+                f"(allowed: {', '.join(names)}){_nearest(part, names)}"
             ]
         parent, owner = part, node
         if OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):

@@ -53,7 +53,7 @@ def load(run: Path, split: str) -> list[Evaluation]:
 
 
 def cut(run: Path, step: int) -> None:
-    """Deletes what lies behind `step`: a resumed run ends with the files of an uninterrupted one."""
+    """Deletes what lies behind `step`: a resumed run ends with an uninterrupted one's files."""
     for path in (run / FOLDER).glob("*-*.npz"):
         if int(path.stem.rpartition("-")[2]) > step:
             path.unlink()

@@ -1,4 +1,4 @@
-"""Train: the numbers of a recipe that are about optimisation; the schema of conf/train and of every recipe's `train`."""
+"""Train: the numbers of a recipe that are about optimisation, as `train` in conf/ holds them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Precision(Enum):
 
 @dataclass(kw_only=True)
 class Train:
-    """AdamW with one learning rate for the adapter and one for the head; scientific unless marked local."""
+    """AdamW, one learning rate for the adapter and one for the head; (local) never
+    moves numbers."""
 
     epochs: float
     """Passes over the training rows."""
@@ -43,7 +44,7 @@ class Train:
     head_learning_rate: float | None = None
     """Peak learning rate of the task head; null: the adapter's."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of every trained weight matrix and of the coefficients; never of biases and norms."""
+    """Decoupled weight decay of trained matrices and coefficients; never of biases and norms."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     """AdamW's two averaging factors."""
     epsilon: float = 1e-8
@@ -69,7 +70,7 @@ class Train:
     eval_batch_size: int = 64
     """Rows per forward pass of an evaluation (local)."""
     checkpoint_every: int = 1
-    """Evaluations from one checkpoint to the next; 0: none, an interrupted run starts again (local)."""
+    """Evaluations from one checkpoint to the next; 0: none, a killed run starts again (local)."""
     device: str = "auto"
     """auto, cpu or cuda (local)."""
 
@@ -89,7 +90,10 @@ class Train:
         if self.max_steps is not None and self.max_steps < 1:
             yield f"train.max_steps={self.max_steps}: must be at least 1, or null for whole epochs"
         if self.head_learning_rate is not None and not self.head_learning_rate > 0:
-            yield f"train.head_learning_rate={self.head_learning_rate}: must be positive, or null for the adapter's"
+            yield (
+                f"train.head_learning_rate={self.head_learning_rate}: must be positive, "
+                "or null for the adapter's"
+            )
         for key in ("weight_decay", "max_grad_norm", "checkpoint_every"):
             if not getattr(self, key) >= 0:  # so that nan is refused too
                 yield f"train.{key}={getattr(self, key)}: must not be negative"
@@ -98,6 +102,9 @@ class Train:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             yield f"train.betas={self.betas}: must be two numbers in [0, 1)"
         if self.accumulation > 0 and self.batch_size % self.accumulation:
-            yield f"train.accumulation={self.accumulation}: must divide train.batch_size={self.batch_size}"
+            yield (
+                f"train.accumulation={self.accumulation}: must divide "
+                f"train.batch_size={self.batch_size}"
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             yield f"train.device={self.device}: must be auto, cpu or cuda"

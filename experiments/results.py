@@ -114,52 +114,44 @@ def find(place: Path, config: Any) -> Record | None:
         RecordError: the folder holds another run (every differing key is listed), or its record is
         damaged.
     """
+    record = None
     if (place / RECORD).exists():
         record = read(place)
-        _refuse_other(
-            place, record.config, config, "holds a finished run with another configuration"
+        what, found = "a finished", record.config
+    elif (place / CONFIG).exists() and not (place / FAILURE).exists():
+        what, found = "an unfinished", _config(place)
+    else:
+        return None
+    differing = _differing(found, config)
+    if differing:
+        raise RecordError(
+            f"{place} holds {what} run with another configuration "
+            "(force=true repeats in place and keeps the old one beside)",
+            differing,
         )
-        return record
-    if (place / CONFIG).exists() and not (place / FAILURE).exists():
-        _refuse_other(
-            place, _config(place), config, "holds an unfinished run with another configuration"
-        )
-    return None
+    return record
 
 
 def _config(place: Path) -> dict[str, Any]:
     """The configuration that a run started with."""
-    path = place / CONFIG
+    path, cure = place / CONFIG, "move the folder away or use force=true"
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecordError(
-            f"{path}: damaged, not YAML; move the folder away or use force=true"
-        ) from error
+        raise RecordError(f"{path}: damaged, not YAML; {cure}") from error
     if not isinstance(found, dict):
-        raise RecordError(
-            f"{path}: damaged, no configuration; move the folder away or use force=true"
-        )
+        raise RecordError(f"{path}: damaged, no configuration; {cure}")
     return found
 
 
-def _differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """Keys of two identities that are not equal, or that only one of them has."""
-    return sorted(
-        key
-        for key in there.keys() | asked.keys()
-        if key not in there or key not in asked or there[key] != asked[key]
-    )
-
-
-def _refuse_other(place: Path, found: dict[str, Any], config: Any, what: str) -> None:
+def _differing(found: dict[str, Any], config: Any) -> list[str]:
+    """One line per scientific field in which a configuration is not the one asked for."""
     there, asked = identity(found), identity(plain(config))
-    differing = _differing(there, asked)
-    if differing:
-        raise RecordError(
-            f"{place} {what} (force=true repeats in place and keeps the old one beside)",
-            [f"{key}: there {there.get(key)!r}, asked for {asked.get(key)!r}" for key in differing],
-        )
+    return [
+        f"{key}: there {there.get(key)!r}, asked for {asked.get(key)!r}"
+        for key in sorted(there.keys() | asked.keys())
+        if key not in there or key not in asked or there[key] != asked[key]
+    ]
 
 
 def open_folder(place: Path, config: Any) -> None:
@@ -168,33 +160,29 @@ def open_folder(place: Path, config: Any) -> None:
     That is everything if `force` is set, and what another configuration left when it failed: its
     checkpoints are not ours.
     """
-    if any(item.name != LOCK for item in place.iterdir()) and (
-        config.force or _left_by_another(place, config)
-    ):
-        _set_aside(place)
+    items = [item for item in place.iterdir() if LOCK not in item.name]  # nor others' lock drafts
+    if items and (config.force or not _continues(place, config)):
+        _set_aside(place, items)
     (place / FAILURE).unlink(missing_ok=True)
     write_atomically(place / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
 
 
-def _left_by_another(place: Path, config: Any) -> bool:
-    if not (place / CONFIG).exists():
-        return False
+def _continues(place: Path, config: Any) -> bool:
+    """True if what lies in the folder was left by this very run."""
     try:
-        return bool(_differing(identity(_config(place)), identity(plain(config))))
+        return not _differing(_config(place), config)
     except RecordError:
-        return True
+        return False
 
 
-def _set_aside(place: Path) -> None:
+def _set_aside(place: Path, items: list[Path]) -> None:
     for number in range(1, 10_000):
         aside = place.with_name(f"{place.name}.replaced-{number}")
         if not aside.exists():
             break
     aside.mkdir()
-    items = [item for item in place.iterdir() if item.name != LOCK]
-    for item in sorted(
-        items, key=lambda item: item.name != RECORD
-    ):  # first the record: without it nothing counts as done
+    # First the record: without it nothing counts as done.
+    for item in sorted(items, key=lambda item: item.name != RECORD):
         item.rename(aside / item.name)
 
 

@@ -24,7 +24,7 @@ def run(config: Config) -> Record:
     """Does what the configuration says, or returns the record if that was done before.
 
     Raises:
-        UserError: weights or data are missing, the folder belongs to another run, the data do not fit, ...
+        UserError: weights or data are missing or do not fit, the folder belongs to another run.
     """
     place = results.folder(config)
     finished = None if config.force else results.find(place, config)
@@ -183,7 +183,8 @@ def describe(record: Record) -> str:
     if record.metrics:
         primary = record.metrics["primary"]
         low, high = primary["interval"]
-        line += f"; {primary['select']} {primary['name']} {primary['value']:.4f} [{low:.4f}, {high:.4f}]"
+        line += f"; {primary['select']} {primary['name']} {primary['value']:.4f}"
+        line += f" [{low:.4f}, {high:.4f}]"
     return line
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with two learning rates, every evaluation's predictions kept, and exact resumption."""
+"""Hugging Face's Trainer with two learning rates, all predictions kept, and exact resumption."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 
 
 def stream(seed: int, name: str) -> int:
-    """Seed of one random stream of a run: head, adapter, data order and dropout never share draws."""
+    """Seed of one random stream of a run: head, adapter, data and dropout never share draws."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4])
 
 
 class DataOrder(torch.utils.data.Sampler[int]):
-    """Row order of every epoch, from the data stream and the epoch number alone: a resumed run sees the same order.
+    """Row order of every epoch from seed and epoch number alone: a resumed run sees the same.
 
     Args:
-        lengths: tokens per row to group rows of like length into batches, or None for a plain shuffle.
+        lengths: tokens per row, to batch rows of like length; None for a plain shuffle.
     """
 
     def __init__(self, rows: int, seed: int, lengths: list[int] | None, batch: int):
@@ -61,7 +61,7 @@ class DataOrder(torch.utils.data.Sampler[int]):
 
 
 class Trainer(transformers.Trainer):
-    """Trains what requires a gradient; `evaluate` scores every split and keeps the predictions in the run folder."""
+    """Trains what requires a gradient; `evaluate` scores every split and keeps the predictions."""
 
     def __init__(
         self,
@@ -121,7 +121,8 @@ class Trainer(transformers.Trainer):
             eval_dataset=data.evaluations,
             callbacks=[_EvaluateAtTheEnd()],
         )
-        # transformers multiplies the loss of a sequence classifier by accumulation steps and ranks otherwise (its issue 47688).
+        # Otherwise transformers multiplies the loss of a sequence classifier by accumulation steps
+        # and ranks (its issue 47688).
         self.model_accepts_loss_kwargs = False
         self.remove_callback(transformers.PrinterCallback)
 
@@ -159,7 +160,8 @@ class Trainer(transformers.Trainer):
         return self.optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Scores every split, stores its predictions, keeps the adapter that the selection rule names."""
+        """Scores every split, stores its predictions, keeps the adapter the selection
+        rule names."""
         began, values = time.monotonic(), {}
         for position, (split, rows) in enumerate(self.data.evaluations.items()):
             output = self.evaluation_loop(
@@ -261,7 +263,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     """Trains to the end, from the last whole checkpoint if there is one.
 
     Returns:
-        Times: train_s and evaluation_s of all attempts together, steps, epochs, resumed_from (step or None).
+        train_s (all attempts together), evaluation_s (the last one), steps, epochs, and
+        resumed_from (step or None).
     """
     checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
     elapsed = trainer.history.cut(step)
@@ -280,7 +283,7 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path | None, int]:
-    """The newest checkpoint that was written whole (its state file comes last) and its step; half-written ones are removed."""
+    """The newest checkpoint written whole (its state file comes last) and its step; others go."""
     found: tuple[Path | None, int] = (None, 0)
     for path in folder.glob("checkpoint-*"):
         try:

@@ -310,6 +310,22 @@ def test_force_moves_everything_aside(place, config):
     assert results.read(place.with_name("seed=0.replaced-2")).config["method"]["n"] == 5
 
 
+def test_what_a_kill_left_while_moving_aside_is_nobodys(place, config):
+    """Record and configuration are gone already, the old checkpoints are still here."""
+    (place / "metrics.json").unlink()
+    (place / "config.yaml").unlink()
+    results.open_folder(place, config)
+    assert set(contents(place)) == {"config.yaml"}
+    assert "adapter/weights" in contents(place.with_name("seed=0.replaced-1"))
+
+
+def test_lock_drafts_of_others_are_left_alone(place, config):
+    draft = place / f".{LOCK}.0123"
+    draft.write_text("{}")
+    results.open_folder(place, changed(config, {"force": True}))
+    assert draft.exists()
+
+
 def test_force_in_an_empty_folder_moves_nothing(tmp_path, config):
     place = tmp_path / "seed=0"
     place.mkdir()

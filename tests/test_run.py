@@ -1,4 +1,5 @@
-"""Whole runs: skipped, refused, repeated, interrupted and resumed; in this process where that suffices."""
+"""Whole runs: skipped, refused, repeated, interrupted and resumed; in this process where that
+suffices."""
 
 import hashlib
 import json
@@ -168,7 +169,8 @@ def train(*overrides: str, **options) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, data_folder):
-    """SIGKILL after some epochs, dropout on: metrics, curve, predictions and adapter equal an uninterrupted run's."""
+    """SIGKILL after some epochs, dropout on: metrics, curve, predictions and adapter equal an
+    uninterrupted run's."""
     overrides = [
         "model=roberta_base",
         "model.pretrained=false",
@@ -225,7 +227,8 @@ def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, data_folder):
 
 @pytest.mark.slow
 def test_the_command_line_trains_skips_and_refuses(tmp_path):
-    """python train.py with no arguments but a folder; then the same again, bad input, and an unknown option."""
+    """python train.py with no arguments but a folder; then the same again, bad input, and an
+    unknown option."""
     arguments = [*TOY, f"output={tmp_path}"]
     process = train(*arguments)
     output, _ = process.communicate(timeout=300)

@@ -110,7 +110,7 @@ def test_too_few_rows_are_not_halved(rows, split, few_resamples):
 
 @pytest.mark.parametrize("place", ["best", "last", "heldout"])
 def test_interval_contains_the_value(place):
-    for seed in range(5):
+    for seed in range(2):
         found = select(made_up(epochs=3, rows=120, seed=seed), accuracy)[place]
         low, high = found["interval"]
         assert low < found["value"] < high
@@ -135,14 +135,14 @@ def test_interval_is_that_of_the_binomial():
 
 
 def test_intervals_cover_the_truth(monkeypatch):
-    """Of 200 data sets with a known accuracy of 0.8, about 95 % of the intervals hold it."""
-    monkeypatch.setattr(selection, "RESAMPLES", 200)
+    """Of 150 data sets with a known accuracy of 0.8, about 95 % of the intervals hold it."""
+    monkeypatch.setattr(selection, "RESAMPLES", 150)
     covered = 0
-    for seed in range(200):
+    for seed in range(150):
         entry = made_up(epochs=1, rows=200, seed=seed, right=0.8)[0]
         low, high = selection._interval([(entry, np.arange(200))], accuracy)
         covered += low <= 0.8 <= high
-    assert 0.89 <= covered / 200 <= 0.99
+    assert 0.88 <= covered / 150 <= 0.99
 
 
 def test_interval_is_the_same_every_time():

@@ -61,7 +61,8 @@ def trained(config, folder: Path):
 
 @pytest.mark.slow
 def test_accumulation_and_ranks_give_the_losses_of_one_batch(tiny, tmp_path):
-    """1 x 32 = 4 x 8 = 2 ranks x 16 over 20 steps: transformers scales two of the three wrongly by default."""
+    """1 x 32 = 4 x 8 = 2 ranks x 16 over 20 steps: transformers scales two of the three
+    wrongly by default."""
     config = tiny(*NO_DROPOUT)
     whole = trained(config, tmp_path / "whole")
     parts = trained(tiny(*NO_DROPOUT, "train.accumulation=4"), tmp_path / "parts")

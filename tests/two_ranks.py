@@ -1,4 +1,5 @@
-"""Trains a run's configuration under torchrun: `torchrun --nproc_per_node=2 tests/two_ranks.py overrides.json folder`."""
+"""Trains a run's configuration under torchrun: `torchrun --nproc_per_node=2 tests/two_ranks.py
+overrides.json folder`."""
 
 import json
 import sys

@@ -1,1 +1,2 @@
-"""Tables and figures: what the paper printed beside what came out. Reads outputs/ and reference/ only."""
+"""Tables and figures: what the paper printed beside what came out. Reads outputs/ and
+reference/ only."""

@@ -1,4 +1,5 @@
-"""Shows tables and figures beside the paper's: `python -m experiments.report [table1 figure7] [--outputs outputs]`."""
+"""Shows tables and figures beside the paper's: `python -m experiments.report [table1 figure7]
+[--outputs outputs]`."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints and writes what was asked for.
 
     Returns:
-        0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an unknown name.
+        0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an
+        unknown name.
     """
     known = paper.names()
     asked = _parse(arguments, known)

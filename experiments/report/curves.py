@@ -13,7 +13,8 @@ Curve = Sequence[tuple[float, float]]
 """(epoch, accuracy as a fraction) of every evaluation."""
 
 STYLES = {"fourierft": ("#0072B2", "-"), "lora": ("#D55E00", (0, (4, 1.5)))}
-"""Colour, from a palette that colour-blind readers can tell apart, and line style, for print in grey."""
+"""Colour, from a palette that colour-blind readers can tell apart, and line style, for
+print in grey."""
 PAPER = "#444444"
 SIZE, DOTS = (
     (6.0, 6.4),
@@ -94,9 +95,11 @@ def draw(
 
 
 def band(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, lowest and highest accuracy of several seeds at every epoch that any of them was evaluated at.
+    """Mean, lowest and highest accuracy of several seeds at every epoch that any of them was
+    evaluated at.
 
-    Seeds evaluated elsewhere are interpolated between their evaluations; epochs that not all seeds cover are left out.
+    Seeds evaluated elsewhere are interpolated between their evaluations; epochs that not all seeds
+    cover are left out.
 
     Returns:
         epochs, mean, low, high: (epochs,) each; accuracies as fractions.

@@ -21,7 +21,8 @@ class Run:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Configuration, parameters, metrics and time of the record as one mapping with dotted keys."""
+        """Configuration, parameters, metrics and time of the record as one mapping with
+        dotted keys."""
         parts = {name: getattr(self.record, name) for name in ("parameters", "metrics", "time")}
         return results.flatten({**self.record.config, **parts})
 
@@ -49,7 +50,8 @@ class Evidence:
         return run.place.relative_to(self.root).as_posix()
 
     def curve(self, run: Run, key: str) -> list[tuple[float, float]]:
-        """(epoch, value) of every line of the run's history that holds `key`, in the order of training."""
+        """(epoch, value) of every line of the run's history that holds `key`, in the order of
+        training."""
         try:
             lines = read_history(run.place)
         except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,5 @@
-"""Figure 7: who fits eight classes of points with 128 trained numbers, and after how many epochs."""
+"""Figure 7: who fits eight classes of points with 128 trained numbers, and after how
+many epochs."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class Attempt:
 
     @property
     def stays(self) -> float | None:
-        """First evaluated epoch from which every later evaluation has every point right; None if the last has not."""
+        """First evaluated epoch from which every later evaluation has every point right; None if
+        the last has not."""
         since = None
         for epoch, value in reversed(self.curve):
             if value < 1:
@@ -106,10 +108,11 @@ def show(facts: dict[str, Any], evidence: Evidence) -> Page:
 def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
     """What the runs say about the paper's claim, in words.
 
-    The claim has a half for each method: it reaches 100 % within the paper's epochs, or it does not. Each seed bears
-    its half out, speaks against it, or (neither there nor trained long enough) leaves it open. If all seeds of both
-    methods bear it out, it is as the paper says, with a word where the median epoch is more than a factor of two off;
-    if at least half of a method's seeds speak against it, it is contradicted; between the two it holds in part.
+    The claim has a half for each method: it reaches 100 % within the paper's epochs, or it does
+    not. Each seed bears its half out, speaks against it, or (neither there nor trained long
+    enough) leaves it open. If all seeds of both methods bear it out, it is as the paper says, with
+    a word where the median epoch is more than a factor of two off; if at least half of a method's
+    seeds speak against it, it is contradicted; between the two it holds in part.
     """
     horizon = facts["states"]["epochs"]
     halves = []
@@ -159,7 +162,10 @@ def _half(said: dict[str, Any], seeds: list[Attempt], horizon: int) -> _Half:
         details.append(f"best {'of the others ' if reached else ''}{percent(max(others))}")
     if short:
         details.append(f"{short} stopped before epoch {horizon}")
-    share = f"{said['name']} reaches 100 % within {horizon} epochs in {len(reached)} of {len(seeds)} seeds"
+    share = (
+        f"{said['name']} reaches 100 % within {horizon} epochs "
+        f"in {len(reached)} of {len(seeds)} seeds"
+    )
     return _Half(
         words=f"{share} ({'; '.join(details)})",
         against=against / len(seeds),

@@ -22,7 +22,8 @@ class Page:
     text: str
     """GitHub-flavoured Markdown; also what the terminal shows."""
     rows: list[dict[str, Any]]
-    """Raw numbers; the keys of the first row are the columns of the csv file, None is an empty cell."""
+    """Raw numbers; the keys of the first row are the columns of the csv file, None is
+    an empty cell."""
     draw: Callable[[Path], None] | None = None
     """Writes the picture to a path, as PNG."""
 

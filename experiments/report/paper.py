@@ -22,7 +22,8 @@ STORAGE = {"KB": 1024, "MB": 1024**2}
 
 
 def names() -> list[str]:
-    """Every table and figure that has both a reference file and a module here, then our own pages."""
+    """Every table and figure that has both a reference file and a module here, then our
+    own pages."""
     known = [path.stem for path in REFERENCE.glob("*.yaml")]
     return [*sorted(name for name in known if (REPORT / f"{name}.py").exists()), *OWN]
 

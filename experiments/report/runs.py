@@ -13,14 +13,15 @@ MEGABYTE = 1024**2
 
 
 def show(facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Lists the runs of an output folder; `facts` is empty, since the paper prints no such table."""
+    """Lists the runs of an output folder; `facts` is empty, since the paper prints no
+    such table."""
     trained = [run for run in evidence.runs if run.record.metrics]
     cells = [_cells(run, evidence) for run in trained]
     lines = [
         "# Finished runs",
         "",
-        "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch (chosen on",
-        "the rows it is scored on), of the last, and chosen on one half and scored on the other.",
+        "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch, chosen on",
+        "the same rows; of the last; and of the one chosen on half of the rows, scored on the others.",
         "",
         *table(COLUMNS, [_words(cell) for cell in cells], NUMBERS),
     ]

@@ -33,7 +33,8 @@ def show(facts: dict[str, Any], evidence: Evidence) -> Page:
 
 
 def find(evidence: Evidence, model: str, method: str, size_name: str, size: int) -> Run | None:
-    """The counted run of a cell, that of the table's own experiment before any other; None if there is none."""
+    """The counted run of a cell, that of the table's own experiment before any other;
+    None if there is none."""
     counted = evidence.select(model=model, method=method, task="none", mode="count", profile=None)
     fitting = [run for run in counted if run.values.get(f"method.{size_name}") == size]
     return min(fitting, key=lambda run: run.record.run.get("experiment") != "table1", default=None)
@@ -111,7 +112,8 @@ def _formulas(facts: dict[str, Any]) -> list[str]:
 
 
 def _summary(raw: list[dict[str, Any]], facts: dict[str, Any]) -> list[str]:
-    """How many counts and printed numbers are the formula's, and the command for what is missing."""
+    """How many counts and printed numbers are the formula's, and the command for what
+    is missing."""
     equal = sum(cell["count_ours"] == cell["count_formula"] for cell in raw)
     missing = sum(cell["count_ours"] is None for cell in raw)
     differing = len(raw) - equal - missing

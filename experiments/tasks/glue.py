@@ -109,7 +109,7 @@ class Glue(Task):
         )
 
     def _files(self, folder: Path) -> dict[str, list[str]]:
-        """Parquet files per needed split, in the folder or in its subfolder of the subset's name."""
+        """Parquet files per needed split, in the folder or in its subfolder `subset`."""
         for place in (folder, folder / self.subset):
             files = {
                 name: sorted(map(str, place.glob(f"{name}[.-]*parquet")))
