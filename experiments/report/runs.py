@@ -20,8 +20,9 @@ def show(facts: dict[str, Any], evidence: Evidence) -> Page:
     lines = [
         "# Finished runs",
         "",
-        "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch, chosen on",
-        "the same rows; of the last; and of the one chosen on half of the rows, scored on the others.",
+        "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch, chosen",
+        "on the same rows; of the last; and of the one chosen on half of the rows, scored on the",
+        "other half.",
         "",
         *table(COLUMNS, [_words(cell) for cell in cells], NUMBERS),
     ]
