@@ -207,10 +207,12 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _changes(cfg: DictConfig) -> dict[str, Any]:
-    """Scientific fields that differ from the plain run of the same model, task, method
-    and source."""
+    """Scientific fields that differ from the plain run of this model, task, method and source."""
     parts = [f"{part}={cfg[part].name}" for part in ("model", "task", "method")]
     changes: dict[str, Any] = {}
+    if cfg.profile is not None:  # what it sets goes without saying
+        parts.append(f"profile={cfg.profile}")
+        changes["profile"] = cfg.profile
     if cfg.mode is Mode.count:
         base = composed([*parts, "source=none"])  # of a recipe only the sizes count; they are shown
     else:

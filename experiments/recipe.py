@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -85,17 +86,17 @@ class Train:
             "eval_batch_size",
             "epsilon",
         ):
-            if not getattr(self, key) > 0:
+            if not 0 < getattr(self, key) < math.inf:  # so that nan is refused too
                 yield f"train.{key}={getattr(self, key)}: must be positive"
         if self.max_steps is not None and self.max_steps < 1:
             yield f"train.max_steps={self.max_steps}: must be at least 1, or null for whole epochs"
-        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
+        if self.head_learning_rate is not None and not 0 < self.head_learning_rate < math.inf:
             yield (
                 f"train.head_learning_rate={self.head_learning_rate}: must be positive, "
                 "or null for the adapter's"
             )
         for key in ("weight_decay", "max_grad_norm", "checkpoint_every"):
-            if not getattr(self, key) >= 0:  # so that nan is refused too
+            if not 0 <= getattr(self, key) < math.inf:
                 yield f"train.{key}={getattr(self, key)}: must not be negative"
         if not 0 <= self.warmup_ratio < 1:
             yield f"train.warmup_ratio={self.warmup_ratio}: must be in [0, 1)"

@@ -79,6 +79,7 @@ class Trainer(transformers.Trainer):
         self.data, self.train_recipe, self.task, self.method = data, train, task, method
         self.head, self.run, self.history = head, run, history
         self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
+        self.best: float | None = None
         ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
         rows = train.batch_size // train.accumulation // ranks
         updates = math.ceil(
@@ -229,17 +230,12 @@ class Trainer(transformers.Trainer):
 
     def _keep(self, score: float) -> None:
         """Saves the adapter if this evaluation is the one to keep so far."""
-        metric, split = self.task.metrics[0], next(iter(self.data.evaluations))
-        last = self.state.global_step >= self.state.max_steps
         if self.train_recipe.select is Select.best:
-            earlier = [
-                line[f"{split}/{metric}"]
-                for line in self.history.lines()
-                if f"{split}/{metric}" in line and line["step"] < self.state.global_step
-            ]
-            wanted = all(not score <= value for value in earlier)
+            wanted = self.best is None or score > self.best or math.isnan(self.best)
         else:
-            wanted = last
+            wanted = self.state.global_step >= self.state.max_steps
+        if wanted:
+            self.best = score
         if wanted and self.is_world_process_zero():
             draft, kept = self.run / ".adapter.tmp", self.run / "adapter"
             shutil.rmtree(draft, ignore_errors=True)
@@ -270,6 +266,7 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     elapsed = trainer.history.cut(step)
     predictions.cut(trainer.run, step)
     trainer.started = time.monotonic() - elapsed
+    trainer.best = _best_so_far(trainer)
     if checkpoint is not None:
         log.info("resuming from step %d", step)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -280,6 +277,14 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         "epochs": trainer.state.epoch,
         "resumed_from": step or None,
     }
+
+
+def _best_so_far(trainer: Trainer) -> float | None:
+    """Primary score of the adapter kept before an interruption; None if there is none."""
+    key = f"{next(iter(trainer.data.evaluations))}/{trainer.task.metrics[0]}"
+    scores = [line[key] for line in trainer.history.lines() if key in line]
+    finite = [score for score in scores if not math.isnan(score)]
+    return max(finite) if finite else (math.nan if scores else None)
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path | None, int]:

@@ -1,6 +1,7 @@
 """Methods on a tiny RoBERTa: what gets a gradient, what is kept, and what is refused."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -204,6 +205,16 @@ def test_saving_asks_no_hub(tmp_path, monkeypatch):
     net.active_peft_config.base_model_name_or_path = "FacebookAI/roberta-base"
     lora().save(net, tmp_path)
     assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("make", [fourier, lora])
+def test_saved_files_do_not_depend_on_the_process(make, tmp_path):
+    """PEFT keeps the targets as a set, whose order changes with every start of Python."""
+    names = ["value", "query", "key", "out_proj", "attention.output.dense", "intermediate.dense"]
+    method = make(targets=names)
+    method.save(method.apply(base(), HEAD), tmp_path)
+    found = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert found["target_modules"] == sorted(names)
 
 
 def test_adapted_embeddings_are_kept(tmp_path):

@@ -76,8 +76,12 @@ class Adapter(Method):
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
+        configuration = net.active_peft_config
+        for name, value in vars(configuration).items():
+            if isinstance(value, set):  # in the order of the hashes, another in every process
+                setattr(configuration, name, sorted(value))
         # Told not to look: PEFT would ask the hub at every save whether the vocabulary has grown.
-        embeddings = "embed" in str(getattr(net.active_peft_config, "target_modules", None))
+        embeddings = "embed" in str(getattr(configuration, "target_modules", None))
         net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
 
 

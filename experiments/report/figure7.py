@@ -1,5 +1,4 @@
-"""Figure 7: who fits eight classes of points with 128 trained numbers, and after how
-many epochs."""
+"""Figure 7: who fits eight classes of points with 128 trained numbers, after how many epochs."""
 
 from __future__ import annotations
 
@@ -17,15 +16,8 @@ from experiments.report.page import NOT_RUN, Page, heading, table, troubles
 
 KEY = "train/accuracy"
 NUMBERS = (
-    "Seed",
-    "First at 100 %",
-    "Stays from",
-    "Final",
-    "Best",
-    "Epochs",
-    "Numbers",
-    "Learning rate",
-    "Seconds",
+    *("Seed", "First at 100 %", "Stays from", "Final", "Best"),
+    *("Epochs", "Numbers", "Learning rate", "Seconds"),
 )
 
 
@@ -48,8 +40,7 @@ class Attempt:
 
     @property
     def stays(self) -> float | None:
-        """First evaluated epoch from which every later evaluation has every point right; None if
-        the last has not."""
+        """First evaluated epoch from which on every point is right; None if not at the end."""
         since = None
         for epoch, value in reversed(self.curve):
             if value < 1:

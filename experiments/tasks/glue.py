@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +72,11 @@ class Glue(Task):
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
+        import datasets
         from transformers import DataCollatorWithPadding
 
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
         splits, fingerprint = self._read(source)
         train = splits["train"]
         if self.train_rows is not None and self.train_rows < len(train):
