@@ -81,15 +81,15 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     began = time.time()
     import torch
 
-    from experiments import environment, preflight, scoring, trainer
+    from experiments import environment, preflight, scoring, streams, trainer
     from experiments.tracking import History
 
     memory = environment.Memory()
     processor = config.model.processor(weights)
     data = config.task.load(processor, rows)
-    torch.manual_seed(trainer.stream(config.seed, "head"))
+    torch.manual_seed(streams.stream(config.seed, "head"))
     net = config.model.build(config.task.head, weights)
-    torch.manual_seed(trainer.stream(config.seed, "adapter"))
+    torch.manual_seed(streams.stream(config.seed, "adapter"))
     net = config.method.apply(net, config.model.head)
     counts = counting(net, config.model.head)
     outlook = preflight.check(net, config.train, len(data.train))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -10,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,17 @@ import torch
 import transformers
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from experiments import predictions
 from experiments.methods import Method
 from experiments.recipe import Precision, Select, Train
 from experiments.selection import Evaluation
+from experiments.streams import DataOrder, stream
 from experiments.tasks import Data, Task
 from experiments.tracking import History
 from fourierft.counting import in_head
 
 log = logging.getLogger(__name__)
-
-
-def stream(seed: int, name: str) -> int:
-    """Seed of one random stream of a run: head, adapter, data and dropout never share draws."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4])
-
-
-class DataOrder(torch.utils.data.Sampler[int]):
-    """Row order of every epoch from seed and epoch number alone: a resumed run sees the same.
-
-    Args:
-        lengths: tokens per row, to batch rows of like length; None for a plain shuffle.
-    """
-
-    def __init__(self, rows: int, seed: int, lengths: list[int] | None, batch: int):
-        self.rows, self.seed, self.lengths, self.batch, self.epoch = rows, seed, lengths, batch, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(stream(self.seed, f"epoch {self.epoch}"))
-        if self.lengths is None:
-            return iter(torch.randperm(self.rows, generator=generator).tolist())
-        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
 
 
 class Trainer(transformers.Trainer):

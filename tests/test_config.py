@@ -143,8 +143,9 @@ def test_every_recipe_of_ours_is_a_run(recipe, compose):
 )
 def test_model_that_cannot_carry_the_head(overrides, model, kind, compose):
     error = refused(compose, *overrides)
+    task = overrides[1]
     assert error.problems == [
-        f"model={model}: the task needs a {kind!r} head, this model offers "
+        f"model={model}: {task} needs a {kind!r} head, this model offers "
         + ", ".join(map(repr, MODELS[model]["heads"]))
     ]
 
@@ -405,7 +406,7 @@ def test_scientific_keys_change_what_a_run_is(compose):
         ("train.precision=bf16", "precision=bf16"),
         ("train.head_learning_rate=null", "head_learning_rate=null"),
         ("model.pretrained=false", "pretrained=false"),
-        ("profile=smoke", "profile=smoke,eval_rows=16,train_rows=16,batch_size=4,max_steps=2"),
+        ("profile=smoke", "profile=smoke"),
         ("seed=3", ""),
     ],
 )
@@ -481,13 +482,13 @@ def test_composing_is_fast_and_imports_no_torch(capsys):
 def test_help_is_fast_and_names_the_options(capsys):
     seconds, output = cost(capsys, 3, "train.py --help", "train.py", "--help")
     for line in (
-        "method: .*fourierft.*lora",
-        "model: .*roberta_base",
-        "task: .*cola",
-        "source: authors",
+        "  method +.*fourierft.*lora",
+        "  model +.*roberta_base",
+        "  task +.*cola",
+        "  source +authors",
     ):
         assert re.search(f"^{line}", output, re.M), line
-    assert seconds < 3  # Hydra copies its store for every group that it lists
+    assert seconds < 1
 
 
 # conftest

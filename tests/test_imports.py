@@ -21,6 +21,7 @@ EXPERIMENTS = [
     {"models"},
     {"methods", "tasks", "preflight"},
     {"scoring"},
+    {"streams"},
     {"trainer"},
     {"config"},
     {"overrides"},

@@ -218,10 +218,15 @@ def test_other_run_is_refused_with_every_difference(place, config):
     assert contents(place) == before
 
 
-def test_key_that_only_one_side_knows_is_a_difference(place, config):
-    found = json.loads((place / "metrics.json").read_text())
+def test_key_that_only_one_side_knows_differs_unless_it_is_null(place, config):
+    """A field that was added or dropped since then, and says nothing, keeps old records valid."""
+    path = place / "metrics.json"
+    found = json.loads(path.read_text())
     found["config"]["method"]["old_field"] = None
-    (place / "metrics.json").write_text(json.dumps(found))
+    path.write_text(json.dumps(found))
+    assert results.find(place, config) is not None
+    found["config"]["method"]["old_field"] = 3
+    path.write_text(json.dumps(found))
     with pytest.raises(RecordError, match="method.old_field"):
         results.find(place, config)
 

@@ -107,12 +107,12 @@ def test_methods_start_from_the_same_base_model_and_data(toy, tmp_path):
     """A run's base model depends on the seed alone, so that methods are compared on equal terms."""
     import torch
 
-    from experiments import trainer
+    from experiments import streams
 
     nets = []
     for method in ("fourierft", "lora"):
         config = toy(f"method={method}")
-        torch.manual_seed(trainer.stream(config.seed, "head"))
+        torch.manual_seed(streams.stream(config.seed, "head"))
         nets.append(config.model.build(config.task.head, None).state_dict())
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 

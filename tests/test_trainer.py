@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import trainer
+from experiments import streams, trainer
 from experiments.results import plain
 from experiments.tracking import read_history
 
@@ -110,12 +110,12 @@ def _overrides(config) -> list[str]:
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    order = trainer.DataOrder(50, 3, None, 8)
+    order = streams.DataOrder(50, 3, None, 8)
     first = list(order)
     assert sorted(first) == list(range(50)) and list(order) == first
     order.set_epoch(1)
     assert list(order) != first
-    assert list(trainer.DataOrder(50, 4, None, 8)) != first
+    assert list(streams.DataOrder(50, 4, None, 8)) != first
 
 
 def test_length_groups_waste_less_padding():
@@ -129,13 +129,13 @@ def test_length_groups_waste_less_padding():
         batches = [rows[start : start + 32] for start in range(0, 512, 32)]
         return sum(max(lengths[row] for row in batch) * len(batch) for batch in batches)
 
-    grouped = tokens(trainer.DataOrder(512, 0, lengths, 32))
-    assert grouped < 0.8 * tokens(trainer.DataOrder(512, 0, None, 32))
+    grouped = tokens(streams.DataOrder(512, 0, lengths, 32))
+    assert grouped < 0.8 * tokens(streams.DataOrder(512, 0, None, 32))
 
 
 def test_streams_never_share_seeds():
     seeds = [
-        trainer.stream(seed, name)
+        streams.stream(seed, name)
         for seed in range(20)
         for name in ("head", "adapter", "data", "dropout")
     ]
@@ -167,7 +167,7 @@ def test_the_kept_adapter_is_the_best_evaluations(tiny, tmp_path):
     place = next(tmp_path.rglob("metrics.json")).parent
     source = config.task.locate()
     data = config.task.load(config.model.processor(None), source)
-    torch.manual_seed(trainer.stream(config.seed, "head"))
+    torch.manual_seed(streams.stream(config.seed, "head"))
     net = PeftModel.from_pretrained(
         config.model.build(config.task.head, None), place / "adapter"
     ).eval()

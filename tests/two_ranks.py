@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 
 from experiments import config as configuration  # noqa: E402
-from experiments import trainer  # noqa: E402
+from experiments import streams, trainer  # noqa: E402
 from experiments.tracking import History  # noqa: E402
 
 if __name__ == "__main__":
@@ -19,9 +19,9 @@ if __name__ == "__main__":
     config = configuration.load(configuration.composed(json.loads(Path(sys.argv[1]).read_text())))
     folder = Path(sys.argv[2])
     data = config.task.load(config.model.processor(None), config.task.locate())
-    torch.manual_seed(trainer.stream(config.seed, "head"))
+    torch.manual_seed(streams.stream(config.seed, "head"))
     net = config.model.build(config.task.head, None)
-    torch.manual_seed(trainer.stream(config.seed, "adapter"))
+    torch.manual_seed(streams.stream(config.seed, "adapter"))
     net = config.method.apply(net, config.model.head)
     fitting = trainer.Trainer(
         net,

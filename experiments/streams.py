@@ -1,0 +1,38 @@
+"""Random streams of a run: head, adapter, data order and dropout never share draws."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+def stream(seed: int, name: str) -> int:
+    """Seed of one random stream of a run: head, adapter, data and dropout never share draws."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4])
+
+
+class DataOrder(torch.utils.data.Sampler[int]):
+    """Row order of every epoch from seed and epoch number alone: a resumed run sees the same.
+
+    Args:
+        lengths: tokens per row, to batch rows of like length; None for a plain shuffle.
+    """
+
+    def __init__(self, rows: int, seed: int, lengths: list[int] | None, batch: int):
+        self.rows, self.seed, self.lengths, self.batch, self.epoch = rows, seed, lengths, batch, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(stream(self.seed, f"epoch {self.epoch}"))
+        if self.lengths is None:
+            return iter(torch.randperm(self.rows, generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
