@@ -82,6 +82,9 @@ class Config:
             if part is not None:
                 yield from part.problems()
         yield from self.model.problems(self.task)
+        fits = self.task.head.kind in self.model.heads and self.task.head.kind != "none"
+        if fits and self.train is not None and self.train.group_by_length and not self.task.of_text:
+            yield f"train.group_by_length=true: task={self.task.name} has no text"
         if self.mode.trains and self.task.head.kind == "none":
             yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:

@@ -5,6 +5,7 @@ Versions, commit, device, and fingerprints of weights and data.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -12,6 +13,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from experiments.errors import UserError
+from experiments.recipe import Precision, Train
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -68,15 +72,38 @@ def commit() -> dict[str, Any]:
     return {"commit": head, "dirty": None if changes is None else bool(changes)}
 
 
-def fingerprint_weights(source: str | None, config: Any = None) -> str | None:
-    """SHA-256 over a local folder's weight files, the hub's commit for a repository, else None."""
+def check_device(train: Train) -> None:
+    """Raises UserError if this machine cannot train as the recipe says."""
+    import torch
+
+    problems = []
+    gpu = torch.cuda.is_available()
+    if train.device == "cuda" and not gpu:
+        problems.append("train.device=cuda: there is no GPU here (allowed: auto, cpu)")
+    if train.precision is Precision.fp16 and (train.device == "cpu" or not gpu):
+        problems.append("train.precision=fp16: needs a GPU (allowed on a CPU: fp32, bf16)")
+    if problems:
+        raise UserError("this machine cannot train this", problems)
+
+
+def fingerprint_weights(source: str | None) -> str | None:
+    """SHA-256 over the weight files, the same for a local folder and for the hub's cache.
+
+    Args:
+        source: a folder or a downloaded repository; None, for random weights, gives None.
+    """
     if source is None:
         return None
     folder = Path(source)
     if not folder.is_dir():
-        return getattr(config, "_commit_hash", None)
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source, "config.json")
+        if not isinstance(found, str):
+            return None
+        folder = Path(found).parent
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+    for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -91,12 +118,13 @@ class Memory:
     def __init__(self) -> None:
         import torch
 
+        gc.collect()  # what an earlier run of this process left
         if torch.cuda.is_available():
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         try:
-            Path("/proc/self/clear_refs").write_text(
-                "5"
-            )  # restarts the high-water mark, so that sweeps measure each run
+            # Restarts the high-water mark, so that sweeps measure each run.
+            Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass
 

@@ -1,4 +1,4 @@
-"""Where weights and data come from: a local folder, else the cache, else the hub.
+"""Where weights and data come from: a local folder, else hub and cache.
 
 One fast, clear error when none of them has what the run needs.
 """

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,11 @@ STALE_SECONDS = 90.0
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[Callable[[], None]]:
     """Holds the folder's lock for the duration of the block.
+
+    Yields a check that raises RecordError if the lock was lost meanwhile: a process that slept for
+    longer than `STALE_SECONDS` must not write over its successor's work.
 
     A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
     is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean
@@ -39,8 +42,13 @@ def hold(folder: Path) -> Iterator[None]:
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, token, stop), daemon=True)
     beat.start()
+
+    def check() -> None:
+        if _owner(path).get("token") != token:
+            raise RecordError(f"{folder}: another run took this folder over while this one slept")
+
     try:
-        yield
+        yield check
     finally:
         stop.set()
         beat.join()

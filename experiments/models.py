@@ -147,6 +147,14 @@ class Transformer(Model):
                 f"model.path={self.path}: holds a {found.model_type!r} model, "
                 f"model={self.name} is a {self.architecture!r}"
             )
+        expected = AutoConfig.for_model(self.architecture, **self.sizes)
+        wrong = [
+            f"{size}: there {getattr(found, size)}, model={self.name} has {getattr(expected, size)}"
+            for size in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+            if getattr(found, size) != getattr(expected, size)
+        ]
+        if wrong:
+            raise ConfigError(f"{self._place(source)}: a model of another size", wrong)
         return found
 
     def network(self, auto: Any, source: str | None, meta: bool, **head: Any) -> nn.Module:
@@ -165,6 +173,7 @@ class Transformer(Model):
                 source,
                 config=self.configuration(source, **head),
                 dtype=torch.float32,
+                use_safetensors=True,
                 output_loading_info=True,
             )
         except UserError:

@@ -15,6 +15,8 @@ from experiments.config import CONF, composed
 
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
 
+_BARE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help"}  # flags without a value
+
 HELP = """\
 Fine-tune a base model on a task with a method, evaluate it and record the result.
 
@@ -51,7 +53,10 @@ def problems(arguments: list[str]) -> list[str]:
     values = [override for override in single if override not in choices]
     swept = len(single) > len({override.key_or_group for override in single})
     # Hydra takes any key behind a plus, and a choice that follows from another.
-    lenient = any(one.is_add() or one.key_or_group in _CHOSEN for one in single)
+    lenient = any(
+        one.is_add() or one.key_or_group in _CHOSEN or one.key_or_group.endswith(".name")
+        for one in single
+    )
     whole = None
     if not (found or swept or lenient):
         try:
@@ -73,7 +78,8 @@ def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
     """Overrides (sweeps: one per value, Hydra's own: none), and a line for each that is none."""
     parser, found, problems = OverridesParser.create(), [], []
     for before, text in zip(["", *arguments], arguments, strict=False):
-        if text.startswith("-") or (before.startswith("--") and "=" not in text):
+        value = before.startswith("-") and before not in _BARE and "=" not in text
+        if text.startswith("-") or value:
             continue  # a flag, or its value as in `--cfg job`
         try:
             override = parser.parse_override(text)
@@ -112,6 +118,9 @@ def _wrong_option(override: Override) -> list[str]:
 
 def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
     node, parent, shown = cfg, "the configuration", override.input_line
+    if override.key_or_group.endswith(".name"):
+        group = override.key_or_group.removesuffix(".name")
+        return [f"{shown}: a name follows from {group}=…, choose that"]
     *path, last = override.key_or_group.split(".")
     for part in [*path, last]:
         if not isinstance(node, DictConfig):

@@ -33,8 +33,7 @@ class Precision(Enum):
 
 @dataclass(kw_only=True)
 class Train:
-    """AdamW, one learning rate for the adapter and one for the head; (local) never
-    moves numbers."""
+    """AdamW, one learning rate for the adapter, one for the head; (local): how it is computed."""
 
     epochs: float
     """Passes over the training rows."""

@@ -1,20 +1,19 @@
 """Run folders: where a run lives, whether it is done, and its record.
 
-A run folder holds config.yaml, history.jsonl, predictions/, adapter/, run.log and, written last and
-atomically, metrics.json: it exists if and only if the run finished. A failed run leaves
-failure.json instead.
+A run folder holds config.yaml, history.jsonl, predictions/, adapter/, run.log and, written last,
+metrics.json: it exists if and only if the run finished. A failed run leaves failure.json instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import re
 import time
 import traceback
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -154,17 +153,36 @@ def _differing(found: dict[str, Any], config: Any) -> list[str]:
     ]
 
 
-def open_folder(place: Path, config: Any) -> None:
+def open_folder(place: Path, config: Any) -> Path | None:
     """Readies a locked folder: moves aside what must not be continued, then writes config.yaml.
 
     That is everything if `force` is set, and what another configuration left when it failed: its
     checkpoints are not ours.
+
+    Returns:
+        The folder beside it that now holds a finished run; None if there was none.
     """
-    items = [item for item in place.iterdir() if LOCK not in item.name]  # nor others' lock drafts
+    aside = None
+    items = _items(place)
     if items and (config.force or not _continues(place, config)):
-        _set_aside(place, items)
+        aside = _move(items, place, "replaced")
     (place / FAILURE).unlink(missing_ok=True)
     write_atomically(place / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+    return aside if aside is not None and (aside / RECORD).exists() else None
+
+
+def restore(place: Path, aside: Path) -> Path:
+    """Puts a finished run back after its repetition failed; returns where the failed one went."""
+    failed = _move(_items(place), place, "failed")
+    for item in sorted(aside.iterdir(), key=lambda item: item.name == RECORD):
+        item.rename(place / item.name)
+    aside.rmdir()
+    return failed
+
+
+def _items(place: Path) -> list[Path]:
+    """What lies in a run folder, without locks and others' drafts of locks."""
+    return [item for item in place.iterdir() if LOCK not in item.name]
 
 
 def _continues(place: Path, config: Any) -> bool:
@@ -175,15 +193,16 @@ def _continues(place: Path, config: Any) -> bool:
         return False
 
 
-def _set_aside(place: Path, items: list[Path]) -> None:
-    for number in range(1, 10_000):
-        aside = place.with_name(f"{place.name}.replaced-{number}")
-        if not aside.exists():
-            break
+def _move(items: list[Path], place: Path, why: str) -> Path:
+    """Moves items into a new folder beside the run folder."""
+    number = 1
+    while (aside := place.with_name(f"{place.name}.{why}-{number}")).exists():
+        number += 1
     aside.mkdir()
     # First the record: without it nothing counts as done.
     for item in sorted(items, key=lambda item: item.name != RECORD):
         item.rename(aside / item.name)
+    return aside
 
 
 def write(place: Path, record: Record) -> None:
@@ -251,13 +270,6 @@ def read(place: Path) -> Record:
     return Record(**{name: value for name, value in found.items() if name in known})
 
 
-def records(root: Path) -> Iterator[tuple[Path, Record]]:
-    """Every finished run below `root` with its folder, in path order; none that was replaced."""
-    for path in sorted(Path(root).rglob(RECORD)):
-        if ".replaced-" not in path.parent.name:
-            yield path.parent, read(path.parent)
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file in one step: readers and a kill see the old text or the new, never a part."""
     draft = path.with_name(f".{path.name}.tmp")
@@ -270,8 +282,6 @@ def write_atomically(path: Path, text: str) -> None:
 
 def variant(changes: dict[str, Any]) -> str:
     """Folder name for what differs from the recipe; a hash where it would be too long or odd."""
-    import hashlib
-
     ends = [key.rpartition(".")[2] for key in changes]
     parts = []
     for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def run(config: Config) -> Record:
     Raises:
         UserError: weights or data are missing or do not fit, the folder belongs to another run.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("torchrun: train.py is one process; start it without torchrun")
     place = results.folder(config)
     finished = None if config.force else results.find(place, config)
     if finished is not None:
@@ -35,25 +38,41 @@ def run(config: Config) -> Record:
         hub.go_offline()
     weights, rows = _locate(config) if config.mode.trains else (None, None)
     place.mkdir(parents=True, exist_ok=True)
-    with lock.hold(place):
-        finished = (
-            None if config.force else results.find(place, config)
-        )  # somebody may have finished it while we waited
-        if finished is not None:
+    with lock.hold(place) as check:
+        finished = None if config.force else results.find(place, config)
+        if finished is not None:  # by somebody else since the first look
             return finished
-        results.open_folder(place, config)
+        replaced = results.open_folder(place, config)
         with _logging(place):
             try:
-                record = (
-                    _train(config, place, weights, rows) if config.mode.trains else _count(config)
-                )
+                if config.mode.trains:
+                    record = _train(config, place, weights, rows)
+                else:
+                    record = _count(config)
+                check()
                 results.write(place, record)
-                shutil.rmtree(place / "checkpoints", ignore_errors=True)
-            except Exception as error:
-                results.write_failure(place, error)
+            except BaseException as error:
+                _close(config, None)
+                if isinstance(error, Exception):
+                    results.write_failure(place, error)
+                    if replaced is not None:
+                        failed = results.restore(place, replaced)
+                        log.warning(
+                            "the finished run is back in place, the failed one in %s", failed
+                        )
                 raise
+            _close(config, record)
+            shutil.rmtree(place / "checkpoints", ignore_errors=True)
     print(f"{describe(record)}\n{place}", flush=True)
     return record
+
+
+def _close(config: Config, record: Record | None) -> None:
+    """Ends tracking; a service that fails now costs a warning, not the run."""
+    try:
+        config.tracking.finish(record.metrics if record is not None else None)
+    except Exception as error:  # whatever a service's library raises
+        log.warning("tracking=%s could not be closed: %s", config.tracking.name, error)
 
 
 def _locate(config: Config) -> tuple[str | None, str | None]:
@@ -84,7 +103,9 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     from experiments import environment, preflight, scoring, streams, trainer
     from experiments.tracking import History
 
+    surroundings = environment.describe()  # of the code that runs, not of what is there in the end
     memory = environment.Memory()
+    environment.check_device(config.train)
     processor = config.model.processor(weights)
     data = config.task.load(processor, rows)
     torch.manual_seed(streams.stream(config.seed, "head"))
@@ -97,24 +118,19 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
         log.warning("preflight: %s", warning)
     identity = describe_run(config)
     config.tracking.start(place, identity, results.plain(config), counts)
-    summary = None
-    try:
-        fitting = trainer.Trainer(
-            net,
-            data,
-            train=config.train,
-            task=config.task,
-            method=config.method,
-            head=config.model.head,
-            run=place,
-            history=History(place, config.tracking),
-            seed=config.seed,
-        )
-        spent = trainer.fit(fitting)
-        metrics = scoring.score(place, config.task, config.train.select)
-        summary = metrics
-    finally:
-        config.tracking.finish(summary)
+    fitting = trainer.Trainer(
+        net,
+        data,
+        train=config.train,
+        task=config.task,
+        method=config.method,
+        head=config.model.head,
+        run=place,
+        history=History(place, config.tracking),
+        seed=config.seed,
+    )
+    spent = trainer.fit(fitting)
+    metrics = scoring.score(place, config.task, config.train.select)
     return Record(
         run=identity,
         config=results.plain(config),
@@ -124,10 +140,12 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
         time={"started": _stamp(began), "finished": _stamp(time.time()), **spent},
         memory=memory.peak(),
         environment={
-            **environment.describe(),
+            **surroundings,
             "device": str(fitting.args.device),
-            "weights": environment.fingerprint_weights(weights, getattr(net, "config", None)),
+            "weights": environment.fingerprint_weights(weights),
             "data": data.fingerprint,
+            "rows": {"train": len(data.train)}
+            | {f"scored {name}": len(part) for name, part in data.evaluations.items()},
         },
     )
 
@@ -158,7 +176,7 @@ def counting(net: Any, head: list[str]) -> dict[str, int]:
 
 
 def describe_run(config: Config) -> dict[str, Any]:
-    """What the run is, in eight words."""
+    """What the run is, in a few words."""
     return {
         "model": config.model.name,
         "task": config.task.name,

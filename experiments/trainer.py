@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 import transformers
+from peft import PeftModel
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from experiments import predictions
 from experiments.methods import Method
-from experiments.recipe import Precision, Select, Train
+from experiments.recipe import Precision, Schedule, Select, Train
 from experiments.selection import Evaluation
 from experiments.streams import DataOrder, stream
 from experiments.tasks import Data, Task
@@ -28,6 +29,12 @@ from experiments.tracking import History
 from fourierft.counting import in_head
 
 log = logging.getLogger(__name__)
+
+SCHEDULES = {
+    Schedule.linear: "linear",
+    Schedule.cosine: "cosine",
+    Schedule.constant: "constant_with_warmup",
+}
 
 
 class Trainer(transformers.Trainer):
@@ -63,7 +70,7 @@ class Trainer(transformers.Trainer):
             gradient_accumulation_steps=train.accumulation,
             num_train_epochs=train.epochs,
             max_steps=train.max_steps or -1,
-            lr_scheduler_type=train.schedule.value,
+            lr_scheduler_type=SCHEDULES[train.schedule],
             warmup_steps=train.warmup_ratio,  # below 1 it is a share of all steps
             max_grad_norm=train.max_grad_norm,
             eval_strategy="steps",
@@ -84,6 +91,8 @@ class Trainer(transformers.Trainer):
             report_to=[],
             disable_tqdm=not sys.stderr.isatty(),
         )
+        _ = arguments.device  # decides n_gpu
+        arguments._n_gpu = 1  # several visible GPUs would multiply the batch (nn.DataParallel)
         super().__init__(
             net,
             arguments,
@@ -105,12 +114,12 @@ class Trainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over adapter and head, each with and without weight decay."""
         recipe, groups = self.train_recipe, {}
+        decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                decays = (
-                    parameter.ndim > 1 or "fourierft_spectrum" in name
-                )  # never biases and norms
-                groups.setdefault((in_head(name, self.head), decays), []).append(parameter)
+                groups.setdefault((in_head(name, self.head), name in decaying), []).append(
+                    parameter
+                )
         rates = {
             False: recipe.learning_rate,
             True: recipe.head_learning_rate or recipe.learning_rate,
@@ -159,7 +168,7 @@ class Trainer(transformers.Trainer):
         return values
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Training logs go to the history; transformers keeps its own copy in the checkpoint."""
+        """Training logs go to the history."""
         names = {
             "loss": "train/loss",
             "learning_rate": "train/learning_rate",
@@ -169,6 +178,16 @@ class Trainer(transformers.Trainer):
         if values:
             self.loss = values.get("train/loss", self.loss)
             self._record(values)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Checkpoints hold what the method keeps; PEFT's own way would ask the hub every time."""
+        net = self.accelerator.unwrap_model(self.model)
+        if isinstance(net, PeftModel):
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.method.save(net, folder)
+        else:
+            super()._save(output_dir, state_dict)
 
     def _record(self, values: dict[str, float]) -> None:
         if self.is_world_process_zero():
@@ -229,8 +248,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     """Trains to the end, from the last whole checkpoint if there is one.
 
     Returns:
-        train_s (all attempts together), evaluation_s (the last one), steps, epochs, and
-        resumed_from (step or None).
+        train_s (with evaluations, and with earlier attempts up to the resumed checkpoint),
+        evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
     """
     checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
     elapsed = trainer.history.cut(step)

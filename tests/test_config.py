@@ -515,3 +515,23 @@ def test_hub_libraries_are_offline():
 
 def test_real_data_folder(data_folder):
     assert (data_folder / "glue" / "rte").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.group_by_length=true"], "task=toy has no text"),
+        (["method.frequency_bias.bandwidth=50"], "no effect without"),
+        (["train.learning_rate=inf"], "train.learning_rate=inf"),
+        (["train.max_grad_norm=nan"], "train.max_grad_norm=nan"),
+        (["method.alpha=nan"], "method.alpha=nan"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(overrides, words, compose):
+    (problem,) = refused(compose, *overrides).problems
+    assert words in problem
+
+
+def test_a_method_whose_schedule_is_missing_is_refused(compose):
+    error = refused(compose, *TOY, "method=peft", "method.peft_type=ADALORA", *TRAIN)
+    assert "ADALORA" in error.problems[0]

@@ -4,13 +4,14 @@ import json
 import subprocess
 
 import pytest
+import torch
 
 from experiments import environment
+from experiments.errors import UserError
+from experiments.recipe import Precision, Train
 
 
 def test_description_is_json_and_names_the_versions():
-    import torch
-
     found = environment.describe()
     assert json.loads(json.dumps(found)) == found
     assert found["versions"]["torch"] == torch.__version__
@@ -80,13 +81,36 @@ def test_fingerprint_follows_the_weights_alone(tmp_path):
     assert made("d", shards) != made("e", swapped)
 
 
-def test_fingerprint_of_what_is_no_folder():
-    class Loaded:
-        _commit_hash = "abc"
+def test_fingerprint_is_the_same_for_a_folder_and_the_hubs_cache(tmp_path, monkeypatch):
+    """A download and a copy of it are the same weights."""
+    from huggingface_hub import constants
 
+    folder = tmp_path / "copy"
+    snapshot = tmp_path / "hub/models--owner--name/snapshots/abc"
+    for place in (folder, snapshot):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+        (place / "model.safetensors").write_bytes(b"1")
+    reference = tmp_path / "hub/models--owner--name/refs/main"
+    reference.parent.mkdir()
+    reference.write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = environment.fingerprint_weights("owner/name")
+    assert found is not None and found == environment.fingerprint_weights(str(folder))
+
+
+def test_fingerprint_of_random_or_missing_weights_is_none():
     assert environment.fingerprint_weights(None) is None
-    assert environment.fingerprint_weights("owner/name", Loaded()) == "abc"
     assert environment.fingerprint_weights("owner/name") is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_what_this_machine_cannot_train_is_refused():
+    recipe = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
+    environment.check_device(Train(**recipe))
+    with pytest.raises(UserError) as refusal:
+        environment.check_device(Train(**recipe, device="cuda", precision=Precision.fp16))
+    assert len(refusal.value.problems) == 2
 
 
 def test_peak_memory_is_of_the_block():

@@ -16,7 +16,8 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in SOURCES]
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors"},
-    {"metrics", "selection", "recipe", "lock", "hub", "environment", "tracking", "networks"},
+    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks"},
+    {"environment"},
     {"results", "predictions"},
     {"models"},
     {"methods", "tasks", "preflight"},

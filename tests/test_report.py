@@ -229,7 +229,7 @@ def test_figure7_reproduced(tmp_path):
     )
     assert "LoRA reaches 100 % within 2000 epochs in 0 of 5 seeds (best 93.0 %)" in text
     line = cells(text, "FourierFT", "1")
-    assert line[2:] == ["380", "380", "100.0 %", "100.0 %", "2000", "128", "0.02", "2.5"]
+    assert line[2:] == ["380", "380", "100.0 %", "100.0 %", "2000", "128", "0.02", "2.0"]
     assert cells(text, "LoRA", "4")[2:5] == ["never", "never", "93.0 %"]
     assert "evaluated every 20 epochs" in text and "Not run" not in text
     assert "method.alpha=3.0" in text and "task.any=7" in text

@@ -339,13 +339,6 @@ def test_force_in_an_empty_folder_moves_nothing(tmp_path, config):
     assert [path.name for path in tmp_path.iterdir() if "replaced" in path.name] == []
 
 
-def test_records_leave_replaced_ones_out(place, config):
-    results.open_folder(place, changed(config, {"force": True}))
-    assert list(results.records(Path(config.output))) == []
-    results.write(place, record(config))
-    assert list(results.records(Path(config.output))) == [(place, record(config))]
-
-
 def test_numbers_that_json_lacks_become_null(place, config):
     """A run that diverged after hours is still recorded, readable by any JSON parser."""
     broken = {

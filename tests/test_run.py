@@ -90,6 +90,36 @@ def test_force_repeats_in_place_and_keeps_the_old_one(toy, tmp_path):
     assert tree(place.with_name("seed=0.replaced-1")) == before
 
 
+def test_a_forced_repetition_that_fails_leaves_the_finished_run(toy, tmp_path, monkeypatch):
+    def unreadable(*_):
+        raise UserError("the data cannot be read")
+
+    run(toy())
+    place = folder_of(tmp_path)
+    before = tree(place)
+    with pytest.raises(UserError):
+        config = toy("force=true")
+        monkeypatch.setattr(type(config.task), "load", unreadable)
+        run(config)
+    assert tree(place) == before
+    assert (place.with_name("seed=0.failed-1") / "failure.json").exists()
+    assert not place.with_name("seed=0.replaced-1").exists()
+
+
+def test_a_service_that_fails_at_the_end_costs_no_run(toy, tmp_path, monkeypatch, capsys):
+    config = toy()
+    monkeypatch.setattr(type(config.tracking), "finish", lambda *_: 1 / 0)
+    run(config)
+    assert folder_of(tmp_path) and "could not be closed" in capsys.readouterr().out
+
+
+def test_several_ranks_are_refused(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun"):
+        run(toy())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_same_run_twice_gives_the_same_numbers_and_another_seed_does_not(toy, tmp_path):
     one, two = run(toy(f"output={tmp_path}/a")), run(toy(f"output={tmp_path}/b"))
     other = run(toy("seed=1"))

@@ -153,6 +153,31 @@ def test_adapter_and_head_have_their_own_rates_and_biases_do_not_decay(tiny, tmp
     assert found == {(5e-2, 0.1): 4, (1e-3, 0.1): 2, (1e-3, 0.0): 2}
 
 
+def test_warmup_holds_for_every_schedule(tiny, tmp_path):
+    for schedule in ("linear", "cosine", "constant"):
+        config = tiny(f"train.schedule={schedule}", "train.warmup_ratio=0.5", "train.epochs=4")
+        fitting = build_trainer(config, tmp_path / schedule)
+        fitting.create_optimizer_and_scheduler(num_training_steps=4)
+        rates = []
+        for _ in range(4):
+            rates.append(fitting.lr_scheduler.get_last_lr()[0])
+            fitting.optimizer.step()
+            fitting.lr_scheduler.step()
+        assert rates[:2] == pytest.approx([0, 2.5e-2]), schedule
+        assert rates[2] == pytest.approx(5e-2), schedule
+
+
+def test_a_diverged_evaluation_never_replaces_the_kept_adapter(tiny, tmp_path):
+    import math
+
+    fitting = build_trainer(tiny(), tmp_path)
+    kept = []
+    fitting.method.save = lambda net, folder: kept.append(fitting.best)
+    for score in (math.nan, 0.5, math.nan, 0.4, 0.5, 0.6):
+        fitting._keep(score)
+    assert kept[1:] == [0.5, 0.6] and math.isnan(kept[0])
+
+
 def test_the_kept_adapter_is_the_best_evaluations(tiny, tmp_path):
     """`adapter/` reloads to the predictions stored for the best epoch."""
     import numpy as np
@@ -198,6 +223,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
 
 def build_trainer(config, folder):
     """The trainer of a run as `experiments.run` builds it."""
+    folder.mkdir(exist_ok=True)
     from experiments.tracking import History
 
     data = config.task.load(config.model.processor(None), config.task.locate())

@@ -74,6 +74,11 @@ class FourierFT(Adapter):
                 f"method.frequency_bias.center={bias.center}: must not be negative, "
                 "or null for uniform entries"
             )
+        if bias.center is None and bias.bandwidth != FrequencyBias.bandwidth:
+            yield (
+                f"method.frequency_bias.bandwidth={bias.bandwidth}: has no effect without "
+                "method.frequency_bias.center"
+            )
         if not bias.bandwidth > 0:
             yield f"method.frequency_bias.bandwidth={bias.bandwidth}: must be positive"
 

@@ -31,13 +31,12 @@ class Adapter(Method):
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """PEFT's configuration of this method."""
-        raise TypeError(
-            f"{type(self).__name__} has no PEFT configuration"
-        )  # a schema alone is no method
+        raise TypeError(f"{type(self).__name__} has no PEFT configuration")
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
         import peft
+        import torch
 
         try:
             configuration = self.configuration(head)
@@ -51,7 +50,9 @@ class Adapter(Method):
                 return peft.get_peft_model(net, configuration)
         except UserError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise ConfigError(f"method={self.name} cannot adapt this model: {error}") from error
 
     def unfit(self, net: nn.Module, configuration: PeftConfig) -> Iterator[str]:
@@ -130,9 +131,15 @@ class Peft(Adapter):
     """Any PEFT method: every one of them is a baseline without code."""
 
     peft_type: str
-    """PEFT's name of the method: LORA, VERA, ADALORA, ..."""
+    """PEFT's name of the method: LORA, VERA, ..."""
     fields: dict[str, Any] = field(default_factory=dict)
     """Fields of that method's PEFT configuration."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Method.problems`."""
+        yield from super().problems()
+        if self.peft_type == "ADALORA":  # without its schedule it would be another method
+            yield "method.peft_type=ADALORA: its rank schedule needs steps of its own in training"
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`.

@@ -60,8 +60,7 @@ class Attempt:
     @property
     def seconds(self) -> float | None:
         """Training and evaluation together; None if the record does not say."""
-        spent = [self.values.get(f"time.{part}") for part in ("train_s", "evaluation_s")]
-        return None if None in spent else sum(spent)
+        return self.values.get("time.train_s")
 
 
 def show(facts: dict[str, Any], evidence: Evidence) -> Page:

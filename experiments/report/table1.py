@@ -36,7 +36,12 @@ def find(evidence: Evidence, model: str, method: str, size_name: str, size: int)
     """The counted run of a cell, that of the table's own experiment before any other;
     None if there is none."""
     counted = evidence.select(model=model, method=method, task="none", mode="count", profile=None)
-    fitting = [run for run in counted if run.values.get(f"method.{size_name}") == size]
+    fitting = [
+        run
+        for run in counted
+        if run.values.get(f"method.{size_name}") == size
+        and run.values.get("method.targets") == run.values.get("model.attention")
+    ]
     return min(fitting, key=lambda run: run.record.run.get("experiment") != "table1", default=None)
 
 

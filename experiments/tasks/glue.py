@@ -40,6 +40,11 @@ class Glue(Task):
     """Labelled splits to score; the first is what the primary metric is about."""
 
     @property
+    def of_text(self) -> bool:
+        """See `Task.of_text`."""
+        return True
+
+    @property
     def head(self) -> Head:
         """Regression for one label, else classification."""
         return Head(kind="regression" if self.labels == 1 else "classification", labels=self.labels)
@@ -79,7 +84,9 @@ class Glue(Task):
             datasets.disable_progress_bars()
         splits, fingerprint = self._read(source)
         train = splits["train"]
-        if self.train_rows is not None and self.train_rows < len(train):
+        if self.train_rows is not None:
+            if self.train_rows > len(train):
+                raise DataError(f"task.train_rows={self.train_rows}: there are {len(train)} rows")
             train = train.shuffle(seed=SUBSET_SEED).select(range(self.train_rows))
         evaluations = {name: splits[name] for name in self.splits}
         if self.eval_rows is not None:

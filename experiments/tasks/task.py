@@ -38,7 +38,7 @@ class Data:
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     """Rows -> a padded batch of tensors."""
     fingerprint: str
-    """Changes whenever the rows change."""
+    """Of the data as they lie there, before `train_rows` and `eval_rows`."""
 
 
 @dataclass(kw_only=True)
@@ -66,6 +66,11 @@ class Task:
 
     A recipe sets it before the task is known.
     """
+
+    @property
+    def of_text(self) -> bool:
+        """True if rows have a length in tokens."""
+        return False
 
     @property
     def head(self) -> Head:
