@@ -213,6 +213,18 @@ def test_path_of_another_architecture(tmp_path):
         assert word in str(caught.value)
 
 
+def test_path_of_another_size(tmp_path):
+    """Otherwise a small model would be recorded as the large one, and the large one never run."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "roberta", "hidden_size": 32, "vocab_size": 50265})
+    )
+    with pytest.raises(ConfigError) as caught:
+        model("roberta_large", path=str(tmp_path)).build(TWO, str(tmp_path))
+    for words in ("hidden_size: there 32, model=roberta_large has 1024", "num_hidden_layers"):
+        assert words in str(caught.value)
+    assert "vocab_size" not in str(caught.value)
+
+
 def test_weights_that_are_not_here():
     with pytest.raises(HubUnavailable) as caught:
         model("roberta_base").locate(offline=True)
