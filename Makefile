@@ -10,6 +10,10 @@ SHELL := /bin/bash
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
+# Tiny matrices: threads that wait for each other cost more than they bring.
+quickstart table1 figure7 test test-fast: export OMP_NUM_THREADS ?= 1
+quickstart table1 figure7 test test-fast: export OMP_WAIT_POLICY ?= PASSIVE
+
 install: .venv/.installed  ## create .venv with the tested set of packages
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
