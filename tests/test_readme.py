@@ -32,13 +32,19 @@ def test_train_commands_compose(command, compose):
     choices = []
     for override in overrides:
         key, _, value = override.partition("=")
-        swept = "-m" in words and "," in value
+        sweep = "-m" in words or any(word.startswith("experiment=") for word in words)
+        swept = sweep and "," in value
         choices.append([f"{key}={one}" for one in value.split(",")] if swept else [override])
     experiment = next((one for one in overrides if one.startswith("experiment=")), None)
     if experiment:  # the first cell of its sweep; test_recipes composes all of them
         path = ROOT / "conf" / f"{experiment.replace('=', '/')}.yaml"
         swept = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
-        choices += [[f"{key}={str(values).split(',')[0]}"] for key, values in swept.items()]
+        given = {override.partition("=")[0] for override in overrides}
+        choices += [
+            [f"{key}={str(values).split(',')[0]}"]
+            for key, values in swept.items()
+            if key not in given
+        ]
     for cell in itertools.product(*choices):
         assert compose(list(cell)).model.name
 
