@@ -223,6 +223,7 @@ def test_import_puts_our_tuner_in_place_and_takes_pefts_config():
 
 
 @pytest.mark.parametrize("name", [name for name in OUR_VALUES if name != "bias"])
+@pytest.mark.slow
 def test_peft_reads_ours(exchange, name):
     folder, ours, read = exchange
     messages = read[name]["warnings"]
@@ -234,6 +235,7 @@ def test_peft_reads_ours(exchange, name):
     assert_close(found, ours[name], tolerance=2e-5)  # rounding, through four layers and tanh
 
 
+@pytest.mark.slow
 def test_peft_refuses_what_it_cannot_compute(exchange):
     folder, _, read = exchange
     assert "FOURIERFT_EXTENDED" in read["bias"]["error"]
@@ -242,6 +244,7 @@ def test_peft_refuses_what_it_cannot_compute(exchange):
 
 
 @pytest.mark.parametrize("name", OUR_VALUES)
+@pytest.mark.slow
 def test_we_read_ours(exchange, name):
     folder, ours, _ = exchange
     model = PeftModel.from_pretrained(build(), folder / "ours" / name, is_trainable=True)
@@ -249,6 +252,7 @@ def test_we_read_ours(exchange, name):
 
 
 @pytest.mark.parametrize("name", STOCK_VALUES)
+@pytest.mark.slow
 def test_we_read_pefts(exchange, name):
     folder, _, _ = exchange
     model = PeftModel.from_pretrained(build(), folder / "stock" / name, is_trainable=True)
@@ -257,6 +261,7 @@ def test_we_read_pefts(exchange, name):
     assert_close(outputs(model), expected, tolerance=2e-5)
 
 
+@pytest.mark.slow
 def test_saved_fields_are_exactly_pefts(exchange):
     folder, _, _ = exchange
     for name in ("plain", "seed", "pattern"):

@@ -59,6 +59,7 @@ def numbers(run):
 
 
 @pytest.mark.parametrize("recipe", OTHERS)
+@pytest.mark.slow
 def test_every_row_composes_to_a_run_without_problems(recipe):
     source = parts(recipe)[0]
     for task in tables(recipe)[0]:

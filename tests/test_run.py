@@ -81,6 +81,7 @@ def test_another_configuration_at_the_same_path_is_refused_with_the_differing_ke
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_force_repeats_in_place_and_keeps_the_old_one(toy, tmp_path):
     first = run(toy())
     place = folder_of(tmp_path)
@@ -106,6 +107,7 @@ def test_a_forced_repetition_that_fails_leaves_the_finished_run(toy, tmp_path, m
     assert not place.with_name("seed=0.replaced-1").exists()
 
 
+@pytest.mark.slow
 def test_a_service_that_fails_at_the_end_costs_no_run(toy, tmp_path, monkeypatch, capsys):
     config = toy()
     monkeypatch.setattr(type(config.tracking), "finish", lambda *_: 1 / 0)
@@ -120,6 +122,7 @@ def test_several_ranks_are_refused(toy, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_numbers_and_another_seed_does_not(toy, tmp_path):
     one, two = run(toy(f"output={tmp_path}/a")), run(toy(f"output={tmp_path}/b"))
     other = run(toy("seed=1"))
@@ -147,6 +150,7 @@ def test_methods_start_from_the_same_base_model_and_data(toy, tmp_path):
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_a_failure_and_no_record_and_can_be_repeated(
     toy, tmp_path, monkeypatch
 ):

@@ -178,6 +178,7 @@ def test_a_diverged_evaluation_never_replaces_the_kept_adapter(tiny, tmp_path):
     assert kept[1:] == [0.5, 0.6] and math.isnan(kept[0])
 
 
+@pytest.mark.slow
 def test_the_kept_adapter_is_the_best_evaluations(tiny, tmp_path):
     """`adapter/` reloads to the predictions stored for the best epoch."""
     import numpy as np
