@@ -28,6 +28,8 @@ def main(cfg: DictConfig) -> float | None:
         from experiments.run import run
 
         record = run(run_config)
+    except KeyboardInterrupt:
+        sys.exit("train.py: interrupted; the same command goes on from the last checkpoint")
     except UserError as error:
         message = f"train.py: {error}"
         if HydraConfig.get().mode is RunMode.RUN:

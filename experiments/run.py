@@ -44,6 +44,8 @@ def run(config: Config) -> Record:
             return finished
         replaced = results.open_folder(place, config)
         with _logging(place):
+            if replaced is not None:
+                log.info("the earlier run is kept in %s", replaced)
             try:
                 if config.mode.trains:
                     record = _train(config, place, weights, rows)
@@ -85,11 +87,7 @@ def _locate(config: Config) -> tuple[str | None, str | None]:
         except UserError as error:
             errors.append(error)
     if len(errors) > 1:
-        lines = [
-            line
-            for error in errors
-            for line in (error.summary, *(f"  {text}" for text in error.problems))
-        ]
+        lines = ["\n      ".join([error.summary, *error.problems]) for error in errors]
         raise UserError("neither weights nor data are here", lines)
     if errors:
         raise errors[0]
