@@ -16,7 +16,11 @@ from experiments.errors import UserError
 from experiments.results import Record
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from experiments.config import Config
+    from experiments.tasks import Data
+    from experiments.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -96,37 +100,21 @@ def _locate(config: Config) -> tuple[str | None, str | None]:
 
 def _train(config: Config, place: Path, weights: str | None, rows: str | None) -> Record:
     began = time.time()
-    import torch
-
-    from experiments import environment, preflight, scoring, streams, trainer
-    from experiments.tracking import History
+    from experiments import environment, preflight, scoring, trainer
 
     surroundings = environment.describe()  # of the code that runs, not of what is there in the end
     memory = environment.Memory()
     environment.check_device(config.train)
     processor = config.model.processor(weights)
     data = config.task.load(processor, rows)
-    torch.manual_seed(streams.stream(config.seed, "head"))
-    net = config.model.build(config.task.head, weights)
-    torch.manual_seed(streams.stream(config.seed, "adapter"))
-    net = config.method.apply(net, config.model.head)
+    net = build(config, weights)
     counts = counting(net, config.model.head)
     outlook = preflight.check(net, config.train, len(data.train))
     for warning in outlook["warnings"]:
         log.warning("preflight: %s", warning)
     identity = describe_run(config)
     config.tracking.start(place, identity, results.plain(config), counts)
-    fitting = trainer.Trainer(
-        net,
-        data,
-        train=config.train,
-        task=config.task,
-        method=config.method,
-        head=config.model.head,
-        run=place,
-        history=History(place, config.tracking),
-        seed=config.seed,
-    )
+    fitting = trainer_of(config, net, data, place)
     spent = trainer.fit(fitting)
     metrics = scoring.score(place, config.task, config.train.select)
     return Record(
@@ -145,6 +133,36 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
             "rows": {"train": len(data.train)}
             | {f"scored {name}": len(part) for name, part in data.evaluations.items()},
         },
+    )
+
+
+def build(config: Config, weights: str | None) -> nn.Module:
+    """The network to train; head and adapter are drawn from streams of their own."""
+    import torch
+
+    from experiments.streams import stream
+
+    torch.manual_seed(stream(config.seed, "head"))
+    net = config.model.build(config.task.head, weights)
+    torch.manual_seed(stream(config.seed, "adapter"))
+    return config.method.apply(net, config.model.head)
+
+
+def trainer_of(config: Config, net: nn.Module, data: Data, place: Path) -> Trainer:
+    """The trainer that a configuration describes, writing into the run folder `place`."""
+    from experiments.tracking import History
+    from experiments.trainer import Trainer
+
+    return Trainer(
+        net,
+        data,
+        train=config.train,
+        task=config.task,
+        method=config.method,
+        head=config.model.head,
+        run=place,
+        history=History(place, config.tracking),
+        seed=config.seed,
     )
 
 

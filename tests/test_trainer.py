@@ -224,20 +224,9 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
 
 def build_trainer(config, folder):
     """The trainer of a run as `experiments.run` builds it."""
-    folder.mkdir(exist_ok=True)
-    from experiments.tracking import History
+    from experiments.run import build, trainer_of
 
+    folder.mkdir(exist_ok=True)
     data = config.task.load(config.model.processor(None), config.task.locate())
-    net = config.method.apply(config.model.build(config.task.head, None), config.model.head)
     config.tracking.start(folder, {}, plain(config), {})
-    return trainer.Trainer(
-        net,
-        data,
-        train=config.train,
-        task=config.task,
-        method=config.method,
-        head=config.model.head,
-        run=folder,
-        history=History(folder, config.tracking),
-        seed=config.seed,
-    )
+    return trainer_of(config, build(config, None), data, folder)

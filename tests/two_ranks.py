@@ -10,8 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 
 from experiments import config as configuration  # noqa: E402
-from experiments import streams, trainer  # noqa: E402
-from experiments.tracking import History  # noqa: E402
+from experiments import run, trainer  # noqa: E402
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -19,21 +18,7 @@ if __name__ == "__main__":
     config = configuration.load(configuration.composed(json.loads(Path(sys.argv[1]).read_text())))
     folder = Path(sys.argv[2])
     data = config.task.load(config.model.processor(None), config.task.locate())
-    torch.manual_seed(streams.stream(config.seed, "head"))
-    net = config.model.build(config.task.head, None)
-    torch.manual_seed(streams.stream(config.seed, "adapter"))
-    net = config.method.apply(net, config.model.head)
-    fitting = trainer.Trainer(
-        net,
-        data,
-        train=config.train,
-        task=config.task,
-        method=config.method,
-        head=config.model.head,
-        run=folder,
-        history=History(folder, config.tracking),
-        seed=config.seed,
-    )
-    trainer.fit(fitting)
+    net = run.build(config, None)
+    trainer.fit(run.trainer_of(config, net, data, folder))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
