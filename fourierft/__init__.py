@@ -5,18 +5,28 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 """
 
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
+from .linear import Engine
 from .spectrum import atom_norm, band_pass, sample_entries
 from .transform import delta_weight
-from .tuner import FourierFTConfig, FourierFTLayer, FourierFTLinear, FourierFTModel, register
+from .tuner import (
+    FourierFTConfig,
+    FourierFTLayer,
+    FourierFTLinear,
+    FourierFTModel,
+    configure,
+    register,
+)
 
 __all__ = [
     "Counts",
+    "Engine",
     "FourierFTConfig",
     "FourierFTLayer",
     "FourierFTLinear",
     "FourierFTModel",
     "atom_norm",
     "band_pass",
+    "configure",
     "count",
     "delta_weight",
     "fourierft_parameters",

@@ -8,6 +8,7 @@ from peft import PeftConfig, PeftType
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
+from .linear import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
 from .transform import check_basis
 
 # What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that
@@ -31,7 +32,12 @@ class FourierFTConfig(StockConfig):
         frequency_bias_center: Favoured central frequency ``f_c`` of Eq. 5 in index units, at least
             0; None draws the entries uniformly.
         frequency_bias_bandwidth: Width ``W`` of Eq. 5, above 0; no effect without a centre.
-        basis: What the coefficients are coefficients of.
+        basis: What the coefficients are coefficients of: ``fourier``, or for the ablation of
+            Table 6 ``random``, ``orthogonal``, ``dct``, ``hartley`` (see `Matrices`).
+        memory: Whether W0 + DeltaW is kept: ``auto``, ``cache``, ``recompute`` (see `Engine`).
+            This and the next two say how to compute, not what: they are not saved.
+        gradient: ``auto``, ``dense`` or ``sampled``.
+        precision: ``rounded`` or ``exact``.
 
     Raises:
         ValueError: A value is outside its range; every such value is named.
@@ -45,6 +51,15 @@ class FourierFTConfig(StockConfig):
         default=200.0, metadata={"help": "Width of the favoured band (Eq. 5)."}
     )
     basis: str = field(default="fourier", metadata={"help": "Basis of the coefficients."})
+    memory: str = field(
+        default=DEFAULT.memory, metadata={"help": f"Keep W0 + DeltaW? One of {MEMORY}."}
+    )
+    gradient: str = field(
+        default=DEFAULT.gradient, metadata={"help": f"Way to the gradient, one of {GRADIENT}."}
+    )
+    precision: str = field(
+        default=DEFAULT.precision, metadata={"help": f"In half precision, one of {PRECISION}."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +69,8 @@ class FourierFTConfig(StockConfig):
     def to_dict(self) -> dict:
         """The configuration as it is written to ``adapter_config.json``."""
         values = super().to_dict()
+        for name in Engine._fields:
+            del values[name]
         if is_extended(self):
             values["peft_type"] = EXTENDED_PEFT_TYPE
         else:
@@ -101,6 +118,11 @@ def basis(config: StockConfig) -> str:
     return getattr(config, "basis", "fourier")
 
 
+def engine(config: StockConfig) -> Engine:
+    """How to compute; PEFT's own configuration says nothing of it."""
+    return Engine(*(getattr(config, name, getattr(DEFAULT, name)) for name in Engine._fields))
+
+
 def is_extended(config: StockConfig) -> bool:
     """Whether PEFT's own tuner could not compute what this configuration says."""
     return frequency_bias(config)[0] is not None or basis(config) != "fourier"
@@ -133,5 +155,6 @@ def check_config(config: StockConfig) -> None:
         check_basis(basis(config))
     except ValueError as error:
         problems.append(str(error))
+    problems += engine_problems(engine(config))
     if problems:
         raise ValueError("FourierFT configuration: " + "; ".join(problems))

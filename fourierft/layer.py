@@ -4,17 +4,19 @@ import warnings
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from peft import FourierFTConfig as StockConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .config import basis, frequency_bias
+from .config import basis, engine, frequency_bias
+from .effective import Part, WeightCache
+from .linear import Engine, adapted_linear
 from .spectrum import sample_entries
-from .transform import delta_weight
+from .transform import Transform, apply_transform, transform_of
+from .weights import FrozenWeight, frozen_weight, is_quantised
 
-# Quantised layers that derive from nn.Linear are accepted with them; they cannot merge.
+# The quantised layers of bitsandbytes derive from nn.Linear.
 SUPPORTED = (nn.Linear, Conv1D)
 
 
@@ -26,6 +28,9 @@ class FourierFTLayer(BaseTunerLayer):
     bias, are drawn when first needed (never on the meta device), are shared by all layers of the
     same shape, and are not saved. ``c`` starts standard normal, so **DeltaW is not zero at step
     0**, unless ``init_weights`` is set.
+
+    DeltaW and W0 are added once, not multiplied apart: see `adapted_linear`, and `Engine` for what
+    is kept in memory. ``engine`` may be replaced at any time (`configure`).
 
     Merging keeps W0, so that `unmerge` restores it bit for bit: while merged, a layer holds its
     weight twice. After ``merge_and_unload`` only the merged weight is left.
@@ -39,7 +44,7 @@ class FourierFTLayer(BaseTunerLayer):
         "fourierft_random_loc_seed",
         "fourierft_frequency_bias",
         "fourierft_basis",
-        "_entries",
+        "_transforms",
     )
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
@@ -50,10 +55,14 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_random_loc_seed: dict[str, int] = {}
         self.fourierft_frequency_bias: dict[str, tuple[float | None, float]] = {}
         self.fourierft_basis: dict[str, str] = {}
-        self._entries: dict[str, Tensor] = {}
+        self._transforms: dict[str, Transform] = {}
+        self._cache = WeightCache()
+        self.engine = Engine()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self._unmerged_weight: Tensor | None = None
+        self._frozen: FrozenWeight | None = None
+        self.merge_error: float | None = None
+        """Of the last merge: |stored - (W0 + DeltaW)| / |DeltaW|, what rounding took from it."""
         self.kwargs = kwargs
 
         layer = self.get_base_layer()
@@ -80,7 +89,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
         self.fourierft_frequency_bias[adapter_name] = frequency_bias(config)
         self.fourierft_basis[adapter_name] = basis(config)
-        self._entries.pop(adapter_name, None)
+        self._transforms.pop(adapter_name, None)
 
         # Drawn even where zeros replace them: the random stream then moves as it does with PEFT,
         # and what is initialised next (a head) does not depend on this flag.
@@ -91,24 +100,39 @@ class FourierFTLayer(BaseTunerLayer):
 
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+        self._prepare()
+
+    def transform(self, adapter_name: str) -> Transform:
+        """What makes an update of coefficients, in the layout of the base layer's weight.
+
+        Shared with the other layers of this shape, where the coefficients live.
+        """
+        transform = self._transforms.get(adapter_name)
+        device = self.fourierft_spectrum[adapter_name].device
+        if transform is None or transform.device != device:
+            transform = self._transforms[adapter_name] = transform_of(
+                (self.out_features, self.in_features),
+                self.fourierft_n_frequency[adapter_name],
+                self.fourierft_random_loc_seed[adapter_name],
+                self.fourierft_frequency_bias[adapter_name],
+                self.fourierft_basis[adapter_name],
+                device,
+                self.fan_in_fan_out,
+            )
+        return transform
 
     def entries(self, adapter_name: str) -> Tensor:
         """Rows and columns of the trained entries, int64 (2, n), where the coefficients live.
 
         Shared with the other layers of this shape; not to be written to.
         """
-        device = self.fourierft_spectrum[adapter_name].device
-        entries = self._entries.get(adapter_name)
-        if entries is None or entries.device != device:
-            entries = sample_entries(
-                (self.out_features, self.in_features),
-                self.fourierft_n_frequency[adapter_name],
-                self.fourierft_random_loc_seed[adapter_name],
-                *self.fourierft_frequency_bias[adapter_name],
-                device=device,
-            )
-            self._entries[adapter_name] = entries
-        return entries
+        return sample_entries(
+            (self.out_features, self.in_features),
+            self.fourierft_n_frequency[adapter_name],
+            self.fourierft_random_loc_seed[adapter_name],
+            *self.fourierft_frequency_bias[adapter_name],
+            device=self.fourierft_spectrum[adapter_name].device,
+        )
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """DeltaW of an adapter, (out, in), also where the base layer stores (in, out).
@@ -116,13 +140,22 @@ class FourierFTLayer(BaseTunerLayer):
         float32 whatever the dtype of model and coefficients (float64 for float64 coefficients);
         differentiable.
         """
-        return delta_weight(
-            self.fourierft_spectrum[adapter_name],
-            self.entries(adapter_name),
-            (self.out_features, self.in_features),
+        part = self._part(adapter_name)
+        update = apply_transform(part.transform, part.coefficients, part.alpha)
+        return update.t().contiguous() if self.fan_in_fan_out else update
+
+    def _part(self, adapter_name: str) -> Part:
+        return Part(
+            self.transform(adapter_name),
             self.fourierft_scaling[adapter_name],
-            self.fourierft_basis[adapter_name],
+            self.fourierft_spectrum[adapter_name],
         )
+
+    def _prepare(self) -> None:
+        """Make what the forward pass looks up: a compiler finds it, and breaks no graph."""
+        for adapter_name, coefficients in self.fourierft_spectrum.items():
+            if not coefficients.is_meta:
+                self.transform(adapter_name)
 
 
 class FourierFTLinear(nn.Module, FourierFTLayer):
@@ -146,6 +179,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         super().__init__()
         FourierFTLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
+        self.engine = engine(config)
         self.update_layer(adapter_name, n_frequency, config)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -155,34 +189,53 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
             x: (..., in).
 
         Returns:
-            (..., out) in the dtype that the base layer returns. The update is added in the dtype
-            of DeltaW, or in that of autocast.
+            (..., out) in the dtype that the base layer returns.
         """
         if self.disable_adapters and self.merged:
             self.unmerge()
-        result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
-            return result
-        dtype = result.dtype
-        for adapter_name in self.active_adapters:
-            if adapter_name in self.fourierft_spectrum:
-                update = self.get_delta_weight(adapter_name)
-                inputs = self._cast_input_dtype(x, update.dtype)
-                result = result + F.linear(inputs, update.to(inputs.dtype))
-        return result.to(dtype)
+            return self.base_layer(x, *args, **kwargs)
+        parts = [
+            self._part(name) for name in self.active_adapters if name in self.fourierft_spectrum
+        ]
+        if not parts:
+            return self.base_layer(x, *args, **kwargs)
+        options = {"transposed": self.fan_in_fan_out, "engine": self.engine, "cache": self._cache}
+        if self._folds() and not (args or kwargs):
+            return adapted_linear(x, self.base_layer.weight, self.base_layer.bias, parts, **options)
+        result = self.base_layer(x, *args, **kwargs)
+        return (result + adapted_linear(x, None, None, parts, **options)).to(result.dtype)
+
+    def _folds(self) -> bool:
+        """Whether W0 x is all that the base layer does, so that W0 + DeltaW can replace it."""
+        layer = self.base_layer
+        return (
+            type(layer) in SUPPORTED
+            and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+            and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
+            and not is_quantised(layer.weight)
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+        result = super()._apply(fn, recurse)
+        self._cache.clear()
+        self._prepare()
+        return result
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add DeltaW to the weight of the base layer.
 
-        All merged adapters are summed in float32 onto W0 and rounded once.
+        All merged adapters are summed in float32 onto W0 and rounded once. A quantised weight is
+        dequantised, added to and quantised again; `merge_error` says what that took.
 
         Args:
             safe_merge: Leave the layer as it is and raise if the merged weight is not finite.
             adapter_names: Adapters to merge; None for the active ones.
 
         Raises:
-            ValueError: The weight is quantised, or (``safe_merge``) the result is not finite.
+            ValueError: The weight is quantised by something else than bitsandbytes, or
+                (``safe_merge``) the result is not finite.
         """
         added = [
             name
@@ -191,46 +244,38 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         ]
         if not added:
             return
-        weight = self.get_base_layer().weight
-        if not weight.dtype.is_floating_point:
-            raise ValueError(
-                f"merge: the weight is quantised ({weight.dtype}), allowed are floating-point "
-                "weights; load the base model unquantised to merge"
-            )
-        original = self._original_weight()
+        layer = self.get_base_layer()
+        frozen = self._frozen or frozen_weight(layer)
         names = [*self.merged_adapters, *added]
         update = sum(self.get_delta_weight(name) for name in names)
-        merged = (original + (update.T if self.fan_in_fan_out else update)).to(weight.dtype)
-        if safe_merge and not torch.isfinite(merged).all():
+        merged = frozen.values(layer) + (update.T if self.fan_in_fan_out else update)
+        if safe_merge and not torch.isfinite(merged.to(_storage_dtype(layer.weight))).all():
             raise ValueError(
                 f"merge: the weight would not be finite with adapters {names}; "
                 "their coefficients or the weight are broken"
             )
-        self._unmerged_weight = original
-        weight.data = merged.contiguous()
+        stored = frozen.store(layer, merged)
+        self._frozen = frozen
+        self._cache.clear()
         self.merged_adapters.extend(added)
+        self.merge_error = float((stored - merged).norm() / update.norm())
 
     def unmerge(self) -> None:
         """Put W0 back, bit for bit as it was before the first merge."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        self.get_base_layer().weight.data = self._original_weight()
-        self._unmerged_weight = None
+        self._frozen.restore(self.get_base_layer())
+        self._frozen = None
         self.merged_adapters.clear()
-
-    def _original_weight(self) -> Tensor:
-        """W0 where the weight is now: the model may have been moved or cast while merged."""
-        weight = self.get_base_layer().weight.data
-        return weight if self._unmerged_weight is None else self._unmerged_weight.to(weight)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Whether PEFT can turn the update into LoRA: it expects the weight's own layout."""
         return not self.fan_in_fan_out
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles take the shared entries anew instead of each carrying its own.
-        return {**self.__dict__, "_entries": {}}
+        # Copies and pickles take the shared transforms anew instead of each carrying its own.
+        return {**self.__dict__, "_transforms": {}}
 
     def __repr__(self) -> str:
         return "fourierft." + super().__repr__()
@@ -243,3 +288,8 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
         fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
         return fan_out, fan_in
     return layer.out_features, layer.in_features
+
+
+def _storage_dtype(weight: Tensor) -> torch.dtype:
+    """What a merged weight is rounded to first."""
+    return torch.float32 if is_quantised(weight) else weight.dtype

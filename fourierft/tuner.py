@@ -13,8 +13,16 @@ from transformers.pytorch_utils import Conv1D
 
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config
 from .layer import SUPPORTED, FourierFTLayer, FourierFTLinear, weight_shape
+from .linear import Engine, engine_problems
 
-__all__ = ["FourierFTConfig", "FourierFTLayer", "FourierFTLinear", "FourierFTModel", "register"]
+__all__ = [
+    "FourierFTConfig",
+    "FourierFTLayer",
+    "FourierFTLinear",
+    "FourierFTModel",
+    "configure",
+    "register",
+]
 
 _SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
 
@@ -156,6 +164,34 @@ class FourierFTModel(BaseTuner):
                 + more
             )
         return loaded
+
+
+def configure(
+    model: nn.Module,
+    *,
+    memory: str | None = None,
+    gradient: str | None = None,
+    precision: str | None = None,
+) -> None:
+    """Say how the FourierFT layers of a model compute, at any time (see `Engine`).
+
+    Args:
+        model: Any module that holds such layers.
+        memory: ``auto``, ``cache`` or ``recompute``; None leaves it as it is, as below.
+        gradient: ``auto``, ``dense`` or ``sampled``.
+        precision: ``rounded`` or ``exact``.
+
+    Raises:
+        ValueError: A value is not allowed; every such value is named.
+    """
+    given = {"memory": memory, "gradient": gradient, "precision": precision}
+    changes = {name: value for name, value in given.items() if value is not None}
+    problems = engine_problems(Engine(**changes))
+    if problems:
+        raise ValueError("FourierFT engine: " + "; ".join(problems))
+    for layer in model.modules():
+        if isinstance(layer, FourierFTLayer):
+            layer.engine = layer.engine._replace(**changes)
 
 
 def register() -> None:

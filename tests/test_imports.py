@@ -29,8 +29,12 @@ EXPERIMENTS = [
     {"run"},
 ]
 PACKAGE = [
-    {"spectrum", "counting"},
+    {"spectrum", "counting", "sampling", "weights"},
+    {"fourier"},
+    {"matrices"},
     {"transform"},
+    {"effective", "gradient"},
+    {"linear"},
     {"config"},
     {"layer"},
     {"tuner"},

@@ -106,7 +106,7 @@ if __name__ == "__main__":
 
 import pytest  # noqa: E402
 
-from fourierft import FourierFTConfig, FourierFTModel, delta_weight  # noqa: E402
+from fourierft import FourierFTConfig, FourierFTModel, configure, delta_weight  # noqa: E402
 
 OUR_VALUES = {
     "plain": {},
@@ -202,18 +202,34 @@ def test_merging_is_the_same():
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_the_same(dtype):
-    results = []
-    for tuner in (StockModel, FourierFTModel):
+@pytest.mark.parametrize("precision", ["rounded", "exact"])
+@pytest.mark.parametrize("alpha", [5.0, 20.0])
+def test_half_precision_is_as_close_to_float64_as_pefts(dtype, precision, alpha):
+    def result(tuner, working):
         torch.manual_seed(0)
-        net = Net().to(dtype)
+        net = Net().to(dtype).to(working)
         torch.manual_seed(5)
-        model = tuner(net, peft.FourierFTConfig(**values()), "default")
-        model._cast_adapter_dtype("default")  # as PeftModel does
-        y = model(batch().to(dtype))
-        y.float().pow(2).sum().backward()
-        results.append({"y": y.detach().float(), "dc": net.wide.fourierft_spectrum.default.grad})
-    assert_close(*results, tolerance=torch.finfo(dtype).eps)
+        model = tuner(net, peft.FourierFTConfig(**values(scaling=alpha)), "default")
+        if tuner is FourierFTModel:
+            configure(model, precision=precision)
+        if working == torch.float64:
+            net.double()
+        else:
+            model._cast_adapter_dtype("default")  # as PeftModel does
+        y = model(batch().to(dtype).to(working))
+        y.double().pow(2).sum().backward()
+        gradient = net.wide.fourierft_spectrum.default.grad
+        return {"y": y.detach().double(), "dc": gradient.double()}
+
+    exact, stock, ours = (
+        result(*side)
+        for side in ((FourierFTModel, torch.float64), (StockModel, dtype), (FourierFTModel, dtype))
+    )
+    for key, expected in exact.items():
+        errors = [
+            ((side[key] - expected).norm() / expected.norm()).item() for side in (stock, ours)
+        ]
+        assert errors[1] < 1.5 * errors[0] + 1e-4, (key, errors)
 
 
 def test_import_puts_our_tuner_in_place_and_takes_pefts_config():

@@ -230,7 +230,7 @@ def test_quantised_weight_refuses_to_merge():
     layer.get_base_layer().weight = nn.Parameter(
         torch.zeros(16, 16, dtype=torch.uint8), requires_grad=False
     )
-    with pytest.raises(ValueError, match="quantised \\(torch.uint8\\)"):
+    with pytest.raises(ValueError, match="quantised \\(Parameter, torch.uint8\\)"):
         layer.merge()
 
 
@@ -438,7 +438,7 @@ def test_gpt2_conv1d_is_adapted_without_warnings():
         ({"random_loc_seed": None}, "random_loc_seed: got None"),
         ({"frequency_bias_center": -2}, "frequency_bias_center: got -2, allowed 0 or above"),
         ({"frequency_bias_bandwidth": 0}, "frequency_bias_bandwidth: got 0, allowed above 0"),
-        ({"basis": "cosine"}, "basis: got 'cosine', allowed 'fourier'"),
+        ({"basis": "cosine"}, "basis: got 'cosine', allowed 'fourier', 'random'"),
         ({"n_frequency": 0, "scaling": -1}, "n_frequency: .*; scaling"),
     ],
 )

@@ -1,0 +1,119 @@
+"""The weight that an adapted layer multiplies with, kept until something it is made of changes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .transform import Transform, scaled
+
+
+class Part(NamedTuple):
+    """One adapter's share in a weight: ``alpha * S(c)``."""
+
+    transform: Transform
+    """In the layout of the weight."""
+    alpha: float
+    coefficients: Tensor
+
+
+class Form(NamedTuple):
+    """How the effective weight is laid out."""
+
+    dtype: torch.dtype
+    interleaved: bool = False
+    """(d1, 2, d2): W0 and DeltaW row by row, so that one product sums both before it rounds."""
+
+
+def effective_weight(weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
+    """``W0 + sum of alpha * S(c)``, rounded once; DeltaW alone without a weight. No gradient."""
+    # Not an inference tensor even if the caller is in inference mode: it may be trained with later.
+    with torch.inference_mode(False), torch.no_grad():
+        values = [scaled(part.coefficients, part.alpha) for part in parts]
+        if weight is not None and len(parts) == 1 and not form.interleaved:
+            return parts[0].transform.add_update(weight, values[0], form.dtype)
+        updates = [part.transform.update(c) for part, c in zip(parts, values, strict=True)]
+        update = sum(updates[1:], updates[0])
+        if weight is None:
+            return update.to(form.dtype)
+        if form.interleaved:
+            return torch.stack([weight.to(form.dtype), update.to(form.dtype)], 1)
+        return (weight + update).to(form.dtype)
+
+
+class WeightCache:
+    """The effective weight of one layer and what it was made of.
+
+    Optimizers and ``.data`` change parameters without leaving a trace in their version, so
+    **values are compared**: all coefficients, and of the frozen weight its identity, address and
+    version, and one number of every row and column (or of every few, in long weights). What was
+    handed out is never written to: a graph may still need it.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the weight."""
+        self._effective: Tensor | None = None
+        self._made_of: tuple[Any, ...] = ()
+        self._coefficients: list[Tensor] = []
+        self._weight: Any = None
+        self._probe: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return 0 if self._effective is None else self._effective.nbytes
+
+    def get(self, weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
+        """See `effective_weight`; not to be written to."""
+        made_of = (form, *[_identity(part) for part in parts])
+        if weight is not None:
+            made_of += (weight.data_ptr(), _version(weight), weight.dtype, weight.shape)
+        if self._is_current(weight, parts, made_of):
+            return self._effective
+        self.clear()  # frees the old weight before the new one is made
+        effective = effective_weight(weight, parts, form)
+        with torch.inference_mode(False), torch.no_grad():
+            self._coefficients = [part.coefficients.detach().clone() for part in parts]
+            if weight is not None:
+                self._weight = weakref.ref(weight)
+                self._probe = _probe(weight).clone()
+        self._made_of, self._effective = made_of, effective
+        return effective
+
+    def _is_current(self, weight: Tensor | None, parts: Sequence[Part], made_of: Any) -> bool:
+        if self._effective is None or self._made_of != made_of:
+            return False
+        if weight is not None and (
+            self._weight() is not weight or not torch.equal(self._probe, _probe(weight))
+        ):
+            return False
+        return all(
+            torch.equal(kept, part.coefficients)
+            for kept, part in zip(self._coefficients, parts, strict=True)
+        )
+
+    def __deepcopy__(self, memo: dict) -> WeightCache:
+        return WeightCache()
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return WeightCache, ()
+
+
+def _identity(part: Part) -> tuple[Any, ...]:
+    c = part.coefficients
+    return part.transform, part.alpha, c.dtype, c.device, c.shape
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _probe(weight: Tensor) -> Tensor:
+    return weight.detach().flatten()[:: min(weight.shape) + 1]

@@ -1,0 +1,258 @@
+"""The adapted linear map: frozen weight and updates in one product, for autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .effective import Form, Part, WeightCache, effective_weight
+from .gradient import HALF, Signal, Spectra, coefficient_gradients, spectra_of
+from .transform import Transform, apply_transform
+
+MEMORY = ("auto", "cache", "recompute")
+GRADIENT = ("auto", "dense", "sampled")
+PRECISION = ("rounded", "exact")
+
+
+class Engine(NamedTuple):
+    """How a layer computes; what it computes does not depend on it (up to rounding)."""
+
+    memory: str = "auto"
+    """cache keeps W0 + DeltaW until it changes; recompute makes it in every forward and backward.
+    auto caches on CPUs, but not for quantised weights; nor on accelerators, where comparing values
+    would wait for the queue (not measured)."""
+    gradient: str = "auto"
+    """Of the coefficients: dense by way of dL/dW, sampled without it; auto takes the cheaper."""
+    precision: str = "rounded"
+    """For half-precision weights: rounded adds DeltaW to W0 and rounds to the weight's type, which
+    swallows small updates; exact rounds after the product only."""
+
+
+DEFAULT = Engine()
+
+
+def engine_problems(engine: Engine) -> list[str]:
+    """Every value that is not allowed."""
+    allowed = {"memory": MEMORY, "gradient": GRADIENT, "precision": PRECISION}
+    return [
+        f"{name}: got {value!r}, allowed {', '.join(map(repr, allowed[name]))}"
+        for name, value in engine._asdict().items()
+        if value not in allowed[name]
+    ]
+
+
+class Operands(NamedTuple):
+    """What one call works with besides its tensors."""
+
+    transforms: tuple[Transform, ...]
+    alphas: tuple[float, ...]
+    transposed: bool  # the weight is (in, out)
+    form: Form
+    cache: WeightCache | None
+    spectra: Spectra | None  # of the input
+    sampled: tuple[bool, ...]
+
+    def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
+        parts = list(map(Part, self.transforms, self.alphas, coefficients))
+        if self.cache is None:
+            return effective_weight(weight, parts, self.form)
+        return self.cache.get(weight, parts, self.form)
+
+
+def adapted_linear(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    parts: Sequence[Part],
+    *,
+    transposed: bool = False,
+    engine: Engine = DEFAULT,
+    cache: WeightCache | None = None,
+) -> Tensor:
+    """``x (W0 + sum of alpha S(c))^T + b`` at the cost of ``x W0^T + b``.
+
+    Args:
+        x: (..., in).
+        weight: W0, (out, in), or (in, out) if ``transposed``; None for the update alone.
+        bias: (out,) or None.
+        parts: The adapters, their transforms in the layout of ``weight``.
+        transposed: Whether ``weight`` is (in, out).
+        engine: How to compute.
+        cache: Where this layer's effective weight is kept, if it is.
+
+    Returns:
+        (..., out) in the dtype of ``x``, under autocast in its dtype. Differentiable with respect
+        to x, bias and coefficients, and to weight if it requires a gradient.
+    """
+    entered = x
+    device = x.device.type
+    autocast = not x.is_meta and torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    if autocast:
+        dtype = torch.get_autocast_dtype(device)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    else:
+        dtype = x.dtype if weight is None else weight.dtype
+    exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        if _needs_plain_operations(x, weight, parts):
+            return _plain(x, weight, bias, parts, transposed, dtype, exact)
+        if exact and device == "cpu":
+            form = Form(torch.float32)
+        else:
+            form = Form(dtype, interleaved=exact)
+        # The update alone is for quantised weights, where a full-size copy would undo their point.
+        keeps = {"auto": device == "cpu" and weight is not None, "cache": True}.get(engine.memory)
+        tokens = x.numel() // max(x.shape[-1], 1)
+        sampled = tuple(_samples(engine, device, part, tokens) for part in parts)
+        learns = torch.is_grad_enabled() and any(
+            sampled_ and part.coefficients.requires_grad
+            for sampled_, part in zip(sampled, parts, strict=True)
+        )
+        operands = Operands(
+            tuple(part.transform for part in parts),
+            tuple(part.alpha for part in parts),
+            transposed,
+            form,
+            cache if keeps else None,
+            spectra_of(entered) if learns else None,
+            sampled,
+        )
+        coefficients = [part.coefficients for part in parts]
+        return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """Saves the input and, if it is cached anyway, the effective weight; no gradient is d x d
+    unless the dense one was chosen."""
+
+    @staticmethod
+    def forward(ctx, operands, x, weight, bias, *coefficients):
+        effective = operands.effective(weight, coefficients)
+        learns = any(ctx.needs_input_grad[4:])
+        ctx.operands = operands
+        ctx.save_for_backward(
+            x if learns else None,
+            weight,
+            bias if learns else None,
+            None if operands.cache is None else effective,
+            *coefficients,
+        )
+        multiply = _to_columns if operands.transposed else _to_rows
+        return multiply(x, effective, bias)
+
+    @staticmethod
+    def backward(ctx, dy):
+        operands = ctx.operands
+        x, weight, bias, effective, *coefficients = ctx.saved_tensors
+        _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
+        if torch.is_grad_enabled() and x is not None:
+            return _differentiable_backward(ctx, dy)
+        with torch.autocast(dy.device.type, enabled=False):
+            dx = dbias = None
+            if needs_x:
+                if effective is None:
+                    effective = operands.effective(weight, coefficients)
+                multiply_back = _to_rows if operands.transposed else _to_columns
+                dx = multiply_back(dy, effective)
+            if needs_bias:
+                dbias = dy.flatten(0, -2).sum(0) if dy.dim() > 1 else dy
+            gradients = [None] * len(needs)
+            if x is not None:
+                seen = Signal(x.reshape(-1, x.shape[-1]), operands.spectra or Spectra())
+                given = Signal(dy.reshape(-1, dy.shape[-1]), Spectra(len(needs)))
+                gradients = coefficient_gradients(
+                    *((seen, given) if operands.transposed else (given, seen)),
+                    [
+                        t if needed else None
+                        for t, needed in zip(operands.transforms, needs, strict=True)
+                    ],
+                    operands.sampled,
+                )
+                seen.spectra.done()
+                gradients = [
+                    None if g is None else (alpha * g).to(c.dtype)
+                    for alpha, g, c in zip(operands.alphas, gradients, coefficients, strict=True)
+                ]
+        return None, dx, None, dbias, *gradients
+
+
+def _to_rows(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., d2) -> (..., d1) by an effective weight (d1, d2) or (d1, 2, d2)."""
+    if effective.dim() == 3:
+        x, effective = torch.cat([x, x], -1), effective.flatten(1)
+    return _linear(x, effective, bias)
+
+
+def _to_columns(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., d1) -> (..., d2) by an effective weight (d1, d2) or (d1, 2, d2)."""
+    if effective.dim() == 3:
+        x, effective = x.repeat_interleave(2, -1), effective.flatten(0, 1)
+    return _linear(x, effective.t(), bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.dtype in HALF and weight.dtype == torch.float32:  # precision=exact
+        return F.linear(x.float(), weight, None if bias is None else bias.float()).to(x.dtype)
+    return F.linear(x, weight, bias)
+
+
+def _samples(engine: Engine, device: str, part: Part, tokens: int) -> bool:
+    if engine.gradient != "auto":
+        return engine.gradient == "sampled"
+    # On accelerators matrix products are cheap and single samples are not (not measured).
+    return device == "cpu" and tokens > 0 and part.transform.prefers_sampling(tokens)
+
+
+def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Part]) -> bool:
+    """Whether someone wants to look through the computation, or it is not ordinary tensors."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    if torch.autograd.forward_ad._current_level >= 0 or x.is_meta:
+        return True
+    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+        return True
+    tensors = [x, *(part.coefficients for part in parts)]
+    if weight is not None:
+        tensors.append(weight)
+    return any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors)
+
+
+def _plain(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    parts: Sequence[Part],
+    transposed: bool,
+    dtype: torch.dtype,
+    exact: bool,
+) -> Tensor:
+    """The same in operations that autograd, functorch and compilers know."""
+    updates = [apply_transform(part.transform, part.coefficients, part.alpha) for part in parts]
+    total = sum(updates[1:], updates[0])
+    if weight is not None:
+        total = weight + total
+    if not exact:
+        total = total.to(dtype)
+    return (_to_columns if transposed else _to_rows)(x, total, bias)
+
+
+def _differentiable_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """First derivatives that can be differentiated again."""
+    operands = ctx.operands
+    x, weight, bias, _, *coefficients = ctx.saved_tensors
+    inputs = [None, x, None, bias, *coefficients]
+    wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
+    parts = list(map(Part, operands.transforms, operands.alphas, coefficients))
+    exact = operands.form.interleaved or operands.form.dtype != x.dtype
+    with torch.autocast(dy.device.type, enabled=False):
+        y = _plain(x, weight, bias, parts, operands.transposed, operands.form.dtype, exact)
+    found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
+    gradients: list[Tensor | None] = [None] * len(inputs)
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return tuple(gradients)

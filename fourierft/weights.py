@@ -1,0 +1,137 @@
+"""The frozen weight of a layer while an update is merged into it: plain, 4-bit or 8-bit."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenWeight:
+    """A floating-point weight, kept by reference as it was before merging."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.data = layer.weight.data
+
+    def values(self, layer: nn.Module) -> Tensor:
+        """W0 where the layer is now: the model may have been moved or cast while merged."""
+        return self.data.to(layer.weight.data)
+
+    def store(self, layer: nn.Module, merged: Tensor) -> Tensor:
+        """Make ``merged`` the weight of the layer; returns what it can represent of it."""
+        layer.weight.data = merged.to(layer.weight.dtype).contiguous()
+        return layer.weight.data
+
+    def restore(self, layer: nn.Module) -> None:
+        """Make the kept weight the layer's again, bit for bit."""
+        layer.weight.data = self.values(layer)
+
+
+class FrozenWeight4bit(FrozenWeight):
+    """The weight of ``bitsandbytes.nn.Linear4bit``."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.weight = layer.weight
+
+    def values(self, layer: nn.Module) -> Tensor:
+        """Dequantised to float32."""
+        return _dequantised_4bit(self.weight.to(layer.weight.device))
+
+    def store(self, layer: nn.Module, merged: Tensor) -> Tensor:
+        """Quantise again, with the settings that the weight had."""
+        old = self.weight
+        state = old.quant_state
+        dtype = getattr(state, "original_dtype", state.dtype)  # "original" once packed for a CPU
+        layer.weight = type(old)(
+            merged.to(dtype).cpu(),
+            requires_grad=False,
+            compress_statistics=old.compress_statistics,
+            blocksize=old.blocksize,
+            quant_type=old.quant_type,
+            quant_storage=old.quant_storage,
+            module=layer,
+        ).to(merged.device)
+        return _dequantised_4bit(layer.weight)
+
+    def restore(self, layer: nn.Module) -> None:
+        """See `FrozenWeight.restore`."""
+        if self.weight.device != layer.weight.device:
+            self.weight = self.weight.to(layer.weight.device)
+        layer.weight = self.weight
+        layer.quant_state = self.weight.quant_state
+
+
+class FrozenWeight8bit(FrozenWeight):
+    """The weight of ``bitsandbytes.nn.Linear8bitLt``, whose scales move to a state when it runs."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.weight = layer.weight
+        self.state = layer.state.CB, layer.state.SCB
+
+    def values(self, layer: nn.Module) -> Tensor:
+        """Dequantised to float32."""
+        scales = self.weight.SCB if self.state[1] is None else self.state[1]
+        return _dequantised_8bit(self.weight.data, scales, layer.weight.device)
+
+    def store(self, layer: nn.Module, merged: Tensor) -> Tensor:
+        """Quantise again, row by row."""
+        layer.weight = type(self.weight)(
+            merged.cpu(), requires_grad=False, has_fp16_weights=False
+        ).to(merged.device)
+        layer.state.CB = layer.state.SCB = None  # taken from the weight when it next runs
+        return _dequantised_8bit(layer.weight.data, layer.weight.SCB, merged.device)
+
+    def restore(self, layer: nn.Module) -> None:
+        """See `FrozenWeight.restore`."""
+        device = layer.weight.device
+        if self.weight.device != device:
+            self.weight = self.weight.to(device)
+            self.state = tuple(None if part is None else part.to(device) for part in self.state)
+        layer.weight = self.weight
+        layer.state.CB, layer.state.SCB = self.state
+
+
+def frozen_weight(layer: nn.Module) -> FrozenWeight:
+    """The weight of a layer, to be kept while another takes its place.
+
+    Raises:
+        ValueError: The weight is quantised in a way that is not known here.
+    """
+    weight = layer.weight
+    if is_4bit(weight):
+        return FrozenWeight4bit(layer)
+    if not weight.dtype.is_floating_point:
+        if hasattr(weight, "SCB"):
+            return FrozenWeight8bit(layer)
+        raise ValueError(
+            f"merge: the weight is quantised ({type(weight).__name__}, {weight.dtype}), allowed "
+            "are floating-point weights and those of bitsandbytes' Linear4bit and Linear8bitLt"
+        )
+    return FrozenWeight(layer)
+
+
+def is_4bit(weight: Any) -> bool:
+    """Whether this is a quantised ``Params4bit`` (its storage may pose as a float type)."""
+    return getattr(weight, "quant_state", None) is not None
+
+
+def is_quantised(weight: Any) -> bool:
+    """Whether the weight is no ordinary matrix of numbers."""
+    return is_4bit(weight) or not weight.dtype.is_floating_point
+
+
+def _dequantised_4bit(weight: Any) -> Tensor:
+    from bitsandbytes import functional
+
+    data, state = weight.data, weight.quant_state
+    if getattr(state, "packing_format_for_cpu", False):
+        # bitsandbytes has rearranged the weight for a faster product; only it knows the way back,
+        # which writes into the state that it is given.
+        data, state = functional._convert_weight_packed_for_cpu_inverse(data, copy.deepcopy(state))
+    return functional.dequantize_4bit(data, state).float()
+
+
+def _dequantised_8bit(data: Tensor, scales: Tensor, device: torch.device) -> Tensor:
+    return data.to(device).float() * (scales.to(device).float()[:, None] / 127)
