@@ -4,6 +4,7 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 ``PeftModel.from_pretrained``, ``merge_and_unload`` and the rest of PEFT are the interface.
 """
 
+from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
 from .linear import Engine
 from .spectrum import atom_norm, band_pass, sample_entries
@@ -29,7 +30,9 @@ __all__ = [
     "configure",
     "count",
     "delta_weight",
+    "export_compact",
     "fourierft_parameters",
+    "import_compact",
     "lora_parameters",
     "sample_entries",
     "stored_bytes",

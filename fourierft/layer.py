@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .config import basis, engine, frequency_bias
 from .effective import Part, WeightCache
+from .gradient import HALF
 from .linear import Engine, adapted_linear
 from .spectrum import sample_entries
 from .transform import Transform, apply_transform, transform_of
@@ -62,7 +63,8 @@ class FourierFTLayer(BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self._frozen: FrozenWeight | None = None
         self.merge_error: float | None = None
-        """Of the last merge: |stored - (W0 + DeltaW)| / |DeltaW|, what rounding took from it."""
+        """Of the last merge into a half-precision or quantised weight: |stored - (W0 + DeltaW)| /
+        |DeltaW|, what rounding took from the update."""
         self.kwargs = kwargs
 
         layer = self.get_base_layer()
@@ -258,7 +260,8 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         self._frozen = frozen
         self._cache.clear()
         self.merged_adapters.extend(added)
-        self.merge_error = float((stored - merged).norm() / update.norm())
+        rounded = is_quantised(layer.weight) or layer.weight.dtype in HALF
+        self.merge_error = float((stored - merged).norm() / update.norm()) if rounded else None
 
     def unmerge(self) -> None:
         """Put W0 back, bit for bit as it was before the first merge."""
@@ -266,7 +269,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         self._frozen.restore(self.get_base_layer())
-        self._frozen = None
+        self._frozen = self.merge_error = None
         self.merged_adapters.clear()
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:

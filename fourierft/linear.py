@@ -202,10 +202,10 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _samples(engine: Engine, device: str, part: Part, tokens: int) -> bool:
-    if engine.gradient != "auto":
-        return engine.gradient == "sampled"
+    if engine.gradient != "auto" or not tokens:
+        return engine.gradient == "sampled" and tokens > 0
     # On accelerators matrix products are cheap and single samples are not (not measured).
-    return device == "cpu" and tokens > 0 and part.transform.prefers_sampling(tokens)
+    return device == "cpu" and part.transform.prefers_sampling(tokens)
 
 
 def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Part]) -> bool:

@@ -1,6 +1,7 @@
 """FourierFT as a PEFT tuner: import this package, then use PEFT's own functions."""
 
 import re
+import statistics
 import warnings
 from typing import Any
 
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 _SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
+
+_WORTH_A_WARNING = 0.05  # share of the update
 
 
 class FourierFTModel(BaseTuner):
@@ -61,6 +64,38 @@ class FourierFTModel(BaseTuner):
             raise NoMatchingPeftModuleError(
                 f"{error} Linear modules of this model: {', '.join(names) or 'none'}."
             ) from error
+
+    def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """See PEFT's. Warns, with the numbers, where rounding took much from the update."""
+        super().merge_adapter(*args, **kwargs)
+        self._report_rounding(self._layers())
+
+    def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """See PEFT's. Warns, with the numbers, where rounding took much from the update."""
+        layers = self._layers()
+        merged = super().merge_and_unload(*args, **kwargs)
+        self._report_rounding(layers)
+        return merged
+
+    def _layers(self) -> dict[str, FourierFTLayer]:
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, FourierFTLayer)
+        }
+
+    @staticmethod
+    def _report_rounding(layers: dict[str, FourierFTLayer]) -> None:
+        errors = {n: e for n, layer in layers.items() if (e := layer.merge_error) is not None}
+        if not errors or max(errors.values()) < _WORTH_A_WARNING:
+            return
+        worst = max(errors, key=errors.get)
+        warnings.warn(
+            f"merge: rounding took {statistics.median(errors.values()):.1%} of DeltaW (median of "
+            f"{len(errors)} layers; {errors[worst]:.1%} in {worst}). Quantised and half-precision "
+            "weights cannot hold small updates: keep the adapter apart, or merge into float32",
+            stacklevel=3,
+        )
 
     def _check_new_adapter_config(self, config: StockConfig) -> None:
         super()._check_new_adapter_config(config)

@@ -1,0 +1,207 @@
+"""Adapter files of four bytes a coefficient, or two: one tensor for all layers.
+
+PEFT's own format names every layer's tensor; this one keeps the layers in the model's order and a
+fingerprint of their names. `export_compact` and `import_compact` convert between the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import FourierFTConfig
+from .layer import FourierFTLayer
+
+FORMAT = "fourierft-compact-1"
+_COEFFICIENTS = "c"
+_HEAD = "head."
+
+# Fields that say what the adapter is. The first are always written, others where not the default.
+_ALWAYS = ("n_frequency", "scaling", "random_loc_seed")
+_FIELDS = (
+    *_ALWAYS,
+    "target_modules",
+    "n_frequency_pattern",
+    "layers_to_transform",
+    "layers_pattern",
+    "exclude_modules",
+    "modules_to_save",
+    "frequency_bias_center",
+    "frequency_bias_bandwidth",
+    "basis",
+    "base_model_name_or_path",
+    "task_type",
+)
+
+
+def export_compact(
+    model: PeftModel,
+    path: str | Path,
+    adapter_name: str = "default",
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write an adapter, and the head if it trains one, to one safetensors file.
+
+    Args:
+        model: Holds the adapter.
+        path: The file, with its folder existing; replaced if there.
+        adapter_name: Which adapter.
+        dtype: Of the coefficients: float32, or float16 (relative error about 2e-4; bfloat16 has
+            the same size and eight times the error). The head keeps its own.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: No such adapter, trained biases (they have no place in this format), another
+            dtype, or coefficients beyond its range.
+    """
+    if adapter_name not in model.peft_config:
+        raise ValueError(f"adapter: got {adapter_name!r}, allowed {', '.join(model.peft_config)}")
+    config = model.peft_config[adapter_name]
+    problems = []
+    if dtype not in (torch.float32, torch.float16):
+        problems.append(f"dtype: got {dtype}, allowed torch.float32, torch.float16")
+    if config.bias != "none":
+        problems.append(f"bias: got {config.bias!r}, allowed 'none': biases are not in this format")
+    if problems:
+        raise ValueError("export_compact: " + "; ".join(problems))
+    layers = _layers(model, adapter_name)
+    coefficients = torch.cat(
+        [layer.fourierft_spectrum[adapter_name].detach().float().cpu() for layer in layers.values()]
+    )
+    stored = coefficients.to(dtype)
+    if not torch.isfinite(stored).all():
+        raise ValueError(f"{path}: coefficients up to {coefficients.abs().max():g} exceed {dtype}")
+    tensors = {_COEFFICIENTS: stored}
+    for name, parameter in _head(model, adapter_name).items():
+        tensors[_HEAD + name] = parameter.detach().cpu().contiguous()
+    about = {"format": FORMAT, "config": _config_text(config), "layers": _fingerprint(layers)}
+    save_file(tensors, path, about)
+    return Path(path)
+
+
+def import_compact(
+    model: nn.Module, path: str | Path, adapter_name: str = "default", is_trainable: bool = False
+) -> PeftModel:
+    """Put the adapter of a compact file on a base model, or beside the adapters of a PEFT model.
+
+    Args:
+        model: A base model, or a `PeftModel`.
+        path: The file.
+        adapter_name: Name that the adapter gets.
+        is_trainable: Whether to go on training it.
+
+    Raises:
+        ValueError: The file is damaged, of another format, or does not fit the model; the message
+            names the file and what was found. A base model is then left as it was.
+    """
+    about, tensors = _read(path)
+    config = FourierFTConfig(**json.loads(about["config"]), inference_mode=not is_trainable)
+    wrapped = isinstance(model, PeftModel)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if wrapped:
+        model.add_adapter(adapter_name, config)
+    else:
+        model = get_peft_model(model, config, adapter_name)
+    try:
+        _fill(model, adapter_name, about, tensors)
+    except ValueError as error:
+        if wrapped:
+            model.delete_adapter(adapter_name)
+        else:
+            model.unload()
+            for parameter in trained:
+                parameter.requires_grad_(True)
+        raise ValueError(f"{path}: {error}") from None
+    return model
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a complete safetensors file ({path.stat().st_size} bytes found; {error})"
+        ) from error
+    if about.get("format") != FORMAT or _COEFFICIENTS not in tensors:
+        raise ValueError(
+            f"{path}: format {about.get('format')!r} found, expected {FORMAT!r}; "
+            "a folder saved by PEFT is read by PeftModel.from_pretrained"
+        )
+    return about, tensors
+
+
+@torch.no_grad()
+def _fill(
+    model: PeftModel, adapter_name: str, about: dict[str, str], tensors: dict[str, Tensor]
+) -> None:
+    layers, head = _layers(model, adapter_name), _head(model, adapter_name)
+    coefficients = [layer.fourierft_spectrum[adapter_name] for layer in layers.values()]
+    sizes = [c.numel() for c in coefficients]
+    found = tensors.pop(_COEFFICIENTS)
+    problems = []
+    if found.numel() != sum(sizes):
+        problems.append(
+            f"{found.numel()} coefficients found, {sum(sizes)} expected for {len(sizes)} layers"
+        )
+    elif about.get("layers") != _fingerprint(layers):
+        problems.append("made for a model whose adapted layers have other names or another order")
+    expected = {_HEAD + name: parameter for name, parameter in head.items()}
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        problems.append(f"{name}: {'missing' if name in expected else 'not in the model'}")
+    for name in sorted(expected.keys() & tensors.keys()):
+        if expected[name].shape != tensors[name].shape:
+            shapes = tuple(tensors[name].shape), tuple(expected[name].shape)
+            problems.append(f"{name}: found shape {shapes[0]}, expected {shapes[1]}")
+    if problems:
+        raise ValueError("; ".join(problems[:4]))
+    for c, values in zip(coefficients, found.split(sizes), strict=True):
+        c.copy_(values)
+    for name, parameter in expected.items():
+        parameter.copy_(tensors[name])
+
+
+def _layers(model: PeftModel, adapter_name: str) -> dict[str, FourierFTLayer]:
+    return {
+        name: module
+        for name, module in model.get_base_model().named_modules()
+        if isinstance(module, FourierFTLayer) and adapter_name in module.fourierft_spectrum
+    }
+
+
+def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:
+    """Parameters that PEFT's ``modules_to_save`` trains for this adapter, by their own names."""
+    marker = f".modules_to_save.{adapter_name}"
+    return {
+        name.replace(marker, ""): parameter
+        for name, parameter in model.get_base_model().named_parameters()
+        if marker in name
+    }
+
+
+def _fingerprint(layers: dict[str, Any]) -> str:
+    return hashlib.sha256("\n".join(layers).encode()).hexdigest()[:16]
+
+
+def _config_text(config: Any) -> str:
+    default = FourierFTConfig()
+    values = {}
+    for name in _FIELDS:
+        value = getattr(config, name, None)
+        if name in _ALWAYS or (value is not None and value != getattr(default, name)):
+            values[name] = sorted(value) if isinstance(value, set) else value
+    return json.dumps(values, separators=(",", ":"))
