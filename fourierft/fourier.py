@@ -67,11 +67,16 @@ class Fourier:
     def update(self, coefficients: Tensor) -> Tensor:
         """S for coefficients (n,), float32 or float64."""
         rows = self._rows(coefficients)
-        top = torch.cat([rows[:, :1], rows[:, 1:].flip(1)], 1)
-        return torch.cat([top, self._mirrored(rows)])
+        half = rows.shape[0]
+        out = rows.new_empty(self.shape)
+        out[:half, :1] = rows[:, :1]
+        out[:half, 1:] = rows[:, 1:].flip(1)
+        out[half:] = self._mirrored(rows)
+        return out
 
     def add_update(self, weight: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
         """``weight + S``, (d1, d2), summed in the coefficients' dtype and rounded once."""
+        # Not by way of `update`: one pass over the weight less. No gradient.
         rows = self._rows(coefficients)
         half = rows.shape[0]
         out = torch.empty(self.shape, dtype=dtype, device=weight.device)

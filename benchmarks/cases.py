@@ -1,0 +1,143 @@
+"""What is timed: single layers, and a model of RoBERTa-base's shape, frozen and adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import peft
+import torch
+from peft import LoraConfig
+from peft.tuners.fourierft import FourierFTModel as StockModel
+from peft.tuners.lora import LoraModel
+from torch import nn
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+import fourierft
+
+ALPHA = 150.0
+
+
+def adapt(net: nn.Module, method: str, n: int, targets: list[str]) -> nn.Module:
+    """The model in the hands of one tuner, its own parameters frozen.
+
+    Args:
+        net: With nothing adapted yet.
+        method: `frozen`, `lora`, `stock` (PEFT's FourierFT), or ours: `cache`, `recompute`,
+            `dense`, `sampled` (the last two cache as well).
+        n: Coefficients per matrix.
+        targets: Modules to adapt.
+    """
+    net.requires_grad_(False)
+    if method == "frozen":
+        return net
+    if method == "lora":
+        tuner = LoraModel(net, LoraConfig(r=8, target_modules=targets), "default")
+    elif method == "stock":
+        config = peft.FourierFTConfig(n_frequency=n, scaling=ALPHA, target_modules=targets)
+        tuner = StockModel(net, config, "default")
+    else:
+        memory, gradient = {
+            "recompute": ("recompute", "auto"),
+            "dense": ("cache", "dense"),
+            "sampled": ("cache", "sampled"),
+        }.get(method, ("cache", "auto"))
+        config = fourierft.FourierFTConfig(
+            n_frequency=n,
+            scaling=ALPHA,
+            target_modules=targets,
+            memory=memory,
+            gradient=gradient,
+        )
+        tuner = fourierft.FourierFTModel(net, config, "default")
+    tuner._cast_adapter_dtype("default")  # float32 in half-precision models, as PeftModel does
+    return tuner.model
+
+
+def layer_step(
+    method: str, shape: tuple[int, int], tokens: int, n: int, dtype: torch.dtype, device: str
+) -> tuple[Callable[[], Any], nn.Module]:
+    """Forward and backward of one linear layer, input gradient included; and the layer."""
+    torch.manual_seed(0)
+    out, in_ = shape
+    net = nn.ModuleDict({"layer": nn.Linear(in_, out, bias=False, dtype=dtype, device=device)})
+    layer = adapt(net, method, n, ["layer"])["layer"]
+    x = torch.randn(tokens, in_, dtype=dtype, device=device, requires_grad=True)
+    dy = torch.randn(tokens, out, dtype=dtype, device=device)
+    trained = [p for p in layer.parameters() if p.requires_grad]
+
+    def step() -> None:
+        torch.autograd.grad(layer(x), [x, *trained], dy)
+
+    return step, layer
+
+
+def changing(step: Callable[[], Any], layer: nn.Module) -> Callable[[], Any]:
+    """The same with new coefficients every time, as after an optimizer's step."""
+    trained = [p for p in layer.parameters() if p.requires_grad]
+
+    def changed() -> None:
+        for parameter in trained:
+            parameter.data.mul_(1.0001)
+        step()
+
+    return changed
+
+
+class Model:
+    """RoBERTa-base's shape with random weights, query and value adapted, the head trained."""
+
+    def __init__(self, method: str, dtype: torch.dtype, device: str, layers: int = 12) -> None:
+        torch.manual_seed(0)
+        settings = RobertaConfig(
+            num_hidden_layers=layers, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        )
+        net = RobertaForSequenceClassification(settings).to(dtype).to(device)
+        self.net = adapt(net, method, 1000, ["query", "value"])
+        self.net.classifier.requires_grad_(True)
+        if method == "frozen":
+            # Gradients then pass through all layers, as they must for any adapter.
+            attention = self.net.roberta.encoder.layer[0].attention.self
+            attention.query.bias.requires_grad_(True)
+            attention.value.bias.requires_grad_(True)
+        trained = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
+        self.device = device
+
+    def batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
+        """Random tokens and labels."""
+        ids = torch.randint(5, 1000, (rows, length), device=self.device)
+        return {"input_ids": ids, "labels": torch.randint(2, (rows,), device=self.device)}
+
+    def step(self, rows: int, length: int, accumulation: int = 1) -> Callable[[], Any]:
+        """A whole optimizer step."""
+        batch = self.batch(rows, length)
+        self.net.train()
+
+        def step() -> None:
+            for _ in range(accumulation):
+                self.net(**batch).loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+        return step
+
+    def evaluation(self, rows: int, length: int) -> Callable[[], Any]:
+        """A forward pass without gradients."""
+        batch = self.batch(rows, length)
+
+        @torch.no_grad()
+        def evaluate() -> None:
+            self.net.eval()(**batch)
+
+        return evaluate
+
+    def forward(self, rows: int, length: int) -> Callable[[], Any]:
+        """A forward pass that keeps its graph; returns the loss."""
+        batch = self.batch(rows, length)
+        return lambda: self.net.train()(**batch).loss
+
+    def addresses(self) -> set[int]:
+        """Of the storages of all parameters and buffers."""
+        held = [*self.net.parameters(), *self.net.buffers()]
+        return {tensor.untyped_storage().data_ptr() for tensor in held}

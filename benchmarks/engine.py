@@ -1,0 +1,218 @@
+"""The engine against its floor and its peers: `python -m benchmarks.engine`.
+
+Ratios, not absolute times: every contestant of a row runs in turns with the others. One thread
+unless said otherwise. Writes JSON and prints tables; about eight minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from peft import PeftModel, get_peft_model
+
+import fourierft
+from benchmarks.cases import Model, changing, layer_step
+from benchmarks.timing import peak_bytes, race, saved_bytes
+
+LAYERS = [(d, tokens, 1000) for d in (768, 1024, 1280) for tokens in (32, 512, 4096)]
+LAYERS += [(4096, 32, 1000), (4096, 512, 1000)]
+LAYERS += [(768, tokens, n) for n in (200, 3000, 10_000) for tokens in (32, 512, 4096)]
+TOO_SLOW = 1.5  # seconds of a frozen layer: a row would take minutes
+Row = dict[str, Any]
+
+
+def layers(options: argparse.Namespace) -> Iterator[Row]:
+    """One adapted layer over the frozen one, forward and backward."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for d, tokens, n in LAYERS:
+            case = {"dtype": str(dtype).removeprefix("torch."), "d": d, "tokens": tokens, "n": n}
+            if n != 1000 and dtype != torch.float32:
+                continue
+            make = (d, d), tokens, n, dtype, options.device
+            frozen, _ = layer_step("frozen", *make)
+            began = time.perf_counter()
+            frozen()
+            if (alone := time.perf_counter() - began) > TOO_SLOW:
+                yield {**case, "skipped": f"the frozen layer alone takes {alone:.1f} s here"}
+                continue
+            ours, layer = layer_step("cache", *make)
+            contestants = {"frozen": frozen, "ours": ours, "ours, rebuilt": changing(ours, layer)}
+            if n == 1000:
+                for method in ("recompute", "dense", "sampled", "lora", "stock"):
+                    if alone < 0.3 or method in ("lora", "stock"):
+                        contestants[method] = layer_step(method, *make)[0]
+            yield case | race(contestants, options.seconds)
+
+
+def steps(options: argparse.Namespace) -> Iterator[Row]:
+    """Whole optimizer steps and evaluations of a model of RoBERTa-base's shape."""
+    methods = ("frozen", "cache", "recompute", "lora", "stock")
+    models = {method: Model(method, torch.float32, options.device) for method in methods}
+    rows: list[tuple[str, Callable[[Model], Callable]]] = [
+        ("step 8x64", lambda model: model.step(8, 64)),
+        ("step 1x32, 4 accumulated", lambda model: model.step(1, 32, 4)),
+        ("evaluation 8x64", lambda model: model.evaluation(8, 64)),
+        ("evaluation 1x32", lambda model: model.evaluation(1, 32)),
+    ]
+    for name, make in rows:
+        contestants = {method: make(model) for method, model in models.items()}
+        yield {"case": name} | race(contestants, 4 * options.seconds)
+    yield {"case": "saved for backward 8x64, bytes"} | {
+        method: saved_bytes(model.forward(8, 64), model.addresses())
+        for method, model in models.items()
+    }
+    yield {"case": "peak of a step 8x64, bytes"} | {
+        method: peak_bytes(model.step(8, 64), options.device) for method, model in models.items()
+    }
+
+
+def transforms(options: argparse.Namespace) -> Iterator[Row]:
+    """DeltaW of one matrix alone, without autograd."""
+    for d in (768, 1024, 1280, 4096):
+        contestants = {}
+        for method in ("stock", "cache"):
+            _, layer = layer_step(method, (d, d), 1, 1000, torch.float32, options.device)
+            contestants[{"cache": "ours"}.get(method, method)] = torch.no_grad()(
+                lambda layer=layer: layer.get_delta_weight("default")
+            )
+        yield {"d": d} | race(contestants, options.seconds)
+
+
+def merging(options: argparse.Namespace) -> Iterator[Row]:
+    """Merging the 24 matrices of the model, and unmerging them."""
+    merge, unmerge = {}, {}
+    for method in ("stock", "cache"):
+        name = {"cache": "ours"}.get(method, method)
+        net = Model(method, torch.float32, options.device).net
+        found = [module for module in net.modules() if hasattr(module, "fourierft_spectrum")]
+        merge[name] = lambda found=found: [module.merge() for module in found]
+        unmerge[name] = lambda found=found: [module.unmerge() for module in found]
+    yield {"case": "merge"} | race(merge, options.seconds, after=unmerge)
+    for run in merge.values():
+        run()
+    yield {"case": "unmerge"} | race(unmerge, options.seconds, after=merge)
+
+
+def files(options: argparse.Namespace) -> Iterator[Row]:
+    """Bytes on disk of 24 x 1000 coefficients, and milliseconds to write and read them."""
+    net = Model("frozen", torch.float32, "cpu").net
+    config = fourierft.FourierFTConfig(n_frequency=1000, target_modules=["query", "value"])
+    model = get_peft_model(net, config)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        writers = {
+            "peft folder": lambda: model.save_pretrained(folder / "peft"),
+            "compact float32": lambda: fourierft.export_compact(model, folder / "c32"),
+            "compact float16": lambda: fourierft.export_compact(
+                model, folder / "c16", dtype=torch.float16
+            ),
+        }
+        written = race(writers, options.seconds)
+        base = model.unload()
+        readers = {
+            "peft folder": lambda: PeftModel.from_pretrained(base, folder / "peft").unload(),
+            "compact float32": lambda: fourierft.import_compact(base, folder / "c32").unload(),
+            "compact float16": lambda: fourierft.import_compact(base, folder / "c16").unload(),
+        }
+        read = race(readers, options.seconds)
+        sizes = {
+            "peft folder": (folder / "peft" / "adapter_model.safetensors").stat().st_size,
+            "compact float32": (folder / "c32").stat().st_size,
+            "compact float16": (folder / "c16").stat().st_size,
+        }
+    for form, size in sizes.items():
+        yield {"form": form, "bytes": size, "write": written[form], "read": read[form]}
+
+
+SECTIONS = {f.__name__: f for f in (transforms, layers, steps, merging, files)}
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+    return {
+        "processor": name,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "peft": peft.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table: ratios, and milliseconds of the first contestant."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        timed = [key for key in row if isinstance(row[key], dict)]
+        cells = []
+        for key in columns:
+            value = row.get(key, "")
+            if isinstance(value, dict):
+                first = key == timed[0]
+                value = f"{value['ms']:.2f} ms" if first else f"{value['ratio']:.2f}"
+            cells.append(f"{value:,}" if isinstance(value, int) and value > 9999 else str(value))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the chosen sections."""
+    parser = argparse.ArgumentParser(prog="benchmarks.engine", description=__doc__)
+    parser.add_argument(
+        "sections", nargs="*", metavar="NAME", help=f"which of {', '.join(SECTIONS)} (default: all)"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--seconds", type=float, default=6.0, help="about, per row")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/engine.json"))
+    options = parser.parse_args()
+    if unknown := set(options.sections) - SECTIONS.keys():
+        sys.exit(f"benchmarks.engine: {', '.join(unknown)}: allowed {', '.join(SECTIONS)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("benchmarks.engine: --device=cuda: no CUDA device here, allowed cpu")
+    torch.set_num_threads(options.threads)
+    result: dict[str, Any] = {"machine": machine(options)}
+    print(json.dumps(result["machine"]), flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.sections or SECTIONS:
+        print(f"\n## {name}: {SECTIONS[name].__doc__}\n", flush=True)
+        rows = result[name] = []
+        for row in SECTIONS[name](options):
+            rows.append(row)
+            gc.collect()
+            print("  " + ", ".join(_short(row)), file=sys.stderr, flush=True)
+        print(table(rows), flush=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\n{options.out}")
+
+
+def _short(row: Row) -> Iterator[str]:
+    for key, value in row.items():
+        yield f"{key} {value['ratio']:.3f}" if isinstance(value, dict) else f"{key} {value}"
+
+
+if __name__ == "__main__":
+    main()
