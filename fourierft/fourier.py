@@ -38,6 +38,7 @@ class Fourier:
     def __init__(self, shape: Sequence[int], entries: Tensor) -> None:
         d1, d2 = self.shape = tuple(shape)
         self.entries = entries
+        self.device = entries.device
         self.n = entries.shape[1]
         self.scale = 1 / (d1 * d2)
         u, v = entries
@@ -53,11 +54,6 @@ class Fourier:
         self._half_cells = torch.cat([v * d1 + u, v[edge] * d1 + -u[edge] % d1])
         self._folded = u, v
         self._sampling: Sampling | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where it works."""
-        return self.entries.device
 
     @property
     def transposed(self) -> Fourier:
@@ -108,12 +104,15 @@ class Fourier:
             u, v = self._folded
             negative = 2 * u > d1  # Y[u] is the conjugate of Y[d1 - u]
             u = torch.where(negative, d1 - u, u)
-            self._sign = torch.where(negative, -1.0, 1.0)
+            # Re(a b) = Re a Re b - Im a Im b, and the factor 1 / (d1 d2).
+            factors = torch.stack([torch.ones_like(self._cells), torch.where(negative, 1, -1)])
+            self._factors = {
+                dtype: factors.to(dtype) * self.scale for dtype in (torch.float32, torch.float64)
+            }
             cells = torch.cat([2 * u, 2 * u + 1]), torch.cat([2 * v, 2 * v + 1])
             self._sampling = Sampling(*cells, (2 * (d1 // 2 + 1), 2 * (d2 // 2 + 1)))
-        products = self._sampling(rows, columns)
-        real, imaginary = products[: self.n], products[self.n :]
-        return (real - self._sign.to(real.dtype) * imaginary) * self.scale
+        products = self._sampling(rows, columns).view(2, -1)
+        return (products * self._factors[products.dtype]).sum(0)
 
     def prefers_sampling(self, tokens: int) -> bool:
         """Whether `sampled` is expected to be faster than `gradient` of the matrix product."""
@@ -137,4 +136,5 @@ class Fourier:
 
 def _real_spectrum(signal: Tensor) -> Tensor:
     """Real and imaginary parts of the rfft, interleaved: (T, d) -> (2 (d // 2 + 1), T)."""
-    return torch.view_as_real(torch.fft.rfft(signal)).flatten(1).t().contiguous()
+    spectrum = torch.view_as_real(torch.fft.rfft(signal))
+    return spectrum.view(len(signal), -1).t().contiguous()

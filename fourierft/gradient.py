@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .transform import Transform
 
@@ -28,26 +28,49 @@ class Spectra:
         """Backward passes that are still to come."""
         self.used = False
         """A backward pass has begun: later forward passes start another one."""
-        self._kept: dict[Any, list[Tensor]] = {}
+        self.kept: dict[Any, Tensor] = {}
 
-    @property
-    def shared(self) -> bool:
-        return self.layers > 1
-
-    def get(self, kind: Any) -> list[Tensor] | None:
-        """What is kept of a kind of analysis."""
+    def analysed(
+        self, signal: Tensor, first: int, kind: Any, analyse: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Analysis of _TOKENS_AT_ONCE tokens of the signal (T, d), from ``first``."""
         self.used = True
-        return self._kept.get(kind)
-
-    def keep(self, kind: Any, analyses: list[Tensor]) -> None:
-        """Keep analyses for the layers to come."""
-        self._kept[kind] = analyses
+        analysis = self.kept.get((kind, first))
+        if analysis is None:
+            chunk = signal
+            if len(signal) > _TOKENS_AT_ONCE:
+                chunk = signal[first : first + _TOKENS_AT_ONCE]
+            analysis = analyse(chunk.float() if chunk.dtype in HALF else chunk)
+            if self.layers > 1 and 4 * signal.numel() <= _KEPT_BYTES:
+                self.kept[kind, first] = analysis
+        return analysis
 
     def done(self) -> None:
         """One layer has had its backward pass."""
         self.layers -= 1
         if self.layers <= 0:
-            self._kept.clear()
+            self.kept.clear()
+
+
+_latest: tuple[weakref.ref, int, Spectra] | None = None
+
+
+def spectra_of(x: Tensor) -> Spectra:
+    """For one more layer that sees this input: shared with the layer before if that saw it too.
+
+    Known by the tensor object and its version. A new one is begun once a backward pass has used
+    the old, so that nothing computed from an input outlives a change of it through ``.data``.
+    """
+    global _latest
+    latest = _latest  # another thread may replace it meanwhile
+    version = -1 if x.is_inference() else x._version
+    if latest and latest[0]() is x and latest[1] == version and not latest[2].used:
+        spectra = latest[2]
+        spectra.layers += 1
+    else:
+        spectra = Spectra()
+        _latest = weakref.ref(x), version, spectra
+    return spectra
 
 
 class Signal(NamedTuple):
@@ -56,40 +79,6 @@ class Signal(NamedTuple):
     values: Tensor
     """(T, d)."""
     spectra: Spectra
-
-    def analysed(self, kind: Any, analyse: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        """Analyses of the values, some tokens at a time."""
-        kept = self.spectra.get(kind)
-        if kept is not None:
-            yield from kept
-            return
-        keeps = self.spectra.shared and 4 * self.values.numel() <= _KEPT_BYTES
-        fresh = []
-        for chunk in self.values.split(_TOKENS_AT_ONCE):
-            analysis = analyse(chunk.float() if chunk.dtype in HALF else chunk)
-            if keeps:
-                fresh.append(analysis)
-            yield analysis
-        if keeps:
-            self.spectra.keep(kind, fresh)
-
-
-_of_inputs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-def spectra_of(x: Tensor) -> Spectra:
-    """For one more layer that sees this input: shared by all that see it in one forward pass.
-
-    Known by the tensor object and its version. A new one is begun once a backward pass has used
-    the old, so that nothing computed from an input outlives a change of it through ``.data``.
-    """
-    version = -1 if x.is_inference() else x._version
-    known_version, spectra = _of_inputs.get(x, (None, None))
-    if spectra is None or spectra.used or known_version != version:
-        spectra = Spectra(0)
-        _of_inputs[x] = version, spectra
-    spectra.layers += 1
-    return spectra
 
 
 def coefficient_gradients(
@@ -108,17 +97,25 @@ def coefficient_gradients(
         if transform is None:
             gradients.append(None)
         elif samples:
-            pairs = zip(
-                rows.analysed(transform.row_kind, transform.analyse_rows),
-                columns.analysed(transform.column_kind, transform.analyse_columns),
-                strict=True,
-            )
-            gradients.append(sum(transform.sampled(r, c) for r, c in pairs))
+            gradients.append(_sampled(rows, columns, transform))
         else:
             if product is None:
                 product = _product(rows.values, columns.values)
             gradients.append(transform.gradient(product))
     return gradients
+
+
+def _sampled(rows: Signal, columns: Signal, transform: Transform) -> Tensor:
+    total = None
+    for first in range(0, len(rows.values), _TOKENS_AT_ONCE):
+        part = transform.sampled(
+            rows.spectra.analysed(rows.values, first, transform.row_kind, transform.analyse_rows),
+            columns.spectra.analysed(
+                columns.values, first, transform.column_kind, transform.analyse_columns
+            ),
+        )
+        total = part if total is None else total + part
+    return total
 
 
 def _product(rows: Tensor, columns: Tensor) -> Tensor:

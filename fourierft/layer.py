@@ -109,8 +109,10 @@ class FourierFTLayer(BaseTunerLayer):
 
         Shared with the other layers of this shape, where the coefficients live.
         """
+        return self._transform(adapter_name, self.fourierft_spectrum[adapter_name].device)
+
+    def _transform(self, adapter_name: str, device: torch.device) -> Transform:
         transform = self._transforms.get(adapter_name)
-        device = self.fourierft_spectrum[adapter_name].device
         if transform is None or transform.device != device:
             transform = self._transforms[adapter_name] = transform_of(
                 (self.out_features, self.in_features),
@@ -147,10 +149,9 @@ class FourierFTLayer(BaseTunerLayer):
         return update.t().contiguous() if self.fan_in_fan_out else update
 
     def _part(self, adapter_name: str) -> Part:
+        c = self.fourierft_spectrum[adapter_name]
         return Part(
-            self.transform(adapter_name),
-            self.fourierft_scaling[adapter_name],
-            self.fourierft_spectrum[adapter_name],
+            self._transform(adapter_name, c.device), self.fourierft_scaling[adapter_name], c
         )
 
     def _prepare(self) -> None:
@@ -197,26 +198,15 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
             self.unmerge()
         if self.disable_adapters or self.merged:
             return self.base_layer(x, *args, **kwargs)
-        parts = [
-            self._part(name) for name in self.active_adapters if name in self.fourierft_spectrum
-        ]
+        adapters, layer = self.fourierft_spectrum, self.base_layer
+        parts = [self._part(name) for name in self.active_adapters if name in adapters]
         if not parts:
-            return self.base_layer(x, *args, **kwargs)
+            return layer(x, *args, **kwargs)
         options = {"transposed": self.fan_in_fan_out, "engine": self.engine, "cache": self._cache}
-        if self._folds() and not (args or kwargs):
-            return adapted_linear(x, self.base_layer.weight, self.base_layer.bias, parts, **options)
-        result = self.base_layer(x, *args, **kwargs)
+        if not (args or kwargs) and _is_plain(layer):
+            return adapted_linear(x, layer.weight, layer.bias, parts, **options)
+        result = layer(x, *args, **kwargs)
         return (result + adapted_linear(x, None, None, parts, **options)).to(result.dtype)
-
-    def _folds(self) -> bool:
-        """Whether W0 x is all that the base layer does, so that W0 + DeltaW can replace it."""
-        layer = self.base_layer
-        return (
-            type(layer) in SUPPORTED
-            and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
-            and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
-            and not is_quantised(layer.weight)
-        )
 
     def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
         result = super()._apply(fn, recurse)
@@ -291,6 +281,16 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
         fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
         return fan_out, fan_in
     return layer.out_features, layer.in_features
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the layer does nothing but W0 x + b, so that W0 + DeltaW can replace W0."""
+    return (
+        type(layer) in SUPPORTED
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
+        and not is_quantised(layer.weight)
+    )
 
 
 def _storage_dtype(weight: Tensor) -> torch.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -59,9 +59,7 @@ class Operands(NamedTuple):
 
     def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
         parts = list(map(Part, self.transforms, self.alphas, coefficients))
-        if self.cache is None:
-            return effective_weight(weight, parts, self.form)
-        return self.cache.get(weight, parts, self.form)
+        return _effective(self.cache, weight, parts, self.form)
 
 
 def adapted_linear(
@@ -98,7 +96,7 @@ def adapted_linear(
     else:
         dtype = x.dtype if weight is None else weight.dtype
     exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    with _without_autocast(device) if autocast else nullcontext():
         if _needs_plain_operations(x, weight, parts):
             return _plain(x, weight, bias, parts, transposed, dtype, exact)
         if exact and device == "cpu":
@@ -106,20 +104,23 @@ def adapted_linear(
         else:
             form = Form(dtype, interleaved=exact)
         # The update alone is for quantised weights, where a full-size copy would undo their point.
-        keeps = {"auto": device == "cpu" and weight is not None, "cache": True}.get(engine.memory)
+        keeps = engine.memory == "cache" or (
+            engine.memory == "auto" and device == "cpu" and weight is not None
+        )
+        kept = cache if keeps else None
+        if not torch.is_grad_enabled():
+            effective = _effective(kept, weight, parts, form)
+            return (_to_columns if transposed else _to_rows)(x, effective, bias)
         tokens = x.numel() // max(x.shape[-1], 1)
         sampled = tuple(_samples(engine, device, part, tokens) for part in parts)
-        learns = torch.is_grad_enabled() and any(
-            sampled_ and part.coefficients.requires_grad
-            for sampled_, part in zip(sampled, parts, strict=True)
-        )
+        learns = any(part.coefficients.requires_grad for part in parts)
         operands = Operands(
             tuple(part.transform for part in parts),
             tuple(part.alpha for part in parts),
             transposed,
             form,
-            cache if keeps else None,
-            spectra_of(entered) if learns else None,
+            kept,
+            spectra_of(entered) if learns and any(sampled) else None,
             sampled,
         )
         coefficients = [part.coefficients for part in parts]
@@ -152,7 +153,7 @@ class _AdaptedLinear(torch.autograd.Function):
         _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
         if torch.is_grad_enabled() and x is not None:
             return _differentiable_backward(ctx, dy)
-        with torch.autocast(dy.device.type, enabled=False):
+        with _without_autocast(dy.device.type):
             dx = dbias = None
             if needs_x:
                 if effective is None:
@@ -199,6 +200,18 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.dtype in HALF and weight.dtype == torch.float32:  # precision=exact
         return F.linear(x.float(), weight, None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
+
+
+def _without_autocast(device: str) -> AbstractContextManager:
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def _effective(
+    cache: WeightCache | None, weight: Tensor | None, parts: Sequence[Part], form: Form
+) -> Tensor:
+    return (effective_weight if cache is None else cache.get)(weight, parts, form)
 
 
 def _samples(engine: Engine, device: str, part: Part, tokens: int) -> bool:
@@ -249,7 +262,7 @@ def _differentiable_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
     parts = list(map(Part, operands.transforms, operands.alphas, coefficients))
     exact = operands.form.interleaved or operands.form.dtype != x.dtype
-    with torch.autocast(dy.device.type, enabled=False):
+    with _without_autocast(dy.device.type):
         y = _plain(x, weight, bias, parts, operands.transposed, operands.form.dtype, exact)
     found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
     gradients: list[Tensor | None] = [None] * len(inputs)

@@ -39,7 +39,7 @@ class Matrices:
         self, shape: Sequence[int], entries: Tensor, basis: str, seed: int, swapped: bool = False
     ) -> None:
         d1, d2 = self.shape = tuple(shape)
-        self.entries, self.n = entries, entries.shape[1]
+        self.entries, self.n, self.device = entries, entries.shape[1], entries.device
         # The transpose has the same two factors, swapped.
         self.row_kind, self.column_kind = (
             (basis, seed, int(swapped)),
@@ -50,11 +50,6 @@ class Matrices:
         norm = math.sqrt(d1 * d2) if basis == "random" else 1.0
         self.scale = 1 / (norm * math.sqrt(2 * d1 * d2))
         self._sampling: Sampling | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where it works."""
-        return self.entries.device
 
     @property
     def transposed(self) -> Matrices:

@@ -42,7 +42,7 @@ class Sampling:
                     )
                 ]
             )
-        return found[self._place]
+        return found.index_select(0, self._place)
 
     def _pattern(self, dtype: torch.dtype) -> Tensor:
         if dtype not in self._patterns:
