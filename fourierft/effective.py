@@ -60,10 +60,11 @@ class WeightCache:
     def clear(self) -> None:
         """Forget the weight."""
         self._effective: Tensor | None = None
-        self._made_of: tuple[Any, ...] = ()
+        self._made_of: list[Any] = []
         self._coefficients: list[Tensor] = []
         self._weight: Any = None
         self._probe: Tensor | None = None
+        self._probed: Tensor | None = None  # a view of the weight
 
     @property
     def nbytes(self) -> int:
@@ -72,10 +73,13 @@ class WeightCache:
 
     def get(self, weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
         """See `effective_weight`; not to be written to."""
-        made_of = (form, *[_identity(part) for part in parts])
+        made_of: list[Any] = [form]
+        for transform, alpha, c in parts:
+            made_of += transform, alpha, c.dtype, c.device, c.shape
         if weight is not None:
-            made_of += (weight.data_ptr(), _version(weight), weight.dtype, weight.shape)
-        if self._is_current(weight, parts, made_of):
+            version = -1 if weight.is_inference() else weight._version
+            made_of += weight.data_ptr(), version, weight.dtype, weight.shape
+        if made_of == self._made_of and self._has_seen(weight, parts):
             return self._effective
         self.clear()  # frees the old weight before the new one is made
         effective = effective_weight(weight, parts, form)
@@ -83,37 +87,23 @@ class WeightCache:
             self._coefficients = [part.coefficients.detach().clone() for part in parts]
             if weight is not None:
                 self._weight = weakref.ref(weight)
-                self._probe = _probe(weight).clone()
+                self._probed = weight.detach().flatten()[:: min(weight.shape) + 1]
+                self._probe = self._probed.clone()
         self._made_of, self._effective = made_of, effective
         return effective
 
-    def _is_current(self, weight: Tensor | None, parts: Sequence[Part], made_of: Any) -> bool:
-        if self._effective is None or self._made_of != made_of:
-            return False
-        if weight is not None and (
-            self._weight() is not weight or not torch.equal(self._probe, _probe(weight))
+    def _has_seen(self, weight: Tensor | None, parts: Sequence[Part]) -> bool:
+        if weight is not None and not (
+            self._weight() is weight and torch.equal(self._probe, self._probed)
         ):
             return False
-        return all(
-            torch.equal(kept, part.coefficients)
-            for kept, part in zip(self._coefficients, parts, strict=True)
-        )
+        for kept, part in zip(self._coefficients, parts, strict=True):
+            if not torch.equal(kept, part.coefficients):
+                return False
+        return True
 
     def __deepcopy__(self, memo: dict) -> WeightCache:
         return WeightCache()
 
     def __reduce__(self) -> tuple[type, tuple]:
         return WeightCache, ()
-
-
-def _identity(part: Part) -> tuple[Any, ...]:
-    c = part.coefficients
-    return part.transform, part.alpha, c.dtype, c.device, c.shape
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
-
-
-def _probe(weight: Tensor) -> Tensor:
-    return weight.detach().flatten()[:: min(weight.shape) + 1]

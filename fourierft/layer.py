@@ -194,19 +194,21 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         Returns:
             (..., out) in the dtype that the base layer returns.
         """
-        if self.disable_adapters and self.merged:
-            self.unmerge()
-        if self.disable_adapters or self.merged:
-            return self.base_layer(x, *args, **kwargs)
-        adapters, layer = self.fourierft_spectrum, self.base_layer
-        parts = [self._part(name) for name in self.active_adapters if name in adapters]
+        layer = self.base_layer
+        if self._disable_adapters or self.merged_adapters:
+            if self._disable_adapters and self.merged_adapters:
+                self.unmerge()
+            return layer(x, *args, **kwargs)
+        parts = [
+            self._part(name) for name in self.active_adapters if name in self.fourierft_scaling
+        ]
         if not parts:
             return layer(x, *args, **kwargs)
-        options = {"transposed": self.fan_in_fan_out, "engine": self.engine, "cache": self._cache}
+        options = self.fan_in_fan_out, self.engine, self._cache
         if not (args or kwargs) and _is_plain(layer):
-            return adapted_linear(x, layer.weight, layer.bias, parts, **options)
+            return adapted_linear(x, layer.weight, layer.bias, parts, *options)
         result = layer(x, *args, **kwargs)
-        return (result + adapted_linear(x, None, None, parts, **options)).to(result.dtype)
+        return (result + adapted_linear(x, None, None, parts, *options)).to(result.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
         result = super()._apply(fn, recurse)

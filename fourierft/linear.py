@@ -18,6 +18,9 @@ MEMORY = ("auto", "cache", "recompute")
 GRADIENT = ("auto", "dense", "sampled")
 PRECISION = ("rounded", "exact")
 
+_ORDINARY = (Tensor, nn.Parameter)
+_UNCHANGED = nullcontext()
+
 
 class Engine(NamedTuple):
     """How a layer computes; what it computes does not depend on it (up to rounding)."""
@@ -55,7 +58,7 @@ class Operands(NamedTuple):
     form: Form
     cache: WeightCache | None
     spectra: Spectra | None  # of the input
-    sampled: tuple[bool, ...]
+    sampled: Sequence[bool]
 
     def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
         parts = list(map(Part, self.transforms, self.alphas, coefficients))
@@ -67,7 +70,6 @@ def adapted_linear(
     weight: Tensor | None,
     bias: Tensor | None,
     parts: Sequence[Part],
-    *,
     transposed: bool = False,
     engine: Engine = DEFAULT,
     cache: WeightCache | None = None,
@@ -89,42 +91,30 @@ def adapted_linear(
     """
     entered = x
     device = x.device.type
-    autocast = not x.is_meta and torch.is_autocast_enabled(device) and x.dtype != torch.float64
-    if autocast:
+    dtype = x.dtype if weight is None else weight.dtype
+    if not x.is_meta and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
-    else:
-        dtype = x.dtype if weight is None else weight.dtype
     exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
-    with _without_autocast(device) if autocast else nullcontext():
-        if _needs_plain_operations(x, weight, parts):
+    if _needs_plain_operations(x, weight, parts):
+        with _without_autocast(device):
             return _plain(x, weight, bias, parts, transposed, dtype, exact)
-        if exact and device == "cpu":
-            form = Form(torch.float32)
-        else:
-            form = Form(dtype, interleaved=exact)
+    form = Form(torch.float32) if exact and device == "cpu" else Form(dtype, exact)
+    if engine.memory != "cache" and (
         # The update alone is for quantised weights, where a full-size copy would undo their point.
-        keeps = engine.memory == "cache" or (
-            engine.memory == "auto" and device == "cpu" and weight is not None
-        )
-        kept = cache if keeps else None
-        if not torch.is_grad_enabled():
-            effective = _effective(kept, weight, parts, form)
-            return (_to_columns if transposed else _to_rows)(x, effective, bias)
-        tokens = x.numel() // max(x.shape[-1], 1)
-        sampled = tuple(_samples(engine, device, part, tokens) for part in parts)
-        learns = any(part.coefficients.requires_grad for part in parts)
-        operands = Operands(
-            tuple(part.transform for part in parts),
-            tuple(part.alpha for part in parts),
-            transposed,
-            form,
-            kept,
-            spectra_of(entered) if learns and any(sampled) else None,
-            sampled,
-        )
-        coefficients = [part.coefficients for part in parts]
-        return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
+        engine.memory == "recompute" or device != "cpu" or weight is None
+    ):
+        cache = None
+    if not torch.is_grad_enabled():
+        effective = _effective(cache, weight, parts, form)
+        return (_to_columns if transposed else _to_rows)(x, effective, bias)
+    tokens = x.numel() // max(x.shape[-1], 1)
+    sampled = [_samples(engine, device, part, tokens) for part in parts]
+    transforms, alphas, coefficients = zip(*parts, strict=True)
+    shares = any(sampled) and any(c.requires_grad for c in coefficients)
+    spectra = spectra_of(entered) if shares else None
+    operands = Operands(transforms, alphas, transposed, form, cache, spectra, sampled)
+    return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -197,15 +187,17 @@ def _to_columns(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.dtype in HALF and weight.dtype == torch.float32:  # precision=exact
-        return F.linear(x.float(), weight, None if bias is None else bias.float()).to(x.dtype)
-    return F.linear(x, weight, bias)
+    with _without_autocast(x.device.type):  # it would round a float32 weight, and round again
+        if x.dtype in HALF and weight.dtype == torch.float32:  # precision=exact
+            bias = None if bias is None else bias.float()
+            return F.linear(x.float(), weight, bias).to(x.dtype)
+        return F.linear(x, weight, bias)
 
 
 def _without_autocast(device: str) -> AbstractContextManager:
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
-    return nullcontext()
+    return _UNCHANGED
 
 
 def _effective(
@@ -225,14 +217,13 @@ def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Pa
     """Whether someone wants to look through the computation, or it is not ordinary tensors."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
-    if torch.autograd.forward_ad._current_level >= 0 or x.is_meta:
+    if torch.autograd.forward_ad._current_level >= 0 or x.is_meta or type(x) not in _ORDINARY:
         return True
-    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+    if weight is not None and (
+        type(weight) not in _ORDINARY or (weight.requires_grad and torch.is_grad_enabled())
+    ):
         return True
-    tensors = [x, *(part.coefficients for part in parts)]
-    if weight is not None:
-        tensors.append(weight)
-    return any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors)
+    return any(type(part.coefficients) not in _ORDINARY for part in parts)
 
 
 def _plain(
