@@ -89,9 +89,7 @@ class Model:
 
     def __init__(self, method: str, dtype: torch.dtype, device: str, layers: int = 12) -> None:
         torch.manual_seed(0)
-        settings = RobertaConfig(
-            num_hidden_layers=layers, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-        )
+        settings = RobertaConfig(num_hidden_layers=layers)
         net = RobertaForSequenceClassification(settings).to(dtype).to(device)
         self.net = adapt(net, method, 1000, ["query", "value"])
         self.net.classifier.requires_grad_(True)

@@ -84,8 +84,9 @@ def export_compact(
     tensors = {_COEFFICIENTS: stored}
     for name, parameter in _head(model, adapter_name).items():
         tensors[_HEAD + name] = parameter.detach().cpu().contiguous()
-    about = {"format": FORMAT, "config": _config_text(config), "layers": _fingerprint(layers)}
-    save_file(tensors, path, about)
+    about = {"layers": _fingerprint(layers), "config": _fields(config)}
+    # In one entry: safetensors writes several in any order, and equal adapters would differ.
+    save_file(tensors, path, {FORMAT: json.dumps(about, separators=(",", ":"))})
     return Path(path)
 
 
@@ -104,50 +105,56 @@ def import_compact(
         ValueError: The file is damaged, of another format, or does not fit the model; the message
             names the file and what was found. A base model is then left as it was.
     """
-    about, tensors = _read(path)
-    config = FourierFTConfig(**json.loads(about["config"]), inference_mode=not is_trainable)
-    wrapped = isinstance(model, PeftModel)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if wrapped:
-        model.add_adapter(adapter_name, config)
-    else:
-        model = get_peft_model(model, config, adapter_name)
+    text, tensors = _read(path)
     try:
-        _fill(model, adapter_name, about, tensors)
+        about = json.loads(text)
+        config = FourierFTConfig(**about["config"], inference_mode=not is_trainable)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration cannot be read ({error})") from error
+    wrapped = isinstance(model, PeftModel)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    try:
+        if wrapped:
+            model.add_adapter(adapter_name, config)
+        else:
+            model = get_peft_model(model, config, adapter_name)
+    except ValueError as error:  # n too large, nothing to adapt
+        raise ValueError(f"{path}: {error}") from error
+    try:
+        _fill(model, adapter_name, about.get("layers"), tensors)
     except ValueError as error:
         if wrapped:
             model.delete_adapter(adapter_name)
         else:
-            model.unload()
-            for parameter in trained:
-                parameter.requires_grad_(True)
+            for name, parameter in model.unload().named_parameters():
+                parameter.requires_grad_(name in trained)
         raise ValueError(f"{path}: {error}") from None
     return model
 
 
-def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a complete safetensors file ({path.stat().st_size} bytes found; {error})"
         ) from error
-    if about.get("format") != FORMAT or _COEFFICIENTS not in tensors:
+    if FORMAT not in metadata or _COEFFICIENTS not in tensors:
         raise ValueError(
-            f"{path}: format {about.get('format')!r} found, expected {FORMAT!r}; "
+            f"{path}: not of the format {FORMAT} (found: {', '.join(metadata) or 'no metadata'}); "
             "a folder saved by PEFT is read by PeftModel.from_pretrained"
         )
-    return about, tensors
+    return metadata[FORMAT], tensors
 
 
 @torch.no_grad()
 def _fill(
-    model: PeftModel, adapter_name: str, about: dict[str, str], tensors: dict[str, Tensor]
+    model: PeftModel, adapter_name: str, fingerprint: str | None, tensors: dict[str, Tensor]
 ) -> None:
     layers, head = _layers(model, adapter_name), _head(model, adapter_name)
     coefficients = [layer.fourierft_spectrum[adapter_name] for layer in layers.values()]
@@ -158,7 +165,7 @@ def _fill(
         problems.append(
             f"{found.numel()} coefficients found, {sum(sizes)} expected for {len(sizes)} layers"
         )
-    elif about.get("layers") != _fingerprint(layers):
+    elif fingerprint != _fingerprint(layers):
         problems.append("made for a model whose adapted layers have other names or another order")
     expected = {_HEAD + name: parameter for name, parameter in head.items()}
     for name in sorted(expected.keys() ^ tensors.keys()):
@@ -197,11 +204,11 @@ def _fingerprint(layers: dict[str, Any]) -> str:
     return hashlib.sha256("\n".join(layers).encode()).hexdigest()[:16]
 
 
-def _config_text(config: Any) -> str:
+def _fields(config: Any) -> dict[str, Any]:
     default = FourierFTConfig()
     values = {}
     for name in _FIELDS:
         value = getattr(config, name, None)
         if name in _ALWAYS or (value is not None and value != getattr(default, name)):
             values[name] = sorted(value) if isinstance(value, set) else value
-    return json.dumps(values, separators=(",", ":"))
+    return values

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config
 from .layer import SUPPORTED, FourierFTLayer, FourierFTLinear, weight_shape
 from .linear import Engine, engine_problems
+from .weights import is_quantised
 
 __all__ = [
     "FourierFTConfig",
@@ -27,7 +28,7 @@ __all__ = [
 
 _SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
 
-_WORTH_A_WARNING = 0.05  # share of the update
+_WORTH_A_WARNING = 0.05  # share of the update, in half precision; quantised merges always warn
 
 
 class FourierFTModel(BaseTuner):
@@ -66,12 +67,12 @@ class FourierFTModel(BaseTuner):
             ) from error
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """See PEFT's. Warns, with the numbers, where rounding took much from the update."""
+        """See PEFT's. Warns, with numbers, of what rounding took from the update."""
         super().merge_adapter(*args, **kwargs)
         self._report_rounding(self._layers())
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """See PEFT's. Warns, with the numbers, where rounding took much from the update."""
+        """See PEFT's. Warns, with numbers, of what rounding took from the update."""
         layers = self._layers()
         merged = super().merge_and_unload(*args, **kwargs)
         self._report_rounding(layers)
@@ -87,13 +88,14 @@ class FourierFTModel(BaseTuner):
     @staticmethod
     def _report_rounding(layers: dict[str, FourierFTLayer]) -> None:
         errors = {n: e for n, layer in layers.items() if (e := layer.merge_error) is not None}
-        if not errors or max(errors.values()) < _WORTH_A_WARNING:
+        quantised = [is_quantised(layers[name].get_base_layer().weight) for name in errors]
+        if not errors or (max(errors.values()) < _WORTH_A_WARNING and not any(quantised)):
             return
         worst = max(errors, key=errors.get)
         warnings.warn(
             f"merge: rounding took {statistics.median(errors.values()):.1%} of DeltaW (median of "
             f"{len(errors)} layers; {errors[worst]:.1%} in {worst}). Quantised and half-precision "
-            "weights cannot hold small updates: keep the adapter apart, or merge into float32",
+            "weights cannot hold small changes: keep the adapter apart, or merge into float32",
             stacklevel=3,
         )
 

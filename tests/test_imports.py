@@ -38,13 +38,14 @@ PACKAGE = [
     {"config"},
     {"layer"},
     {"tuner"},
+    {"compact"},
     {"__init__"},
 ]
 COMMANDS = {"report"}
 OF_REPORT = {"results", "selection", "tracking", "errors", "report"}
 
 HYDRA = {"train.py", "experiments/config.py", "experiments/overrides.py"}
-PEFT = {"fourierft/config.py", "fourierft/layer.py", "fourierft/tuner.py"}
+PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "tuner", "compact")}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 SCHEMAS = {
     f"experiments/{name}.py"
