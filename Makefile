@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart table1 figure7 test test-fast lint format clean
+.PHONY: help install quickstart table1 figure7 benchmark test test-fast lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -29,6 +29,9 @@ quickstart: install  ## Figure 7 and Table 1 beside the paper, in minutes, witho
 table1 figure7: install  ## one table or figure: run what is missing, then report
 	$(BIN)/python train.py experiment=$@
 	$(BIN)/python -m experiments.report $@
+
+benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes
+	$(BIN)/python -m benchmarks.engine
 
 test: install lint  ## lint and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal

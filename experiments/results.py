@@ -35,7 +35,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "seed": (),
     "model": ("path",),
     "task": ("path",),
-    "method": (),
+    "method": ("memory", "gradient"),
     "train": ("accumulation", "eval_batch_size", "checkpoint_every", "device"),
 }
 

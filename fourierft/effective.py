@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .transform import Transform, scaled
+from .transform import Transform, scaled, without_autocast
 
 
 class Part(NamedTuple):
@@ -32,7 +32,8 @@ class Form(NamedTuple):
 def effective_weight(weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
     """``W0 + sum of alpha * S(c)``, rounded once; DeltaW alone without a weight. No gradient."""
     # Not an inference tensor even if the caller is in inference mode: it may be trained with later.
-    with torch.inference_mode(False), torch.no_grad():
+    device = parts[0].coefficients.device.type
+    with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
         values = [scaled(part.coefficients, part.alpha) for part in parts]
         if weight is not None and len(parts) == 1 and not form.interleaved:
             return parts[0].transform.add_update(weight, values[0], form.dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 
 from .effective import Form, Part, WeightCache, effective_weight
 from .gradient import HALF, Signal, Spectra, coefficient_gradients, spectra_of
-from .transform import Transform, apply_transform
+from .transform import Transform, apply_transform, without_autocast
 
 MEMORY = ("auto", "cache", "recompute")
 GRADIENT = ("auto", "dense", "sampled")
 PRECISION = ("rounded", "exact")
 
 _ORDINARY = (Tensor, nn.Parameter)
-_UNCHANGED = nullcontext()
 
 
 class Engine(NamedTuple):
@@ -97,7 +95,7 @@ def adapted_linear(
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
     exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
     if _needs_plain_operations(x, weight, parts):
-        with _without_autocast(device):
+        with without_autocast(device):
             return _plain(x, weight, bias, parts, transposed, dtype, exact)
     form = Form(torch.float32) if exact and device == "cpu" else Form(dtype, exact)
     if engine.memory != "cache" and (
@@ -143,7 +141,7 @@ class _AdaptedLinear(torch.autograd.Function):
         _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
         if torch.is_grad_enabled() and x is not None:
             return _differentiable_backward(ctx, dy)
-        with _without_autocast(dy.device.type):
+        with without_autocast(dy.device.type):
             dx = dbias = None
             if needs_x:
                 if effective is None:
@@ -187,17 +185,11 @@ def _to_columns(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    with _without_autocast(x.device.type):  # it would round a float32 weight, and round again
+    with without_autocast(x.device.type):  # it would round a float32 weight, and round again
         if x.dtype in HALF and weight.dtype == torch.float32:  # precision=exact
             bias = None if bias is None else bias.float()
             return F.linear(x.float(), weight, bias).to(x.dtype)
         return F.linear(x, weight, bias)
-
-
-def _without_autocast(device: str) -> AbstractContextManager:
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return _UNCHANGED
 
 
 def _effective(
@@ -253,7 +245,7 @@ def _differentiable_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
     parts = list(map(Part, operands.transforms, operands.alphas, coefficients))
     exact = operands.form.interleaved or operands.form.dtype != x.dtype
-    with _without_autocast(dy.device.type):
+    with without_autocast(dy.device.type):
         y = _plain(x, weight, bias, parts, operands.transposed, operands.form.dtype, exact)
     found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
     gradients: list[Tensor | None] = [None] * len(inputs)

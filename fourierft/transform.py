@@ -7,6 +7,7 @@ them in common (`transform_of`). It carries no alpha: that multiplies coefficien
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -19,6 +20,8 @@ from .spectrum import sample_entries
 BASES = ("fourier", *MATRICES)
 
 Transform = Fourier | Matrices
+
+_UNCHANGED = nullcontext()
 
 
 def make_transform(
@@ -65,6 +68,13 @@ def _transform_of(shape, n, seed, bias, basis, device, transposed):
         return make_transform(shape, sample_entries(shape, n, seed, *bias, device), basis, seed)
 
 
+def without_autocast(device: str) -> AbstractContextManager:
+    """Operations inside keep the dtypes that they are given."""
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return _UNCHANGED
+
+
 def scaled(coefficients: Tensor, alpha: float) -> Tensor:
     """``alpha * c`` in the dtype that transforms run in: float64 for float64, else float32."""
     dtype = torch.float64 if coefficients.dtype == torch.float64 else torch.float32
@@ -73,7 +83,8 @@ def scaled(coefficients: Tensor, alpha: float) -> Tensor:
 
 def apply_transform(transform: Transform, coefficients: Tensor, alpha: float) -> Tensor:
     """``alpha * S``, (d1, d2), differentiable any number of times, in any mode."""
-    return transform.update(scaled(coefficients, alpha))
+    with without_autocast(coefficients.device.type):
+        return transform.update(scaled(coefficients, alpha))
 
 
 def delta_weight(

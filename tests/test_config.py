@@ -343,7 +343,8 @@ def identity(run):
 LOCAL = [
     *["model.path=a", "task.path=b", "train.device=cpu", "train.accumulation=4"],
     *["train.eval_batch_size=3", "train.checkpoint_every=7", "force=true", "offline=true"],
-    *["output=elsewhere", "tracking=tensorboard"],
+    *["output=elsewhere", "tracking=tensorboard", "method.memory=recompute"],
+    "method.gradient=dense",
 ]
 
 
@@ -368,6 +369,8 @@ def test_experiment_never_changes_what_a_run_is(compose):
 
 
 SCIENTIFIC = {
+    "method.basis": "dct",
+    "method.precision": "exact",
     "method.n": 10,
     "method.entry_seed": 5,
     "method.init": "zeros",
@@ -393,7 +396,7 @@ def test_scientific_keys_change_what_a_run_is(compose):
     before, after = identity(plain), identity(other)
     assert before.keys() == after.keys()
     assert {key: after[key] for key in after if after[key] != before[key]} == SCIENTIFIC
-    assert other.variant.startswith("entry_seed=5,center=3,init=zeros,n=10,targets=_key_,")
+    assert other.variant.startswith("basis=dct,entry_seed=5,center=3,init=zeros,n=10,")
     assert len(other.variant) < 120
     fewer = compose([*BASE, *(f"{key}={value}" for key, value in list(SCIENTIFIC.items())[:-1])])
     assert fewer.variant != other.variant, "cut names end in a hash of everything"

@@ -156,16 +156,18 @@ def test_exact_has_exact_gradients(transposed, interleaved, memory, monkeypatch)
 
 
 @pytest.mark.parametrize("engine", [*MODES, Engine(precision="exact")])
-def test_autocast(engine):
-    case = Case((64, 48), tokens=(32,))
+@pytest.mark.parametrize("basis", ["fourier", "orthogonal"])
+def test_autocast(engine, basis):
+    case = Case((64, 48), tokens=(32,), basis=basis)
     rounded = case.weight.to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         expected = F.linear(case.x, rounded)
-        found = case.found(engine)
+        found = case.found(engine)  # its backward pass too
         assert found[0].dtype == expected.dtype == torch.bfloat16
-        assert torch.autocast("cpu") and torch.is_autocast_enabled("cpu")
     assert [t.dtype for t in found[1:]] == [torch.float32] * 3
     assert_close(found, case.expected(), 2 * torch.finfo(torch.bfloat16).eps)
+    case.x, case.dy = (t.detach().bfloat16().float().requires_grad_() for t in (case.x, case.dy))
+    assert_close(found[3:], case.expected()[3:], 5e-7)  # from the rounded input, in float32
     with torch.autocast("cpu", torch.bfloat16):
         small = case.parts[0].coefficients.detach() * 1e-3
         case.parts[0] = case.parts[0]._replace(coefficients=small)

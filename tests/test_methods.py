@@ -10,11 +10,13 @@ from safetensors.torch import load_file
 
 from experiments.errors import ConfigError
 from experiments.methods import BitFit, FourierFT, Full, LinearProbe, LoRA, Peft
-from experiments.methods.fourierft import FrequencyBias, Init
+from experiments.methods.fourierft import Basis, FrequencyBias, Gradient, Init, Memory, Precision
 from experiments.models import Encoder
 from experiments.tasks import Head
-from fourierft import FourierFTLinear
+from fourierft import Engine, FourierFTLinear
 from fourierft.counting import count
+from fourierft.fourier import Fourier
+from fourierft.matrices import Matrices
 
 HEAD = ["classifier"]
 WIDTH, LAYERS = 32, 2
@@ -56,6 +58,7 @@ def of_peft(peft_type, **fields):
 METHODS = {
     "fourierft": (fourier(), ("fourierft_spectrum",)),
     "biased": (fourier(frequency_bias=FrequencyBias(center=4.0)), ("fourierft_spectrum",)),
+    "dct": (fourier(basis=Basis.dct), ("fourierft_spectrum",)),
     "lora": (lora(), ("lora_A", "lora_B")),
     "vera": (of_peft("VERA", r=8), ("vera_lambda",)),
     "dora": (
@@ -153,6 +156,7 @@ def test_counts(name):
     per_layer = {
         "fourierft": 2 * 50,
         "biased": 2 * 50,
+        "dct": 2 * 50,
         "lora": 2 * 4 * 2 * WIDTH,
         "vera": 2 * (8 + WIDTH),
         "dora": 2 * (4 * 2 * WIDTH + WIDTH),
@@ -234,6 +238,23 @@ def test_fourierft_settings_reach_the_layers():
         assert layer.fourierft_scaling["default"] == 100.0
         assert layer.fourierft_random_loc_seed["default"] == 2024
         assert layer.fourierft_frequency_bias["default"] == (3.0, 9.0)
+
+
+@pytest.mark.parametrize("basis", Basis)
+def test_every_basis_reaches_the_layers(basis):
+    net = fourier(basis=basis).apply(base(), HEAD)
+    layers = [m for m in net.modules() if isinstance(m, FourierFTLinear)]
+    assert {layer.fourierft_basis["default"] for layer in layers} == {basis.value}
+    expected = Fourier if basis is Basis.fourier else Matrices
+    assert type(layers[0].transform("default")) is expected
+
+
+def test_how_to_compute_reaches_the_layers():
+    method = fourier(memory=Memory.recompute, gradient=Gradient.dense, precision=Precision.exact)
+    layers = [m for m in method.apply(base(), HEAD).modules() if isinstance(m, FourierFTLinear)]
+    assert {layer.engine for layer in layers} == {Engine("recompute", "dense", "exact")}
+    layers = [m for m in fourier().apply(base(), HEAD).modules() if isinstance(m, FourierFTLinear)]
+    assert {layer.engine for layer in layers} == {Engine()}
 
 
 @pytest.mark.parametrize("init", Init)

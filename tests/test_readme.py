@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/validation.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/validation.md", "docs/performance.md"]
 
 
 def commands(start: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fourierft import delta_weight, sample_entries
+from fourierft.transform import BASES
 
 SHAPES = [(8, 8), (7, 9), (6, 5), (5, 12), (1, 4)]
 
@@ -84,12 +85,13 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert coefficients.grad.dtype == dtype and torch.isfinite(coefficients.grad).all()
 
 
-def test_computed_in_float32_under_autocast():
+@pytest.mark.parametrize("basis", BASES)
+def test_computed_in_float32_under_autocast(basis):
     entries = sample_entries((16, 16), 10)
     coefficients = torch.randn(10)
-    expected = delta_weight(coefficients, entries, (16, 16), 9.0)
+    expected = delta_weight(coefficients, entries, (16, 16), 9.0, basis)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(delta_weight(coefficients, entries, (16, 16), 9.0), expected)
+        assert torch.equal(delta_weight(coefficients, entries, (16, 16), 9.0, basis), expected)
 
 
 def test_zero_coefficients_make_no_update_and_still_have_a_gradient():

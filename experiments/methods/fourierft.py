@@ -26,9 +26,36 @@ class Init(Enum):
 
 
 class Basis(Enum):
-    """What the coefficients are coefficients of; further bases are reserved."""
+    """What the coefficients are coefficients of; all but the first for the ablation of Table 6."""
 
     fourier = "fourier"
+    random = "random"
+    orthogonal = "orthogonal"
+    dct = "dct"
+    hartley = "hartley"
+
+
+class Memory(Enum):
+    """Whether W0 + DeltaW is kept between steps."""
+
+    auto = "auto"
+    cache = "cache"
+    recompute = "recompute"
+
+
+class Gradient(Enum):
+    """How the coefficients' gradient is computed."""
+
+    auto = "auto"
+    dense = "dense"
+    sampled = "sampled"
+
+
+class Precision(Enum):
+    """When DeltaW is rounded, if the weights are in half precision."""
+
+    rounded = "rounded"
+    exact = "exact"
 
 
 @dataclass(kw_only=True)
@@ -59,7 +86,13 @@ class FourierFT(Adapter):
     init: Init = Init.normal
     """normal: the update is not zero before the first step, as in the paper."""
     basis: Basis = Basis.fourier
-    """Reserved for the ablation of Table 6."""
+    """Another basis is scaled to the size of Fourier's: the same alpha means the same."""
+    memory: Memory = Memory.auto
+    """cache: fastest; recompute: one full-size weight less per adapted matrix (local)."""
+    gradient: Gradient = Gradient.auto
+    """dense by way of dL/dW, sampled without it; auto takes the cheaper (local)."""
+    precision: Precision | None = None
+    """exact keeps small updates of half-precision weights, for time; null: rounded."""
 
     def problems(self) -> Iterator[str]:
         """See `Method.problems`."""
@@ -94,6 +127,9 @@ class FourierFT(Adapter):
             frequency_bias_center=self.frequency_bias.center,
             frequency_bias_bandwidth=self.frequency_bias.bandwidth,
             basis=self.basis.value,
+            memory=self.memory.value,
+            gradient=self.gradient.value,
+            precision=(self.precision or Precision.rounded).value,
             target_modules=list(self.targets),
             modules_to_save=list(head) or None,
         )
