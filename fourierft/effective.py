@@ -50,9 +50,9 @@ class WeightCache:
     """The effective weight of one layer and what it was made of.
 
     Optimizers and ``.data`` change parameters without leaving a trace in their version, so
-    **values are compared**: all coefficients, and of the frozen weight its identity, address and
-    version, and one number of every row and column (or of every few, in long weights). What was
-    handed out is never written to: a graph may still need it.
+    **values are compared**: all coefficients, and of the frozen weight its identity, address,
+    version and some numbers all over it (one would do: whoever writes to a frozen weight behind
+    its version writes all of it). What was handed out is never written to: a graph may need it.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class WeightCache:
             self._coefficients = [part.coefficients.detach().clone() for part in parts]
             if weight is not None:
                 self._weight = weakref.ref(weight)
-                self._probed = weight.detach().flatten()[:: min(weight.shape) + 1]
+                self._probed = _probed(weight)
                 self._probe = self._probed.clone()
         self._made_of, self._effective = made_of, effective
         return effective
@@ -108,3 +108,9 @@ class WeightCache:
 
     def __reduce__(self) -> tuple[type, tuple]:
         return WeightCache, ()
+
+
+def _probed(weight: Tensor) -> Tensor:
+    """View of about 64 numbers, spread over rows and columns."""
+    rows, columns = weight.shape
+    return weight.detach().flatten()[:: max(1, rows // 64) * columns + columns // 64 + 1]

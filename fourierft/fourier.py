@@ -46,12 +46,12 @@ class Fourier:
         u, v = torch.where(conjugate, -u % d1, u), torch.where(conjugate, d2 - v, v)
         self._cells = u * (d2 // 2 + 1) + v  # in the layout of rfft2
         # The inverse transform doubles all columns but the first and, for even sizes, the last.
-        # Those get half of their coefficient at u and half at -u: with it their transform is real.
+        # Those get half of their coefficient at u and half at -u: their transform is then real.
         at_edge = (v == 0) | (2 * v == d2)
         # On the meta device there are shapes only.
         edge = u[:0] if u.is_meta else at_edge.nonzero()[:, 0]
         self._half_source = torch.cat([torch.arange(self.n, device=u.device), edge])
-        self._half_cells = torch.cat([v * d1 + u, v[edge] * d1 + -u[edge] % d1])
+        self._half_cells = torch.cat([v * d1 + -u % d1, v[edge] * d1 + u[edge]])
         self._folded = u, v
         self._sampling: Sampling | None = None
 
@@ -62,23 +62,23 @@ class Fourier:
 
     def update(self, coefficients: Tensor) -> Tensor:
         """S for coefficients (n,), float32 or float64."""
-        rows = self._rows(coefficients)
-        half = rows.shape[0]
-        out = rows.new_empty(self.shape)
-        out[:half, :1] = rows[:, :1]
-        out[:half, 1:] = rows[:, 1:].flip(1)
-        out[half:] = self._mirrored(rows)
+        top = self._top(coefficients)
+        half = len(top)
+        out = top.new_empty(self.shape)
+        out[:half] = top
+        out[half:, :1], out[half:, 1:] = self._bottom(top)
         return out
 
     def add_update(self, weight: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
         """``weight + S``, (d1, d2), summed in the coefficients' dtype and rounded once."""
         # Not by way of `update`: one pass over the weight less. No gradient.
-        rows = self._rows(coefficients)
-        half = rows.shape[0]
+        top = self._top(coefficients)
+        half = len(top)
         out = torch.empty(self.shape, dtype=dtype, device=weight.device)
-        torch.add(weight[:half, :1], rows[:, :1], out=out[:half, :1])
-        torch.add(weight[:half, 1:], rows[:, 1:].flip(1), out=out[:half, 1:])
-        torch.add(weight[half:], self._mirrored(rows), out=out[half:])
+        torch.add(weight[:half], top, out=out[:half])
+        first, others = self._bottom(top)
+        torch.add(weight[half:, :1], first, out=out[half:, :1])
+        torch.add(weight[half:, 1:], others, out=out[half:, 1:])
         return out
 
     def gradient(self, update_gradient: Tensor) -> Tensor:
@@ -120,8 +120,8 @@ class Fourier:
         sampled = tokens * (_FFT * (d1 + d2) + SAMPLE * self.n)
         return sampled < d1 * d2 * (2 * tokens * FLOP + _PLANE)
 
-    def _rows(self, coefficients: Tensor) -> Tensor:
-        """``S[-p]`` for p = 0 ... d1 // 2."""
+    def _top(self, coefficients: Tensor) -> Tensor:
+        """S[p] for p = 0 ... d1 // 2."""
         d1, d2 = self.shape
         values = (coefficients * (self.scale / 2))[self._half_source]
         # Conjugates meet in one cell, so this adds; two terms at most, in any order the same sum.
@@ -129,9 +129,11 @@ class Fourier:
         columns = torch.fft.rfft(half.view(-1, d1))
         return torch.fft.irfft(columns, n=d2, dim=0, norm="forward").t()
 
-    def _mirrored(self, rows: Tensor) -> Tensor:
+    def _bottom(self, top: Tensor) -> tuple[Tensor, Tensor]:
+        """The other rows: first column, and all others; ``S[-p, -q] = S[p, q]``."""
         d1 = self.shape[0]
-        return rows[1 : d1 - d1 // 2].flip(0)
+        mirrored = top[1 : d1 - d1 // 2]
+        return mirrored[:, :1].flip(0), mirrored[:, 1:].flip(0, 1)
 
 
 def _real_spectrum(signal: Tensor) -> Tensor:
