@@ -44,7 +44,7 @@ class Fourier:
         u, v = entries
         conjugate = v > d2 // 2  # (u, v) and (-u, -v) are the same cosine
         u, v = torch.where(conjugate, -u % d1, u), torch.where(conjugate, d2 - v, v)
-        self._cells = u * (d2 // 2 + 1) + v  # in the layout of rfft2
+        self._cells = 2 * (u * (d2 // 2 + 1) + v)  # of the real parts of rfft2
         # The inverse transform doubles all columns but the first and, for even sizes, the last.
         # Those get half of their coefficient at u and half at -u: their transform is then real.
         at_edge = (v == 0) | (2 * v == d2)
@@ -83,8 +83,8 @@ class Fourier:
 
     def gradient(self, update_gradient: Tensor) -> Tensor:
         """dL/dc (n,) from dL/dS (d1, d2): the adjoint of `update`."""
-        spectrum = torch.fft.rfft2(update_gradient)
-        return spectrum.flatten()[self._cells].real * self.scale
+        spectrum = torch.view_as_real(torch.fft.rfft2(update_gradient)).flatten()
+        return spectrum.index_select(0, self._cells) * self.scale
 
     def analyse_rows(self, signal: Tensor) -> Tensor:
         """Spectrum of a signal (T, d1) along its features, laid out for `sampled`."""
@@ -123,7 +123,7 @@ class Fourier:
     def _top(self, coefficients: Tensor) -> Tensor:
         """S[p] for p = 0 ... d1 // 2."""
         d1, d2 = self.shape
-        values = (coefficients * (self.scale / 2))[self._half_source]
+        values = (coefficients * (self.scale / 2)).index_select(0, self._half_source)
         # Conjugates meet in one cell, so this adds; two terms at most, in any order the same sum.
         half = values.new_zeros((d2 // 2 + 1) * d1).index_add_(0, self._half_cells, values)
         columns = torch.fft.rfft(half.view(-1, d1))
