@@ -138,7 +138,8 @@ def files(options: argparse.Namespace) -> Iterator[Row]:
             "compact float16": (folder / "c16").stat().st_size,
         }
     for form, size in sizes.items():
-        yield {"form": form, "bytes": size, "write": written[form], "read": read[form]}
+        milliseconds = {"write ms": written[form]["ms"], "read ms": read[form]["ms"]}
+        yield {"form": form, "bytes": size} | {k: round(v, 2) for k, v in milliseconds.items()}
 
 
 SECTIONS = {f.__name__: f for f in (transforms, layers, steps, merging, files)}

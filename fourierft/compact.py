@@ -118,7 +118,7 @@ def import_compact(
             model.add_adapter(adapter_name, config)
         else:
             model = get_peft_model(model, config, adapter_name)
-    except ValueError as error:  # n too large, nothing to adapt
+    except (ValueError, TypeError) as error:  # n too large, nothing to adapt, not linear
         raise ValueError(f"{path}: {error}") from error
     try:
         _fill(model, adapter_name, about.get("layers"), tensors)
@@ -192,9 +192,9 @@ def _layers(model: PeftModel, adapter_name: str) -> dict[str, FourierFTLayer]:
 
 def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:
     """Parameters that PEFT's ``modules_to_save`` trains for this adapter, by their own names."""
-    marker = f".modules_to_save.{adapter_name}"
+    marker = f".modules_to_save.{adapter_name}."
     return {
-        name.replace(marker, ""): parameter
+        name.replace(marker, "."): parameter
         for name, parameter in model.get_base_model().named_parameters()
         if marker in name
     }

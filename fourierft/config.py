@@ -35,7 +35,8 @@ class FourierFTConfig(StockConfig):
         basis: What the coefficients are coefficients of: ``fourier``, or for the ablation of
             Table 6 ``random``, ``orthogonal``, ``dct``, ``hartley`` (see `Matrices`).
         memory: Whether W0 + DeltaW is kept: ``auto``, ``cache``, ``recompute`` (see `Engine`).
-            This and the next two say how to compute, not what: they are not saved.
+            This and the next two say how to compute: they are not saved, and taken from a
+            model's first adapter (`configure` sets them later).
         gradient: ``auto``, ``dense`` or ``sampled``.
         precision: ``rounded`` or ``exact``.
 

@@ -46,31 +46,39 @@ def effective_weight(weight: Tensor | None, parts: Sequence[Part], form: Form) -
         return (weight + update).to(form.dtype)
 
 
+class _Entry(NamedTuple):
+    """An effective weight and what it was made of."""
+
+    effective: Tensor
+    made_of: list[Any]
+    coefficients: list[Tensor]  # their values
+    weight: Any  # weak reference
+    probed: Tensor | None  # a view of the weight
+    probe: Tensor | None  # its values
+
+
 class WeightCache:
-    """The effective weight of one layer and what it was made of.
+    """The effective weight of one layer.
 
     Optimizers and ``.data`` change parameters without leaving a trace in their version, so
     **values are compared**: all coefficients, and of the frozen weight its identity, address,
-    version and some numbers all over it (one would do: whoever writes to a frozen weight behind
-    its version writes all of it). What was handed out is never written to: a graph may need it.
+    version and some numbers all over it (small weights: all). What was handed out is never written
+    to: a graph may need it.
     """
 
     def __init__(self) -> None:
-        self.clear()
+        # One attribute, replaced as a whole: threads may share a layer.
+        self._entry: _Entry | None = None
 
     def clear(self) -> None:
         """Forget the weight."""
-        self._effective: Tensor | None = None
-        self._made_of: list[Any] = []
-        self._coefficients: list[Tensor] = []
-        self._weight: Any = None
-        self._probe: Tensor | None = None
-        self._probed: Tensor | None = None  # a view of the weight
+        self._entry = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return 0 if self._effective is None else self._effective.nbytes
+        entry = self._entry
+        return 0 if entry is None else entry.effective.nbytes
 
     def get(self, weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
         """See `effective_weight`; not to be written to."""
@@ -79,29 +87,20 @@ class WeightCache:
             made_of += transform, alpha, c.dtype, c.device, c.shape
         if weight is not None:
             version = -1 if weight.is_inference() else weight._version
-            made_of += weight.data_ptr(), version, weight.dtype, weight.shape
-        if made_of == self._made_of and self._has_seen(weight, parts):
-            return self._effective
-        self.clear()  # frees the old weight before the new one is made
+            made_of += weight.data_ptr(), version, weight.dtype, weight.shape, weight.stride()
+        entry = self._entry
+        if entry is not None and entry.made_of == made_of and _is_current(entry, weight, parts):
+            return entry.effective
+        self._entry = entry = None  # frees the old weight before the new one is made
         effective = effective_weight(weight, parts, form)
+        reference = probed = probe = None
         with torch.inference_mode(False), torch.no_grad():
-            self._coefficients = [part.coefficients.detach().clone() for part in parts]
+            coefficients = [part.coefficients.detach().clone() for part in parts]
             if weight is not None:
-                self._weight = weakref.ref(weight)
-                self._probed = _probed(weight)
-                self._probe = self._probed.clone()
-        self._made_of, self._effective = made_of, effective
+                reference, probed = weakref.ref(weight), _probed(weight)
+                probe = probed.clone()
+        self._entry = _Entry(effective, made_of, coefficients, reference, probed, probe)
         return effective
-
-    def _has_seen(self, weight: Tensor | None, parts: Sequence[Part]) -> bool:
-        if weight is not None and not (
-            self._weight() is weight and torch.equal(self._probe, self._probed)
-        ):
-            return False
-        for kept, part in zip(self._coefficients, parts, strict=True):
-            if not torch.equal(kept, part.coefficients):
-                return False
-        return True
 
     def __deepcopy__(self, memo: dict) -> WeightCache:
         return WeightCache()
@@ -110,7 +109,26 @@ class WeightCache:
         return WeightCache, ()
 
 
+def _is_current(entry: _Entry, weight: Tensor | None, parts: Sequence[Part]) -> bool:
+    if weight is not None and not (
+        entry.weight() is weight and torch.equal(entry.probe, entry.probed)
+    ):
+        return False
+    for kept, part in zip(entry.coefficients, parts, strict=True):
+        if not torch.equal(kept, part.coefficients):
+            return False
+    return True
+
+
 def _probed(weight: Tensor) -> Tensor:
-    """View of about 64 numbers, spread over rows and columns."""
-    rows, columns = weight.shape
-    return weight.detach().flatten()[:: max(1, rows // 64) * columns + columns // 64 + 1]
+    """View of at least 64 numbers, spread over rows and columns; of all in a small weight."""
+    weight = weight.detach()
+    if not weight.is_contiguous():
+        return weight.diagonal()  # a view whatever the strides
+    step = 1
+    if weight.numel() > 4096:
+        columns = weight.shape[1]
+        step = weight.numel() // 64
+        if step > columns:  # whole rows, and a part of one that comes to all columns in turn
+            step = (step // columns - 1) * columns + int(0.618 * columns) + 1
+    return weight.view(-1)[::step]

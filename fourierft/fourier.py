@@ -83,7 +83,7 @@ class Fourier:
 
     def gradient(self, update_gradient: Tensor) -> Tensor:
         """dL/dc (n,) from dL/dS (d1, d2): the adjoint of `update`."""
-        spectrum = torch.view_as_real(torch.fft.rfft2(update_gradient)).flatten()
+        spectrum = torch.view_as_real(torch.fft.rfft2(update_gradient)).reshape(-1)
         return spectrum.index_select(0, self._cells) * self.scale
 
     def analyse_rows(self, signal: Tensor) -> Tensor:

@@ -35,14 +35,15 @@ class Spectra:
     ) -> Tensor:
         """Analysis of _TOKENS_AT_ONCE tokens of the signal (T, d), from ``first``."""
         self.used = True
-        analysis = self.kept.get((kind, first))
+        key = kind, signal.dtype, first  # autocast may round the input for some layers only
+        analysis = self.kept.get(key)
         if analysis is None:
             chunk = signal
             if len(signal) > _TOKENS_AT_ONCE:
                 chunk = signal[first : first + _TOKENS_AT_ONCE]
             analysis = analyse(chunk.float() if chunk.dtype in HALF else chunk)
             if self.layers > 1 and 4 * signal.numel() <= _KEPT_BYTES:
-                self.kept[kind, first] = analysis
+                self.kept[key] = analysis
         return analysis
 
     def done(self) -> None:
@@ -52,7 +53,8 @@ class Spectra:
             self.kept.clear()
 
 
-_latest: tuple[weakref.ref, int, Spectra] | None = None
+# Input, its version and its spectra, which the graph owns.
+_latest: tuple[weakref.ref, int, weakref.ref] | None = None
 
 
 def spectra_of(x: Tensor) -> Spectra:
@@ -64,12 +66,11 @@ def spectra_of(x: Tensor) -> Spectra:
     global _latest
     latest = _latest  # another thread may replace it meanwhile
     version = -1 if x.is_inference() else x._version
-    if latest and latest[0]() is x and latest[1] == version and not latest[2].used:
-        spectra = latest[2]
-        spectra.layers += 1
-    else:
-        spectra = Spectra()
-        _latest = weakref.ref(x), version, spectra
+    spectra = latest[2]() if latest and latest[0]() is x and latest[1] == version else None
+    if spectra is None or spectra.used:
+        spectra = Spectra(0)
+        _latest = weakref.ref(x), version, weakref.ref(spectra)
+    spectra.layers += 1
     return spectra
 
 

@@ -15,10 +15,7 @@ from .gradient import HALF
 from .linear import Engine, adapted_linear
 from .spectrum import sample_entries
 from .transform import Transform, apply_transform, transform_of
-from .weights import FrozenWeight, frozen_weight, is_quantised
-
-# The quantised layers of bitsandbytes derive from nn.Linear.
-SUPPORTED = (nn.Linear, Conv1D)
+from .weights import SUPPORTED, FrozenWeight, frozen_weight, is_plain, is_quantised, weight_shape
 
 
 class FourierFTLayer(BaseTunerLayer):
@@ -109,10 +106,8 @@ class FourierFTLayer(BaseTunerLayer):
 
         Shared with the other layers of this shape, where the coefficients live.
         """
-        return self._transform(adapter_name, self.fourierft_spectrum[adapter_name].device)
-
-    def _transform(self, adapter_name: str, device: torch.device) -> Transform:
         transform = self._transforms.get(adapter_name)
+        device = self.fourierft_spectrum[adapter_name].device
         if transform is None or transform.device != device:
             transform = self._transforms[adapter_name] = transform_of(
                 (self.out_features, self.in_features),
@@ -149,10 +144,16 @@ class FourierFTLayer(BaseTunerLayer):
         return update.t().contiguous() if self.fan_in_fan_out else update
 
     def _part(self, adapter_name: str) -> Part:
-        c = self.fourierft_spectrum[adapter_name]
         return Part(
-            self._transform(adapter_name, c.device), self.fourierft_scaling[adapter_name], c
+            self.transform(adapter_name),
+            self.fourierft_scaling[adapter_name],
+            self.fourierft_spectrum[adapter_name],
         )
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """See PEFT's."""
+        super().delete_adapter(adapter_name)
+        self._cache.clear()
 
     def _prepare(self) -> None:
         """Make what the forward pass looks up: a compiler finds it, and breaks no graph."""
@@ -205,7 +206,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         if not parts:
             return layer(x, *args, **kwargs)
         options = self.fan_in_fan_out, self.engine, self._cache
-        if not (args or kwargs) and _is_plain(layer):
+        if not (args or kwargs) and is_plain(layer):
             return adapted_linear(x, layer.weight, layer.bias, parts, *options)
         result = layer(x, *args, **kwargs)
         return (result + adapted_linear(x, None, None, parts, *options)).to(result.dtype)
@@ -241,8 +242,9 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         layer = self.get_base_layer()
         frozen = self._frozen or frozen_weight(layer)
         names = [*self.merged_adapters, *added]
-        update = sum(self.get_delta_weight(name) for name in names)
-        merged = frozen.values(layer) + (update.T if self.fan_in_fan_out else update)
+        with torch.inference_mode(False), torch.no_grad():  # the result may be trained through
+            update = sum(self.get_delta_weight(name) for name in names)
+            merged = frozen.values(layer) + (update.T if self.fan_in_fan_out else update)
         if safe_merge and not torch.isfinite(merged.to(_storage_dtype(layer.weight))).all():
             raise ValueError(
                 f"merge: the weight would not be finite with adapters {names}; "
@@ -252,8 +254,9 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         self._frozen = frozen
         self._cache.clear()
         self.merged_adapters.extend(added)
-        rounded = is_quantised(layer.weight) or layer.weight.dtype in HALF
-        self.merge_error = float((stored - merged).norm() / update.norm()) if rounded else None
+        self.merge_error = None
+        if (is_quantised(layer.weight) or layer.weight.dtype in HALF) and update.any():
+            self.merge_error = float((stored - merged).norm() / update.norm())
 
     def unmerge(self) -> None:
         """Put W0 back, bit for bit as it was before the first merge."""
@@ -274,25 +277,6 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
 
     def __repr__(self) -> str:
         return "fourierft." + super().__repr__()
-
-
-def weight_shape(layer: nn.Module) -> tuple[int, int]:
-    """(out, in) of a supported layer."""
-    if isinstance(layer, Conv1D):
-        # Under DeepSpeed ZeRO-3 the weight itself is an empty shard.
-        fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
-        return fan_out, fan_in
-    return layer.out_features, layer.in_features
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether the layer does nothing but W0 x + b, so that W0 + DeltaW can replace W0."""
-    return (
-        type(layer) in SUPPORTED
-        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
-        and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
-        and not is_quantised(layer.weight)
-    )
 
 
 def _storage_dtype(weight: Tensor) -> torch.dtype:

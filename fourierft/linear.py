@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .effective import Form, Part, WeightCache, effective_weight
 from .gradient import HALF, Signal, Spectra, coefficient_gradients, spectra_of
@@ -103,6 +104,8 @@ def adapted_linear(
         engine.memory == "recompute" or device != "cpu" or weight is None
     ):
         cache = None
+    if _get_current_dispatch_mode() is not None:
+        cache = None  # selective checkpointing replays operations: they must be the same again
     if not torch.is_grad_enabled():
         effective = _effective(cache, weight, parts, form)
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
@@ -123,51 +126,75 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(ctx, operands, x, weight, bias, *coefficients):
         effective = operands.effective(weight, coefficients)
         learns = any(ctx.needs_input_grad[4:])
+        keeps = operands.cache is not None
         ctx.operands = operands
-        ctx.save_for_backward(
-            x if learns else None,
-            weight,
-            bias if learns else None,
-            None if operands.cache is None else effective,
-            *coefficients,
-        )
+        # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
+        # works with the values of the forward pass. The tensors are for second derivatives.
+        ctx.coefficients = coefficients
+        ctx.versions = [_version(c) for c in coefficients]
+        ctx.values = None if keeps else [c.detach().clone() for c in coefficients]
+        ctx.save_for_backward(x if learns else None, weight, effective if keeps else None)
         multiply = _to_columns if operands.transposed else _to_rows
         return multiply(x, effective, bias)
 
     @staticmethod
     def backward(ctx, dy):
         operands = ctx.operands
-        x, weight, bias, effective, *coefficients = ctx.saved_tensors
+        x, weight, effective = ctx.saved_tensors
         _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
-        if torch.is_grad_enabled() and x is not None:
-            return _differentiable_backward(ctx, dy)
+        batched = torch._C._functorch.is_legacy_batchedtensor(dy)
+        differentiable = x is not None and (torch.is_grad_enabled() or batched)
+        multiply_back = _to_rows if operands.transposed else _to_columns
+        dx = dbias = None
+        gradients: list[Tensor | None] = [None] * len(needs)
         with without_autocast(dy.device.type):
-            dx = dbias = None
             if needs_x:
-                if effective is None:
-                    effective = operands.effective(weight, coefficients)
-                multiply_back = _to_rows if operands.transposed else _to_columns
+                if differentiable:
+                    effective = _differentiable_weight(ctx, weight)
+                elif effective is None:
+                    effective = operands.effective(weight, ctx.values)
                 dx = multiply_back(dy, effective)
             if needs_bias:
-                dbias = dy.flatten(0, -2).sum(0) if dy.dim() > 1 else dy
-            gradients = [None] * len(needs)
+                dbias = dy.reshape(-1, dy.shape[-1]).sum(0)
             if x is not None:
-                seen = Signal(x.reshape(-1, x.shape[-1]), operands.spectra or Spectra())
-                given = Signal(dy.reshape(-1, dy.shape[-1]), Spectra(len(needs)))
+                flat = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+                seen = Signal(flat[0], operands.spectra or Spectra())
+                given = Signal(flat[1], Spectra(len(needs)))
                 gradients = coefficient_gradients(
                     *((seen, given) if operands.transposed else (given, seen)),
                     [
-                        t if needed else None
-                        for t, needed in zip(operands.transforms, needs, strict=True)
+                        t if need else None
+                        for t, need in zip(operands.transforms, needs, strict=True)
                     ],
-                    operands.sampled,
+                    # The dense way is made of operations that autograd and vmap know.
+                    [False] * len(needs) if differentiable else operands.sampled,
                 )
                 seen.spectra.done()
                 gradients = [
                     None if g is None else (alpha * g).to(c.dtype)
-                    for alpha, g, c in zip(operands.alphas, gradients, coefficients, strict=True)
+                    for alpha, g, c in zip(
+                        operands.alphas, gradients, ctx.coefficients, strict=True
+                    )
                 ]
         return None, dx, None, dbias, *gradients
+
+
+def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
+    """The effective weight as a function of the coefficients, for second derivatives."""
+    if ctx.versions != [_version(c) for c in ctx.coefficients]:
+        raise RuntimeError(
+            "coefficients were modified by an inplace operation between the forward pass and "
+            "this derivative of it"
+        )
+    operands = ctx.operands
+    parts = map(Part, operands.transforms, operands.alphas, ctx.coefficients)
+    exact = operands.form.interleaved or operands.form.dtype == torch.float32
+    total = _differentiable_sum(weight, list(parts))
+    return total if exact else total.to(operands.form.dtype)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _to_rows(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -209,6 +236,8 @@ def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Pa
     """Whether someone wants to look through the computation, or it is not ordinary tensors."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
+    if torch.jit.is_tracing():  # it would take a kept weight for a constant
+        return True
     if torch.autograd.forward_ad._current_level >= 0 or x.is_meta or type(x) not in _ORDINARY:
         return True
     if weight is not None and (
@@ -228,27 +257,13 @@ def _plain(
     exact: bool,
 ) -> Tensor:
     """The same in operations that autograd, functorch and compilers know."""
-    updates = [apply_transform(part.transform, part.coefficients, part.alpha) for part in parts]
-    total = sum(updates[1:], updates[0])
-    if weight is not None:
-        total = weight + total
+    total = _differentiable_sum(weight, parts)
     if not exact:
         total = total.to(dtype)
     return (_to_columns if transposed else _to_rows)(x, total, bias)
 
 
-def _differentiable_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """First derivatives that can be differentiated again."""
-    operands = ctx.operands
-    x, weight, bias, _, *coefficients = ctx.saved_tensors
-    inputs = [None, x, None, bias, *coefficients]
-    wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
-    parts = list(map(Part, operands.transforms, operands.alphas, coefficients))
-    exact = operands.form.interleaved or operands.form.dtype != x.dtype
-    with without_autocast(dy.device.type):
-        y = _plain(x, weight, bias, parts, operands.transposed, operands.form.dtype, exact)
-    found = torch.autograd.grad(y, [inputs[i] for i in wanted], dy, create_graph=True)
-    gradients: list[Tensor | None] = [None] * len(inputs)
-    for i, gradient in zip(wanted, found, strict=True):
-        gradients[i] = gradient
-    return tuple(gradients)
+def _differentiable_sum(weight: Tensor | None, parts: Sequence[Part]) -> Tensor:
+    updates = [apply_transform(part.transform, part.coefficients, part.alpha) for part in parts]
+    total = sum(updates[1:], updates[0])
+    return total if weight is None else weight + total

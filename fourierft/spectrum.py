@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 # Cells of the spectrum handled at once by the biased draw: 32 MiB per float64 buffer, whatever
 # the size of the weight. The entries drawn do not depend on it.
@@ -112,9 +113,9 @@ def _entries(
     bias: tuple[float, float] | None,
     device: torch.device,
 ) -> Tensor:
-    # A tensor made under inference_mode could never take part in training afterwards, and this
-    # one outlives the caller.
-    with torch.inference_mode(False):
+    # A tensor made under inference_mode could never take part in training afterwards, one made
+    # under a fake mode holds no numbers, and this one outlives the caller.
+    with torch.inference_mode(False), unset_fake_temporarily():
         if device.type != "cpu":
             return _entries(shape, n, seed, bias, torch.device("cpu")).to(device)
         generator = torch.Generator("cpu").manual_seed(seed)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .fourier import Fourier
 from .matrices import MATRICES, Matrices
@@ -62,7 +63,8 @@ def transform_of(
 
 @lru_cache(maxsize=128)
 def _transform_of(shape, n, seed, bias, basis, device, transposed):
-    with torch.inference_mode(False):  # the result outlives the caller, and may be trained with
+    # The result outlives the caller, and may be trained with.
+    with torch.inference_mode(False), unset_fake_temporarily():
         if transposed:
             return _transform_of(shape, n, seed, bias, basis, device, False).transposed
         return make_transform(shape, sample_entries(shape, n, seed, *bias, device), basis, seed)

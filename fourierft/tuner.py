@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config
-from .layer import SUPPORTED, FourierFTLayer, FourierFTLinear, weight_shape
+from .layer import FourierFTLayer, FourierFTLinear
 from .linear import Engine, engine_problems
-from .weights import is_quantised
+from .weights import SUPPORTED, is_quantised, weight_shape
 
 __all__ = [
     "FourierFTConfig",
@@ -212,6 +212,8 @@ def configure(
 ) -> None:
     """Say how the FourierFT layers of a model compute, at any time (see `Engine`).
 
+    What they keep is given back, so ``configure(model)`` alone makes them look at weights anew.
+
     Args:
         model: Any module that holds such layers.
         memory: ``auto``, ``cache`` or ``recompute``; None leaves it as it is, as below.
@@ -229,6 +231,7 @@ def configure(
     for layer in model.modules():
         if isinstance(layer, FourierFTLayer):
             layer.engine = layer.engine._replace(**changes)
+            layer._cache.clear()
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""The frozen weight of a layer while an update is merged into it: plain, 4-bit or 8-bit."""
+"""The frozen weight of a layer: what it is, and while an update is merged into it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+# The quantised layers of bitsandbytes derive from nn.Linear.
+SUPPORTED = (nn.Linear, Conv1D)
 
 
 class FrozenWeight:
@@ -97,19 +101,42 @@ def frozen_weight(layer: nn.Module) -> FrozenWeight:
     """The weight of a layer, to be kept while another takes its place.
 
     Raises:
-        ValueError: The weight is quantised in a way that is not known here.
+        ValueError: The weight is quantised or wrapped in a way that is not known here.
     """
     weight = layer.weight
     if is_4bit(weight):
         return FrozenWeight4bit(layer)
-    if not weight.dtype.is_floating_point:
-        if hasattr(weight, "SCB"):
-            return FrozenWeight8bit(layer)
+    floating = weight.dtype.is_floating_point
+    if hasattr(weight, "SCB") and not floating:
+        return FrozenWeight8bit(layer)
+    if not floating or not (type(weight) in (Tensor, nn.Parameter) or hasattr(weight, "SCB")):
         raise ValueError(
-            f"merge: the weight is quantised ({type(weight).__name__}, {weight.dtype}), allowed "
-            "are floating-point weights and those of bitsandbytes' Linear4bit and Linear8bitLt"
+            f"merge: the weight is no plain matrix ({type(weight).__name__}, {weight.dtype}), "
+            "allowed are floating-point weights and those of bitsandbytes' Linear4bit and "
+            "Linear8bitLt"
         )
     return FrozenWeight(layer)
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, int]:
+    """(out, in) of a supported layer."""
+    if isinstance(layer, Conv1D):
+        # Under DeepSpeed ZeRO-3 the weight itself is an empty shard.
+        fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
+        return fan_out, fan_in
+    return layer.out_features, layer.in_features
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the layer does nothing but W0 x + b, so that W0 + DeltaW can replace W0."""
+    return (
+        type(layer) in SUPPORTED
+        and type(layer.weight) in (Tensor, nn.Parameter)
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not (layer._backward_hooks or layer._backward_pre_hooks)
+        and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
+        and layer.weight.dtype.is_floating_point
+    )
 
 
 def is_4bit(weight: Any) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import cases, engine, timing
-from fourierft import FourierFTLayer
+from fourierft import Engine, FourierFTLayer
 
 OPTIONS = argparse.Namespace(device="cpu", seconds=0.0)
 
@@ -65,6 +65,10 @@ def test_peak_is_the_most_at_once():
 def test_contestants_are_what_they_are_called(method):
     step, layer = cases.layer_step(method, (32, 24), 5, 20, torch.float32, "cpu")
     step()
+    if isinstance(layer, FourierFTLayer):
+        memory = "recompute" if method == "recompute" else "cache"
+        gradient = "sampled" if method == "sampled" else "auto"
+        assert layer.engine == Engine(memory, gradient)
     assert isinstance(layer, FourierFTLayer) is (method not in ("frozen", "lora", "stock"))
     trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
     assert trained == {"frozen": 0, "lora": 8 * (32 + 24)}.get(method, 20)
@@ -77,7 +81,7 @@ def test_contestants_are_what_they_are_called(method):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_section_runs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(engine, "LAYERS", [(16, 4, 1000), (16, 4, 30)][1:])
+    monkeypatch.setattr(engine, "LAYERS", [(32, 4, 1000), (32, 4, 30)])
     monkeypatch.setattr(engine, "PLANES", [40])
     monkeypatch.setattr(engine, "Model", lambda *a: cases.Model(*a, layers=1))
     monkeypatch.setattr(engine, "BATCHES", {"large": (2, 8), "small": (1, 4)})

@@ -96,6 +96,14 @@ def test_beside_another_adapter(x, tmp_path):
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+def test_adapters_whose_names_begin_alike(x, tmp_path):
+    model = adapted(modules_to_save=["head"])
+    values = {"n_frequency": 20, "target_modules": ["first", "conv"], "modules_to_save": ["head"]}
+    model.add_adapter("default2", FourierFTConfig(**values))
+    path = export_compact(model, tmp_path / "c")
+    assert torch.equal(import_compact(build(), path)(x), model(x))
+
+
 def test_roberta_base_in_96_kilobytes(tmp_path):
     settings = RobertaConfig(hidden_size=48, num_hidden_layers=12, intermediate_size=32)
     config = FourierFTConfig(n_frequency=1000, target_modules=["query", "value"])
@@ -188,6 +196,13 @@ def test_model_that_does_not_fit(tmp_path):
     path = export_compact(adapted(), tmp_path / "c")
     with pytest.raises(ValueError, match=f"{path}: .*first"):
         import_compact(nn.ModuleDict({"other": nn.Linear(4, 4)}), path)
+
+
+def test_target_that_is_not_linear(tmp_path):
+    path = export_compact(adapted(), tmp_path / "c")
+    net = nn.ModuleDict({"first": nn.Embedding(4, 4), "conv": nn.Linear(4, 4)})
+    with pytest.raises(ValueError, match=f"{path}: .*Embedding"):
+        import_compact(net, path)
 
 
 def test_what_cannot_be_exported(tmp_path):

@@ -267,23 +267,27 @@ def test_changes_are_seen(change):
     assert_same(pair)
 
 
-def test_between_forward_and_backward():
-    """The gradient is that of the forward pass, or autograd refuses."""
-    pair = twins()
-    losses = [model(batch(0)).pow(2).sum() for model in pair]
-    for model in pair:
-        write_in_place(model)
-        model(batch(1))
-    for loss in losses:
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            loss.backward()
-    model = build("cache")
-    first = model(batch(0)).pow(2).sum()
-    expected = torch.autograd.grad(first, trained(model), retain_graph=True)
-    state = {n: p.detach() * 2 for n, p in model.named_parameters()}
-    functional_call(model, state, (batch(0),))  # rebuilds the cached weight
-    found = torch.autograd.grad(first, trained(model))
+@pytest.mark.parametrize("change", [write_data, write_in_place, "fused step"])
+@pytest.mark.parametrize("memory", ["cache", "recompute"])
+def test_between_forward_and_backward(memory, change):
+    """The gradient is that of the forward pass, whatever happened since."""
+    model = build(memory)
+    x = batch(0).requires_grad_()
+    first = model.get_base_model().first  # nothing else in between
+    loss = first(x).pow(2).sum()
+    c = first.fourierft_spectrum["default"]
+    expected = torch.autograd.grad(loss, [x, c], retain_graph=True)
+    if change == "fused step":
+        c.grad = torch.ones_like(c)
+        torch.optim.AdamW([c], lr=0.5, fused=True).step()
+    else:
+        change(model)
+    model(batch(1))  # builds the weight anew
+    found = torch.autograd.grad(loss, [x, c], retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    if change is write_in_place:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(loss, [x, c], create_graph=True)
 
 
 def test_functional_call():
@@ -400,6 +404,54 @@ def test_what_was_handed_out_is_never_written_to():
     c.data.mul_(2)
     second = cache.get(weight, [Part(transform, 2.0, c)], Form(torch.float32))
     assert torch.equal(first, kept) and not torch.equal(second, first)
+
+
+@pytest.mark.parametrize("shape", [(768, 768), (768, 3072), (5000, 1), (1, 5000), (100, 64)])
+def test_any_write_to_all_of_a_weight_is_seen(shape):
+    transform = make_transform(shape, torch.tensor([[0, 0], [0, 0]])[:, :1])
+    c, weight, cache = torch.randn(1), torch.randn(shape), WeightCache()
+    parts, form = [Part(transform, 1.0, c)], Form(torch.float32)
+    for stored in (weight, weight.t().contiguous().t()):
+        first = cache.get(stored, parts, form)
+        probed = cache._entry.probed
+        assert probed.numel() >= min(64, *shape) and probed.data_ptr() >= stored.data_ptr()
+        stored.data.mul_(1.0001)
+        assert not torch.equal(cache.get(stored, parts, form), first)
+    if min(shape) > 64:
+        positions = torch.arange(weight.numel()).view(shape)
+        step = cache.get(weight, parts, form) is not None and cache._entry.probed.stride(0)
+        found = positions.view(-1)[::step]
+        assert len(set((found % shape[1]).tolist())) > 50  # many columns
+        assert len(set((found // shape[1]).tolist())) > 50  # and rows
+
+
+def test_threads_share_a_layer():
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = build("cache")
+    with torch.no_grad():
+        expected = model(batch(0))
+        half = torch.autocast("cpu", torch.bfloat16)
+
+        def call(i):
+            layers(model)[i % 2]._cache.clear()
+            with torch.no_grad(), half if i % 3 == 0 else torch.no_grad():
+                return (model(batch(0)).float() - expected).abs().max().item()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert max(pool.map(call, range(800))) < 0.05
+
+
+def test_memory_is_given_back_when_told():
+    model = build("cache")
+    model(batch(0))
+    configure(model, memory="recompute")
+    assert not any(layer._cache.nbytes for layer in layers(model))
+    configure(model, memory="cache")
+    another_adapter(model)
+    model(batch(0))
+    model.delete_adapter("other")
+    assert not any(layer._cache.nbytes for layer in layers(model))
 
 
 def test_coefficients_that_are_not_numbers():

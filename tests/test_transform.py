@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fourierft import delta_weight, sample_entries
-from fourierft.transform import BASES
+from fourierft.transform import BASES, transform_of
 
 SHAPES = [(8, 8), (7, 9), (6, 5), (5, 12), (1, 4)]
 
@@ -109,3 +109,22 @@ def test_errors():
         delta_weight(torch.ones(4), entries, (6, 6), 1.0, basis="wavelet")
     with pytest.raises(ValueError, match="entries"):
         delta_weight(torch.ones(1), entries, (6, 6), 1.0)  # would broadcast
+
+
+def test_tables_made_under_a_fake_mode_hold_numbers():
+    """They outlive the mode: a real model of the same shape takes them."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    known = (11, 13), 17, 5, (None, 200.0), "fourier", torch.device("cpu")
+    with FakeTensorMode():
+        transform = transform_of(*known)
+    assert transform_of(*known) is transform
+    assert transform.update(torch.ones(17)).isfinite().all()
+
+
+def test_layers_share_one_transform():
+    known = (11, 13), 17, 6, (None, 200.0), "dct", torch.device("cpu")
+    one, other = transform_of(*known), transform_of(*known, transposed=True)
+    assert transform_of(*known) is one and transform_of(*known, transposed=True) is other
+    c = torch.randn(17)
+    torch.testing.assert_close(one.update(c), other.update(c).T)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from fourierft import FourierFTConfig, FourierFTLinear, sample_entries
+from fourierft import Engine, FourierFTConfig, FourierFTLinear, configure, sample_entries
 
 
 class Net(nn.Module):
@@ -230,7 +230,7 @@ def test_quantised_weight_refuses_to_merge():
     layer.get_base_layer().weight = nn.Parameter(
         torch.zeros(16, 16, dtype=torch.uint8), requires_grad=False
     )
-    with pytest.raises(ValueError, match="quantised \\(Parameter, torch.uint8\\)"):
+    with pytest.raises(ValueError, match="no plain matrix \\(Parameter, torch.uint8\\)"):
         layer.merge()
 
 
@@ -523,3 +523,96 @@ def test_truncated_adapter_file(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match="adapter_model.safetensors: not a complete safetensors"):
         PeftModel.from_pretrained(build(), tmp_path)
+
+
+# Base layers that do more than W0 x
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda layer, seen: layer.register_forward_hook(lambda *_: seen.append(1)),
+        lambda layer, seen: layer.register_forward_pre_hook(lambda *_: seen.append(1)),
+        lambda layer, seen: layer.register_full_backward_hook(lambda *_: seen.append(1)),
+        lambda layer, seen: layer.register_full_backward_pre_hook(lambda *_: seen.append(1)),
+    ],
+)
+def test_hooks_of_the_base_layer_run(register, x):
+    model, seen = adapted(), []
+    expected = model(x)
+    register(layers(model)["wide"].base_layer, seen)
+    y = model(x.requires_grad_())
+    torch.testing.assert_close(y, expected)
+    y.sum().backward()
+    assert seen
+
+
+def test_forward_that_was_replaced_is_called(x):
+    """As accelerate does to bring weights from elsewhere."""
+    model = adapted()
+    expected = model(x)
+    base, called = layers(model)["wide"].base_layer, []
+    original = base.forward
+    base.forward = lambda x: called.append(1) or original(x)
+    torch.testing.assert_close(model(x), expected)
+    assert called
+
+
+class Packed(torch.Tensor):
+    """A weight that knows how to multiply and nothing else, as some quantisations have it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is F.linear:
+            plain = [a.as_subclass(torch.Tensor) if isinstance(a, Packed) else a for a in args]
+            return F.linear(*plain, **(kwargs or {}))
+        if function is torch.Tensor.add or function is torch.add:
+            raise NotImplementedError(str(function))
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_weights_that_only_multiply(x):
+    model = adapted()
+    expected = model(x)
+    base = layers(model)["wide"].base_layer
+    base.weight = nn.Parameter(base.weight.detach().as_subclass(Packed), requires_grad=False)
+    torch.testing.assert_close(model(x), expected)
+    model(x).sum().backward()
+    with pytest.raises(ValueError, match="no plain matrix \\(P"):
+        model.merge_adapter()
+
+
+def test_merged_in_inference_mode_and_trained_afterwards(x):
+    model = adapted()
+    with torch.inference_mode():
+        model.merge_adapter()
+    model(x.requires_grad_()).sum().backward()
+    assert x.grad is not None
+    model.unmerge_adapter()
+    model(x).sum().backward()
+
+
+def test_loaded_onto_meta_first(x, tmp_path):
+    model = adapted().eval()
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(build(), tmp_path, low_cpu_mem_usage=True).eval()
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_configure_names_every_mistake():
+    model = adapted()
+    with pytest.raises(ValueError, match="memory: got 'x', allowed 'auto'.*; gradient: got 'y'"):
+        configure(model, memory="x", gradient="y")
+    configure(model, precision="exact")
+    configure(model, memory="recompute")
+    assert {layer.engine for layer in layers(model).values()} == {
+        Engine("recompute", "auto", "exact")
+    }
+    with pytest.raises(ValueError, match="precision: got 'z', allowed 'rounded', 'exact'"):
+        config(precision="z")
+
+
+def test_how_to_compute_is_not_saved(tmp_path):
+    adapted(memory="recompute", gradient="dense", precision="exact").save_pretrained(tmp_path)
+    saved = (tmp_path / "adapter_config.json").read_text()
+    assert not any(f'"{name}"' in saved for name in Engine._fields)

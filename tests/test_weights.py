@@ -200,6 +200,16 @@ def test_other_quantisations_are_refused():
         weights.frozen_weight(layer)
 
 
+def test_nothing_to_merge_is_nothing_lost():
+    net = nn.ModuleDict({"layer": nn.Linear(64, 64)}).to(torch.bfloat16)
+    config = FourierFTConfig(n_frequency=50, target_modules=["layer"], init_weights=True)
+    model = get_peft_model(net, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.merge_adapter()
+    assert layers(model)[0].merge_error is None
+
+
 def test_half_precision_merge_tells_what_it_swallows():
     torch.manual_seed(0)
     net = nn.ModuleDict({"layer": nn.Linear(64, 64)}).to(torch.bfloat16)
