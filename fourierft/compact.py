@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import FourierFTConfig
 from .layer import FourierFTLayer
+from .tuner import NO_LAYERS
 
 FORMAT = "fourierft-compact-1"
+_HINT = "a folder saved by PEFT is read by PeftModel.from_pretrained"
 _COEFFICIENTS = "c"
 _HEAD = "head."
 
@@ -55,15 +58,18 @@ def export_compact(
         path: The file, with its folder existing; replaced if there.
         adapter_name: Which adapter.
         dtype: Of the coefficients: float32, or float16 (relative error about 2e-4; bfloat16 has
-            the same size and eight times the error). The head keeps its own.
+            the same size and eight times the error). The head keeps its own, and is most of the
+            file where there is one.
 
     Returns:
         The path.
 
     Raises:
         ValueError: No such adapter, trained biases (they have no place in this format), another
-            dtype, or coefficients beyond its range.
+            dtype, coefficients that are not finite or beyond its range, or no such folder.
     """
+    if not isinstance(model, PeftModel):
+        raise ValueError(f"export_compact: got a {type(model).__name__}, allowed a PeftModel")
     if adapter_name not in model.peft_config:
         raise ValueError(f"adapter: got {adapter_name!r}, allowed {', '.join(model.peft_config)}")
     config = model.peft_config[adapter_name]
@@ -72,15 +78,24 @@ def export_compact(
         problems.append(f"dtype: got {dtype}, allowed torch.float32, torch.float16")
     if config.bias != "none":
         problems.append(f"bias: got {config.bias!r}, allowed 'none': biases are not in this format")
+    layers = _layers(model, adapter_name)
+    if not layers:
+        problems.append(NO_LAYERS)
+    if not Path(path).parent.is_dir() or Path(path).is_dir():
+        problems.append(f"path: got {path}, allowed a file in a folder that exists")
     if problems:
         raise ValueError("export_compact: " + "; ".join(problems))
-    layers = _layers(model, adapter_name)
     coefficients = torch.cat(
         [layer.fourierft_spectrum[adapter_name].detach().float().cpu() for layer in layers.values()]
     )
     stored = coefficients.to(dtype)
+    if not torch.isfinite(coefficients).all():
+        raise ValueError(f"{path}: not written, some coefficients are not finite")
     if not torch.isfinite(stored).all():
-        raise ValueError(f"{path}: coefficients up to {coefficients.abs().max():g} exceed {dtype}")
+        largest = coefficients.abs().max()
+        raise ValueError(
+            f"{path}: not written, coefficients up to {largest:g} exceed {dtype}: use torch.float32"
+        )
     tensors = {_COEFFICIENTS: stored}
     for name, parameter in _head(model, adapter_name).items():
         tensors[_HEAD + name] = parameter.detach().cpu().contiguous()
@@ -112,6 +127,13 @@ def import_compact(
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its configuration cannot be read ({error})") from error
     wrapped = isinstance(model, PeftModel)
+    if wrapped and adapter_name in model.peft_config:
+        raise ValueError(f"adapter_name: got {adapter_name!r}, which the model has: choose another")
+    if not wrapped and any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ValueError(
+            "import_compact: this base model carries adapters already: give the PeftModel around "
+            "it and another adapter_name, or a fresh base model"
+        )
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     try:
         if wrapped:
@@ -135,7 +157,8 @@ def import_compact(
 def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        what = f"a folder: {_HINT}" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -147,7 +170,7 @@ def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
     if FORMAT not in metadata or _COEFFICIENTS not in tensors:
         raise ValueError(
             f"{path}: not of the format {FORMAT} (found: {', '.join(metadata) or 'no metadata'}); "
-            "a folder saved by PEFT is read by PeftModel.from_pretrained"
+            + _HINT
         )
     return metadata[FORMAT], tensors
 
@@ -166,7 +189,11 @@ def _fill(
             f"{found.numel()} coefficients found, {sum(sizes)} expected for {len(sizes)} layers"
         )
     elif fingerprint != _fingerprint(layers):
-        problems.append("made for a model whose adapted layers have other names or another order")
+        problems.append(
+            "made for a model whose adapted layers have other names, sizes or another order"
+        )
+    elif not torch.isfinite(found).all():
+        problems.append("some coefficients are not finite")
     expected = {_HEAD + name: parameter for name, parameter in head.items()}
     for name in sorted(expected.keys() ^ tensors.keys()):
         problems.append(f"{name}: {'missing' if name in expected else 'not in the model'}")
@@ -200,8 +227,9 @@ def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:
     }
 
 
-def _fingerprint(layers: dict[str, Any]) -> str:
-    return hashlib.sha256("\n".join(layers).encode()).hexdigest()[:16]
+def _fingerprint(layers: dict[str, FourierFTLayer]) -> str:
+    lines = [f"{name} {layer.out_features} {layer.in_features}" for name, layer in layers.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _fields(config: Any) -> dict[str, Any]:

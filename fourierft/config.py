@@ -1,7 +1,9 @@
 """Configuration of the tuner: PEFT's fields, the frequency bias and the basis."""
 
+import math
 import os
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 from peft import FourierFTConfig as StockConfig
 from peft import PeftConfig, PeftType
@@ -138,20 +140,20 @@ def check_config(config: StockConfig) -> None:
     problems = []
     sizes = {"n_frequency": config.n_frequency, **(config.n_frequency_pattern or {})}
     for name, n in sizes.items():
-        if not n >= 1:
+        if not (_is_whole(n) and n >= 1):
             where = name if name == "n_frequency" else f"n_frequency_pattern[{name!r}]"
-            problems.append(f"{where}: got {n}, allowed 1 or above")
-    if not config.scaling > 0:
-        problems.append(f"scaling (alpha): got {config.scaling}, allowed above 0")
-    if config.random_loc_seed is None:
-        problems.append("random_loc_seed: got None, allowed an integer")
+            problems.append(f"{where}: got {n!r}, allowed whole numbers from 1")
+    if not (_is_finite(config.scaling) and config.scaling > 0):
+        problems.append(f"scaling (alpha): got {config.scaling!r}, allowed above 0")
+    if not _is_whole(config.random_loc_seed):
+        problems.append(f"random_loc_seed: got {config.random_loc_seed!r}, allowed an integer")
     center, bandwidth = frequency_bias(config)
-    if center is not None and not 0 <= center < float("inf"):
+    if center is not None and not (_is_finite(center) and center >= 0):
         problems.append(
-            f"frequency_bias_center: got {center}, allowed 0 or above (or None for no bias)"
+            f"frequency_bias_center: got {center!r}, allowed 0 or above (or None for no bias)"
         )
-    if not 0 < bandwidth < float("inf"):
-        problems.append(f"frequency_bias_bandwidth: got {bandwidth}, allowed above 0")
+    if not (_is_finite(bandwidth) and bandwidth > 0):
+        problems.append(f"frequency_bias_bandwidth: got {bandwidth!r}, allowed above 0")
     try:
         check_basis(basis(config))
     except ValueError as error:
@@ -159,3 +161,11 @@ def check_config(config: StockConfig) -> None:
     problems += engine_problems(engine(config))
     if problems:
         raise ValueError("FourierFT configuration: " + "; ".join(problems))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)

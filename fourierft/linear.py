@@ -94,6 +94,8 @@ def adapted_linear(
     if not x.is_meta and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    elif x.dtype != dtype:  # as the base layer would say
+        raise RuntimeError(f"expected an input of the weight's dtype {dtype}, got {x.dtype}")
     exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
     if _needs_plain_operations(x, weight, parts):
         with without_autocast(device):

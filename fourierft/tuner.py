@@ -28,6 +28,10 @@ __all__ = [
 
 _SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
 
+NO_LAYERS = (
+    "the model has no FourierFT layers of this package (import fourierft before the model is "
+    "wrapped: PEFT's own are slower)"
+)
 _WORTH_A_WARNING = 0.05  # share of the update, in half precision; quantised merges always warn
 
 
@@ -67,12 +71,12 @@ class FourierFTModel(BaseTuner):
             ) from error
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """See PEFT's. Warns, with numbers, of what rounding took from the update."""
+        """See PEFT's. Warns, with numbers, of the error that rounding left."""
         super().merge_adapter(*args, **kwargs)
         self._report_rounding(self._layers())
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """See PEFT's. Warns, with numbers, of what rounding took from the update."""
+        """See PEFT's. Warns, with numbers, of the error that rounding left."""
         layers = self._layers()
         merged = super().merge_and_unload(*args, **kwargs)
         self._report_rounding(layers)
@@ -93,9 +97,10 @@ class FourierFTModel(BaseTuner):
             return
         worst = max(errors, key=errors.get)
         warnings.warn(
-            f"merge: rounding took {statistics.median(errors.values()):.1%} of DeltaW (median of "
-            f"{len(errors)} layers; {errors[worst]:.1%} in {worst}). Quantised and half-precision "
-            "weights cannot hold small changes: keep the adapter apart, or merge into float32",
+            f"merge: rounding left an error of {statistics.median(errors.values()):.1%} of "
+            f"|DeltaW| (median of {len(errors)} layers; {errors[worst]:.1%} in {worst}). Quantised "
+            "and half-precision weights cannot hold small changes: keep the adapter apart, or "
+            "merge into a float32 base model",
             stacklevel=3,
         )
 
@@ -131,7 +136,8 @@ class FourierFTModel(BaseTuner):
                 f"target_modules: got {'; '.join(wrong_types)}, allowed {_SUPPORTED_NAMES}"
             )
         if wrong_sizes:
-            raise ValueError("; ".join(wrong_sizes))
+            more = f"; and {len(wrong_sizes) - 4} more" if len(wrong_sizes) > 4 else ""
+            raise ValueError("; ".join(wrong_sizes[:4]) + more)
         unused = sorted(set(peft_config.n_frequency_pattern or {}) - matched_keys)
         if matched_keys and unused:
             warnings.warn(f"n_frequency_pattern: {unused} match no adapted module", stacklevel=2)
@@ -221,17 +227,19 @@ def configure(
         precision: ``rounded`` or ``exact``.
 
     Raises:
-        ValueError: A value is not allowed; every such value is named.
+        ValueError: A value is not allowed (every such value is named), or there is no such layer.
     """
     given = {"memory": memory, "gradient": gradient, "precision": precision}
     changes = {name: value for name, value in given.items() if value is not None}
     problems = engine_problems(Engine(**changes))
     if problems:
         raise ValueError("FourierFT engine: " + "; ".join(problems))
-    for layer in model.modules():
-        if isinstance(layer, FourierFTLayer):
-            layer.engine = layer.engine._replace(**changes)
-            layer._cache.clear()
+    layers = [module for module in model.modules() if isinstance(module, FourierFTLayer)]
+    if not layers:
+        raise ValueError(f"FourierFT engine: {NO_LAYERS}")
+    for layer in layers:
+        layer.engine = layer.engine._replace(**changes)
+        layer._cache.clear()
 
 
 def register() -> None:

@@ -173,7 +173,8 @@ def edited(path, about=None, **tensors):
         (lambda p: edited(p, {"config": {"n": 4}}), "its configuration cannot be read"),
         (lambda p: edited(p, {"config": {"n_frequency": 0}}), "n_frequency: got 0"),
         (lambda p: edited(p, c=torch.ones(39)), "39 coefficients found, 40 expected for 2 layers"),
-        (lambda p: edited(p, {"layers": "0"}), "other names or another order"),
+        (lambda p: edited(p, {"layers": "0"}), "other names, sizes or another order"),
+        (lambda p: edited(p, c=torch.full((40,), torch.nan)), "coefficients are not finite"),
         (lambda p: edited(p, **{"head.head.bias": None}), "head.head.bias: missing"),
         (lambda p: edited(p, **{"head.x": torch.ones(1)}), "head.x: not in the model"),
         (lambda p: edited(p, **{"head.head.bias": torch.ones(4)}), "found shape .4,., expected .3"),
@@ -205,6 +206,38 @@ def test_target_that_is_not_linear(tmp_path):
         import_compact(net, path)
 
 
+class Wide(Net):
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv = nn.Linear(32, 48), Conv1D(16, 48)
+
+
+def test_same_names_but_other_sizes(tmp_path):
+    """Its entries lie elsewhere: the same coefficients would make another update."""
+    path = export_compact(adapted(), tmp_path / "c")
+    with pytest.raises(ValueError, match=f"{path}: .*sizes"):
+        import_compact(Wide(), path)
+
+
+def test_where_it_cannot_be_put(tmp_path):
+    model = adapted()
+    path = export_compact(model, tmp_path / "c")
+    with pytest.raises(ValueError, match="adapter_name: got 'default', which the model has"):
+        import_compact(model, path)
+    with pytest.raises(ValueError, match="carries adapters already"):
+        import_compact(model.get_base_model(), path, "second")
+    with pytest.raises(ValueError, match="a folder: a folder saved by PEFT is read by"):
+        import_compact(build(), tmp_path)
+
+
+def test_models_without_our_layers(tmp_path):
+    with pytest.raises(ValueError, match="got a Net, allowed a PeftModel"):
+        export_compact(build(), tmp_path / "c")
+    lora = get_peft_model(build(), peft.LoraConfig(target_modules=["first"]))
+    with pytest.raises(ValueError, match="no FourierFT layers .*; path: got .*nowhere"):
+        export_compact(lora, tmp_path / "nowhere" / "c")
+
+
 def test_what_cannot_be_exported(tmp_path):
     model = adapted(bias="all")
     with pytest.raises(ValueError, match="dtype: got torch.bfloat16, allowed .*; bias: got 'all'"):
@@ -216,4 +249,10 @@ def test_what_cannot_be_exported(tmp_path):
         model.get_base_model().first.fourierft_spectrum["default"][3] = 1e5
     with pytest.raises(ValueError, match="coefficients up to 100000 exceed torch.float16"):
         export_compact(model, tmp_path / "c", dtype=torch.float16)
+    with torch.no_grad():
+        model.get_base_model().first.fourierft_spectrum["default"][3] = float("nan")
+    with pytest.raises(ValueError, match="not written, some coefficients are not finite"):
+        export_compact(model, tmp_path / "c")
+    with pytest.raises(ValueError, match="path: got .*, allowed a file"):
+        export_compact(adapted(), tmp_path)
     assert not (tmp_path / "c").exists()

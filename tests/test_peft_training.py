@@ -36,7 +36,8 @@ def trained(compose, data_folder):
             patch.setitem(PEFT_TYPE_TO_TUNER_MAPPING, PeftType.FOURIERFT, tuner)
             net = build(config, weights)
         assert type(net.base_model) is tuner
-        configure(net, memory=memory, gradient=gradient)
+        if tuner is FourierFTModel:
+            configure(net, memory=memory, gradient=gradient)
         net.eval()  # no dropout; gradients flow all the same
         groups = {True: [], False: []}
         for name, parameter in net.named_parameters():

@@ -431,8 +431,17 @@ def test_gpt2_conv1d_is_adapted_without_warnings():
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"n_frequency": 0}, "n_frequency: got 0, allowed 1 or above"),
+        ({"n_frequency": 0}, "n_frequency: got 0, allowed whole numbers from 1"),
         ({"n_frequency_pattern": {"a": -1}}, "n_frequency_pattern\\['a'\\]: got -1"),
+        ({"n_frequency": 1.5}, "n_frequency: got 1.5, allowed whole"),
+        ({"n_frequency": True}, "n_frequency: got True"),
+        ({"n_frequency": "100"}, "n_frequency: got '100'"),
+        ({"n_frequency_pattern": {"a": "b"}}, "n_frequency_pattern\\['a'\\]: got 'b'"),
+        ({"scaling": "150"}, "scaling \\(alpha\\): got '150'"),
+        ({"scaling": float("inf")}, "scaling"),
+        ({"random_loc_seed": 1.5}, "random_loc_seed: got 1.5, allowed an integer"),
+        ({"random_loc_seed": "a"}, "random_loc_seed: got 'a'"),
+        ({"frequency_bias_center": "a"}, "frequency_bias_center: got 'a'"),
         ({"scaling": 0.0}, "scaling \\(alpha\\): got 0.0, allowed above 0"),
         ({"scaling": float("nan")}, "scaling"),
         ({"random_loc_seed": None}, "random_loc_seed: got None"),
@@ -610,6 +619,18 @@ def test_configure_names_every_mistake():
     }
     with pytest.raises(ValueError, match="precision: got 'z', allowed 'rounded', 'exact'"):
         config(precision="z")
+
+
+def test_models_without_our_layers_are_told():
+    with pytest.raises(ValueError, match="no FourierFT layers of this package .import fourierft"):
+        configure(build(), memory="cache")
+
+
+def test_input_of_another_dtype_is_refused_as_by_the_base_layer(x):
+    model = adapted()
+    for wrong in (x.half(), x.double()):
+        with pytest.raises(RuntimeError, match="expected an input of the weight's dtype"):
+            model(wrong)
 
 
 def test_how_to_compute_is_not_saved(tmp_path):
