@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Iterable
+from enum import Enum
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -12,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF, composed
+from experiments.methods import METHODS
+from experiments.recipe import Train
 
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
 
@@ -27,6 +31,8 @@ Fine-tune a base model on a task with a method, evaluate it and record the resul
 
 Choices (group=option):
 {groups}
+Values that are one of a few:
+{values}
 Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
 README.md tells the rest.
 """
@@ -39,7 +45,16 @@ def help_page() -> str:
         if folder.name not in _CHOSEN and folder.name != "train":
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {folder.name:<11}{', '.join(options)}")
-    return HELP.format(groups="\n".join(lines))
+    parts = [("method", kind) for kind in METHODS] + [("train", Train)]
+    values = {
+        f"{section}.{name}": [one.name for one in choices]
+        for section, kind in parts
+        for name, hint in typing.get_type_hints(kind).items()
+        for choices in (hint, *typing.get_args(hint))  # X | None holds X
+        if isinstance(choices, type) and issubclass(choices, Enum)
+    }
+    listed = [f"  {key:<17}{', '.join(options)}" for key, options in values.items()]
+    return HELP.format(groups="\n".join(lines), values="\n".join(listed))
 
 
 def problems(arguments: list[str]) -> list[str]:

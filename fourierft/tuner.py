@@ -170,6 +170,15 @@ class FourierFTModel(BaseTuner):
             adapted.requires_grad_(False)  # an added adapter trains only once it is set active
         self._replace_module(parent, target_name, adapted, target)
 
+    def _replace_module(
+        self, parent: nn.Module, name: str, new_module: nn.Module, old_module: nn.Module
+    ) -> None:
+        if hasattr(new_module, "base_layer"):
+            super()._replace_module(parent, name, new_module, old_module)
+        else:
+            # Unloading. PEFT's would copy ``weight`` over, which a head of several layers has not.
+            setattr(parent, name, new_module)
+
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: StockConfig, adapter_name: str, state_dict: dict[str, Tensor]

@@ -64,3 +64,5 @@ def test_help_names_every_option_of_every_choice():
     for group in ("model", "task", "method", "experiment", "tracking", "source", "profile"):
         for path in (config.CONF / group).glob("*.yaml"):
             assert path.stem in page
+    assert "method.basis     fourier, random, orthogonal, dct, hartley" in page
+    assert "train.schedule" in page and "method.memory    auto, cache, recompute" in page

@@ -49,6 +49,22 @@ def test_train_commands_compose(command, compose):
         assert compose(list(cell)).model.name
 
 
+@pytest.mark.slow
+def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+    """All blocks in order, on a model of RoBERTa's form."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    settings = RobertaConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=32)
+    models = [RobertaForSequenceClassification(settings) for _ in range(2)]
+    names = dict(zip(("base_model", "fresh_base_model"), models, strict=True))
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert type(names["merged"]) is RobertaForSequenceClassification
+
+
 def test_there_are_train_commands():
     assert len(commands(".venv/bin/python train.py")) >= 10
 

@@ -601,6 +601,29 @@ def test_merged_in_inference_mode_and_trained_afterwards(x):
     model(x).sum().backward()
 
 
+class Head(nn.Module):
+    """Of several layers: no `weight` of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.out = nn.Linear(20, 20), nn.Linear(20, 3)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.dense(x)))
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_unloading_with_a_head_of_several_layers(merge, x):
+    net = build()
+    net.head = Head()
+    before = net(x)
+    model = get_peft_model(net, config(modules_to_save=["head"])).eval()
+    expected = model(x) if merge else before
+    plain = model.merge_and_unload() if merge else model.unload()
+    assert type(plain.head) is Head and type(plain.wide) is nn.Linear
+    torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_loaded_onto_meta_first(x, tmp_path):
     model = adapted().eval()
     model.save_pretrained(tmp_path)
