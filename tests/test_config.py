@@ -87,6 +87,7 @@ def swept(experiment):
 
 
 @pytest.mark.parametrize("experiment", [name for group, name in OPTIONS if group == "experiment"])
+@pytest.mark.slow
 def test_every_swept_value_is_a_run(experiment, compose):
     """Each value of each parameter once; the product is what `slow` is for."""
     params = swept(experiment)
@@ -317,6 +318,7 @@ def test_plain_runs_have_no_variant(compose):
     assert compose([*BASE, "source=paper", "method.alpha=49", "train.epochs=100"]).variant == ""
 
 
+@pytest.mark.slow
 def test_source_selects_the_recipe_and_shows(compose):
     large = ["model=roberta_large", "task=mrpc"]
     paper, authors = compose(large), compose([*large, "source=authors"])

@@ -354,6 +354,7 @@ def test_disabled_and_enabled_again():
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "eager"])
+@pytest.mark.slow
 def test_compiled(backend):
     cached, uncached = twins()
     compiled = torch.compile(cached, backend=backend, fullgraph=True)
@@ -425,6 +426,7 @@ def test_any_write_to_all_of_a_weight_is_seen(shape):
         assert len(set((found // shape[1]).tolist())) > 50  # and rows
 
 
+@pytest.mark.slow
 def test_threads_share_a_layer():
     from concurrent.futures import ThreadPoolExecutor
 

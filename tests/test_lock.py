@@ -179,6 +179,7 @@ def test_taker_that_died_on_the_way_blocks_nobody(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_of_processes_racing_for_a_stale_lock_one_gets_it(tmp_path):
     racers = [python(RACER, stdin=subprocess.PIPE) for _ in range(4)]
     try:

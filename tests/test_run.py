@@ -91,6 +91,7 @@ def test_force_repeats_in_place_and_keeps_the_old_one(toy, tmp_path):
     assert tree(place.with_name("seed=0.replaced-1")) == before
 
 
+@pytest.mark.slow
 def test_a_forced_repetition_that_fails_leaves_the_finished_run(toy, tmp_path, monkeypatch):
     def unreadable(*_):
         raise UserError("the data cannot be read")

@@ -134,6 +134,7 @@ def test_interval_is_that_of_the_binomial():
     assert (found["interval"][1] - found["interval"][0]) / 2 == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth(monkeypatch):
     """Of 150 data sets with a known accuracy of 0.8, about 95 % of the intervals hold it."""
     monkeypatch.setattr(selection, "RESAMPLES", 150)

@@ -174,6 +174,7 @@ def test_draw_does_not_depend_on_how_it_is_cut(monkeypatch):
     assert torch.equal(parts, flat(whole, (64, 100)))
 
 
+@pytest.mark.slow
 def test_biased_draw_beyond_the_limit_of_multinomial():
     shape = (5120, 5120)
     assert shape[0] * shape[1] > 2**24 and shape[0] * shape[1] > _CELLS_AT_ONCE

@@ -140,6 +140,7 @@ def test_regression_labels_are_floats(kind, tmp_path, tokenizer):
     assert labels.is_floating_point() and labels.tolist() == [2.0, 5.0]
 
 
+@pytest.mark.slow
 def test_subset_is_drawn_once_for_all(data_folder, tokenizer):
     """The same whatever the run's random state; a smaller one is the front of a larger."""
 

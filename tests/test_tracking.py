@@ -119,6 +119,7 @@ def records(folder):
     return found
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_config_history_and_summary(tmp_path, monkeypatch):
     """Without key and network: the folder that `wandb sync` takes later."""
     pytest.importorskip("wandb")
