@@ -16,7 +16,9 @@ from experiments.tasks import Head
 from fourierft import Engine, FourierFTLinear
 from fourierft.counting import count
 from fourierft.fourier import Fourier
+from fourierft.linear import GRADIENT, MEMORY, PRECISION
 from fourierft.matrices import Matrices
+from fourierft.transform import BASES
 
 HEAD = ["classifier"]
 WIDTH, LAYERS = 32, 2
@@ -247,6 +249,15 @@ def test_every_basis_reaches_the_layers(basis):
     assert {layer.fourierft_basis["default"] for layer in layers} == {basis.value}
     expected = Fourier if basis is Basis.fourier else Matrices
     assert type(layers[0].transform("default")) is expected
+
+
+@pytest.mark.parametrize(
+    ("choices", "allowed"),
+    [(Basis, BASES), (Memory, MEMORY), (Gradient, GRADIENT), (Precision, PRECISION)],
+)
+def test_choices_are_those_of_the_package(choices, allowed):
+    """Named twice, because a schema must not import torch."""
+    assert [choice.value for choice in choices] == list(allowed)
 
 
 def test_how_to_compute_reaches_the_layers():
