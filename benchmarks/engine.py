@@ -32,6 +32,7 @@ LAYERS += [(4096, 32, 1000), (4096, 512, 1000)]
 LAYERS += [(768, tokens, n) for n in (200, 3000, 10_000) for tokens in (32, 512, 4096)]
 PLANES = [768, 1024, 1280, 4096]
 BATCHES = {"8x64": (8, 64), "1x32": (1, 32)}
+PEERS = {"stock": "stock", "ours": "cache"}
 TOO_SLOW = 1.0  # seconds of a frozen layer: a row would take minutes
 Row = dict[str, Any]
 
@@ -94,9 +95,9 @@ def transforms(options: argparse.Namespace) -> Iterator[Row]:
     """DeltaW of one matrix alone, without autograd."""
     for d in PLANES:
         contestants = {}
-        for method in ("stock", "cache"):
+        for name, method in PEERS.items():
             _, layer = layer_step(method, (d, d), 1, 1000, torch.float32, options.device)
-            contestants[{"cache": "ours"}.get(method, method)] = torch.no_grad()(
+            contestants[name] = torch.no_grad()(
                 lambda layer=layer: layer.get_delta_weight("default")
             )
         yield {"d": d} | race(contestants, options.seconds)
@@ -105,8 +106,7 @@ def transforms(options: argparse.Namespace) -> Iterator[Row]:
 def merging(options: argparse.Namespace) -> Iterator[Row]:
     """Merging the 24 matrices of the model, and unmerging them."""
     merge, unmerge = {}, {}
-    for method in ("stock", "cache"):
-        name = {"cache": "ours"}.get(method, method)
+    for name, method in PEERS.items():
         net = Model(method, torch.float32, options.device).net
         found = [module for module in net.modules() if hasattr(module, "fourierft_spectrum")]
         merge[name] = lambda found=found: [module.merge() for module in found]

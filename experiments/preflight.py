@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from experiments.recipe import Schedule, Train
-from fourierft.layer import FourierFTLayer
+from fourierft.layer import adapted_layers
 from fourierft.spectrum import atom_norm
 
 SMALLEST_REACH = 0.02
@@ -41,7 +41,7 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     mean_factor = {Schedule.constant: 1 - train.warmup_ratio / 2}.get(train.schedule, 0.5)
     travel = train.learning_rate * steps * mean_factor
     moves, starts = [], []
-    for layer in (module for module in net.modules() if isinstance(module, FourierFTLayer)):
+    for layer in adapted_layers(net).values():
         size = float(layer.get_base_layer().weight.detach().float().norm())
         for adapter, coefficients in layer.fourierft_spectrum.items():
             atom = atom_norm(

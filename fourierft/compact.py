@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import FourierFTConfig
-from .layer import FourierFTLayer
+from .config import FourierFTConfig, first_few, opened
+from .layer import FourierFTLayer, adapted_layers
 from .tuner import NO_LAYERS
 
 FORMAT = "fourierft-compact-1"
@@ -159,14 +158,9 @@ def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
     if not path.is_file():
         what = f"a folder: {_HINT}" if path.is_dir() else "no such file"
         raise ValueError(f"{path}: {what}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: not a complete safetensors file ({path.stat().st_size} bytes found; {error})"
-        ) from error
+    with opened(path) as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if FORMAT not in metadata or _COEFFICIENTS not in tensors:
         raise ValueError(
             f"{path}: not of the format {FORMAT} (found: {', '.join(metadata) or 'no metadata'}); "
@@ -202,7 +196,7 @@ def _fill(
             shapes = tuple(tensors[name].shape), tuple(expected[name].shape)
             problems.append(f"{name}: found shape {shapes[0]}, expected {shapes[1]}")
     if problems:
-        raise ValueError("; ".join(problems[:4]))
+        raise ValueError(first_few(problems))
     for c, values in zip(coefficients, found.split(sizes), strict=True):
         c.copy_(values)
     for name, parameter in expected.items():
@@ -210,11 +204,8 @@ def _fill(
 
 
 def _layers(model: PeftModel, adapter_name: str) -> dict[str, FourierFTLayer]:
-    return {
-        name: module
-        for name, module in model.get_base_model().named_modules()
-        if isinstance(module, FourierFTLayer) and adapter_name in module.fourierft_spectrum
-    }
+    layers = adapted_layers(model.get_base_model())
+    return {n: layer for n, layer in layers.items() if adapter_name in layer.fourierft_spectrum}
 
 
 def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:

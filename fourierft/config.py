@@ -2,8 +2,12 @@
 
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
 from peft import FourierFTConfig as StockConfig
 from peft import PeftConfig, PeftType
@@ -94,18 +98,36 @@ class FourierFTConfig(StockConfig):
         folder = os.path.join(pretrained_model_name_or_path, subfolder or "")
         weights = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
         if os.path.isfile(weights):
-            # Opening compares the header with the length of the file, so it finds every
-            # truncation at the cost of a few kilobytes read.
-            try:
-                with safe_open(weights, framework="pt"):
-                    pass
-            except SafetensorError as error:
-                raise ValueError(
-                    f"{weights}: not a complete safetensors file "
-                    f"({os.path.getsize(weights)} bytes found; {error})"
-                ) from error
+            with opened(weights):
+                pass
             config.weights_file = weights  # for later messages; not a field, so never saved
         return config
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Any]:
+    """An open safetensors file.
+
+    Opening compares the header with the length of the file, so it finds every truncation at the
+    cost of a few kilobytes read.
+
+    Raises:
+        ValueError: The file is damaged; the message names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a complete safetensors file "
+            f"({os.path.getsize(path)} bytes found; {error})"
+        ) from error
+
+
+def first_few(problems: Sequence[str]) -> str:
+    """At most four of them, and how many more there are."""
+    more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+    return "; ".join(problems[:4]) + more
 
 
 def frequency_bias(config: StockConfig) -> tuple[float | None, float]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .transform import Transform, scaled, without_autocast
+from .tensors import version_of, without_autocast
+from .transform import Transform, apply_transform, scaled
 
 
 class Part(NamedTuple):
@@ -29,16 +30,21 @@ class Form(NamedTuple):
     """(d1, 2, d2): W0 and DeltaW row by row, so that one product sums both before it rounds."""
 
 
+def summed_update(parts: Sequence[Part]) -> Tensor:
+    """``sum of alpha * S(c)``, differentiable."""
+    updates = [apply_transform(part.transform, part.coefficients, part.alpha) for part in parts]
+    return sum(updates[1:], updates[0])
+
+
 def effective_weight(weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
     """``W0 + sum of alpha * S(c)``, rounded once; DeltaW alone without a weight. No gradient."""
     # Not an inference tensor even if the caller is in inference mode: it may be trained with later.
     device = parts[0].coefficients.device.type
     with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
-        values = [scaled(part.coefficients, part.alpha) for part in parts]
         if weight is not None and len(parts) == 1 and not form.interleaved:
-            return parts[0].transform.add_update(weight, values[0], form.dtype)
-        updates = [part.transform.update(c) for part, c in zip(parts, values, strict=True)]
-        update = sum(updates[1:], updates[0])
+            transform, alpha, c = parts[0]
+            return transform.add_update(weight, scaled(c, alpha), form.dtype)
+        update = summed_update(parts)
         if weight is None:
             return update.to(form.dtype)
         if form.interleaved:
@@ -86,8 +92,8 @@ class WeightCache:
         for transform, alpha, c in parts:
             made_of += transform, alpha, c.dtype, c.device, c.shape
         if weight is not None:
-            version = -1 if weight.is_inference() else weight._version
-            made_of += weight.data_ptr(), version, weight.dtype, weight.shape, weight.stride()
+            made_of += weight.data_ptr(), version_of(weight), weight.dtype
+            made_of += weight.shape, weight.stride()
         entry = self._entry
         if entry is not None and entry.made_of == made_of and _is_current(entry, weight, parts):
             return entry.effective

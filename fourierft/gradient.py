@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .tensors import HALF, version_of
 from .transform import Transform
 
-HALF = (torch.float16, torch.bfloat16)
 _TOKENS_AT_ONCE = 256  # analysed; the workspace then does not grow with the batch
 _KEPT_BYTES = 2**25  # largest analysis of an input that is kept for the other layers that see it
 
@@ -65,7 +65,7 @@ def spectra_of(x: Tensor) -> Spectra:
     """
     global _latest
     latest = _latest  # another thread may replace it meanwhile
-    version = -1 if x.is_inference() else x._version
+    version = version_of(x)
     spectra = latest[2]() if latest and latest[0]() is x and latest[1] == version else None
     if spectra is None or spectra.used:
         spectra = Spectra(0)

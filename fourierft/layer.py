@@ -11,9 +11,9 @@ from transformers.pytorch_utils import Conv1D
 
 from .config import basis, engine, frequency_bias
 from .effective import Part, WeightCache
-from .gradient import HALF
 from .linear import Engine, adapted_linear
 from .spectrum import sample_entries
+from .tensors import HALF
 from .transform import Transform, apply_transform, transform_of
 from .weights import SUPPORTED, FrozenWeight, frozen_weight, is_plain, is_quantised, weight_shape
 
@@ -277,6 +277,13 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
 
     def __repr__(self) -> str:
         return "fourierft." + super().__repr__()
+
+
+def adapted_layers(model: nn.Module) -> dict[str, FourierFTLayer]:
+    """The FourierFT layers of a model by their paths, in its order."""
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, FourierFTLayer)
+    }
 
 
 def _storage_dtype(weight: Tensor) -> torch.dtype:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .effective import Form, Part, WeightCache, effective_weight
-from .gradient import HALF, Signal, Spectra, coefficient_gradients, spectra_of
-from .transform import Transform, apply_transform, without_autocast
+from .effective import Form, Part, WeightCache, effective_weight, summed_update
+from .gradient import Signal, Spectra, coefficient_gradients, spectra_of
+from .tensors import HALF, version_of, without_autocast
+from .transform import Transform
 
 MEMORY = ("auto", "cache", "recompute")
 GRADIENT = ("auto", "dense", "sampled")
@@ -133,7 +134,7 @@ class _AdaptedLinear(torch.autograd.Function):
         # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
         # works with the values of the forward pass. The tensors are for second derivatives.
         ctx.coefficients = coefficients
-        ctx.versions = [_version(c) for c in coefficients]
+        ctx.versions = [version_of(c) for c in coefficients]
         ctx.values = None if keeps else [c.detach().clone() for c in coefficients]
         ctx.save_for_backward(x if learns else None, weight, effective if keeps else None)
         multiply = _to_columns if operands.transposed else _to_rows
@@ -183,7 +184,7 @@ class _AdaptedLinear(torch.autograd.Function):
 
 def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
     """The effective weight as a function of the coefficients, for second derivatives."""
-    if ctx.versions != [_version(c) for c in ctx.coefficients]:
+    if ctx.versions != [version_of(c) for c in ctx.coefficients]:
         raise RuntimeError(
             "coefficients were modified by an inplace operation between the forward pass and "
             "this derivative of it"
@@ -193,10 +194,6 @@ def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
     exact = operands.form.interleaved or operands.form.dtype == torch.float32
     total = _differentiable_sum(weight, list(parts))
     return total if exact else total.to(operands.form.dtype)
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
 
 
 def _to_rows(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -266,6 +263,5 @@ def _plain(
 
 
 def _differentiable_sum(weight: Tensor | None, parts: Sequence[Part]) -> Tensor:
-    updates = [apply_transform(part.transform, part.coefficients, part.alpha) for part in parts]
-    total = sum(updates[1:], updates[0])
-    return total if weight is None else weight + total
+    update = summed_update(parts)
+    return update if weight is None else weight + update

@@ -7,7 +7,6 @@ them in common (`transform_of`). It carries no alpha: that multiplies coefficien
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -17,12 +16,11 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from .fourier import Fourier
 from .matrices import MATRICES, Matrices
 from .spectrum import sample_entries
+from .tensors import without_autocast
 
 BASES = ("fourier", *MATRICES)
 
 Transform = Fourier | Matrices
-
-_UNCHANGED = nullcontext()
 
 
 def make_transform(
@@ -68,13 +66,6 @@ def _transform_of(shape, n, seed, bias, basis, device, transposed):
         if transposed:
             return _transform_of(shape, n, seed, bias, basis, device, False).transposed
         return make_transform(shape, sample_entries(shape, n, seed, *bias, device), basis, seed)
-
-
-def without_autocast(device: str) -> AbstractContextManager:
-    """Operations inside keep the dtypes that they are given."""
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return _UNCHANGED
 
 
 def scaled(coefficients: Tensor, alpha: float) -> Tensor:

@@ -12,8 +12,8 @@ from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config
-from .layer import FourierFTLayer, FourierFTLinear
+from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
+from .layer import FourierFTLayer, FourierFTLinear, adapted_layers
 from .linear import Engine, engine_problems
 from .weights import SUPPORTED, is_quantised, weight_shape
 
@@ -73,21 +73,14 @@ class FourierFTModel(BaseTuner):
     def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
         """See PEFT's. Warns, with numbers, of the error that rounding left."""
         super().merge_adapter(*args, **kwargs)
-        self._report_rounding(self._layers())
+        self._report_rounding(adapted_layers(self.model))
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
         """See PEFT's. Warns, with numbers, of the error that rounding left."""
-        layers = self._layers()
+        layers = adapted_layers(self.model)
         merged = super().merge_and_unload(*args, **kwargs)
         self._report_rounding(layers)
         return merged
-
-    def _layers(self) -> dict[str, FourierFTLayer]:
-        return {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, FourierFTLayer)
-        }
 
     @staticmethod
     def _report_rounding(layers: dict[str, FourierFTLayer]) -> None:
@@ -136,8 +129,7 @@ class FourierFTModel(BaseTuner):
                 f"target_modules: got {'; '.join(wrong_types)}, allowed {_SUPPORTED_NAMES}"
             )
         if wrong_sizes:
-            more = f"; and {len(wrong_sizes) - 4} more" if len(wrong_sizes) > 4 else ""
-            raise ValueError("; ".join(wrong_sizes[:4]) + more)
+            raise ValueError(first_few(wrong_sizes))
         unused = sorted(set(peft_config.n_frequency_pattern or {}) - matched_keys)
         if matched_keys and unused:
             warnings.warn(f"n_frequency_pattern: {unused} match no adapted module", stacklevel=2)
@@ -209,11 +201,9 @@ class FourierFTModel(BaseTuner):
         ]
         if problems:
             source = getattr(config, "weights_file", "the adapter's weights")
-            more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise ValueError(
                 f"{source}: {len(found)} coefficient tensors found, {len(expected)} expected; "
-                + "; ".join(problems[:4])
-                + more
+                + first_few(problems)
             )
         return loaded
 
@@ -243,10 +233,10 @@ def configure(
     problems = engine_problems(Engine(**changes))
     if problems:
         raise ValueError("FourierFT engine: " + "; ".join(problems))
-    layers = [module for module in model.modules() if isinstance(module, FourierFTLayer)]
+    layers = adapted_layers(model)
     if not layers:
         raise ValueError(f"FourierFT engine: {NO_LAYERS}")
-    for layer in layers:
+    for layer in layers.values():
         layer.engine = layer.engine._replace(**changes)
         layer._cache.clear()
 

@@ -161,4 +161,6 @@ def _dequantised_4bit(weight: Any) -> Tensor:
 
 
 def _dequantised_8bit(data: Tensor, scales: Tensor, device: torch.device) -> Tensor:
-    return data.to(device).float() * (scales.to(device).float()[:, None] / 127)
+    from bitsandbytes import functional
+
+    return functional.int8_vectorwise_dequant(data.to(device), scales.to(device)).float()

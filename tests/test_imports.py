@@ -29,7 +29,7 @@ EXPERIMENTS = [
     {"run"},
 ]
 PACKAGE = [
-    {"spectrum", "counting", "sampling", "weights"},
+    {"spectrum", "counting", "sampling", "tensors", "weights"},
     {"fourier"},
     {"matrices"},
     {"transform"},
