@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -18,14 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
-import transformers
 from peft import PeftModel, get_peft_model
 
 import fourierft
 from benchmarks.cases import Model, changing, layer_step
 from benchmarks.timing import peak_bytes, race, saved_bytes
+from experiments import environment
 
 LAYERS = [(d, tokens, 1000) for d in (768, 1024, 1280) for tokens in (32, 512, 4096)]
 LAYERS += [(4096, 32, 1000), (4096, 512, 1000)]
@@ -153,23 +150,11 @@ SECTIONS = {f.__name__: f for f in (transforms, layers, steps, merging, files)}
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
+    """What the numbers were measured on, and which code."""
     return {
-        "processor": name,
+        **environment.describe(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "peft": peft.__version__,
-        "transformers": transformers.__version__,
+        "device": options.device,
     }
 
 
@@ -209,7 +194,7 @@ def main() -> None:
         sys.exit("benchmarks.engine: --device=cuda: no CUDA device here, allowed cpu")
     torch.set_num_threads(options.threads)
     result: dict[str, Any] = {"machine": machine(options)}
-    if options.out.exists():  # sections measured on this machine before
+    if options.out.exists():  # sections measured before, on this machine and code
         known = json.loads(options.out.read_text())
         result = known if known["machine"] == result["machine"] else result
     print(json.dumps(result["machine"]), flush=True)
