@@ -133,6 +133,7 @@ class E2E(Language):
                 no_repeat_ngram=self.no_repeat_ngram,
                 num_beams=self.beams,
                 length_penalty=self.length_penalty,
+                early_stopping="never",  # the best of all that fits, as microsoft/LoRA takes it
                 do_sample=False,
             ):
                 generations.append(
