@@ -43,6 +43,8 @@ def head(task):
     """Kind of head that a conf/task file asks for."""
     if "labels" in TASKS[task]:
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
+    if "max_new_tokens" in TASKS[task]:
+        return "language"
     return "points" if task == "toy" else "none"
 
 
