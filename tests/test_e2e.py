@@ -14,7 +14,7 @@ from experiments import generations, nlg, scoring
 from experiments.errors import ConfigError, DataError, HubUnavailable, RecordError, UserError
 from experiments.networks import byte_tokenizer
 from experiments.recipe import Select
-from experiments.run import run
+from experiments.run import build, run, trainer_of
 from experiments.tasks import E2E, meanings
 from experiments.tasks.continuation import _processors, continuations
 from experiments.tasks.language import IGNORED
@@ -349,7 +349,7 @@ def lines(path):
 def test_a_run_and_what_follows_from_its_files(compose, folder, tmp_path, monkeypatch):
     """Generated texts resume where they ended, and the metrics come from them alone."""
     overrides = [*TINY, f"task.path={folder}", f"output={tmp_path}/o", *QUICK]
-    config = compose([*overrides, "method=fourierft"])
+    config = compose([*overrides, "method=fourierft", "task.metrics=[bleu, nist]"])
     record = run(config)
     place = next((tmp_path / "o").rglob("metrics.json")).parent
     path = generations.path_of(place, "test")
@@ -360,7 +360,8 @@ def test_a_run_and_what_follows_from_its_files(compose, folder, tmp_path, monkey
     primary = record.metrics["primary"]
     assert (primary["name"], primary["split"], primary["select"]) == ("bleu", "test", "last")
     assert record.metrics["best"] is record.metrics["heldout"] is None
-    assert set(record.metrics["last"]["scores"]["test"]) == set(nlg.METRICS)
+    assert list(record.metrics["last"]["scores"]["test"]) == ["bleu", "nist"]
+    assert list(e2e(folder).measure(place).scores["test"]) == list(nlg.METRICS)
     assert record.metrics["last"]["scores"]["validation"]["cross_entropy"] > 0
     assert scoring.score(place, config.task, Select.last) == record.metrics
 
@@ -391,3 +392,23 @@ def test_cross_entropy_alone_needs_no_generation(compose, folder, tmp_path):
     assert record.metrics["primary"]["name"] == "cross_entropy"
     assert record.metrics["primary"]["split"] == "validation"
     assert not list((tmp_path / "o").rglob("generations"))
+
+
+@pytest.mark.parametrize("method", ["fourierft", "full"])
+def test_label_smoothing_is_microsofts(method, compose, folder, tmp_path):
+    """0.9 of the next token's negative log likelihood, 0.1 of its mean over the vocabulary."""
+    choice = [*TINY, f"task.path={folder}", f"method={method}", *QUICK]
+    config = compose([*choice, f"output={tmp_path}/o", "train.label_smoothing=0.1"])
+    data = config.task.load(config.model.processor(None), config.task.locate())
+    net = build(config, None)
+    trainer = trainer_of(config, net, data, tmp_path)
+    batch = data.collate([data.train[row] for row in range(3)])
+    net.eval()
+    with torch.no_grad():
+        found = float(trainer.compute_loss(net, dict(batch)))
+        logits = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    scores, wanted = logits[:, :-1].log_softmax(-1), batch["labels"][:, 1:]
+    scored = wanted != IGNORED
+    likelihood = scores.gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
+    smoothed = -0.9 * likelihood - 0.1 * scores.mean(-1)
+    assert found == pytest.approx(float(smoothed[scored].mean()), rel=1e-5)
