@@ -9,7 +9,14 @@ from pathlib import Path
 
 from experiments.errors import DataError
 from experiments.judge.prompts import Prompts, digest
-from experiments.judge.questions import BENCHMARKS, Questions, first_choice, ranges, read_rows
+from experiments.judge.questions import (
+    BENCHMARKS,
+    FASTCHAT,
+    Questions,
+    first_choice,
+    ranges,
+    read_rows,
+)
 
 GENERATIONS, JUDGEMENTS = "generations", "judgements"
 MOVED_ASIDE = re.compile(r"\.(replaced|failed)-\d+$")
@@ -115,7 +122,7 @@ def collect(
         if known.without_reference and not partial:
             problems.append(
                 f"{known.benchmark} ({known.source}): no reference answer to "
-                f"{ranges(known.without_reference)} (--partial: grade these without)"
+                f"{ranges(known.without_reference)} ({FASTCHAT} has all; --partial: grade without)"
             )
     cases = [
         _case(run, questions[benchmark], prompts, repeats, partial, problems)

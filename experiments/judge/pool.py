@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -59,6 +60,7 @@ class Pool:
     def __init__(self, judge: Judge, endpoint: Endpoint, advance: Callable[[], None]):
         self._judge, self._endpoint, self._advance = judge, endpoint, advance
         self._stop = threading.Event()
+        self._done = threading.Event()
         self._mutex = threading.Lock()
         self._in_a_row = 0
         self._outcome = Outcome()
@@ -68,21 +70,29 @@ class Pool:
         """Works through `todo`: journal to write to, judgement to be had, replies had so far."""
         for one in todo:
             self._todo.put(one)
-        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
+        self._busy = threads
+        for _ in range(threads):
+            threading.Thread(target=self._work, daemon=True).start()
+        # An event, since a join that Ctrl-C interrupts takes its thread for dead (Python 3.11).
         try:
-            _join(workers)
+            self._done.wait()
         except KeyboardInterrupt:
             self._end("interrupted")
             print("\nending after the requests under way; interrupt again to drop them", flush=True)
-            try:
-                _join(workers)
-            except KeyboardInterrupt:
-                pass
+            with contextlib.suppress(KeyboardInterrupt):
+                self._done.wait()
         return self._outcome
 
     def _work(self) -> None:
+        try:
+            self._work_through()
+        finally:
+            with self._mutex:
+                self._busy -= 1
+                if not self._busy:
+                    self._done.set()
+
+    def _work_through(self) -> None:
         while not self._stop.is_set():
             try:
                 journal, item, asked = self._todo.get_nowait()
@@ -144,10 +154,3 @@ class Pool:
         with self._mutex:
             self._outcome.stopped = self._outcome.stopped or why
         self._stop.set()
-
-
-def _join(workers: list[threading.Thread]) -> None:
-    # With a time limit: a join without one keeps Ctrl-C waiting.
-    for worker in workers:
-        while worker.is_alive():
-            worker.join(0.1)
