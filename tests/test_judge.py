@@ -202,7 +202,10 @@ def test_replies_without_a_grade(folder, capsys):
         assert found["failures"] == [{"question_id": 2, "turn": 1, "repeat": 1}]
         assert found["scores"]["turn_1"] == 8.0
         captured = capsys.readouterr()
-        assert "no grade in any reply: 2" in captured.err and "never counted as 0" in captured.out
+        assert (
+            "1 judgements failed, no grade in any reply: questions 2\n" in captured.err
+            and "never counted as 0" in captured.out
+        )
         main(command(folder, server, "--attempts", "2"))
         assert len(server.requests) == 7
         main(command(folder, server, "--attempts", "3"))
@@ -213,10 +216,23 @@ def test_replies_without_a_grade(folder, capsys):
 
 def test_all_replies_without_a_grade(folder, capsys):
     with serving(Answer(content="no")) as server:
-        assert main(command(folder, server, "--attempts", "1")) == 0
+        assert main(command(folder, server, "--attempts", "1")) == 1
     found = result_of(folder)
     assert (found["judged"], found["failed"], found["scores"]["average"]) == (0, 6, None)
     assert " - " in capsys.readouterr().out
+
+
+def test_the_first_grade_counts(folder):
+    """Whatever a second process or a careless copy added."""
+    with serving(by_question) as server:
+        main(command(folder, server))
+        finished = result_of(folder)
+        path = folder / "outputs/one/judgements/mt_bench/judge.jsonl"
+        more = [{**line, "rating": 10.0} for line in lines_of(folder)]
+        with path.open("a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in more))
+        assert main(command(folder, server)) == 0
+    assert len(server.requests) == 6 and result_of(folder)["scores"] == finished["scores"]
 
 
 def test_a_second_chance(folder):

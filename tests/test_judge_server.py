@@ -84,7 +84,7 @@ def test_a_real_server(server, tmp_path, capsys, monkeypatch):
     arguments = [str(run), "--questions", str(data), "--base-url", url, "--model", model]
     arguments += ["--prompts", str(write_lines(tmp_path / "prompts.jsonl", words))]
     arguments += ["--max-tokens", "24", "--attempts", "2", "--name", "stories", "--retries", "1"]
-    assert main(arguments) == 0
+    assert main(arguments) == 1
     lines = [
         json.loads(line)
         for line in (run / "judgements/mt_bench/stories.jsonl").read_text().splitlines()
@@ -102,7 +102,7 @@ def test_a_real_server(server, tmp_path, capsys, monkeypatch):
     found = json.loads((run / "judgements/mt_bench/stories.json").read_text())
     assert (found["judged"], found["failed"], found["scores"]["average"]) == (0, 2, None)
     err = capsys.readouterr().err
-    assert "no grade in any reply: 1" in err
+    assert "2 judgements failed, no grade in any reply: questions 1; 4 replies were cut" in err
     # What a real server says to a wrong model, as it says it.
     assert main([*arguments, "--model", "no/such-model", "--name", "none"]) == 1
     assert "status 4" in (refused := capsys.readouterr().err) and "are missing" in refused

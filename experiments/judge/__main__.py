@@ -22,7 +22,8 @@ def main(given: list[str] | None = None) -> int:
     """Asks for every judgement that is missing, then prints and writes the scores.
 
     Returns:
-        0 if nothing is missing; 1 if something is, or could not be read; 130 if interrupted.
+        0 if every run has its score; 1 if judgements are missing, no reply to a run held a grade,
+        or something could not be read; 130 if interrupted.
     """
     asked = arguments.parse(given)
     try:
@@ -79,7 +80,8 @@ def _judge(asked: argparse.Namespace) -> int:
     _report(free, standings, outcome)
     if outcome.stopped == "interrupted":
         return 130
-    return 1 if len(free) < len(todo) or any(one.open for one in standings) else 0
+    scored = all(one.rated and not one.open for one in standings)
+    return 0 if scored and len(free) == len(todo) else 1
 
 
 def _take(stack: contextlib.ExitStack, journal: Journal) -> bool:
@@ -138,7 +140,16 @@ def _report(free: list[Case], standings: list[Standing], outcome: Outcome) -> No
     for case, standing in zip(free, standings, strict=True):
         if standing.failed:
             where = questions.ranges({item.question for item in standing.failed})
-            print(f"{case.run}, {case.benchmark}: no grade in any reply: {where}", file=sys.stderr)
+            cut = sum(
+                line.get("rating") is None and line.get("finish") == "length"
+                for line in standing.lines
+            )
+            hint = f"; {cut} replies were cut off (more --max-tokens and --attempts)" if cut else ""
+            print(
+                f"{case.run}, {case.benchmark}: {len(standing.failed)} judgements failed, no grade "
+                f"in any reply: questions {where}{hint}",
+                file=sys.stderr,
+            )
         if standing.open:
             where = questions.ranges({item.question for item, _ in standing.open})
             print(
