@@ -19,7 +19,7 @@ from experiments import results
 from experiments.errors import ConfigError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
-from experiments.recipe import Train
+from experiments.recipe import Select, Train
 from experiments.tasks import TASKS, Task
 from experiments.tracking import TRACKINGS, Tracking
 
@@ -85,6 +85,12 @@ class Config:
         fits = self.task.head.kind in self.model.heads and self.task.head.kind != "none"
         if fits and self.train is not None and self.train.group_by_length and not self.task.of_text:
             yield f"train.group_by_length=true: task={self.task.name} has no text"
+        if fits and self.train is not None and not self.task.selects:
+            if self.train.select is not Select.last:
+                yield (
+                    f"train.select={self.train.select.value}: task={self.task.name} "
+                    "chooses no epoch (allowed: last)"
+                )
         if self.mode.trains and self.task.head.kind == "none":
             yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:

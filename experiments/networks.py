@@ -60,9 +60,13 @@ def split_attention(net: nn.Module) -> nn.Module:
     return net
 
 
-def byte_tokenizer(positions: int) -> Any:
-    """One token per byte and RoBERTa's special tokens, made on the spot for models
-    without weights."""
+def byte_tokenizer(positions: int, *, causal: bool = False) -> Any:
+    """One token per byte and RoBERTa's special tokens, made on the spot for models without weights.
+
+    Args:
+        positions: of the model.
+        causal: a text to continue: no special tokens around it, every position can be used.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -72,7 +76,8 @@ def byte_tokenizer(positions: int) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    if not causal:
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -82,6 +87,7 @@ def byte_tokenizer(positions: int) -> Any:
         pad_token="<pad>",
         unk_token="<unk>",
         mask_token="<mask>",
-        model_max_length=positions - 2,  # RoBERTa's positions start behind the padding index
+        # RoBERTa's positions start behind the padding index.
+        model_max_length=positions if causal else positions - 2,
         model_input_names=["input_ids", "attention_mask"],
     )

@@ -53,6 +53,8 @@ class Train:
     """Shape of the decay after the warmup."""
     warmup_ratio: float = 0.0
     """Share of all steps over which the learning rates rise from 0."""
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread over all classes or tokens."""
     max_grad_norm: float = 0.0
     """Gradient norm above which gradients are scaled down; 0: never."""
     group_by_length: bool = False
@@ -71,6 +73,10 @@ class Train:
     """Rows per forward pass of an evaluation (local)."""
     checkpoint_every: int = 1
     """Evaluations from one checkpoint to the next; 0: none, a killed run starts again (local)."""
+    workers: int = 0
+    """Processes that read and augment rows beside the training (local)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time (local)."""
     device: str = "auto"
     """auto, cpu or cuda (local)."""
 
@@ -94,11 +100,13 @@ class Train:
                 f"train.head_learning_rate={self.head_learning_rate}: must be positive, "
                 "or null for the adapter's"
             )
-        for key in ("weight_decay", "max_grad_norm", "checkpoint_every"):
+        for key in ("weight_decay", "max_grad_norm", "checkpoint_every", "workers"):
             if not 0 <= getattr(self, key) < math.inf:
                 yield f"train.{key}={getattr(self, key)}: must not be negative"
         if not 0 <= self.warmup_ratio < 1:
             yield f"train.warmup_ratio={self.warmup_ratio}: must be in [0, 1)"
+        if not 0 <= self.label_smoothing < 1:
+            yield f"train.label_smoothing={self.label_smoothing}: must be in [0, 1)"
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             yield f"train.betas={self.betas}: must be two numbers in [0, 1)"
         if self.accumulation > 0 and self.batch_size % self.accumulation:

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
 import time
 import traceback
@@ -21,6 +20,7 @@ from typing import Any
 import yaml
 
 from experiments.errors import RecordError, UserError
+from experiments.files import write_atomically
 from experiments.lock import LOCK
 
 SCHEMA = 1
@@ -33,10 +33,13 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "profile": (),
     "seed": (),
-    "model": ("path",),
-    "task": ("path",),
+    "model": ("path", "tokenizer"),
+    "task": ("path", "generation_batch_size"),
     "method": ("memory", "gradient"),
-    "train": ("accumulation", "eval_batch_size", "checkpoint_every", "device"),
+    "train": (
+        *("accumulation", "eval_batch_size", "checkpoint_every"),
+        *("workers", "gradient_checkpointing", "device"),
+    ),
 }
 
 
@@ -268,16 +271,6 @@ def read(place: Path) -> Record:
     if wrong:
         raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")
     return Record(**{name: value for name, value in found.items() if name in known})
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file in one step: readers and a kill see the old text or the new, never a part."""
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def variant(changes: dict[str, Any]) -> str:

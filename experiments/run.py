@@ -105,6 +105,7 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     surroundings = environment.describe()  # of the code that runs, not of what is there in the end
     memory = environment.Memory()
     environment.check_device(config.train)
+    config.task.check()
     processor = config.model.processor(weights)
     data = config.task.load(processor, rows)
     net = build(config, weights)
@@ -116,6 +117,9 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     config.tracking.start(place, identity, results.plain(config), counts)
     fitting = trainer_of(config, net, data, place)
     spent = trainer.fit(fitting)
+    began_producing = time.monotonic()
+    config.task.produce(fitting.network, processor, data, place, config.seed)
+    spent["produce_s"] = round(time.monotonic() - began_producing, 3)
     metrics = scoring.score(place, config.task, config.train.select)
     return Record(
         run=identity,
@@ -216,9 +220,10 @@ def describe(record: Record) -> str:
         line += f" + {parameters['head']:,} in the head"
     if record.metrics:
         primary = record.metrics["primary"]
-        low, high = primary["interval"]
         line += f"; {primary['select']} {primary['name']} {primary['value']:.4f}"
-        line += f" [{low:.4f}, {high:.4f}]"
+        if primary["interval"] is not None:
+            low, high = primary["interval"]
+            line += f" [{low:.4f}, {high:.4f}]"
     return line
 
 

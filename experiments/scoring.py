@@ -9,7 +9,7 @@ from experiments import predictions
 from experiments.errors import RecordError
 from experiments.metrics import METRICS
 from experiments.recipe import Select
-from experiments.selection import select
+from experiments.selection import Evaluation, select
 from experiments.tasks import Task
 
 
@@ -19,15 +19,18 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     Returns:
         `primary` {name, split, select, value, interval} by the recipe's rule; `best`, `last`,
         `heldout` as in `selection.select`, best and last with the `scores` of every metric on every
-        split at that step. The primary split is the first of the task's.
+        split at that step. The primary split is the first of the task's. For a task that selects
+        nothing, `best` and `heldout` are None, and `last` scores what the network produced too.
 
     Raises:
-        RecordError: no predictions of the primary split, or a damaged file.
+        RecordError: nothing to score, no predictions of the primary split, or a damaged file.
     """
     splits = sorted(
         {path.name.rpartition("-")[0] for path in (run / predictions.FOLDER).glob("*.npz")}
     )
     evaluations = {split: predictions.load(run, split) for split in splits}
+    if not task.selects:
+        return _last(run, task, evaluations)
     wanted = getattr(task, "splits", splits)
     if not wanted or wanted[0] not in evaluations:
         missing, held = wanted[0] if wanted else "any split", ", ".join(splits) or "nothing"
@@ -49,4 +52,27 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     return {
         "primary": named | {key: chosen[rule.value][key] for key in ("value", "interval")},
         **chosen,
+    }
+
+
+def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> dict[str, Any]:
+    """The metrics of a task that chooses no epoch: what was produced, then the last evaluations."""
+    measured = task.measure(run)
+    scores = dict(measured.scores) if measured is not None else {}
+    epoch = step = None
+    for split, entries in evaluations.items():
+        entry = entries[-1]
+        epoch, step = entry.epoch, entry.step
+        scores[split] = task.score(entry.predictions, entry.references) | scores.get(split, {})
+    if not scores:
+        raise RecordError(f"{run}: neither predictions nor anything produced to score")
+    split, values = next(iter(scores.items()))
+    name = next((name for name in task.metrics if name in values), next(iter(values)))
+    interval = measured.interval if measured is not None else None
+    chosen = {"value": values[name], "interval": interval}
+    return {
+        "primary": {"name": name, "split": split, "select": Select.last.value, **chosen},
+        "best": None,
+        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores},
+        "heldout": None,
     }

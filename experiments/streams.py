@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -19,10 +19,19 @@ class DataOrder(torch.utils.data.Sampler[int]):
 
     Args:
         lengths: tokens per row, to batch rows of like length; None for a plain shuffle.
+        augmented: yield epoch * rows + row instead of row.
     """
 
-    def __init__(self, rows: int, seed: int, lengths: list[int] | None, batch: int):
+    def __init__(
+        self,
+        rows: int,
+        seed: int,
+        lengths: Sequence[int] | None,
+        batch: int,
+        augmented: bool = False,
+    ):
         self.rows, self.seed, self.lengths, self.batch, self.epoch = rows, seed, lengths, batch, 0
+        self.augmented = augmented
 
     def set_epoch(self, epoch: int) -> None:
         """Called by accelerate before each epoch."""
@@ -34,5 +43,8 @@ class DataOrder(torch.utils.data.Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(stream(self.seed, f"epoch {self.epoch}"))
         if self.lengths is None:
-            return iter(torch.randperm(self.rows, generator=generator).tolist())
-        return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
+            order = torch.randperm(self.rows, generator=generator).tolist()
+        else:
+            order = get_length_grouped_indices(self.lengths, self.batch, generator=generator)
+        first = self.epoch * self.rows if self.augmented else 0
+        return iter([first + row for row in order])

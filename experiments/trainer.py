@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,24 +15,18 @@ import torch
 import transformers
 from peft import PeftModel
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from experiments import predictions
 from experiments.methods import Method
-from experiments.recipe import Precision, Schedule, Select, Train
+from experiments.optimisation import arguments_of, optimizer_of
+from experiments.recipe import Select, Train
 from experiments.selection import Evaluation
-from experiments.streams import DataOrder, stream
+from experiments.streams import DataOrder
 from experiments.tasks import Data, Task
 from experiments.tracking import History
-from fourierft.counting import in_head
 
 log = logging.getLogger(__name__)
-
-SCHEDULES = {
-    Schedule.linear: "linear",
-    Schedule.cosine: "cosine",
-    Schedule.constant: "constant_with_warmup",
-}
 
 
 class Trainer(transformers.Trainer):
@@ -57,42 +49,7 @@ class Trainer(transformers.Trainer):
         self.head, self.run, self.history = head, run, history
         self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
         self.best: float | None = None
-        ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-        rows = train.batch_size // train.accumulation // ranks
-        updates = math.ceil(
-            math.ceil(len(data.train) / rows / ranks) / train.accumulation
-        )  # per epoch
-        evaluate_every = updates * train.eval_every
-        arguments = TrainingArguments(
-            output_dir=str(run / "checkpoints"),
-            per_device_train_batch_size=rows,
-            per_device_eval_batch_size=train.eval_batch_size,
-            gradient_accumulation_steps=train.accumulation,
-            num_train_epochs=train.epochs,
-            max_steps=train.max_steps or -1,
-            lr_scheduler_type=SCHEDULES[train.schedule],
-            warmup_steps=train.warmup_ratio,  # below 1 it is a share of all steps
-            max_grad_norm=train.max_grad_norm,
-            eval_strategy="steps",
-            eval_steps=evaluate_every,
-            logging_steps=evaluate_every,
-            save_strategy="steps" if train.checkpoint_every else "no",
-            save_steps=evaluate_every * max(1, train.checkpoint_every),
-            save_total_limit=2,  # a kill while one is written leaves the one before
-            seed=stream(seed, "dropout"),
-            data_seed=stream(seed, "data"),
-            use_cpu=train.device == "cpu" or not torch.cuda.is_available(),
-            bf16=train.precision is Precision.bf16,
-            fp16=train.precision is Precision.fp16,
-            label_names=["labels"],
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            logging_nan_inf_filter=False,
-            report_to=[],
-            disable_tqdm=not sys.stderr.isatty(),
-        )
-        _ = arguments.device  # decides n_gpu
-        arguments._n_gpu = 1  # several visible GPUs would multiply the batch (nn.DataParallel)
+        arguments = arguments_of(train, len(data.train), run, seed)
         super().__init__(
             net,
             arguments,
@@ -107,43 +64,35 @@ class Trainer(transformers.Trainer):
         self.remove_callback(transformers.PrinterCallback)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        recipe, rows = self.train_recipe, self.data.train
-        lengths = [len(row["input_ids"]) for row in rows] if recipe.group_by_length else None
-        return DataOrder(len(rows), self.args.data_seed, lengths, recipe.batch_size)
+        recipe, data = self.train_recipe, self.data
+        lengths = data.lengths if recipe.group_by_length else None
+        return DataOrder(
+            len(data.train), self.args.data_seed, lengths, recipe.batch_size, data.augmented
+        )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over adapter and head, each with and without weight decay."""
-        recipe, groups = self.train_recipe, {}
         decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((in_head(name, self.head), name in decaying), []).append(
-                    parameter
-                )
-        rates = {
-            False: recipe.learning_rate,
-            True: recipe.head_learning_rate or recipe.learning_rate,
-        }
-        self.optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": group,
-                    "lr": rates[head],
-                    "weight_decay": recipe.weight_decay if decays else 0.0,
-                }
-                for (head, decays), group in groups.items()
-            ],
-            betas=tuple(recipe.betas),
-            eps=recipe.epsilon,
-            fused=True,
+        self.optimizer = optimizer_of(
+            self.train_recipe, self.model.named_parameters(), self.head, decaying
         )
         return self.optimizer
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained, without the wrappers of several devices."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Loss, predictions and references of one batch, as the task keeps them."""
+        loss, logits, labels = super().prediction_step(*args, **kwargs)
+        return loss, *self.task.reduce(logits, labels)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Scores every split, stores its predictions, keeps the adapter the selection
         rule names."""
         began, values = time.monotonic(), {}
-        for position, (split, rows) in enumerate(self.data.evaluations.items()):
+        for split, rows in self.data.evaluations.items():
             output = self.evaluation_loop(
                 self.get_test_dataloader(rows), description=f"Evaluation {split}"
             )
@@ -157,8 +106,7 @@ class Trainer(transformers.Trainer):
             values |= {f"{split}/{name}": value for name, value in scores.items()}
             if self.is_world_process_zero():
                 predictions.store(self.run, split, entry)
-            if position == 0:
-                self._keep(scores[self.task.metrics[0]])
+        self._keep(next(iter(values.values()), math.nan))
         self.evaluating += time.monotonic() - began
         self._record(values)
         self._tell(values)
@@ -181,7 +129,7 @@ class Trainer(transformers.Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Checkpoints hold what the method keeps; PEFT's own way would ask the hub every time."""
-        net = self.accelerator.unwrap_model(self.model)
+        net = self.network
         if isinstance(net, PeftModel):
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -229,7 +177,7 @@ class Trainer(transformers.Trainer):
             draft, kept = self.run / ".adapter.tmp", self.run / "adapter"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            self.method.save(self.accelerator.unwrap_model(self.model), draft)
+            self.method.save(self.network, draft)
             shutil.rmtree(kept, ignore_errors=True)
             draft.rename(kept)
 
@@ -270,8 +218,12 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 def _best_so_far(trainer: Trainer) -> float | None:
     """Primary score of the adapter kept before an interruption; None if there is none."""
-    key = f"{next(iter(trainer.data.evaluations))}/{trainer.task.metrics[0]}"
-    scores = [line[key] for line in trainer.history.lines() if key in line]
+    split = next(iter(trainer.data.evaluations), "")
+    found = (
+        [value for key, value in line.items() if key.startswith(f"{split}/")]
+        for line in trainer.history.lines()
+    )
+    scores = [values[0] for values in found if values]
     finite = [score for score in scores if not math.isnan(score)]
     return max(finite) if finite else (math.nan if scores else None)
 

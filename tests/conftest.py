@@ -21,6 +21,7 @@ os.environ |= {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HOME": str(Path(PRIVATE.name) / "hub"),
     "WANDB_DIR": PRIVATE.name,
+    "FOURIERFT_CACHE": str(Path(PRIVATE.name) / "cache"),
 }
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -302,7 +302,10 @@ def test_wrong_data(folder, tokenizer, table, problem):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"metrics": ["accuracy", "acuracy"]}, "task.metrics=acuracy: unknown (allowed: accuracy"),
+        (
+            {"metrics": ["accuracy", "acuracy"]},
+            "task.metrics=acuracy: not for classification (allowed: accuracy",
+        ),
         ({"metrics": ["pearson"]}, "not for classification (allowed: accuracy, f1, matthews)"),
         ({"labels": 1}, "not for regression (allowed: pearson, spearman)"),
         ({"metrics": []}, "task.metrics=[]"),

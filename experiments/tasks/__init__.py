@@ -1,9 +1,9 @@
 """Tasks: data, the head they need, and how predictions are scored."""
 
 from experiments.tasks.glue import Glue
-from experiments.tasks.task import Data, Head, NoTask, Task
+from experiments.tasks.task import Data, Head, Measured, NoTask, Task
 from experiments.tasks.toy import Toy
 
 TASKS = (NoTask, Toy, Glue)
 
-__all__ = ["TASKS", "Data", "Glue", "Head", "NoTask", "Task", "Toy"]
+__all__ = ["TASKS", "Data", "Glue", "Head", "Measured", "NoTask", "Task", "Toy"]

@@ -112,8 +112,10 @@ class Glue(Task):
                 load_from_cache_file=False,
             )
 
+        prepared = prepare(train)
         return Data(
-            train=prepare(train),
+            train=prepared,
+            lengths=[len(tokens) for tokens in prepared["input_ids"]],
             evaluations={name: prepare(rows) for name, rows in evaluations.items()},
             collate=DataCollatorWithPadding(processor),
             fingerprint=fingerprint,

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from experiments import metrics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class Head:
     """What a task asks of a model."""
 
     kind: str
-    """points, classification, regression or none."""
+    """points, classification, regression, images, language, denoising or none."""
     labels: int = 0
     """Width of the output."""
     inputs: int = 0
@@ -35,10 +38,27 @@ class Data:
     """Rows with a key `labels`."""
     evaluations: dict[str, Sequence[dict[str, Any]]]
     """Labelled rows per split; the first is what the primary metric is about."""
+    prompts: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
+    """What the finished network continues or draws, per split or benchmark."""
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     """Rows -> a padded batch of tensors."""
     fingerprint: str
     """Of the data as they lie there, before `train_rows` and `eval_rows`."""
+    lengths: Sequence[int] | None = None
+    """Tokens per training row, for batches of rows of like length; None where there is no text."""
+    augmented: bool = False
+    """True if a training row looks different in every epoch: `train` is then indexed by
+    epoch * len(train) + row, which alone decides how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Metrics of what a finished network produced."""
+
+    scores: dict[str, dict[str, float]]
+    """Values per split or benchmark and metric."""
+    interval: list[float] | None = None
+    """95 % bootstrap interval of the primary metric, where there is one."""
 
 
 @dataclass(kw_only=True)
@@ -73,23 +93,27 @@ class Task:
         return False
 
     @property
+    def selects(self) -> bool:
+        """True if an epoch is chosen by its score; False: the last one counts."""
+        return True
+
+    @property
+    def measurable(self) -> Sequence[str]:
+        """Names that `metrics` may hold."""
+        of_numbers = self.head.kind == "regression"
+        return [name for name in metrics.METRICS if (name in metrics.OF_NUMBERS) == of_numbers]
+
+    @property
     def head(self) -> Head:
         """What the task asks of a model."""
         return Head(kind="none")
 
     def problems(self) -> Iterator[str]:
         """Yields every setting that the task cannot work with."""
-        known = sorted(metrics.METRICS)
+        fitting = self.measurable if self.head.kind != "none" else ()
         for name in self.metrics:
-            if name not in metrics.METRICS:
-                yield f"task.metrics={name}: unknown (allowed: {', '.join(known)})"
-            elif (name in metrics.OF_NUMBERS) != (self.head.kind == "regression"):
-                fitting = [
-                    other
-                    for other in known
-                    if (other in metrics.OF_NUMBERS) != (name in metrics.OF_NUMBERS)
-                ]
-                allowed = ", ".join(fitting)
+            if name not in fitting:
+                allowed = ", ".join(sorted(fitting)) or "none"
                 yield f"task.metrics={name}: not for {self.head.kind} (allowed: {allowed})"
         if not self.metrics and self.head.kind != "none":
             yield "task.metrics=[]: must name at least one"
@@ -104,6 +128,9 @@ class Task:
         """
         return None
 
+    def check(self) -> None:
+        """Raises UserError if this machine lacks a program or package that the task needs."""
+
     def load(self, processor: Any, source: str | None) -> Data:
         """Reads and prepares the data."""
         raise TypeError(f"task={self.name} has no data to train on; it serves mode=count only")
@@ -116,6 +143,20 @@ class Task:
             references: (rows,) labels.
         """
         return {name: metrics.METRICS[name](predictions, references) for name in self.metrics}
+
+    def reduce(self, logits: Any, labels: Any) -> tuple[Any, Any]:
+        """What is kept of an evaluation batch: predictions and references, a row each (tensors)."""
+        return logits, labels
+
+    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
+        """Writes below `place`, the run folder, what the trained network makes of `data.prompts`.
+
+        What is there already is kept: an interrupted call goes on.
+        """
+
+    def measure(self, place: Path) -> Measured | None:
+        """Metrics of what `produce` wrote, from the files alone; None if it writes nothing."""
+        return None
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,55 @@
+"""What a finished network wrote, one JSON object a line: appended as it comes, read at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import RecordError
+
+FOLDER = "generations"
+
+
+def path_of(run: Path, name: str) -> Path:
+    """generations/<name>.jsonl of a run folder; `name` is a split or benchmark."""
+    return run / FOLDER / f"{name}.jsonl"
+
+
+def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Adds lines; what a kill leaves of the last one is cut off by the next call."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        file.seek(0)
+        whole = file.read().rpartition(b"\n")
+        if whole[2]:
+            file.truncate(len(whole[0]) + len(whole[1]))
+        file.seek(0, os.SEEK_END)
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Every whole line, in the order they came; an empty list if there is no file yet.
+
+    Raises:
+        RecordError: a line that is no JSON object, with its number. An unfinished last line is what
+            a kill leaves, and is passed over.
+    """
+    if not path.exists():
+        return []
+    found = []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise RecordError(f"{path}, line {number}: damaged, not JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise RecordError(f"{path}, line {number}: damaged, no JSON object")
+        found.append(entry)
+    return found

@@ -1,0 +1,44 @@
+"""Encoders with a classification or regression head: RoBERTa, BERT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from experiments.tasks import Head
+
+
+@dataclass(kw_only=True)
+class Encoder(Transformer):
+    """RoBERTa or BERT with a sequence classification (or regression) head."""
+
+    def processor(self, source: str | None) -> Any:
+        """A tokenizer; without weights one that speaks bytes.
+
+        Full-size rehearsals then need no download.
+        """
+        if source is not None:
+            return self.tokenizer_of(source)
+        from experiments.networks import byte_tokenizer
+
+        return byte_tokenizer(self.sizes.get("max_position_embeddings", 512))
+
+    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+        """See `Model.build`."""
+        from transformers import AutoModel, AutoModelForSequenceClassification
+
+        if head.kind == "none":
+            return self.network(AutoModel, source, meta)
+        problem = "regression" if head.kind == "regression" else "single_label_classification"
+        return self.network(
+            AutoModelForSequenceClassification,
+            source,
+            meta,
+            num_labels=head.labels,
+            problem_type=problem,
+        )

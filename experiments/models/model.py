@@ -1,0 +1,68 @@
+"""Model: where the weights come from, how a network is built, what the methods may adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from experiments.tasks import Head, Task
+
+
+@dataclass(kw_only=True)
+class Model:
+    """A base model.
+
+    `build` returns a network whose forward takes a collated batch and returns a loss and logits.
+    """
+
+    name: str
+    """Name of the conf/model file; part of the run's path."""
+    heads: list[str]
+    """Kinds of task head that this model can carry."""
+    attention: list[str]
+    """Modules that the paper adapts (query and value); what a method's `targets` refers to."""
+    head: list[str] = field(default_factory=list)
+    """Modules of the task head, trained fully and counted apart."""
+    path: str | None = None
+    """Local folder with weights and tokenizer (local)."""
+    pretrained: bool = True
+    """false: full size, random weights, nothing downloaded."""
+
+    def problems(self, task: Task) -> Iterator[str]:
+        """Yields every reason why this model cannot serve a task."""
+        if task.head.kind not in self.heads:
+            offered = ", ".join(map(repr, self.heads))
+            yield (
+                f"model={self.name}: task={task.name} needs a {task.head.kind!r} head, "
+                f"this model offers {offered}"
+            )
+
+    def locate(self, offline: bool = False) -> str | None:
+        """Folder or repository of the weights, None if there are none to load.
+
+        Raises HubUnavailable within seconds.
+        """
+        return None
+
+    def processor(self, source: str | None) -> Any:
+        """Tokenizer or image processor of the weights at `source`.
+
+        None if the task's data need none.
+        """
+        return None
+
+    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+        """Builds the network with a fresh head.
+
+        Args:
+            head: what the task asks of the model.
+            source: where the pretrained weights are (`locate`), None for random weights.
+            meta: allocate nothing: shapes only, for counting.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not say how it is built"
+        )  # a schema alone is no model

@@ -1,0 +1,127 @@
+"""What all architectures of transformers share: where weights lie and how they are read."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import hub
+from experiments.errors import ConfigError, DataError, UserError
+from experiments.models.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(kw_only=True)
+class Transformer(Model):
+    """A Hugging Face architecture.
+
+    Weights from a folder, the cache or the hub, or full-size and random from `sizes`.
+    """
+
+    repo: str
+    """Hub repository of the pretrained weights."""
+    architecture: str
+    """`model_type` of transformers."""
+    sizes: dict[str, Any]
+    """Fields of the architecture's configuration that differ from its defaults."""
+    package: str | None = None
+    """Python package that carries the weights in its folder `model`, tried before cache and hub."""
+    weights_file: str = "model.safetensors"
+    """File whose presence in the cache means that the repository was downloaded."""
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Model.locate`."""
+        if not self.pretrained:
+            return None
+        path = self.path
+        if path is None and self.package is not None:
+            spec = importlib.util.find_spec(self.package)
+            path = str(Path(spec.origin).parent / "model") if spec and spec.origin else None
+        elif path is not None and not (Path(path).expanduser() / "config.json").is_file():
+            raise DataError(
+                f"model.path={path}: no config.json there, so it is no folder of a pretrained model"
+            )
+        return hub.locate(
+            self.repo, path, probe=self.weights_file, option="model.path", offline=offline
+        )
+
+    def configuration(self, source: str | None, **head: Any) -> Any:
+        """The transformers configuration: read from `source`, or made from `sizes`."""
+        from transformers import AutoConfig
+
+        if source is None:
+            return AutoConfig.for_model(self.architecture, **self.sizes, **head)
+        try:
+            found = AutoConfig.from_pretrained(source, **head)
+        except (OSError, ValueError, KeyError) as error:
+            place = self._place(source)
+            raise DataError(f"{place}: config.json cannot be read ({error})") from error
+        if found.model_type != self.architecture:
+            raise ConfigError(
+                f"model.path={self.path}: holds a {found.model_type!r} model, "
+                f"model={self.name} is a {self.architecture!r}"
+            )
+        expected = AutoConfig.for_model(self.architecture, **self.sizes)
+        wrong = [
+            f"{size}: there {getattr(found, size)}, model={self.name} has {getattr(expected, size)}"
+            for size in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+            if getattr(found, size) != getattr(expected, size)
+        ]
+        if wrong:
+            raise ConfigError(f"{self._place(source)}: a model of another size", wrong)
+        return found
+
+    def network(self, auto: Any, source: str | None, meta: bool, **head: Any) -> nn.Module:
+        """Builds with the given transformers Auto class."""
+        import torch
+        import transformers
+
+        if meta or source is None:
+            with torch.device("meta" if meta else "cpu"):
+                return auto.from_config(self.configuration(source, **head), dtype=torch.float32)
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()  # a fresh head is what we ask for, not news
+        transformers.logging.disable_progress_bar()
+        try:
+            net, found = auto.from_pretrained(
+                source,
+                config=self.configuration(source, **head),
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except UserError:
+            raise
+        except Exception as error:  # transformers, safetensors and the system raise many kinds
+            raise DataError(
+                f"{self._place(source)}: the weights cannot be read ({error})"
+            ) from error
+        finally:
+            transformers.logging.set_verbosity(verbosity)
+        absent = sorted(
+            key for key in found["missing_keys"] if set(self.head).isdisjoint(key.split("."))
+        )
+        if absent and self.head:  # they would be random, and nothing would say so
+            raise DataError(
+                f"{self._place(source)}: weights are missing",
+                [*absent[:5], *([f"and {len(absent) - 5} more"] if len(absent) > 5 else [])],
+            )
+        return net
+
+    def tokenizer_of(self, source: str) -> Any:
+        """The tokenizer that lies in a folder or repository; DataError if none can be read."""
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(source)
+        except Exception as error:  # a damaged or missing file raises many kinds
+            place = self._place(source)
+            raise DataError(f"{place}: no tokenizer can be read there ({error})") from error
+
+    def _place(self, source: str | None) -> str:
+        """Where the weights are, as an error says it."""
+        return f"model.path={self.path}" if self.path else f"model {source}"

@@ -1,0 +1,65 @@
+"""Texts continued by a causal language model, in batches of prompts of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def continuations(
+    net: nn.Module,
+    processor: Any,
+    prompts: Sequence[list[int]],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    **options: Any,
+) -> Iterator[list[tuple[int, str]]]:
+    """Continues every prompt, the longest first: what runs out of memory does so at once.
+
+    Args:
+        net: a causal language model of transformers, adapted or not; in evaluation mode only while
+            this runs.
+        processor: its tokenizer.
+        prompts: token numbers of each prompt.
+        batch_size: prompts at once; padded at the left and masked.
+        max_new_tokens: tokens after which a text ends.
+        options: further arguments of transformers' `generate`.
+
+    Yields:
+        Per batch, the position of each prompt and the new text, special tokens left out.
+    """
+    import torch
+    from tqdm import tqdm
+
+    device = next(net.parameters()).device
+    order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
+    training, padding = net.training, processor.pad_token_id
+    net.eval()
+    try:
+        with torch.no_grad(), tqdm(total=len(order), desc="Generation", disable=None) as bar:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                width = len(prompts[chosen[0]])
+                tokens = torch.full((len(chosen), width), padding)
+                mask = torch.zeros_like(tokens)
+                for row, position in enumerate(chosen):
+                    size = len(prompts[position])
+                    tokens[row, width - size :] = torch.tensor(prompts[position])
+                    mask[row, width - size :] = 1
+                written = net.generate(
+                    input_ids=tokens.to(device),
+                    attention_mask=mask.to(device),
+                    max_new_tokens=max_new_tokens,
+                    pad_token_id=padding,
+                    eos_token_id=processor.eos_token_id,
+                    **options,
+                )
+                texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
+                yield list(zip(chosen, texts, strict=True))
+                bar.update(len(chosen))
+    finally:
+        net.train(training)
