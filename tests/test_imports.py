@@ -46,7 +46,7 @@ PACKAGE = [
 ]
 COMMANDS = {
     "report": {"results", "selection", "tracking", "errors"},
-    "judge": {"results", "hub", "errors"},
+    "judge": {"files", "generations", "hub", "errors"},
 }
 
 HYDRA = {"train.py", "experiments/config.py", "experiments/overrides.py"}

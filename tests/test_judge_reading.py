@@ -9,6 +9,7 @@ import huggingface_hub.constants
 import pytest
 
 from experiments.errors import DataError, HubUnavailable
+from experiments.generations import path_of
 from experiments.judge import cases, prompts, questions
 from experiments.judge.rating import find_rating
 
@@ -222,13 +223,13 @@ def known(tmp_path):
 
 def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    write_lines(cases.answers_file(one, "mt_bench"), [answer(1, "a", "b"), answer(9, "a", "b")])
-    path = write_lines(cases.answers_file(two, "mt_bench"), [answer(1, "a"), answer(2, "a", "b")])
+    write_lines(path_of(one, "mt_bench"), [answer(1, "a", "b"), answer(9, "a", "b")])
+    path = write_lines(path_of(two, "mt_bench"), [answer(1, "a"), answer(2, "a", "b")])
     with path.open("a") as file:
         file.write('{"question_id": 3, "choic')
     with pytest.raises(DataError) as caught:
         cases.collect([one, two], known, prompts.load())
-    first, second = answers = [str(cases.answers_file(run, "mt_bench")) for run in (one, two)]
+    first, second = answers = [str(path_of(run, "mt_bench")) for run in (one, two)]
     assert caught.value.problems == [
         f"{first}: answers to 9, which q; references: gpt-4 lacks",
         f"{first}: no answers to 2-3 (--partial: judge the others)",
@@ -239,7 +240,7 @@ def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
 
 
 def test_partial(known, tmp_path):
-    write_lines(cases.answers_file(tmp_path, "mt_bench"), [answer(2, "a", "b")])
+    write_lines(path_of(tmp_path, "mt_bench"), [answer(2, "a", "b")])
     (case,) = cases.collect([tmp_path], known, prompts.load(), partial=True, repeats=2)
     assert [(one.question, one.turn, one.repeat) for one in case.items] == [
         (2, 1, 1),
@@ -253,7 +254,7 @@ def test_partial(known, tmp_path):
 
 def test_second_turn_sees_the_conversation_and_the_first_does_not(known, tmp_path):
     rows = [answer(number, f"first {number}", f"second {number}") for number in (1, 2, 3)]
-    write_lines(cases.answers_file(tmp_path, "mt_bench"), rows)
+    write_lines(path_of(tmp_path, "mt_bench"), rows)
     (case,) = cases.collect([tmp_path], known, prompts.load())
     shown = {(one.question, one.turn): one.messages[-1]["content"] for one in case.items}
     assert "first 2" in shown[2, 1] and "r1" in shown[2, 1]
@@ -264,7 +265,7 @@ def test_second_turn_sees_the_conversation_and_the_first_does_not(known, tmp_pat
 
 def test_requests_differ_with_all_that_moves_a_grade(known, tmp_path):
     def request(second="b", model="j", temperature=0.0, words=None, turn=2):
-        write_lines(cases.answers_file(tmp_path, "mt_bench"), [answer(2, "a", second)])
+        write_lines(path_of(tmp_path, "mt_bench"), [answer(2, "a", second)])
         (case,) = cases.collect([tmp_path], known, words or prompts.load(), partial=True)
         return case.items[turn - 1].request(model, temperature)
 
@@ -285,7 +286,7 @@ def test_requests_differ_with_all_that_moves_a_grade(known, tmp_path):
 def test_finding_runs(tmp_path):
     for place in ("a/seed=0", "a/seed=0.replaced-1", "b/seed=1.failed-2", "b/seed=1", "c"):
         benchmark = "vicuna" if place == "c" else "mt_bench"
-        write_lines(cases.answers_file(tmp_path / "x.failed-1" / place, benchmark), [])
+        write_lines(path_of(tmp_path / "x.failed-1" / place, benchmark), [])
     top = tmp_path / "x.failed-1"
     names = [str(run.relative_to(top)) for run in cases.find_runs(top, questions.BENCHMARKS)]
     assert names == ["a/seed=0", "b/seed=1", "c"]

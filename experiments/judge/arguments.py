@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from experiments.judge.cases import answers_file, benchmarks_of, find_runs
+from experiments import generations
+from experiments.judge.cases import benchmarks_of, find_runs
 from experiments.judge.endpoint import is_loopback
 from experiments.judge.questions import BENCHMARKS
 
@@ -120,7 +121,7 @@ def _wrong_places(asked: argparse.Namespace) -> Iterator[str]:
         if not run.is_dir():
             yield f"{run}: no such folder"
         elif not benchmarks_of(run, asked.benchmarks):
-            files = " or ".join(str(answers_file(run, one)) for one in asked.benchmarks)
+            files = " or ".join(str(generations.path_of(run, one)) for one in asked.benchmarks)
             yield f"{run}: no answers ({files})"
     if asked.all and not asked.all.is_dir():
         yield f"--all {asked.all}: no such folder"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import generations
 from experiments.errors import DataError
 from experiments.judge.prompts import Prompts, digest
 from experiments.judge.questions import (
@@ -18,7 +19,7 @@ from experiments.judge.questions import (
     read_rows,
 )
 
-GENERATIONS, JUDGEMENTS = "generations", "judgements"
+JUDGEMENTS = "judgements"
 MOVED_ASIDE = re.compile(r"\.(replaced|failed)-\d+$")
 
 
@@ -72,17 +73,12 @@ class Case:
         )
 
 
-def answers_file(run: Path, benchmark: str) -> Path:
-    """Where a run's answers are."""
-    return run / GENERATIONS / f"{benchmark}.jsonl"
-
-
 def find_runs(outputs: Path, benchmarks: Iterable[str]) -> list[Path]:
     """Every folder below with answers; runs that were moved aside are left out."""
     found = {
         path.parent.parent
         for benchmark in benchmarks
-        for path in outputs.rglob(f"{GENERATIONS}/{benchmark}.jsonl")
+        for path in outputs.rglob(f"{generations.FOLDER}/{benchmark}.jsonl")
     }
     return sorted(
         run
@@ -93,7 +89,7 @@ def find_runs(outputs: Path, benchmarks: Iterable[str]) -> list[Path]:
 
 def benchmarks_of(run: Path, wanted: Iterable[str] = BENCHMARKS) -> list[str]:
     """Benchmarks that a run has answers to."""
-    return [benchmark for benchmark in wanted if answers_file(run, benchmark).is_file()]
+    return [benchmark for benchmark in wanted if generations.path_of(run, benchmark).is_file()]
 
 
 def collect(
@@ -142,7 +138,7 @@ def _case(
     partial: bool,
     problems: list[str],
 ) -> Case:
-    path = answers_file(run, questions.benchmark)
+    path = generations.path_of(run, questions.benchmark)
     rows = {row["question_id"]: row for row in read_rows(path, problems)}
     unknown, short, items = rows.keys() - questions.by_id, [], []
     unanswered = [one for one in questions.by_id if one not in rows]

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments.files import write_atomically
 from experiments.judge.cases import Case, Item
 from experiments.judge.journal import Line, Standing
 from experiments.judge.prompts import Prompts
-from experiments.results import write_atomically
 
 SCHEMA = 1
 Graded = tuple[Item, float]
