@@ -322,6 +322,31 @@ def test_one_refused_question_does_not_end_the_others(folder, capsys):
     assert "context too long (2 requests)" in err and "of questions 2;" in err
 
 
+def test_only_failures_in_a_row_end_the_work(folder):
+    def script(asked, number):
+        return Answer(status=400) if number % 2 else by_question(asked, number)
+
+    with serving(script) as server:
+        assert main(command(folder, server, "--concurrency", "1", run="all")) == 1
+    assert len(server.requests) == 12
+    assert len(lines_of(folder)) + len(lines_of(folder, "two")) == 6
+
+
+def test_a_run_by_several_names_is_one_run(folder):
+    (folder / "outputs/link").symlink_to(folder / "outputs/one")
+    with serving(by_question) as server:
+        more = [str(folder / "outputs/one"), str(folder / "outputs/two/../one")]
+        assert main(command(folder, server, *more, run="outputs/link")) == 0
+        assert len(server.requests) == 6
+
+
+def test_every_run_has_one_judgement_before_any_has_two(folder):
+    with serving(by_question) as server:
+        more = ["--repeats", "2", "--concurrency", "1"]
+        assert main(command(folder, server, *more, run="all")) == 0
+    assert len(set(server.texts[:12])) == 12 and len(server.texts) == 24
+
+
 def test_concurrency_is_real(folder):
     with serving(Answer(delay=0.15)) as server:
         started = time.monotonic()

@@ -203,6 +203,14 @@ def test_a_quoted_key_is_not_repeated(form):
     assert KEY not in str(caught.value)
 
 
+def test_a_short_key_is_not_repeated_in_messages_but_a_word_of_replies():
+    with serving(Answer(status=401, raw=b"bad key EMPTY")) as server:
+        with pytest.raises(EndpointError, match=r"bad key \*\*\*"):
+            ask(server, key="EMPTY")
+    with serving(Answer(content="EMPTY words [[2]]")) as server:
+        assert ask(server, key="EMPTY").text == "EMPTY words [[2]]"
+
+
 def test_a_reply_without_words():
     with serving(Answer(content=None)) as server:
         assert ask(server).text == ""

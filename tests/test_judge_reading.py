@@ -45,7 +45,7 @@ def answer(number: int, *turns: str, model: str = "m") -> dict:
         ("[[11]]", None, None),
         ("[[-3]]", None, None),
         ("[[3]] for style, [[8]] for content", None, None),
-        ("[[11]], or [5]", None, None),
+        ("[[ 11 ]], or [5]", None, None),
         ("as in row[1] and row[2]", None, None),
         ("[[rating]]", None, None),
         ("[[7/10]]", None, None),

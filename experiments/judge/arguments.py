@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         SystemExit: status 2, after naming everything that is wrong.
     """
     parser = _parser()
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     problems = list(_problems(asked))
     if problems:
         parser.error("\n".join(["", *(f"  - {problem}" for problem in problems)]))
