@@ -99,9 +99,9 @@ def test_messages_of_what_did_not_pass():
 
 
 def test_a_silent_server():
-    with serving(first(Answer(delay=1.0))) as server:
-        assert ask(server, timeout=0.2).text
-    with serving(Answer(delay=1.0)) as server:
+    with serving(first(Answer(delay=2.0))) as server:
+        assert ask(server, timeout=0.5).text
+    with serving(Answer(delay=2.0)) as server:
         with pytest.raises(EndpointError, match="no answer within 0.1 s"):
             ask(server, timeout=0.1, retries=1)
 
@@ -112,7 +112,7 @@ def test_a_dribbling_server():
     with serving(Answer(dribble=0.05)) as server:
         with pytest.raises(EndpointError, match="no answer within 0.3 s"):
             ask(server, timeout=0.3, retries=0)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
 
 
 def test_nobody_listens():
@@ -128,7 +128,7 @@ def test_retry_after_is_honoured():
     wait = Answer(status=429, headers={"Retry-After": "0.3"})
     with serving(first(wait)) as server:
         assert ask(server).text
-        assert 0.3 <= server.times[1] - server.times[0] <= 3
+        assert server.times[1] - server.times[0] >= 0.3
 
 
 def test_retry_after_as_a_date():
@@ -162,7 +162,7 @@ def test_pauses_grow(monkeypatch):
             ask(server, retries=3)
         pauses = [late - early for early, late in zip(server.times, server.times[1:], strict=False)]
     for pause, most in zip(pauses, (0.04, 0.08, 0.16), strict=True):
-        assert 0.5 * most <= pause <= most + 0.5
+        assert pause >= 0.5 * most
 
 
 @pytest.mark.parametrize(

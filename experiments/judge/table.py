@@ -65,8 +65,8 @@ def show(rows: Sequence[tuple[Case, Standing, dict[str, Any]]], judge: Judge, re
         notes.append(f"--partial: up to {max(left_out)} questions have no answer and are left out.")
     if any(standing.failed for _, standing, _ in rows):
         notes.append(
-            f"Failed: {judge.attempts} replies without a grade; left out of all averages, never "
-            "counted as 0."
+            f"Failed: no grade in {judge.attempts} replies (--attempts); left out of all averages, "
+            "never counted as 0."
         )
     return "\n".join([*lines, "", *notes])
 
