@@ -16,7 +16,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
-    {"errors", "files"},
+    {"errors", "files", "naming"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks"},
     {"generations", "nlg", "fid", "pictures"},
     {"environment"},
