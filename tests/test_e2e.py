@@ -215,6 +215,25 @@ def test_no_data_anywhere(folder):
     )
 
 
+def test_data_that_hf_download_put_into_the_cache(folder, tmp_path, monkeypatch):
+    """The hub's parquet branch, read without a network."""
+    from huggingface_hub import constants
+
+    cached = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cached))
+    place, commit = cached / "datasets--tuetschek--e2e_nlg", "0123456789" * 4
+    (place / "refs/refs/convert").mkdir(parents=True)
+    (place / "refs/refs/convert/parquet").write_text(commit)
+    for split in meanings.ROWS:
+        target = place / "snapshots" / commit / "default" / split
+        target.mkdir(parents=True)
+        (folder / f"{split}.parquet").rename(target / "0000.parquet")
+    task = e2e(folder)
+    task.path = None
+    assert task.locate(offline=True) == "tuetschek/e2e_nlg"
+    assert len(load(task).train) == 20
+
+
 def test_no_java_ends_the_run_before_it_begins(compose, folder, monkeypatch, tmp_path):
     find = nlg.importlib.util.find_spec
     monkeypatch.setattr(
