@@ -1,8 +1,9 @@
-"""What transformers does not have: Figure 7's network, GPT-2 with separate q, k, v, a byte
-tokenizer."""
+"""What transformers does not have: Figure 7's network, GPT-2 with separate q, k, v, images as
+bytes, a byte tokenizer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,6 +58,26 @@ def split_attention(net: nn.Module) -> nn.Module:
     for module in list(net.modules()):
         if hasattr(module, "c_attn"):
             module.c_attn = SplitAttention(module.c_attn)
+    return net
+
+
+def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Lets an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
+
+    They become (x / 255 - mean) / std, (B, 3, H, W), where the network runs: a loader ships a
+    quarter of what floats would take. Floats are taken as they are.
+    """
+
+    def normalise(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
+        pixels = kwargs.get("pixel_values")
+        if pixels is None or pixels.dtype != torch.uint8:
+            return None
+        scale = 1 / (255 * torch.tensor(std, device=pixels.device))
+        shift = -torch.tensor(mean, device=pixels.device) / torch.tensor(std, device=pixels.device)
+        floats = torch.addcmul(shift, pixels, scale).permute(0, 3, 1, 2).contiguous()
+        return args, kwargs | {"pixel_values": floats}
+
+    net.register_forward_pre_hook(normalise, with_kwargs=True)
     return net
 
 
