@@ -101,8 +101,7 @@ def training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndar
         part = image.crop(crop.box).resize((side, side), Image.Resampling.BILINEAR)
     else:
         box = tuple(
-            min(edge / factor, limit)
-            for edge, limit in zip(crop.box, image.size * 2, strict=True)
+            min(edge / factor, limit) for edge, limit in zip(crop.box, image.size * 2, strict=True)
         )
         part = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
     if crop.mirrored:
