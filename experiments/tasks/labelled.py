@@ -176,7 +176,7 @@ def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
         empty = sorted(set(range(classes)) - set(train.labels))
         if empty:
             shown = [train.names[number] if train.names else str(number) for number in empty]
-            problems.append(f"train has no image of {len(empty)} classes: {several(shown)}")
+            problems.append(f"train has no image of these classes: {several(shown)}")
     return problems
 
 
@@ -190,7 +190,7 @@ def faults(splits: dict[str, Labelled]) -> list[str]:
             if fault is not None:
                 found.setdefault(fault, []).append(place)
         problems += [
-            f"{name}: {len(places)} unreadable images, {fault}: {several(places)}"
+            f"{name}: unreadable images, {len(places)} ({fault}): {several(places)}"
             for fault, places in found.items()
         ]
     return problems
