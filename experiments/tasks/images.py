@@ -154,10 +154,10 @@ class Images(Task):
         return folders
 
     def _sources(self, *folders: Path) -> dict[str, list[Path]]:
-        """Files or class folders of every needed split.
+        """Files or class folders of every split that is there.
 
         Raises:
-            DataError: one is missing, or there are two test splits to choose from.
+            DataError: a needed one is missing, or there are two test splits to choose from.
         """
         found: dict[str, list[Path]] = {}
         for folder in folders:
@@ -182,14 +182,16 @@ class Images(Task):
             )
         if problems:
             raise DataError(f"{place}: not the data of task={self.name}", problems)
-        if self.validation_share is not None and "validation" in found:
-            log.info("the validation split there is not used: task.validation_share draws one")
-        return {split: found[split] for split in self._needed}
+        return found
 
     def _read(self, folders: Sequence[Path]) -> tuple[dict[str, Labelled], str]:
         """Images of the needed splits with class numbers, and a fingerprint of their bytes."""
         digest, splits, problems = hashlib.sha256(), {}, []
-        for name, paths in self._sources(*folders).items():
+        sources = self._sources(*folders)
+        if self.validation_share is not None and "validation" in sources:
+            log.info("the validation split there is not used: task.validation_share draws one")
+        for name in self._needed:
+            paths = sources[name]
             digest.update(name.encode())
             if paths[0].is_dir():
                 split, found = labelled.read_folder(paths[0], digest)
