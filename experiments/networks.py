@@ -72,9 +72,11 @@ def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> n
         pixels = kwargs.get("pixel_values")
         if pixels is None or pixels.dtype != torch.uint8:
             return None
-        scale = 1 / (255 * torch.tensor(std, device=pixels.device))
-        shift = -torch.tensor(mean, device=pixels.device) / torch.tensor(std, device=pixels.device)
-        floats = torch.addcmul(shift, pixels, scale).permute(0, 3, 1, 2).contiguous()
+        centre, spread = (
+            torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (mean, std)
+        )
+        floats = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        floats = floats.mul_(1 / (255 * spread)).sub_(centre / spread)
         return args, kwargs | {"pixel_values": floats}
 
     net.register_forward_pre_hook(normalise, with_kwargs=True)
