@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import drawings, fid, hub
 from experiments.files import cache_folder
+from experiments.tasks.latents import Pairs, at_fixed_noise, collate, entries_of
 from experiments.tasks.subject import LISTING, Subject, read_subject
 from experiments.tasks.task import Data, Head, Measured, Task
 
@@ -28,10 +29,6 @@ log = logging.getLogger(__name__)
 PHOTOS = "photos"
 """Split with the photos at fixed noise: a loss that can be compared from evaluation to
 evaluation."""
-LEVELS = 4
-"""Steps at which each photo is scored, evenly spread over the noise schedule."""
-NOISE_SEED = 0
-"""Of that noise."""
 
 
 @dataclass(kw_only=True)
@@ -140,7 +137,7 @@ class DreamBooth(Task):
         subject = self._subject(source)
         photos = self._squares(subject.folder)
         prompt = self._filled(self.instance_prompt, subject)
-        own = _entries(processor, photos, prompt, label=0, weight=1.0)
+        own = entries_of(processor, photos, prompt, label=0, weight=1.0)
         digest = hashlib.sha256()
         for path in drawings.files(subject.folder):
             digest.update(path.read_bytes())
@@ -148,7 +145,7 @@ class DreamBooth(Task):
         if self.prior_weight > 0:
             prompt = self._filled(self.class_prompt, subject)
             images = self._class_images(processor, prompt)
-            others = _entries(processor, images, prompt, label=1, weight=self.prior_weight)
+            others = entries_of(processor, images, prompt, label=1, weight=self.prior_weight)
             if self.class_path is not None:
                 digest.update(b"".join(image.tobytes() for image in images))
         drawn = [
@@ -158,9 +155,9 @@ class DreamBooth(Task):
         ]
         return Data(
             train=Pairs(photos, own, others, self.train_rows),
-            evaluations={PHOTOS: _at_fixed_noise(own, processor)[: self.eval_rows]},
+            evaluations={PHOTOS: at_fixed_noise(own, processor)[: self.eval_rows]},
             prompts={self.subject: drawn[: self.eval_rows]},
-            collate=_collate,
+            collate=collate,
             fingerprint=digest.hexdigest(),
         )
 
@@ -281,72 +278,3 @@ class DreamBooth(Task):
                 image = draw(pipeline, prompt, seed=number, **self._how())
                 drawings.save(image, paths[number], prompt=prompt, seed=str(number))
         return [drawings.read(path) for path in paths]
-
-
-class Pairs:
-    """Training rows: photo and class image number i, each list from its start again.
-
-    Without class images a row is a photo. There are as many rows as the longer list has images, or
-    `rows` if that is fewer.
-    """
-
-    def __init__(
-        self,
-        photos: list[Image.Image],
-        own: list[dict[str, Any]],
-        others: list[dict[str, Any]],
-        rows: int | None,
-    ):
-        self.photos, self.own, self.others = photos, own, others
-        longest = max(len(own), len(others))
-        self.rows = longest if rows is None else min(rows, longest)
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        parts = [self.own[row % len(self.own)]]
-        if self.others:
-            parts.append(self.others[row % len(self.others)])
-        return _collate(parts)
-
-
-def _entries(
-    processor: LatentSpace, images: list[Image.Image], prompt: str, *, label: int, weight: float
-) -> list[dict[str, Any]]:
-    """Images as batches of one, see `Denoiser.forward`."""
-    import torch
-
-    means, deviations = processor.encode(images)
-    told = {key: value[None] for key, value in processor.told(prompt).items()}
-    return [
-        {
-            "mean": means[place : place + 1],
-            "deviation": deviations[place : place + 1],
-            "labels": torch.tensor([label]),
-            "weights": torch.tensor([weight]),
-            **told,
-        }
-        for place in range(len(images))
-    ]
-
-
-def _at_fixed_noise(entries: list[dict[str, Any]], processor: LatentSpace) -> list[dict[str, Any]]:
-    """Each photo at `LEVELS` steps, with noise that is the same for every run."""
-    import torch
-
-    last, rows = processor.noise.config.num_train_timesteps, []
-    generator = torch.Generator().manual_seed(NOISE_SEED)
-    for entry in entries:
-        for level in range(LEVELS):
-            noise = torch.randn(entry["mean"].shape, generator=generator)
-            step = torch.tensor([last * (2 * level + 1) // (2 * LEVELS)])
-            rows.append({**entry, "noise": noise, "steps": step})
-    return rows
-
-
-def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Joins batches along their first dimension."""
-    import torch
-
-    return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
