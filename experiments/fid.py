@@ -159,7 +159,7 @@ class Inception:
         found = []
         with torch.no_grad():
             for image in images:  # one by one: their sizes may differ, and there are few
-                pixels = torch.from_numpy(np.asarray(image.convert("RGB"))).permute(2, 0, 1)
+                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
                 found.append(net(pixels[None].to(device) / 255).double().cpu().numpy())
         return np.concatenate(found)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FILES = [PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS]
 """What is read of a repository."""
+VOCABULARY = 49408
+"""Tokens of CLIP: the default of its text encoder's configuration."""
 WEIGHTS_SEED = 0
 """Of random weights: they stand for downloaded ones, so every run has the same."""
 
@@ -86,6 +88,8 @@ class Diffusion(Model):
         else:
             name = fingerprint_weights(str(folder))
             tokenizer = self._read("tokenizer", CLIPTokenizer, folder)
+            if len(tokenizer) != self.sizes["text_encoder"].get("vocab_size", VOCABULARY):
+                raise DataError(f"{folder / 'tokenizer'}: cannot be read, or another vocabulary")
         return LatentSpace(
             tokenizer=tokenizer,
             text_encoder=self._part("text_encoder", folder),
@@ -150,6 +154,7 @@ class Diffusion(Model):
             with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
                 torch.manual_seed(WEIGHTS_SEED)
                 return kind(CLIPTextConfig(**sizes)) if kind is CLIPTextModel else kind(**sizes)
+        self._compare(part, folder)
         options = {"use_safetensors": True, "output_loading_info": True}
         option = "dtype" if kind is CLIPTextModel else "torch_dtype"
         net, found = self._read(part, kind, folder, **options, **{option: torch.float32})
@@ -157,14 +162,22 @@ class Diffusion(Model):
             names = sorted(found["missing_keys"])
             rest = [f"and {len(names) - 5} more"] if len(names) > 5 else []
             raise DataError(f"{folder / part}: weights are missing", [*names[:5], *rest])
+        return net
+
+    def _compare(self, part: str, folder: Path) -> None:
+        """Raises ConfigError if the folder's network has other sizes than this model."""
+        path = folder / part / "config.json"
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
         wrong = [
-            f"{part} {name}: there {getattr(net.config, name, None)}, model={self.name} has {size}"
-            for name, size in sizes.items()
-            if _plain(getattr(net.config, name, None)) != _plain(size) and name != "sample_size"
+            f"{part} {name}: there {there[name]}, model={self.name} has {size}"
+            for name, size in self.sizes[part].items()
+            if there.get(name, size) != size and name != "sample_size"  # not of the weights
         ]
         if wrong:
             raise ConfigError(f"{folder}: a model of another size", wrong)
-        return net
 
     def _read(self, part: str, kind: Any, folder: Path, **options: Any) -> Any:
         """A part of the pipeline as its library reads it; DataError says what could not be read."""
@@ -174,10 +187,6 @@ class Diffusion(Model):
             raise
         except Exception as error:  # diffusers, transformers and safetensors raise many kinds
             raise DataError(f"{folder / part}: cannot be read ({error})") from error
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _require_diffusers() -> None:
