@@ -176,11 +176,11 @@ def distance(
     """Frechet distance of drawn from real images, with a warning where they are few."""
     first, second = (moments(extractor.features(images)) for images in (drawn, real))
     width = len(first.mean)
-    if min(first.count, second.count) <= width and isinstance(extractor, Inception):
+    if min(first.count, second.count) <= width:
         log.warning(
-            "fid of %d drawn and %d real images is biased upwards (%d features): compare it with "
-            "values of as many images only",
-            *(first.count, second.count, width),
+            "%s: the Frechet distance of %d drawn and %d real images is biased upwards "
+            "(%d features); compare it with values of as many images only",
+            *(extractor.description["extractor"], first.count, second.count, width),
         )
     return frechet(first, second)
 
