@@ -12,10 +12,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import results
+from experiments import naming, results
 from experiments.errors import ConfigError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
@@ -69,6 +70,8 @@ class Config:
     """Row of a table whose sizes differ per model (Table 1 counts two per model)."""
     force: bool = False
     """Repeat a finished run in place; the old one is kept beside (local)."""
+    retry_failed: bool = False
+    """Run the failed cells of a sweep again; one run alone always starts again (local)."""
     offline: bool = False
     """Never use the network (local)."""
     output: str = "outputs"
@@ -150,7 +153,7 @@ def load(cfg: DictConfig) -> Config:
     if problems:
         raise ConfigError("this is not a complete run", problems)
     changes = _changes(cfg)
-    cfg.variant = results.variant(changes)
+    cfg.variant = naming.variant(changes)
     try:
         config: Config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
@@ -159,6 +162,27 @@ def load(cfg: DictConfig) -> Config:
     if problems:
         raise ConfigError("this run cannot be done", problems)
     return config
+
+
+def recorded(found: dict[str, Any], changes: list[str]) -> Config:
+    """The Config of a finished run from its record.
+
+    Args:
+        found: `Record.config`.
+        changes: `key=value` of what is elsewhere now, folders for example.
+
+    Raises:
+        ConfigError: the record is of a version with other keys, or a change does not fit.
+    """
+    try:
+        names = [f"{part}={found[part]['name']}" for part in ("model", "task", "method")]
+        schema = composed([*names, "source=none"])
+        cfg = OmegaConf.merge(schema, found, OmegaConf.from_dotlist(changes))
+        return OmegaConf.to_object(cfg)
+    except (OmegaConfBaseException, HydraException, KeyError, TypeError) as error:
+        raise ConfigError(
+            "the record's configuration does not fit this version", [str(error).splitlines()[0]]
+        ) from error
 
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:

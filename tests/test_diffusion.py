@@ -312,23 +312,33 @@ def test_without_diffusers_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_fused_pipeline_is_diffusers_own_and_draws_the_same(tiny, space, compose, tmp_path):
-    """What plain diffusers loads from the saved folder draws what the adapted network draws."""
+def test_an_exported_run_is_diffusers_own_and_draws_the_same(compose, data_folder, tmp_path):
+    """What plain diffusers loads draws, of the run's noise, what the run drew."""
     import numpy as np
     from diffusers import StableDiffusionPipeline
+    from PIL import Image
 
-    run = compose(["model=sd_tiny", "task=dreambooth", "method=fourierft"])
-    torch.manual_seed(0)
-    net = run.method.apply(tiny.build(NOISE, None), run.model.head)
-    how = {"seed": 3, "side": 32, "steps": 3, "guidance": 5.0}
+    from experiments.export import export
+    from experiments.run import run
 
-    def picture(pipeline):
-        return np.asarray(draw(pipeline, "a dog", **how)).astype(int)
-
-    untouched = picture(space.pipeline(space.base()))
-    adapted = picture(space.pipeline(net.get_base_model().unet))
-    assert np.abs(adapted - untouched).max() >= 5
-    tiny.fuse(net, None).save_pretrained(tmp_path / "fused")
-    loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "fused", use_safetensors=True)
+    run(
+        compose(
+            [
+                *("model=sd_tiny", "task=dreambooth", "task.prior_weight=0", "task.resolution=32"),
+                *("task.steps=3", "train.epochs=2", f"task.path={data_folder}/dreambooth"),
+                *('task.prompts=["a {token} {class_name}"]', f"output={tmp_path}"),
+            ]
+        )
+    )
+    place = next(tmp_path.rglob("metrics.json")).parent
+    export(place, tmp_path / "plain", [])
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "plain", use_safetensors=True)
+    with Image.open(place / "images/a-sks-dog/00.png") as image:
+        how = {"seed": int(image.text["seed"]), "side": 32, "steps": 3, "guidance": 7.5}
+        drawn = np.asarray(image).astype(int)
     loaded.set_progress_bar_config(disable=True)
-    assert np.abs(picture(loaded) - adapted).max() <= 1
+    again = np.asarray(draw(loaded, "a sks dog", **how)).astype(int)
+    assert np.abs(again - drawn).max() <= 1
+    untouched = model("sd_tiny").processor(None)
+    other = draw(untouched.pipeline(untouched.base()), "a sks dog", **how)
+    assert np.abs(np.asarray(other).astype(int) - drawn).max() >= 5

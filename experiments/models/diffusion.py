@@ -111,17 +111,9 @@ class Diffusion(Model):
             text_encoder = self._part("text_encoder", folder, meta)
         return Denoiser(self._part("unet", folder, meta), self._noise(folder), text_encoder)
 
-    def fuse(self, net: nn.Module, source: str | None) -> Any:
-        """A pipeline of diffusers with all that was trained merged into its weights.
-
-        Its `save_pretrained` writes a folder that diffusers alone can load.
-
-        Args:
-            net: what a run trained; an adapter in it is merged in place and gone afterwards.
-            source: where the base weights are.
-        """
-        plain = net.merge_and_unload() if hasattr(net, "merge_and_unload") else net
-        return self.processor(source).pipeline(plain.unet, plain.text_encoder)
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """See `Model.plain`: a pipeline of diffusers."""
+        return self.processor(source).pipeline(net.unet, net.text_encoder)
 
     def _folder(self, source: str | None) -> Path | None:
         """The folder of the weights, downloaded if need be without the files that are not used."""
