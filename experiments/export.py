@@ -1,8 +1,8 @@
 """Writes a finished run as a plain model: `python -m experiments.export RUN OUT`.
 
 What was trained is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
-`from_pretrained(OUT)` of transformers, or of diffusers, needs nothing of this project. Where the base model's weights have moved:
-`model.path=FOLDER` behind OUT.
+`from_pretrained(OUT)` of transformers (or diffusers) needs nothing of this project. Where the base
+model's weights have moved: `model.path=FOLDER` behind OUT.
 """
 
 from __future__ import annotations
