@@ -45,6 +45,8 @@ def head(task):
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
     if "max_new_tokens" in TASKS[task]:
         return "language"
+    if task == "dreambooth":
+        return "denoising"
     return "points" if task == "toy" else "none"
 
 
