@@ -61,6 +61,22 @@ def split_attention(net: nn.Module) -> nn.Module:
     return net
 
 
+def fuse_attention(net: nn.Module) -> nn.Module:
+    """Undoes `split_attention` in place: plain transformers then reads what is saved."""
+    from transformers.pytorch_utils import Conv1D
+
+    for module in list(net.modules()):
+        if isinstance(getattr(module, "c_attn", None), SplitAttention):
+            split = module.c_attn
+            parts = split.q_proj, split.k_proj, split.v_proj
+            weight = torch.cat([part.weight.detach().T for part in parts], dim=1)
+            fused = Conv1D(weight.shape[1], weight.shape[0])
+            fused.weight = nn.Parameter(weight.contiguous())
+            fused.bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]))
+            module.c_attn = fused
+    return net
+
+
 def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Lets an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
 

@@ -86,9 +86,10 @@ def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> di
     name = next((name for name in task.metrics if name in values), next(iter(values)))
     interval = measured.interval if measured is not None else None
     chosen = {"value": values[name], "interval": interval}
+    means = {"measured_with": measured.means} if measured is not None and measured.means else {}
     return {
         "primary": {"name": name, "split": split, "select": Select.last.value, **chosen},
         "best": None,
-        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores},
+        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores, **means},
         "heldout": None,
     }

@@ -85,6 +85,14 @@ def test_llama2_13b_allocates_nothing():
     assert grown < 300 * 1024
 
 
+def test_gpt2_has_its_known_size():
+    net = model("gpt2").build(Head(kind="language"), None, meta=True)
+    assert numbers(net) == 124_439_808
+    tiny = model("gpt2_tiny")
+    assert not tiny.pretrained and tiny.locate(offline=True) is None
+    assert len(tiny.processor(None)) <= tiny.vocabulary == 264
+
+
 @pytest.mark.parametrize("name", ["gpt2_medium", "llama2_7b", "vit_base", "mlp", "minilm"])
 def test_attention_names_modules_of_the_network(name):
     """What methods adapt and what counts as the head exist under these names."""
