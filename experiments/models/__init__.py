@@ -7,10 +7,19 @@ none of it.
 from experiments.models.encoder import Encoder
 from experiments.models.language import CausalLM
 from experiments.models.mlp import MLP
-from experiments.models.model import Model
+from experiments.models.model import Model, Quantization
 from experiments.models.transformer import Transformer
 from experiments.models.vision import VisionTransformer
 
 MODELS = (MLP, Encoder, CausalLM, VisionTransformer)
 
-__all__ = ["MODELS", "CausalLM", "Encoder", "MLP", "Model", "Transformer", "VisionTransformer"]
+__all__ = [
+    "MODELS",
+    "CausalLM",
+    "Encoder",
+    "MLP",
+    "Model",
+    "Quantization",
+    "Transformer",
+    "VisionTransformer",
+]
