@@ -21,7 +21,7 @@ EXPERIMENTS = [
     {"environment"},
     {"results", "predictions"},
     {"models"},
-    {"methods", "tasks", "preflight"},
+    {"methods", "tasks", "preflight", "memory"},
     {"scoring"},
     {"streams"},
     {"optimisation"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def continuations(
     *,
     batch_size: int,
     max_new_tokens: int,
+    steer: Callable[[list[int]], Any] | None = None,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
     """Continues every prompt, the longest first: what runs out of memory does so at once.
@@ -27,6 +29,8 @@ def continuations(
         prompts: token numbers of each prompt.
         batch_size: prompts at once; padded at the left and masked.
         max_new_tokens: tokens after which a text ends.
+        steer: positions of a batch's prompts -> what changes their logits before a token is chosen,
+            a function of the tokens so far (B, T) and the logits (B, vocabulary); None: nothing.
         options: further arguments of transformers' `generate`.
 
     Yields:
@@ -40,7 +44,11 @@ def continuations(
     training, padding = net.training, processor.pad_token_id
     net.eval()
     try:
-        with torch.no_grad(), tqdm(total=len(order), desc="Generation", disable=None) as bar:
+        with (
+            torch.no_grad(),
+            _kept_updates(net),
+            tqdm(total=len(order), desc="Generation", disable=None) as bar,
+        ):
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 width = len(prompts[chosen[0]])
@@ -50,12 +58,15 @@ def continuations(
                     size = len(prompts[position])
                     tokens[row, width - size :] = torch.tensor(prompts[position])
                     mask[row, width - size :] = 1
+                steered = {} if steer is None else {"logits_processor": [steer(chosen)]}
                 written = net.generate(
                     input_ids=tokens.to(device),
                     attention_mask=mask.to(device),
                     max_new_tokens=max_new_tokens,
                     pad_token_id=padding,
                     eos_token_id=processor.eos_token_id,
+                    use_cache=True,
+                    **steered,
                     **options,
                 )
                 texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
@@ -63,3 +74,20 @@ def continuations(
                 bar.update(len(chosen))
     finally:
         net.train(training)
+
+
+@contextmanager
+def _kept_updates(net: nn.Module) -> Iterator[None]:
+    """FourierFT layers keep W0 + DeltaW (of a quantised W0: DeltaW) instead of making it for every
+    token, unless the method's `memory` says otherwise."""
+    from fourierft.layer import adapted_layers
+
+    layers = [layer for layer in adapted_layers(net).values() if layer.engine.memory == "auto"]
+    for layer in layers:
+        layer.engine = layer.engine._replace(memory="cache")
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.engine = layer.engine._replace(memory="auto")
+            layer._cache.clear()
