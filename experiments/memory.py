@@ -71,11 +71,11 @@ def expected(
 def describe(found: dict[str, Any]) -> str:
     """One line for people."""
     parts = ", ".join(
-        f"{key} {found[key] / GIGABYTE:.2f}"
+        f"{key} {found[key] / GIGABYTE:.3g}"
         for key in ("weights", "gradients", "optimizer", "updates", *_PASSING)
         if found[key] is not None
     )
-    return f"{found['total'] / GIGABYTE:.2f} GB ({parts})"
+    return f"{found['total'] / GIGABYTE:.3g} GB ({parts})"
 
 
 _PASSING = ("step", "evaluation", "generation")
@@ -104,7 +104,8 @@ def _passing(
     logits = LOGITS * rows * (tokens or 0) * vocabulary * 4
     found: dict[str, int | None] = {"step": saved + logits + workspace}
     if train is not None and data is not None and data.evaluations:
-        batch = train.eval_batch_size * (tokens or 0) * vocabulary * 4
+        most = max(map(len, data.evaluations.values()))
+        batch = min(train.eval_batch_size, most) * (tokens or 0) * vocabulary * 4
         found["evaluation"] = LOGITS * batch + workspace
     if data is not None and data.prompts and vocabulary:
         heads = getattr(configuration, "num_key_value_heads", configuration.num_attention_heads)

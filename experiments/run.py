@@ -123,7 +123,7 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     config.task.produce(fitting.network, processor, data, place, config.seed)
     spent["produce_s"] = round(time.monotonic() - began_producing, 3)
     peak = measured.peak()
-    log.info("memory taken: %.2f GB", peak["taken"] / memory.GIGABYTE)
+    log.info("memory taken: %.3g GB", peak["taken"] / memory.GIGABYTE)
     metrics = scoring.score(place, config.task, config.train.select)
     return Record(
         run=identity,

@@ -161,6 +161,8 @@ class Asker:
                         "model_id": model,
                         "choices": [{"index": 0, "turns": turns}],
                         "tstamp": time.time(),
+                        "category": question["category"],
+                        "asked": question["turns"],
                         "truncated": [*earlier["truncated"], truncated[place]],
                     }
                 )
