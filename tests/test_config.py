@@ -24,6 +24,7 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 SIZES = sorted((path.parent.name, path.stem) for path in CONF.glob("sizes/*/*.yaml"))
 BASE = ["model=roberta_base", "task=cola"]
 TOY = ["model=mlp", "task=toy"]
+KINDS = {"toy": "points", "alpaca": "language", "alpaca_cleaned": "language"}
 TRAIN = ["train.epochs=1", "train.batch_size=8", "train.learning_rate=0.1"]
 
 
@@ -43,7 +44,7 @@ def head(task):
     """Kind of head that a conf/task file asks for."""
     if "labels" in TASKS[task]:
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
-    return "points" if task == "toy" else "none"
+    return KINDS.get(task, "none")
 
 
 def trainable(model):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from experiments import hub
 from experiments.errors import DataError
 from experiments.tasks.language import Collator, Language
-from experiments.tasks.questions import Asker, read_questions
+from experiments.tasks.questions import Asker, answer_room, read_questions
 from experiments.tasks.task import Data
 
 if TYPE_CHECKING:
@@ -166,10 +166,11 @@ class Instruction(Language):
         if self.questions is None:
             log.warning("task.questions=null: this run will answer no benchmark questions")
             return {}
-        if self.max_new_tokens >= processor.model_max_length:
-            raise DataError(
-                f"task.max_new_tokens={self.max_new_tokens}: leaves no room for a question "
-                f"(the model reads {processor.model_max_length} tokens)"
+        room = answer_room(self, processor)
+        if room < self.max_new_tokens:
+            log.warning(
+                "task.max_new_tokens=%d: answers end after %d, half of what the model reads",
+                *(self.max_new_tokens, room),
             )
         found = read_questions(Path(self.questions).expanduser())
         return {name: questions[: self.eval_rows] for name, questions in found.items()}

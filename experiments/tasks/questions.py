@@ -63,6 +63,11 @@ def read_questions(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def answer_room(task: Instruction, processor: Any) -> int:
+    """Tokens that an answer may have: at least half of what the model reads is for the prompt."""
+    return min(task.max_new_tokens, processor.model_max_length // 2)
+
+
 @dataclass
 class Asker:
     """Puts the questions of one benchmark to a network, turn by turn."""
@@ -116,17 +121,18 @@ class Asker:
 
     def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
         """Answers one turn of all these questions."""
+        longest = answer_room(self.task, self.processor)
+        room = self.processor.model_max_length - longest
         prompts, truncated = [], []
         for question in questions:
             asked = question["turns"][: turn + 1]
             text = self.task.conversation(asked, self._answers(question))
             tokens = self.processor(text, verbose=False)["input_ids"]
-            room = self.processor.model_max_length - self.task.max_new_tokens
             truncated.append(len(tokens) > room)
-            # The token that begins every text stays, then comes the end of the conversation.
-            prompts.append(
-                [tokens[0], *tokens[1 - room :]] if truncated[-1] and room > 1 else tokens[-room:]
-            )
+            if truncated[-1]:  # a token that begins every text stays, then comes the end
+                first = [token for token in tokens[:1] if token == self.processor.bos_token_id]
+                tokens = [*first, *tokens[len(first) - room :]]
+            prompts.append(tokens)
 
         def steer(chosen: list[int]) -> Sampling:
             return Sampling(
@@ -139,7 +145,7 @@ class Asker:
             self.processor,
             prompts,
             batch_size=self.task.generation_batch_size,
-            max_new_tokens=self.task.max_new_tokens,
+            max_new_tokens=longest,
             steer=steer,
             do_sample=False,
             num_beams=1,
