@@ -268,7 +268,9 @@ TABLE12 = {
 
 
 @pytest.mark.parametrize("task", EIGHT)
-@pytest.mark.parametrize("recipe", [*OF_IMAGES, "ours/fourierft_vit_large"])
+@pytest.mark.parametrize(
+    "recipe", [*OF_IMAGES, pytest.param("ours/fourierft_vit_large", marks=pytest.mark.slow)]
+)
 def test_cells_of_table_12(recipe, task):
     run = row(recipe, task)
     train = run.train
