@@ -23,7 +23,7 @@ EXPERIMENTS = [
     {"environment"},
     {"results", "predictions"},
     {"models"},
-    {"methods", "tasks", "preflight"},
+    {"methods", "tasks", "preflight", "memory"},
     {"scoring"},
     {"optimisation"},
     {"trainer"},
@@ -47,6 +47,7 @@ PACKAGE = [
 COMMANDS = {
     "report": {"results", "selection", "tracking", "errors"},
     "judge": {"files", "generations", "hub", "errors"},
+    "answers": {"results", "generations", "files", "errors"},
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
