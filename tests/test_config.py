@@ -24,7 +24,6 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 SIZES = sorted((path.parent.name, path.stem) for path in CONF.glob("sizes/*/*.yaml"))
 BASE = ["model=roberta_base", "task=cola"]
 TOY = ["model=mlp", "task=toy"]
-KINDS = {"toy": "points", "alpaca": "language", "alpaca_cleaned": "language"}
 TRAIN = ["train.epochs=1", "train.batch_size=8", "train.learning_rate=0.1"]
 
 
@@ -44,7 +43,11 @@ def head(task):
     """Kind of head that a conf/task file asks for."""
     if "labels" in TASKS[task]:
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
-    return KINDS.get(task, "none")
+    if "max_new_tokens" in TASKS[task] or task == "alpaca_cleaned":
+        return "language"
+    if task == "dreambooth":
+        return "denoising"
+    return "points" if task == "toy" else "none"
 
 
 def trainable(model):
@@ -196,7 +199,7 @@ OUT_OF_RANGE = [
     *["train.epochs=0.0", "train.batch_size=0", "train.learning_rate=-0.1", "train.epsilon=0.0"],
     *["train.max_steps=0", "train.head_learning_rate=0.0", "train.weight_decay=-1.0"],
     *["train.max_grad_norm=-1.0", "train.warmup_ratio=-0.1", "train.betas=[0.9, 1.0]"],
-    *["train.eval_every=0", "train.eval_batch_size=0", "train.checkpoint_every=-1"],
+    *["train.eval_every=0.0", "train.eval_batch_size=0", "train.checkpoint_every=-1"],
     *["task.train_rows=0", "task.eval_rows=0", "task.points_per_class=0", "task.radius=0.0"],
 ]
 
@@ -223,8 +226,8 @@ def test_value_out_of_range_of_glue_and_lora(compose):
     ("overrides", "recipe", "missing"),
     [
         (
-            ["model=gpt2_medium", "task=none"],
-            "paper/fourierft_gpt2_medium",
+            ["model=gpt2", "task=none"],
+            "paper/fourierft_gpt2",
             "method.alpha, method.n, train.batch_size",
         ),
         (
@@ -430,14 +433,14 @@ def test_counts_are_told_from_training_and_by_their_sizes(compose):
 
 
 def test_counting_needs_no_training_values(compose):
-    overrides = ["model=gpt2_medium", "task=none", "method.n=10", "method.alpha=1"]
+    overrides = ["model=gpt2", "task=none", "method.n=10", "method.alpha=1"]
     assert "train.epochs" in refused(compose, *overrides).problems[0]
     run = compose([*overrides, "mode=count"])
     assert run.train is None and run.method.n == 10
 
 
 def test_counting_needs_the_method_s_values(compose):
-    error = refused(compose, "model=gpt2_medium", "task=none", "mode=count")
+    error = refused(compose, "model=gpt2", "task=none", "mode=count")
     assert "method.alpha, method.n:" in error.problems[0] and "train." not in error.problems[0]
 
 

@@ -71,22 +71,33 @@ class CausalLM(Transformer):
         if source is None and self.tokenizer is None:
             from experiments.networks import byte_tokenizer
 
-            return byte_tokenizer(self.positions(source), causal=True)
+            return byte_tokenizer(self.positions, causal=True)
         if (
             source is None
             and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()
         ):
             raise DataError(f"model.tokenizer={self.tokenizer}: no tokenizer_config.json there")
         tokenizer = self.tokenizer_of(source or str(Path(self.tokenizer).expanduser()))
-        tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions(source))
+        largest, rows = max(tokenizer.get_vocab().values()), self.vocabulary
+        if largest >= rows:
+            raise ConfigError(
+                f"model.tokenizer={self.tokenizer}: has {largest + 1} tokens, "
+                f"model={self.name} knows {rows}"
+            )
+        tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
         return tokenizer
 
-    def positions(self, source: str | None) -> int:
+    @property
+    def positions(self) -> int:
         """Tokens of the longest text that the model can read."""
-        sizes = self.sizes if self.architecture else self.configuration(source).to_dict()
-        return sizes.get("n_positions", sizes.get("max_position_embeddings", 1024))
+        return getattr(self.configuration(None), "max_position_embeddings", 1024)
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has an embedding for."""
+        return self.configuration(None).vocab_size
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
         """See `Model.build`."""
@@ -105,7 +116,13 @@ class CausalLM(Transformer):
                 )
             loading["quantization_config"] = self._quantized(loading["dtype"])
         net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
+        net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
         net.config.use_cache = False  # of keys and values: training would fill it in vain
+        return net
+
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """See `Model.plain`; a model that is not trained keeps keys and values again."""
+        net.config.use_cache = True
         return net
 
     def _quantized(self, dtype: Any) -> Any:

@@ -14,6 +14,11 @@ from experiments.models.model import Model
 if TYPE_CHECKING:
     from torch import nn
 
+_SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("vocab_size", "image_size", "patch_size"),  # of text, of images
+)
+
 
 @dataclass(kw_only=True)
 class Transformer(Model):
@@ -54,9 +59,9 @@ class Transformer(Model):
         from transformers import AutoConfig
 
         if self.architecture is None:  # the folder alone knows, also where its weights do not count
-            source = source or self.path
-            if source is None:
+            if self.path is None:
                 raise ConfigError(f"model.path=null: model={self.name} is what a folder holds")
+            source = source or str(Path(self.path).expanduser())
         if source is None:
             return AutoConfig.for_model(self.architecture, **self.sizes, **head)
         try:
@@ -74,8 +79,8 @@ class Transformer(Model):
         expected = AutoConfig.for_model(self.architecture, **self.sizes)
         wrong = [
             f"{size}: there {getattr(found, size)}, model={self.name} has {getattr(expected, size)}"
-            for size in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-            if getattr(found, size) != getattr(expected, size)
+            for size in _SIZES
+            if getattr(found, size, None) != getattr(expected, size, None)
         ]
         if wrong:
             raise ConfigError(f"{self._place(source)}: a model of another size", wrong)
@@ -115,6 +120,7 @@ class Transformer(Model):
                 source,
                 config=self.configuration(source, **head),
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # a head for other classes is replaced
                 output_loading_info=True,
                 **loading,
             )
@@ -126,9 +132,8 @@ class Transformer(Model):
             ) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
-        absent = sorted(
-            key for key in found["missing_keys"] if set(self.head).isdisjoint(key.split("."))
-        )
+        unread = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+        absent = sorted(key for key in unread if set(self.head).isdisjoint(key.split(".")))
         if absent and self.head:  # they would be random, and nothing would say so
             raise DataError(
                 f"{self._place(source)}: weights are missing",

@@ -18,6 +18,8 @@ def continuations(
     batch_size: int,
     max_new_tokens: int,
     steer: Callable[[list[int]], Any] | None = None,
+    ends: Sequence[int] = (),
+    no_repeat_ngram: int = 0,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
     """Continues every prompt, the longest first: what runs out of memory does so at once.
@@ -31,6 +33,9 @@ def continuations(
         max_new_tokens: tokens after which a text ends.
         steer: positions of a batch's prompts -> what changes their logits before a token is chosen,
             a function of the tokens so far (B, T) and the logits (B, vocabulary); None: nothing.
+        ends: tokens that end a text, beside the tokenizer's own.
+        no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit. What the
+            prompt holds may be said once: transformers' option of that name forbids it.
         options: further arguments of transformers' `generate`.
 
     Yields:
@@ -38,6 +43,7 @@ def continuations(
     """
     import torch
     from tqdm import tqdm
+    from transformers import LogitsProcessorList
 
     device = next(net.parameters()).device
     order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
@@ -58,15 +64,16 @@ def continuations(
                     size = len(prompts[position])
                     tokens[row, width - size :] = torch.tensor(prompts[position])
                     mask[row, width - size :] = 1
-                steered = {} if steer is None else {"logits_processor": [steer(chosen)]}
+                processors = _processors(width, no_repeat_ngram)
+                processors += [] if steer is None else [steer(chosen)]
                 written = net.generate(
                     input_ids=tokens.to(device),
                     attention_mask=mask.to(device),
                     max_new_tokens=max_new_tokens,
                     pad_token_id=padding,
-                    eos_token_id=processor.eos_token_id,
+                    eos_token_id=[processor.eos_token_id, *ends],
                     use_cache=True,
-                    **steered,
+                    logits_processor=LogitsProcessorList(processors),
                     **options,
                 )
                 texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
@@ -91,3 +98,20 @@ def _kept_updates(net: nn.Module) -> Iterator[None]:
         for layer in layers:
             layer.engine = layer.engine._replace(memory="auto")
             layer._cache.clear()
+
+
+def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
+    """What changes the scores of the next token; `width` is the prompts'."""
+    if not no_repeat_ngram:
+        return []
+    from transformers import LogitsProcessor, NoRepeatNGramLogitsProcessor
+
+    limit = NoRepeatNGramLogitsProcessor(no_repeat_ngram)
+
+    class NoRepetition(LogitsProcessor):
+        """Sees the new text alone."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            return limit(input_ids[:, width:], scores)
+
+    return [NoRepetition()]
