@@ -22,9 +22,9 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
         split at that step. The primary split is the first of the task's. Where the task names a
         split of its own for choosing the epoch, `best` is the primary split's score at the epoch
         that is best there, `best.chosen_on` {split, value} says so, and `heldout` is None: `best`
-        is held out already. For a task that selects
-        nothing, `best` and `heldout` are None, and `last` scores what the network produced too;
-        without any score `primary` is None and so are the values of `last`.
+        is held out already. For a task that selects nothing, `best` and `heldout` are None, and
+        `last` scores what the network produced too; without any score `primary` is None and so are
+        the values of `last`.
 
     Raises:
         RecordError: nothing to score, no predictions of a split that is needed, or a damaged file.

@@ -24,6 +24,9 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 SIZES = sorted((path.parent.name, path.stem) for path in CONF.glob("sizes/*/*.yaml"))
 BASE = ["model=roberta_base", "task=cola"]
 TOY = ["model=mlp", "task=toy"]
+KINDS = {"toy": "points", "dreambooth": "denoising"} | dict.fromkeys(
+    ("e2e", "alpaca", "alpaca_cleaned"), "language"
+)
 TRAIN = ["train.epochs=1", "train.batch_size=8", "train.learning_rate=0.1"]
 
 
@@ -41,13 +44,11 @@ def refused(compose, *overrides):
 
 def head(task):
     """Kind of head that a conf/task file asks for."""
+    if "/schema/task/images@_here_" in TASKS[task]["defaults"]:
+        return "images"
     if "labels" in TASKS[task]:
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
-    if "max_new_tokens" in TASKS[task] or task == "alpaca_cleaned":
-        return "language"
-    if task == "dreambooth":
-        return "denoising"
-    return "points" if task == "toy" else "none"
+    return KINDS.get(task, "none")
 
 
 def trainable(model):

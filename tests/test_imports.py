@@ -47,8 +47,8 @@ PACKAGE = [
 COMMANDS = {
     "report": {"results", "selection", "tracking", "errors"},
     "judge": {"files", "generations", "hub", "errors"},
-    "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
     "answers": {"results", "generations", "files", "errors"},
+    "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
 HYDRA = {"train.py", "experiments/config.py", "experiments/overrides.py"}

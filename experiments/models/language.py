@@ -71,33 +71,27 @@ class CausalLM(Transformer):
         if source is None and self.tokenizer is None:
             from experiments.networks import byte_tokenizer
 
-            return byte_tokenizer(self.positions, causal=True)
+            return byte_tokenizer(self.positions(source), causal=True)
         if (
             source is None
             and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()
         ):
             raise DataError(f"model.tokenizer={self.tokenizer}: no tokenizer_config.json there")
         tokenizer = self.tokenizer_of(source or str(Path(self.tokenizer).expanduser()))
-        largest, rows = max(tokenizer.get_vocab().values()), self.vocabulary
+        largest, rows = max(tokenizer.get_vocab().values()), self.configuration(source).vocab_size
         if largest >= rows:
             raise ConfigError(
                 f"model.tokenizer={self.tokenizer}: has {largest + 1} tokens, "
                 f"model={self.name} knows {rows}"
             )
-        tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions(source))
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
         return tokenizer
 
-    @property
-    def positions(self) -> int:
+    def positions(self, source: str | None) -> int:
         """Tokens of the longest text that the model can read."""
-        return getattr(self.configuration(None), "max_position_embeddings", 1024)
-
-    @property
-    def vocabulary(self) -> int:
-        """Tokens that the model has an embedding for."""
-        return self.configuration(None).vocab_size
+        return getattr(self.configuration(source), "max_position_embeddings", 1024)
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
         """See `Model.build`."""

@@ -8,7 +8,7 @@ from experiments.tasks.instruction import Instruction
 from experiments.tasks.task import Data, Head, Measured, NoTask, Task
 from experiments.tasks.toy import Toy
 
-TASKS = (NoTask, Toy, Glue, E2E, Instruction, Images, DreamBooth)
+TASKS = (NoTask, Toy, Glue, E2E, Images, Instruction, DreamBooth)
 
 __all__ = [
     "TASKS",

@@ -17,9 +17,9 @@ def continuations(
     *,
     batch_size: int,
     max_new_tokens: int,
-    steer: Callable[[list[int]], Any] | None = None,
     ends: Sequence[int] = (),
     no_repeat_ngram: int = 0,
+    steer: Callable[[list[int]], Any] | None = None,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
     """Continues every prompt, the longest first: what runs out of memory does so at once.
@@ -31,11 +31,11 @@ def continuations(
         prompts: token numbers of each prompt.
         batch_size: prompts at once; padded at the left and masked.
         max_new_tokens: tokens after which a text ends.
-        steer: positions of a batch's prompts -> what changes their logits before a token is chosen,
-            a function of the tokens so far (B, T) and the logits (B, vocabulary); None: nothing.
         ends: tokens that end a text, beside the tokenizer's own.
         no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit. What the
             prompt holds may be said once: transformers' option of that name forbids it.
+        steer: positions of a batch's prompts -> what changes their logits before a token is chosen,
+            a function of the tokens so far (B, T) and the logits (B, vocabulary); None: nothing.
         options: further arguments of transformers' `generate`.
 
     Yields:
@@ -64,8 +64,6 @@ def continuations(
                     size = len(prompts[position])
                     tokens[row, width - size :] = torch.tensor(prompts[position])
                     mask[row, width - size :] = 1
-                processors = _processors(width, no_repeat_ngram)
-                processors += [] if steer is None else [steer(chosen)]
                 written = net.generate(
                     input_ids=tokens.to(device),
                     attention_mask=mask.to(device),
@@ -73,7 +71,12 @@ def continuations(
                     pad_token_id=padding,
                     eos_token_id=[processor.eos_token_id, *ends],
                     use_cache=True,
-                    logits_processor=LogitsProcessorList(processors),
+                    logits_processor=LogitsProcessorList(
+                        [
+                            *_processors(width, no_repeat_ngram),
+                            *([] if steer is None else [steer(chosen)]),
+                        ]
+                    ),
                     **options,
                 )
                 texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
@@ -81,23 +84,6 @@ def continuations(
                 bar.update(len(chosen))
     finally:
         net.train(training)
-
-
-@contextmanager
-def _kept_updates(net: nn.Module) -> Iterator[None]:
-    """FourierFT layers keep W0 + DeltaW (of a quantised W0: DeltaW) instead of making it for every
-    token, unless the method's `memory` says otherwise."""
-    from fourierft.layer import adapted_layers
-
-    layers = [layer for layer in adapted_layers(net).values() if layer.engine.memory == "auto"]
-    for layer in layers:
-        layer.engine = layer.engine._replace(memory="cache")
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.engine = layer.engine._replace(memory="auto")
-            layer._cache.clear()
 
 
 def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
@@ -115,3 +101,20 @@ def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
             return limit(input_ids[:, width:], scores)
 
     return [NoRepetition()]
+
+
+@contextmanager
+def _kept_updates(net: nn.Module) -> Iterator[None]:
+    """FourierFT layers keep W0 + DeltaW (of a quantised W0: DeltaW) instead of making it for every
+    token, unless the method's `memory` says otherwise."""
+    from fourierft.layer import adapted_layers
+
+    layers = [layer for layer in adapted_layers(net).values() if layer.engine.memory == "auto"]
+    for layer in layers:
+        layer.engine = layer.engine._replace(memory="cache")
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.engine = layer.engine._replace(memory="auto")
+            layer._cache.clear()
