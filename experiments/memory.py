@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DRY = ("language", "classification", "regression", "images")
+"""Heads whose batches `_inputs` can make."""
 LOGITS = 3
 """Copies in float32 of the logits when a loss is at its peak: they, their softmax, its gradient."""
 GIGABYTE = 1e9
@@ -61,7 +63,7 @@ def expected(
         "evaluation": None,
         "generation": None,
     }
-    if isinstance(model, Transformer) and task.head.kind != "none":
+    if isinstance(model, Transformer) and task.head.kind in _DRY:
         found |= _passing(net, model, task, train, data, rows, tokens)
     passing = max(found[key] or 0 for key in ("step", "evaluation", "generation"))
     fixed = sum(found[key] for key in ("weights", "gradients", "optimizer", "updates"))
@@ -111,7 +113,8 @@ def _passing(
         heads = getattr(configuration, "num_key_value_heads", configuration.num_attention_heads)
         width = configuration.hidden_size // configuration.num_attention_heads * heads
         size = next(value.element_size() for value in net.parameters() if not is_quantised(value))
-        texts = task.generation_batch_size * configuration.max_position_embeddings
+        texts = task.generation_batch_size * getattr(task, "beams", 1)
+        texts *= configuration.max_position_embeddings
         cache = texts * 2 * width * configuration.num_hidden_layers * size
         found["generation"] = cache + _kept_updates(net, generating=True) - _kept_updates(net)
     return found

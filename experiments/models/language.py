@@ -91,8 +91,7 @@ class CausalLM(Transformer):
 
     def positions(self, source: str | None) -> int:
         """Tokens of the longest text that the model can read."""
-        sizes = self.sizes if self.architecture else self.configuration(source).to_dict()
-        return sizes.get("n_positions", sizes.get("max_position_embeddings", 1024))
+        return getattr(self.configuration(source), "max_position_embeddings", 1024)
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
         """See `Model.build`."""
@@ -113,6 +112,11 @@ class CausalLM(Transformer):
         net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
         net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
         net.config.use_cache = False  # of keys and values: training would fill it in vain
+        return net
+
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """See `Model.plain`; a model that is not trained keeps keys and values again."""
+        net.config.use_cache = True
         return net
 
     def _quantized(self, dtype: Any) -> Any:

@@ -59,9 +59,9 @@ class Transformer(Model):
         from transformers import AutoConfig
 
         if self.architecture is None:  # the folder alone knows, also where its weights do not count
-            source = source or self.path
-            if source is None:
+            if self.path is None:
                 raise ConfigError(f"model.path=null: model={self.name} is what a folder holds")
+            source = source or str(Path(self.path).expanduser())
         if source is None:
             return AutoConfig.for_model(self.architecture, **self.sizes, **head)
         try:
