@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.report import canvas, evidence, pages, text
+from experiments.report import canvas, evidence, pages, site, text
 from experiments.report.document import Page
 
 
@@ -28,16 +28,25 @@ def main(arguments: list[str] | None = None) -> int:
     if not asked.outputs.is_dir():
         print(f"{asked.outputs}: no such folder, so nothing in it was run", file=sys.stderr)
     found = evidence.collect(asked.outputs)
-    failures = 0
+    failures, built = 0, []
     whole = not asked.names or "all" in asked.names
-    for name in known if whole else dict.fromkeys(asked.names):
+    shown = known if whole else list(dict.fromkeys(asked.names))
+    for name in [name for name in known if name != pages.LAST] + [pages.LAST]:
         try:
             page = pages.build(name, found)
-            print(text.markdown(page))
-            print(f"written: {', '.join(map(str, write(page, asked.to)))}\n", flush=True)
+            written = write(page, asked.to)
+            built.append(page)
+            if name in shown:
+                print(text.markdown(page))
+                print(f"written: {', '.join(map(str, written))}\n", flush=True)
         except (UserError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
+    try:
+        print(f"site: {site.write(built, found, asked.to)}")
+    except OSError as error:
+        print(f"{asked.to}: the site cannot be written ({error})", file=sys.stderr)
+        failures += 1
     for trouble in found.troubles:
         print(f"left out: {trouble}", file=sys.stderr)
     return 1 if failures else 0

@@ -67,7 +67,7 @@ def printed_of(printed: Printed | None, suspect: str | None = None) -> Shown:
         return Shown(text="", tone="paper")
     spread = "" if printed.spread is None else f" ±{printed.text(printed.spread)}"
     mark = " (?)" if suspect else ""
-    return Shown(text=f"/ {printed.text()}{spread}{mark}", tone="paper", note=suspect)
+    return Shown(text=f"{printed.text()}{spread}{mark}", tone="paper", note=suspect)
 
 
 def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, Shown]:

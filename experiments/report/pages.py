@@ -36,7 +36,9 @@ OWN = {
     "runs": runs.show,
     "troubles": troubles.show,
 }
-"""Pages about all runs, which have no reference file; the last one last."""
+"""Pages about all runs, which have no reference file."""
+LAST = "troubles"
+"""Built last: the other pages may find more that cannot be read."""
 
 
 def names() -> list[str]:

@@ -90,7 +90,7 @@ def _line(cell: Cell, evidence: Evidence) -> Line:
         cells=[
             named,
             Ruled(**{rule: _ours(cell, rule) for rule in RULES}),
-            Shown(text=shown.text.removeprefix("/ "), note=shown.note),
+            Shown(text=shown.text, note=shown.note),
             Ruled(**{rule: _difference(cell, rule) for rule in RULES}),
             Ruled(**{rule: _verdict(cell, rule) for rule in RULES}),
             _seeds(cell, evidence),

@@ -102,7 +102,9 @@ def grid(
 def _piece(piece: str | Shown | Ruled, rule: str) -> str:
     if isinstance(piece, Ruled):
         piece = piece.of(rule)
-    return piece.text if isinstance(piece, Shown) else piece
+    if isinstance(piece, Shown):
+        return f"/ {piece.text}" if piece.tone == "paper" and piece.text else piece.text
+    return piece
 
 
 def _lines(block: Block, rule: str) -> Iterator[str]:
