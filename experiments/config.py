@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -136,6 +137,32 @@ def composed(overrides: list[str]) -> DictConfig:
     running = GlobalHydra.instance().is_initialized()
     with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides)
+
+
+def task_of(recorded: Any) -> Task:
+    """The task that a record's configuration describes.
+
+    Raises:
+        ConfigError: this version has no such task, or it cannot be what the record says.
+    """
+    register()
+    name = recorded.get("name") if isinstance(recorded, dict) else None
+    if not isinstance(name, str) or not (CONF / "task" / f"{name}.yaml").exists():
+        raise ConfigError(f"task={name}: unknown to this version")
+    node = _tasks(name).copy()
+    known = {entry.name for entry in fields(OmegaConf.get_type(node))}
+    try:
+        for key in known & recorded.keys():  # a field that is gone since then had its old meaning
+            node[key] = recorded[key]
+        return OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"task={name}: {str(error).splitlines()[0]}") from error
+
+
+@functools.cache
+def _tasks(name: str) -> DictConfig:
+    """A task's node, its interpolations still open."""
+    return composed([f"task={name}"]).task
 
 
 def load(cfg: DictConfig) -> Config:

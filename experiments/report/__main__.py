@@ -19,8 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
         0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an
         unknown name.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["status"]:
+        from experiments.report import status  # composes configurations, which takes a moment
+
+        return status.main(words[1:])
     known = pages.names()
-    asked = _parse(arguments, known)
+    asked = _parse(words, known)
     unknown = [name for name in asked.names if name not in [*known, "all"]]
     if unknown:
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
@@ -42,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         except (UserError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
+    menu = [entry for entry in pages.menu() if entry[0] in {page.name for page in built}]
     try:
-        print(f"site: {site.write(built, found, asked.to)}")
+        print(f"site: {site.write(built, found, asked.to, menu)}")
     except OSError as error:
         print(f"{asked.to}: the site cannot be written ({error})", file=sys.stderr)
         failures += 1
@@ -64,7 +70,7 @@ def write(page: Page, folder: Path) -> list[Path]:
     return paths
 
 
-def _parse(arguments: list[str] | None, known: list[str]) -> argparse.Namespace:
+def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
         description="Sets recorded runs beside the paper's tables and figures; runs nothing.",

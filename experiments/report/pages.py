@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.errors import RecordError
 from experiments.report import (
     claimed,
     differences,
@@ -16,7 +17,7 @@ from experiments.report import (
     tables,
     troubles,
 )
-from experiments.report.document import Page
+from experiments.report.document import Page, title
 from experiments.report.evidence import Evidence
 
 OF_THE_PAPER = {
@@ -37,6 +38,13 @@ OWN = {
     "troubles": troubles.show,
 }
 """Pages about all runs, which have no reference file."""
+TITLES = {
+    "pareto": "Cost and score",
+    "differences": "Differences",
+    "runs": "Finished runs",
+    "troubles": "Left out",
+}
+"""What they are called in the menu."""
 LAST = "troubles"
 """Built last: the other pages may find more that cannot be read."""
 
@@ -44,6 +52,17 @@ LAST = "troubles"
 def names() -> list[str]:
     """Every page, the paper's first."""
     return [*paper.names(), *OWN]
+
+
+def menu() -> list[tuple[str, str]]:
+    """Name and title of every page whose reference can be read, without building any."""
+    found = []
+    for name in paper.names():
+        try:
+            found.append((name, title(paper.load(name))))
+        except RecordError:
+            continue  # said where the page is built
+    return [*found, *TITLES.items()]
 
 
 def build(name: str, evidence: Evidence) -> Page:

@@ -37,11 +37,12 @@ FILES = (
 """What a run folder may hold, in the order of interest."""
 
 
-def write(pages: Sequence[Page], evidence: Evidence, folder: Path) -> Path:
+def write(
+    pages: Sequence[Page], evidence: Evidence, folder: Path, menu: Sequence[tuple[str, str]]
+) -> Path:
     """Writes the site around the pages' text files and pictures; returns its first page."""
     folder.mkdir(parents=True, exist_ok=True)
     _assets(folder)
-    menu = [(page.name, page.title) for page in pages]
     for page in pages:
         _put(folder / f"{page.name}.html", "page.html", folder, menu, page=page, here=page.name)
     records = folder / "runs"
