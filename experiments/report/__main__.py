@@ -24,6 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.report import status  # composes configurations, which takes a moment
 
         return status.main(words[1:])
+    if words[:1] == ["wandb"]:
+        from experiments.report import workspace  # its library takes a moment too
+
+        return workspace.main(words[1:])
     known = pages.names()
     asked = _parse(words, known)
     unknown = [name for name in asked.names if name not in [*known, "all"]]
@@ -76,7 +80,10 @@ def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
         description="Sets recorded runs beside the paper's tables and figures; runs nothing.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; none: all of them"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(known)}; none, or all: all of them; or `status`, `wandb` (--help each)",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
