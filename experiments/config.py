@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -139,32 +139,6 @@ def composed(overrides: list[str]) -> DictConfig:
         return compose("train", overrides)
 
 
-def task_of(recorded: Any) -> Task:
-    """The task that a record's configuration describes.
-
-    Raises:
-        ConfigError: this version has no such task, or it cannot be what the record says.
-    """
-    register()
-    name = recorded.get("name") if isinstance(recorded, dict) else None
-    if not isinstance(name, str) or not (CONF / "task" / f"{name}.yaml").exists():
-        raise ConfigError(f"task={name}: unknown to this version")
-    node = _tasks(name).copy()
-    known = {entry.name for entry in fields(OmegaConf.get_type(node))}
-    try:
-        for key in known & recorded.keys():  # a field that is gone since then had its old meaning
-            node[key] = recorded[key]
-        return OmegaConf.to_object(node)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"task={name}: {str(error).splitlines()[0]}") from error
-
-
-@functools.cache
-def _tasks(name: str) -> DictConfig:
-    """A task's node, its interpolations still open."""
-    return composed([f"task={name}"]).task
-
-
 def load(cfg: DictConfig) -> Config:
     """Composed configuration -> checked Config.
 
@@ -188,6 +162,27 @@ def load(cfg: DictConfig) -> Config:
     if problems:
         raise ConfigError("this run cannot be done", problems)
     return config
+
+
+def recorded(found: dict[str, Any], changes: list[str]) -> Config:
+    """The Config of a finished run from its record.
+
+    Args:
+        found: `Record.config`.
+        changes: `key=value` of what is elsewhere now, folders for example.
+
+    Raises:
+        ConfigError: the record is of a version with other keys, or a change does not fit.
+    """
+    try:
+        names = [f"{part}={found[part]['name']}" for part in ("model", "task", "method")]
+        schema = composed([*names, "source=none"])
+        cfg = OmegaConf.merge(schema, found, OmegaConf.from_dotlist(changes))
+        return OmegaConf.to_object(cfg)
+    except (OmegaConfBaseException, HydraException, KeyError, TypeError) as error:
+        raise ConfigError(
+            "the record's configuration does not fit this version", [str(error).splitlines()[0]]
+        ) from error
 
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:

@@ -140,14 +140,23 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     )
 
 
-def build(config: Config, weights: str | None) -> nn.Module:
-    """The network to train; head and adapter are drawn from streams of their own."""
+def base(config: Config, weights: str | None) -> nn.Module:
+    """The base model with a fresh head, drawn from a stream of its own."""
     import torch
 
     from experiments.streams import stream
 
     torch.manual_seed(stream(config.seed, "head"))
-    net = config.model.build(config.task.head, weights)
+    return config.model.build(config.task.head, weights)
+
+
+def build(config: Config, weights: str | None) -> nn.Module:
+    """The network to train; the adapter is drawn from another stream than the head."""
+    import torch
+
+    from experiments.streams import stream
+
+    net = base(config, weights)
     torch.manual_seed(stream(config.seed, "adapter"))
     return config.method.apply(net, config.model.head)
 

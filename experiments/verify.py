@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import config, results, scoring
+from experiments import recorded, results, scoring
 from experiments.errors import RecordError, UserError
 from experiments.recipe import Select
 
@@ -64,7 +64,7 @@ def differences(place: Path, record: results.Record) -> Iterator[str]:
         rule = Select(recipe["select"])
     except (TypeError, LookupError, ValueError) as error:
         raise RecordError(f"no train.select in its configuration ({recipe!r})") from error
-    task = config.task_of(record.config.get("task"))
+    task = recorded.task_of(record.config.get("task"))
     again = results.flatten(results.plain(scoring.score(place, task, rule)))
     there = results.flatten(record.metrics)
     for key in sorted(there.keys() | again.keys()):

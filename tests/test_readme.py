@@ -77,6 +77,18 @@ def test_there_are_train_commands():
     assert len(commands(".venv/bin/python train.py")) >= 10
 
 
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.export"))
+def test_export_commands_are_understood(command, capsys):
+    from experiments import export
+
+    assert export.main(shlex.split(command)[3:]) == 1  # there is no such run
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_there_are_export_commands():
+    assert commands(".venv/bin/python -m experiments.export")
+
+
 @pytest.mark.parametrize("command", commands("make "))
 def test_make_targets_exist(command):
     target = command.split()[1]
