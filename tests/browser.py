@@ -74,8 +74,8 @@ class Browser:
 
     def shape(self, width: int, height: int, scheme: str = "light", mobile: bool = False) -> None:
         """Sets the window's size in pixels and the reader's colour scheme."""
-        self._tell("Emulation.setDeviceMetricsOverride",
-                   {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile})  # fmt: skip
+        sizes = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self._tell("Emulation.setDeviceMetricsOverride", sizes)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._tell("Emulation.setEmulatedMedia", {"features": features})
 

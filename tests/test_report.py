@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from experiments import results
-from experiments.report import curves, evidence, figure7, page, paper
+from experiments.report import canvas, curves, evidence, figure7, paper, text
 from experiments.report.__main__ import main
 from experiments.results import Record
 
@@ -307,7 +307,7 @@ def test_figure7_picture(tmp_path):
         assert picture.format == "PNG"
         assert min(picture.size) >= 800 and max(picture.size) <= 1600
         seen = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    for colour, _ in curves.STYLES.values():
+    for colour in (canvas.STYLES[method][0] for method in ("fourierft", "lora")):
         wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(seen.astype(int) - wanted).max(axis=1) <= 2).sum() > 500
     assert not list((tmp_path / "report").glob(".*"))
@@ -338,7 +338,7 @@ def test_percent_never_rounds_up_to_all():
 
 
 def test_columns_line_up():
-    lines = page.table(["a", "wide name"], [["x", "1"], ["a|b", "22"]], right=["wide name"])
+    lines = text.grid(["a", "wide name"], [["x", "1"], ["a|b", "22"]], right=["wide name"])
     assert lines == [
         "| a    | wide name |",
         "| ---- | --------: |",

@@ -12,6 +12,7 @@ from experiments.report.evidence import Evidence, Run
 from experiments.report.settings import Setting
 from experiments.report.verdict import Judgement, Printed, Statistic, Verdict, judge
 
+ABSENT = "this project does not have the method"
 OTHER_RULE = "another selection of the epoch than the paper's"
 
 
@@ -54,7 +55,7 @@ class Row:
     @property
     def unavailable(self) -> str | None:
         """Why no configuration gives the row."""
-        return self.facts.get("unavailable")
+        return self.facts.get("unavailable", ABSENT if self.method is None else None)
 
 
 @dataclass(kw_only=True)
@@ -89,13 +90,26 @@ class Cell:
 def columns(facts: dict[str, Any]) -> list[Column]:
     """The columns of a table's reference."""
     given = facts.get("columns")
-    if given is None:
-        metrics = facts.get("metrics")
+    names, metrics = facts.get("names", {}), facts.get("metrics")
+    if given is None and "task" in facts:  # the metrics of one task
+        parts = facts.get("in_percent", ())
+        given = [
+            {
+                "key": metric,
+                "task": facts["task"],
+                "name": names.get(metric, metric),
+                "metric": metric,
+                "split": facts.get("split"),
+                "scale": 100 if metric in parts else 1,
+            }
+            for metric in metrics
+        ]
+    elif given is None:  # a task each
         given = [
             {
                 "key": task,
                 "task": task,
-                "name": facts.get("names", {}).get(task, task),
+                "name": names.get(task, task),
                 "metric": metrics[task] if isinstance(metrics, dict) else facts["metric"],
             }
             for task in facts["order"]
@@ -118,7 +132,7 @@ def _digits(facts: dict[str, Any], column: dict[str, Any]) -> int:
 
 def _pair(row: dict[str, Any], key: str) -> tuple[float | None, float | None]:
     """Value and printed spread of a cell, however the reference writes it."""
-    cells = row.get("cells", row)
+    cells = row.get("cells", row.get("results", row))
     cell = cells.get(key)
     if isinstance(cell, dict):
         return cell.get("value"), cell.get("std", cell.get("spread"))
@@ -134,11 +148,12 @@ def rows(facts: dict[str, Any]) -> Iterator[Row]:
         method = entry.get("method")
         about = methods.get(method) or {}
         size = about.get("size")
+        value = entry.get(size, about.get("value")) if size else None
         fields = dict(entry.get("fields", about.get("fields", {})))
-        label = entry.get("name") or about.get("name") or str(method)
-        if size and size in entry:
-            fields[f"method.{size}"] = entry[size]
-            label += f", {size}={entry[size]}"
+        label = entry.get("name") or entry.get("printed_name") or about.get("name") or str(method)
+        if value is not None:
+            fields[f"method.{size}"] = value
+            label += f", {size}={value}"
         elif method is None and entry.get("printed"):
             label += f", {entry['printed']}"
         named = models.get(entry["model"]) or {}
@@ -147,7 +162,7 @@ def rows(facts: dict[str, Any]) -> Iterator[Row]:
             model=named.get("config", entry["model"]),
             method=about.get("config", method),
             label=label,
-            model_label=named.get("name", str(entry["model"])),
+            model_label=named.get("name", str(entry.get("base", entry["model"]))),
             fields=fields,
             facts=entry,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.errors import RecordError
-from experiments.report import paper
+from experiments.report import cells, paper
 from experiments.report.document import Block, Heading, Items, Page, Prose, Shown, title
 from experiments.report.evidence import Evidence
 
@@ -56,7 +56,7 @@ def _remarks(facts: dict[str, Any]) -> Iterator[str]:
         if isinstance(found, list):
             yield from (f"{before}{_text(one)}" for one in found)
     for entry in facts.get("leaves_open", ()):
-        yield f"not said: {entry['what']}"
+        yield f"not said: {entry['what'] if isinstance(entry, dict) else entry}"
     if "how" in facts:
         yield f"not said about the numbers: {facts['how']['open']}"
     for row in facts.get("rows", ()):
@@ -66,15 +66,19 @@ def _remarks(facts: dict[str, Any]) -> Iterator[str]:
 def _of_row(facts: dict[str, Any], row: dict[str, Any]) -> Iterator[str]:
     """Misprints, doubts and absences of one row of a table."""
     methods = facts.get("methods", {})
-    model = (facts.get("models", {}).get(row.get("model")) or {}).get("name", row.get("model"))
+    model = (facts.get("models", {}).get(row.get("model")) or {}).get(
+        "name", row.get("base", row.get("model"))
+    )
     about = methods.get(row.get("method")) or {}
-    name = f"{model}, {row.get('name') or about.get('name') or row.get('method')}"
-    if isinstance(row.get("misprint"), str):
-        yield f"misprint: {name}, printed {row.get('printed')}: {row['misprint']}"
+    called = (row.get("name"), row.get("printed_name"), about.get("name"), row.get("method"))
+    name = f"{model}, {next((one for one in called if one), None)}"
+    misprints = row.get("misprint") or {}
+    for reason in misprints.values() if isinstance(misprints, dict) else [misprints]:
+        yield f"misprint: {name}, printed {row.get('printed')}: {reason}"
     for key, reason in (row.get("suspect") or {}).items():
         yield f"doubtful: {name}, {facts.get('names', {}).get(key, key)}: {reason}"
-    if row.get("unavailable"):
-        yield f"not here: {name}, {row.get('printed')}: {row['unavailable']}"
+    if row.get("unavailable") or ("method" in row and row["method"] is None):
+        yield f"not here: {name}, {row.get('printed')}: {row.get('unavailable', cells.ABSENT)}"
     for method, labels in methods.items():  # Table 1 has a cell for each method in every row
         cell = row.get(method)
         if isinstance(cell, dict):
