@@ -171,10 +171,14 @@ def rows(facts: dict[str, Any]) -> Iterator[Row]:
 def fill(facts: dict[str, Any], evidence: Evidence) -> list[Cell]:
     """Every cell of a table, row by row, with the runs that answer it."""
     known, seen = paper.weights(), settings.fingerprints(evidence.runs)
-    trained = [run for run in evidence.runs if run.record.metrics]
-    found = []
+    trained: dict[tuple[Any, ...], list[Run]] = {}
+    for run in evidence.runs:
+        if run.record.metrics:
+            said = run.record.run
+            trained.setdefault((said["model"], said["task"], said["method"]), []).append(run)
+    found, spec = [], columns(facts)
     for row in rows(facts):
-        for column in columns(facts):
+        for column in spec:
             value, spread = _pair(row.facts, column.key)
             printed = (
                 None if value is None else Printed(value=value, spread=spread, digits=column.digits)
@@ -182,8 +186,8 @@ def fill(facts: dict[str, Any], evidence: Evidence) -> list[Cell]:
             cell = Cell(row=row, column=column, printed=printed)
             suspect = row.facts.get("suspect") or {}
             cell.suspect = suspect.get(column.key) if isinstance(suspect, dict) else None
-            wanted = {"model": row.model, "task": column.task, "method": row.method, **row.fields}
-            mine = [run for run in trained if settings.answers(run, wanted)]
+            candidates = trained.get((row.model, column.task, row.method), [])
+            mine = [run for run in candidates if settings.answers(run, row.fields)]
             answer(cell, mine, facts, evidence, known, seen)
             found.append(cell)
     return found
