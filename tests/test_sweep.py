@@ -1,0 +1,46 @@
+"""The cells of an experiment are those that Hydra's sweeper would run."""
+
+import pytest
+
+from experiments import results, sweep
+from experiments.errors import ConfigError
+
+
+def test_figure7s_cells(compose):
+    found = list(sweep.cells("figure7"))
+    assert [cell.overrides for cell in found] == [["method=fourierft"], ["method=lora"]]
+    assert found[0].seeds == [0, 1, 2, 3, 4]
+    assert found[1].config == compose(["experiment=figure7", "method=lora"])
+    assert str(results.folder(found[1].config)) == "outputs/mlp/toy/lora/seed=0"
+
+
+def test_what_is_typed_wins_over_the_experiment():
+    given = ["method=lora", "seed=7", "train.epochs=range(2,5)", "output=elsewhere"]
+    found = list(sweep.cells("figure7", given))
+    assert [cell.overrides for cell in found] == [
+        [f"train.epochs={epochs}"] for epochs in (2, 3, 4)
+    ]
+    assert found[0].seeds == [7] and found[0].config.output == "elsewhere"
+
+
+def test_cells_that_are_none_say_why():
+    [cell] = sweep.cells("figure7", ["method=lora", "method.r=0"])
+    assert cell.config is None and "method.r=0" in cell.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("figure99", [], "experiment=figure99: unknown (allowed: "),
+        ("figure7", ["method.alpha=interval(1,9)"], "is a search"),
+        ("figure7", ["method"], "experiment=figure7: "),
+    ],
+)
+def test_what_cannot_be_expanded(name, given, said):
+    with pytest.raises(ConfigError, match="^") as caught:
+        list(sweep.cells(name, given))
+    assert said in str(caught.value)
+
+
+def test_every_experiment_can_be_asked_for():
+    assert {"figure7", "table1"} <= set(sweep.names())
