@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
-from experiments import answers, generations, predictions
-from experiments.run import run
+from experiments import answers, export, generations, predictions
+from experiments.run import base, run
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -105,6 +108,23 @@ def test_checkpointing_changes_no_number(small, compose, tmp_path, changes):
         (entry,) = predictions.load(folder_of(output), "validation")
         losses.append(entry.predictions)
     assert losses[0].tolist() == losses[1].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_run_is_exported_as_what_was_trained(small, compose, tmp_path, quantization):
+    """With the weights that the quantised ones stand for: merging costs nothing."""
+    config = compose([*small, f"model.quantization={quantization}", f"output={tmp_path}/out"])
+    run(config)
+    place = folder_of(tmp_path / "out")
+    assert export.main([str(place), str(tmp_path / "plain")]) == 0
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert plain.config.use_cache is True
+    assert getattr(plain.config, "quantization_config", None) is None
+    trained = PeftModel.from_pretrained(base(config, config.model.path), place / "adapter").train()
+    tokens = torch.randint(3, 500, (2, 40))
+    with torch.no_grad():
+        assert torch.allclose(plain(tokens).logits, trained(tokens).logits, atol=1e-3)
 
 
 @pytest.mark.slow

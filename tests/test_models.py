@@ -93,7 +93,7 @@ def test_gpt2_has_its_known_size():
     assert numbers(net) == 124_439_808
     tiny = model("gpt2_tiny")
     assert not tiny.pretrained and tiny.locate(offline=True) is None
-    assert len(tiny.processor(None)) <= tiny.vocabulary == 264
+    assert len(tiny.processor(None)) <= tiny.configuration(None).vocab_size == 264
 
 
 @pytest.mark.parametrize("name", ["gpt2_medium", "llama2_7b", "vit_base", "mlp", "minilm"])
