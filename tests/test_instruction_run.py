@@ -68,6 +68,7 @@ def kill_when(process: subprocess.Popen, there) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_records_scores_answers_rows_and_memory(small, compose, data_folder, tmp_path):
     record = run(compose([*small, f"task.questions={data_folder}", f"output={tmp_path}/out"]))
     place = folder_of(tmp_path / "out")
@@ -130,7 +131,7 @@ def test_a_quantised_run_is_exported_as_what_was_trained(small, compose, tmp_pat
 @pytest.mark.slow
 def test_training_lowers_the_cross_entropy_also_of_quantised_models(small, compose, tmp_path):
     """Held-out rows, evaluated four times within one epoch."""
-    changes = ["task.train_rows=160", "train.eval_every=0.25", "task.eval_rows=16"]
+    changes = ["task.train_rows=96", "train.eval_every=0.25", "task.eval_rows=16"]
     for name in ("null", "nf4", "int8"):
         output = tmp_path / name
         run(compose([*small, *changes, f"model.quantization={name}", f"output={output}"]))
@@ -142,33 +143,28 @@ def test_training_lowers_the_cross_entropy_also_of_quantised_models(small, compo
 
 
 @pytest.mark.slow
-def test_a_kill_while_answering_costs_no_answer(small, data_folder, tmp_path):
+def test_a_kill_while_answering_costs_no_answer(small, compose, data_folder, tmp_path):
     """Training is not repeated, nothing is generated twice, the texts are an undisturbed run's."""
     given = [
         *small,
         f"task.questions={data_folder}",
-        "task.eval_rows=12",
+        "task.eval_rows=6",
         "task.generation_batch_size=2",
         "task.max_new_tokens=40",
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(*given, f"output={whole}")
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-
+    run(compose([*given, f"output={whole}"]))
     process = start(*given, f"output={killed}")
 
     def lines():
         paths = killed.rglob("generations/mt_bench.jsonl")
         return [line for path in paths for line in generations.read(path)]
 
-    # 12 first turns and 4 second ones at the least, of 24.
-    kill_when(process, lambda: len(lines()) >= 16)
+    # All first turns and two second ones, of six each.
+    kill_when(process, lambda: len(lines()) >= 8)
     before = lines()
-    assert len(before) < 24 and not list(killed.rglob("metrics.json"))
-    process = start(*given, f"output={killed}")
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
+    assert len(before) < 12 and not list(killed.rglob("metrics.json"))
+    run(compose([*given, f"output={killed}"]))
 
     one, two = folder_of(whole), folder_of(killed)
     for benchmark in ("mt_bench", "vicuna"):
@@ -184,19 +180,15 @@ def test_a_kill_while_answering_costs_no_answer(small, data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_kill_within_an_epoch_changes_no_number(small, tmp_path):
-    given = [*small, "task.train_rows=160", "train.eval_every=0.1", "method=lora"]
+def test_a_kill_within_an_epoch_changes_no_number(small, compose, tmp_path):
+    given = [*small, "task.train_rows=80", "train.eval_every=0.2", "method=lora"]
     given = [one for one in given if not one.startswith(("method=f", "method.n"))]
     given += ["method.r=4", "method.dropout=0.1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(*given, f"output={whole}")
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
+    run(compose([*given, f"output={whole}"]))
     process = start(*given, f"output={killed}")
-    kill_when(process, lambda: len(list(killed.rglob("predictions/*.npz"))) >= 4)
-    process = start(*given, f"output={killed}")
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0 and "resuming from step" in output, output
+    kill_when(process, lambda: len(list(killed.rglob("predictions/*.npz"))) >= 3)
+    run(compose([*given, f"output={killed}"]))
     records = [
         json.loads((folder_of(place) / "metrics.json").read_text()) for place in (whole, killed)
     ]
@@ -206,4 +198,4 @@ def test_a_kill_within_an_epoch_changes_no_number(small, tmp_path):
         [entry.predictions.tolist() for entry in predictions.load(folder_of(place), "validation")]
         for place in (whole, killed)
     ]
-    assert curves[0] == curves[1] and len(curves[0]) == 10
+    assert curves[0] == curves[1] and len(curves[0]) == 5
