@@ -17,12 +17,14 @@ from experiments.files import write_atomically
 TITLES = {"mt_bench": "MT-Bench", "vicuna": "Vicuna"}
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --quiet: #777; --mark: #b35; }
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --mark: #b35;
+  --quiet: light-dark(#666, #999); }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 90rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 h3 { font-size: 1rem; margin: 2rem 0 .5rem; }
-nav a, nav span { margin-right: .8rem; } .quiet { color: var(--quiet); font-size: .875rem; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem .8rem; }
+.quiet { color: var(--quiet); font-size: .875rem; }
 .scores { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -54,6 +56,8 @@ def read(place: Path) -> Run:
     Raises:
         RecordError: it is no finished run, or has no answers.
     """
+    if not (place / results.RECORD).is_file():
+        raise RecordError(f"{place}: no {results.RECORD} there, so no finished run")
     about = results.read(place).run
     name = f"{about['model']}, {about['method']} {about['variant']}".rstrip()
     found: dict[str, dict[Any, dict[str, Any]]] = {}

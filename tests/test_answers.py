@@ -110,7 +110,8 @@ def test_every_run_that_cannot_be_shown_is_named(finished, tmp_path, capsys):
     code = answers.main([str(good), str(bare), str(tmp_path / "none"), "--out", str(out)])
     told = capsys.readouterr().err
     assert code == 1 and not out.exists()
-    assert f"{bare}: no answers there" in told and "none" in told
+    assert f"{bare}: no answers there" in told
+    assert f"{tmp_path / 'none'}: no metrics.json there, so no finished run" in told
 
 
 def test_damaged_judgements_are_named(finished, tmp_path, capsys):
