@@ -114,6 +114,7 @@ def test_figure7_sizes_train_the_same_number():
     assert methods["fourierft"]["value"] == FIGURE7["states"]["trained_numbers"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", paper.names())
 def test_every_reference_names_its_source_and_command(name, compose):
     facts = paper.load(name)
@@ -171,6 +172,7 @@ def _known(column: cells.Column, row: cells.Row) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "row", "column"),
     CELLS,

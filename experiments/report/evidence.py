@@ -154,7 +154,7 @@ def collect(root: Path) -> Evidence:
         except (RecordError, OSError) as error:
             evidence.report(_kind(path), path, str(error).removeprefix(f"{path}: "))
             continue
-        contradictions = list(_contradictions(record))
+        contradictions = [] if wrong else list(_contradictions(record))
         if wrong:
             evidence.report("damaged", path, f"unusable {', '.join(wrong)}")
         elif contradictions:
