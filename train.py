@@ -38,7 +38,8 @@ def main(cfg: DictConfig) -> float | None:
             sys.exit(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
-    return record.metrics["primary"]["value"] if record.metrics else None
+    primary = (record.metrics or {}).get("primary") or {}
+    return primary.get("value")
 
 
 def refuse_failed(run_config: config.Config) -> None:

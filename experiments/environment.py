@@ -24,9 +24,18 @@ PACKAGES = (
     "transformers",
     "datasets",
     "accelerate",
+    "diffusers",
     "hydra-core",
     "bitsandbytes",
     "numpy",
+)
+
+PIPELINE = "model_index.json"
+"""The file that makes a folder a pipeline of diffusers."""
+PIPELINE_WEIGHTS = (
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
 )
 
 
@@ -98,12 +107,17 @@ def fingerprint_weights(source: str | None) -> str | None:
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(source, "config.json")
-        if not isinstance(found, str):
+        files = (try_to_load_from_cache(source, name) for name in ("config.json", PIPELINE))
+        found = next((file for file in files if isinstance(file, str)), None)
+        if found is None:
             return None
         folder = Path(found).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
+        paths = [path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()]
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    for path in paths:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -127,21 +141,25 @@ class Memory:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass
+        self.before = _status("VmRSS") or 0
 
     def peak(self) -> dict[str, int | None]:
-        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU)."""
+        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU), `taken`:
+        the latter, or what the process has grown by."""
         import torch
 
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-        return {"peak_rss": _high_water(), "peak_gpu": gpu}
+        peak = _status("VmHWM")
+        taken = gpu if gpu is not None else max(0, (peak or 0) - self.before)
+        return {"peak_rss": peak, "peak_gpu": gpu, "taken": taken}
 
 
-def _high_water() -> int | None:
+def _status(field: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
 
 
 def _processor() -> str | None:

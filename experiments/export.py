@@ -1,8 +1,8 @@
-"""Writes a finished run as a plain model of transformers: `python -m experiments.export RUN OUT`.
+"""Writes a finished run as a plain model: `python -m experiments.export RUN OUT`.
 
 What was trained is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
-`from_pretrained(OUT)` needs nothing of this project. Where the base model's weights have moved:
-`model.path=FOLDER` behind OUT.
+`from_pretrained(OUT)` of transformers (or diffusers) needs nothing of this project. Where the base
+model's weights have moved: `model.path=FOLDER` behind OUT.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     from experiments.run import base
 
     net = base(recorded, weights)  # downloads, if need be
+    if recorded.model.quantization is not None:
+        net = net.dequantize()  # the values that the adapter was trained beside, and no others
     found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
     if found != expected:
         raise UserError(
@@ -60,15 +62,18 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
             [f"fingerprint there {found}, the run's {expected}"],
         )
 
-    if not hasattr(net, "save_pretrained"):
-        raise UserError(f"model={recorded.model.name}: no model of transformers, nothing to export")
     net = fuse_attention(recorded.method.restore(net, run / "adapter"))
+    plain = recorded.model.plain(net, weights)
+    if plain is None:
+        raise UserError(
+            f"model={recorded.model.name}: no model of transformers or diffusers, nothing to export"
+        )
     processor = recorded.model.processor(weights)
     draft = to.with_name(f".{to.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    net.save_pretrained(draft)
-    if processor is not None:
+    plain.save_pretrained(draft)
+    if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
         processor.save_pretrained(draft)
     draft.rename(to)
 

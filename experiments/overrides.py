@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF, composed
 from experiments.methods import METHODS
+from experiments.models import MODELS
 from experiments.recipe import Train
 
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
@@ -46,6 +47,7 @@ def help_page() -> str:
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {folder.name:<11}{', '.join(options)}")
     parts = [("method", kind) for kind in METHODS] + [("train", Train)]
+    parts += [("model", kind) for kind in MODELS]
     values = {
         f"{section}.{name}": [one.name for one in choices]
         for section, kind in parts

@@ -61,8 +61,8 @@ class Train:
     """Batches of rows of like length: much less padding, a slightly less random order."""
     select: Select = Select.best
     """Evaluation that the adapter kept in the run folder comes from."""
-    eval_every: int = 1
-    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    eval_every: float = 1
+    """Epochs from one evaluation to the next, or a part of one; the end is always evaluated."""
     max_steps: int | None = None
     """Stop after this many optimizer steps (the schedule ends there too)."""
     precision: Precision = Precision.fp32
@@ -74,7 +74,7 @@ class Train:
     checkpoint_every: int = 1
     """Evaluations from one checkpoint to the next; 0: none, a killed run starts again (local)."""
     workers: int = 0
-    """Processes that read and augment rows beside the training (local)."""
+    """Processes that read and augment rows beside the training, one per core at most (local)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time (local)."""
     device: str = "auto"

@@ -84,6 +84,26 @@ def test_an_interrupted_run_ends_as_one_in_one_go(tiny, tmp_path, monkeypatch):
     assert weights[0] == weights[1]
 
 
+def test_workers_do_not_pile_up(tiny, monkeypatch):
+    """Every evaluation once brought processes of its own, which stayed."""
+    from multiprocessing import active_children
+
+    from experiments.trainer import Trainer
+
+    alive, evaluate = [], Trainer.evaluate
+
+    def counted(self, **kwargs):
+        values = evaluate(self, **kwargs)
+        alive.append(len(active_children()))
+        return values
+
+    monkeypatch.setattr(Trainer, "evaluate", counted)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(1))  # more than cores never help
+    settings = ["method=linear_probe", "task.train_rows=50", "task.eval_rows=10", PLAIN[0]]
+    run(tiny("workers", *settings, "train.epochs=3", "train.workers=2"))
+    assert alive == [3, 3, 3], "for training, validation and test"
+
+
 def test_seeds_see_other_views(tiny, tmp_path):
     first = run(tiny("a", *FOURIERFT, "task.train_rows=100", "train.epochs=1"))
     other = run(tiny("b", *FOURIERFT, "task.train_rows=100", "train.epochs=1", "seed=1"))

@@ -18,13 +18,13 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 EXPERIMENTS = [
     {"errors", "files", "naming"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks"},
+    {"streams", "inception", "denoising", "drawings"},
     {"generations", "nlg", "fid", "pictures"},
     {"environment"},
     {"results", "predictions"},
     {"models"},
-    {"methods", "tasks", "preflight"},
+    {"methods", "tasks", "preflight", "memory"},
     {"scoring"},
-    {"streams"},
     {"optimisation"},
     {"trainer"},
     {"config"},
@@ -49,6 +49,7 @@ PACKAGE = [
 COMMANDS = {
     "report": {"results", "selection", "tracking", "errors", "files"},
     "judge": {"files", "generations", "hub", "errors"},
+    "answers": {"results", "generations", "files", "errors"},
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 

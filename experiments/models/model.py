@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
     from experiments.tasks import Head, Task
+
+
+class Quantization(Enum):
+    """How bitsandbytes stores frozen weights."""
+
+    nf4 = "nf4"
+    int8 = "int8"
 
 
 @dataclass(kw_only=True)
@@ -25,12 +33,17 @@ class Model:
     """Kinds of task head that this model can carry."""
     attention: list[str]
     """Modules that the paper adapts (query and value); what a method's `targets` refers to."""
+    linear: list[str] = field(default_factory=list)
+    """Every linear module of a block, for methods that adapt all of them."""
     head: list[str] = field(default_factory=list)
     """Modules of the task head, trained fully and counted apart."""
     path: str | None = None
     """Local folder with weights and tokenizer (local)."""
     pretrained: bool = True
     """false: full size, random weights, nothing downloaded."""
+    quantization: Quantization | None = None
+    """nf4 (4 bits, scales quantised too, as in QLoRA) or int8 for the frozen weights of causal
+    language models; null: none."""
 
     def problems(self, task: Task) -> Iterator[str]:
         """Yields every reason why this model cannot serve a task."""
@@ -40,6 +53,20 @@ class Model:
                 f"model={self.name}: task={task.name} needs a {task.head.kind!r} head, "
                 f"this model offers {offered}"
             )
+        if self.quantization is not None:
+            asked = f"model.quantization={self.quantization.value}"
+            if not self.quantisable:
+                yield (
+                    f"{asked}: model={self.name} cannot be quantised "
+                    "(allowed: LLaMA and other causal language models of plain linear layers)"
+                )
+            elif not self.pretrained:
+                yield f"{asked}: needs pretrained weights (allowed with pretrained=false: null)"
+
+    @property
+    def quantisable(self) -> bool:
+        """True if `quantization` can be set."""
+        return False
 
     def locate(self, offline: bool = False) -> str | None:
         """Folder or repository of the weights, None if there are none to load.
@@ -66,3 +93,15 @@ class Model:
         raise TypeError(
             f"{type(self).__name__} does not say how it is built"
         )  # a schema alone is no model
+
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """What the library of the architecture saves (`save_pretrained`) and loads again.
+
+        Args:
+            net: the network with all that was trained in its own weights, without adapters.
+            source: where the base weights are.
+
+        Returns:
+            None if no library knows this architecture.
+        """
+        return net if hasattr(net, "save_pretrained") else None

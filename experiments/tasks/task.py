@@ -59,6 +59,8 @@ class Measured:
     """Values per split or benchmark and metric."""
     interval: list[float] | None = None
     """95 % bootstrap interval of the primary metric, where there is one."""
+    means: dict[str, Any] = field(default_factory=dict)
+    """What it was measured with and on, for the record."""
 
 
 @dataclass(kw_only=True)
