@@ -53,6 +53,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         blocks=blocks,
         rows=[_raw(cell, evidence) for cell in [*cells, *others]],
         rule=rule,
+        papers=True,
         summary=_told(counts),
         verdicts=dict(counts),
     )
