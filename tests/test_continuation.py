@@ -59,6 +59,7 @@ def test_the_longest_prompts_come_first(net, tokenizer):
     assert [len(prompts[place]) for place in order] == sorted(map(len, prompts), reverse=True)
 
 
+@pytest.mark.slow
 def test_texts_hold_neither_prompt_nor_special_tokens(net, tokenizer):
     for place, text in texts(net, tokenizer, 2).items():
         assert PROMPTS[place] not in text and "</s>" not in text and "<s>" not in text

@@ -36,6 +36,7 @@ def data_of(tokens, rows=8, **changes):
     return Data(**given | {"lengths": [tokens] * rows} | changes)
 
 
+@pytest.mark.slow
 def test_weights_gradients_and_averages_of_a_known_model(compose):
     """LLaMA-2 7B has 6,738,415,616 numbers, FourierFT trains 64,000 of its own."""
     buffers = 1e5
@@ -59,6 +60,7 @@ def test_quantised_weights_of_a_known_model(compose):
     assert found["weights"] < 7.3e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_quantised_weights_are_what_was_counted_without_them(story, compose, quantization):
     _, net = story(f"model.quantization={quantization}", *FOURIER)
@@ -104,6 +106,7 @@ def test_what_a_forward_pass_keeps(story, method, limits):
     assert limits[0] * real < found < limits[1] * real, (found, real)
 
 
+@pytest.mark.slow
 def test_checkpointing_half_precision_and_short_rows_take_less(story):
     def step(tokens, *overrides):
         run, net = story(*FOURIER, *overrides)
@@ -116,6 +119,7 @@ def test_checkpointing_half_precision_and_short_rows_take_less(story):
     assert step(400, "train.accumulation=4") == pytest.approx(whole / 4, rel=0.1)
 
 
+@pytest.mark.slow
 def test_evaluation_and_generation_count_where_they_are_larger(story):
     run, net = story(*FOURIER, "train.eval_batch_size=64")
     rows = {"validation": [{}] * 64}
@@ -136,6 +140,7 @@ def test_evaluation_and_generation_count_where_they_are_larger(story):
     assert both["total"] == fixed + passing
 
 
+@pytest.mark.slow
 def test_kept_updates_are_those_of_the_engine(story):
     cells = 5 * (64 * 64 + 64 * 32)
     assert memory._kept_updates(story(*FOURIER)[1]) == 4 * cells
@@ -161,6 +166,7 @@ def test_a_model_that_cannot_run_dry_costs_no_run(story, monkeypatch):
     assert found["step"] is None and found["total"] > 0
 
 
+@pytest.mark.slow
 def test_an_encoder(compose):
     run = compose(
         ["model=roberta_base", "model.pretrained=false", "task=cola", *FOURIER, "source=none"]

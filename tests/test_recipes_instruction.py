@@ -26,6 +26,7 @@ def test_every_cell_of_table_4_has_a_recipe():
     assert AUTHORS == [f"fourierft_{model}" for model in MODELS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", PAPER)
 def test_table_11(recipe, compose):
     run = run_of(compose, "paper", recipe)
@@ -54,6 +55,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_scripts_of_the_authors(model, compose):
     run = run_of(compose, "authors", f"fourierft_{model}", "alpaca_cleaned")
