@@ -199,9 +199,12 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         train_s (with evaluations, and with earlier attempts up to the resumed checkpoint),
         evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
     """
-    checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
-    elapsed = trainer.history.cut(step)
-    predictions.cut(trainer.run, step)
+    with trainer.args.main_process_first(local=False):
+        checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
+        if trainer.is_world_process_zero():
+            trainer.history.cut(step)
+            predictions.cut(trainer.run, step)
+    elapsed = trainer.history.elapsed()
     trainer.started = time.monotonic() - elapsed
     trainer.best = _best_so_far(trainer)
     if checkpoint is not None:
