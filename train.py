@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, overrides
+from experiments import config, overrides, results
 from experiments.errors import UserError
 
 config.register()
@@ -25,6 +25,8 @@ def main(cfg: DictConfig) -> float | None:
     """Composed configuration -> the primary metric, None where nothing is trained."""
     try:
         run_config = config.load(cfg)
+        if HydraConfig.get().mode is RunMode.MULTIRUN and not run_config.retry_failed:
+            refuse_failed(run_config)
         from experiments.run import run
 
         record = run(run_config)
@@ -37,6 +39,17 @@ def main(cfg: DictConfig) -> float | None:
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
     return record.metrics["primary"]["value"] if record.metrics else None
+
+
+def refuse_failed(run_config: config.Config) -> None:
+    """Raises UserError for a cell that failed in an earlier sweep."""
+    place = results.folder(run_config)
+    failed = results.failure(place, run_config)
+    if failed is not None:
+        raise UserError(
+            f"failed before: {place} ({failed.get('error')}: {failed.get('message')}); "
+            "retry_failed=true runs it again"
+        )
 
 
 def check(arguments: list[str]) -> None:

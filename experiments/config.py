@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import results
+from experiments import naming, results
 from experiments.errors import ConfigError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
@@ -69,6 +69,8 @@ class Config:
     """Row of a table whose sizes differ per model (Table 1 counts two per model)."""
     force: bool = False
     """Repeat a finished run in place; the old one is kept beside (local)."""
+    retry_failed: bool = False
+    """Run the failed cells of a sweep again; one run alone always starts again (local)."""
     offline: bool = False
     """Never use the network (local)."""
     output: str = "outputs"
@@ -150,7 +152,7 @@ def load(cfg: DictConfig) -> Config:
     if problems:
         raise ConfigError("this is not a complete run", problems)
     changes = _changes(cfg)
-    cfg.variant = results.variant(changes)
+    cfg.variant = naming.variant(changes)
     try:
         config: Config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:

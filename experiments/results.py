@@ -7,10 +7,8 @@ metrics.json: it exists if and only if the run finished. A failed run leaves fai
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
-import re
 import time
 import traceback
 from enum import Enum
@@ -132,6 +130,15 @@ def find(place: Path, config: Any) -> Record | None:
             differing,
         )
     return record
+
+
+def failure(place: Path, config: Any) -> dict[str, Any] | None:
+    """What failure.json says of this very run; None if it did not fail or is another's."""
+    try:
+        found = json.loads((place / FAILURE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and _continues(place, config) else None
 
 
 def _config(place: Path) -> dict[str, Any]:
@@ -271,23 +278,3 @@ def read(place: Path) -> Record:
     if wrong:
         raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")
     return Record(**{name: value for name, value in found.items() if name in known})
-
-
-def variant(changes: dict[str, Any]) -> str:
-    """Folder name for what differs from the recipe; a hash where it would be too long or odd."""
-    ends = [key.rpartition(".")[2] for key in changes]
-    parts = []
-    for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
-        parts.append(f"{end if ends.count(end) == 1 else key}={_shown(value)}")
-    text = ",".join(parts)
-    name = re.sub(r"[^\w.,=+-]+", "_", text)
-    if len(name) > 100 or name != text:
-        name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return name
-
-
-def _shown(value: Any) -> str:
-    """A value in a folder name; numbers exactly, so that two learning rates never share one."""
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return value if isinstance(value, str) else json.dumps(value)

@@ -15,7 +15,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in SOURCES]
 
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
-    {"errors", "files"},
+    {"errors", "files", "naming"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks"},
     {"generations", "nlg", "fid", "pictures"},
     {"environment"},

@@ -131,55 +131,6 @@ def test_folder_says_what_the_run_is(config):
     assert folder == Path("o/mlp/toy/fourierft/n=5/seed=0")
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({}, ""),
-        ({"method.n": 5}, "n=5"),
-        ({"train.epochs": 3.0, "method.n": 5}, "n=5,epochs=3"),
-        ({"train.learning_rate": 1e-5}, "learning_rate=1e-05"),
-        ({"train.learning_rate": 0.1234567891}, "learning_rate=0.1234567891"),
-        ({"method.alpha": 1.0, "other.alpha": 2.0}, "method.alpha=1,other.alpha=2"),
-        ({"train.max_steps": None, "x.on": True}, "max_steps=null,on=true"),
-    ],
-)
-def test_variant_is_readable(changes, name):
-    assert results.variant(changes) == name
-
-
-def test_variant_does_not_depend_on_the_order():
-    changes = {"a.x": 1, "b.y": 2, "c.z": 3}
-    assert results.variant(changes) == results.variant(dict(reversed(changes.items())))
-
-
-def test_variants_differ_where_the_changes_do():
-    changes = [
-        {"a.x": 0.1},
-        {"a.x": 0.1 + 1e-9},
-        {"a.x": "0/1"},
-        {"a.x": "0 1"},
-        {"a.x": "0_1"},
-        {"a.x": [0, 1]},
-        {"a.x": {"y": 1}},
-        {"a.x": "../../etc"},
-        {"a.x": "Größe=1"},
-        {"a.x": "y" * 200},
-        {"a.x": "y" * 199 + "z"},
-        {f"a.x{i}": i for i in range(40)},
-        {f"a.x{i}": i for i in range(41)},
-    ]
-    names = [results.variant(change) for change in changes]
-    assert len(set(names)) == len(names)
-    for name in names:
-        assert "/" not in name and not any(letter.isspace() for letter in name)
-        assert 0 < len(name.encode()) <= 120
-
-
-def test_long_variants_stay_readable_at_the_front():
-    name = results.variant({f"a.key{i}": i for i in range(40)})
-    assert name.startswith("key0=0,key1=1,")
-
-
 def test_plain_is_json():
     class Kind(Enum):
         one = "1"
