@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+from importlib import metadata
 from collections.abc import Iterable
 from enum import Enum
 
@@ -18,6 +19,16 @@ from experiments.methods import METHODS
 from experiments.recipe import Train
 
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
+
+_PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package that each needs
+    "processes": "hydra-joblib-launcher",
+    "joblib": "hydra-joblib-launcher",
+    "slurm": "hydra-submitit-launcher",
+    "slurm_gpu": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "optuna": "hydra-optuna-sweeper",
+}
 
 _BARE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help"}  # flags without a value
 
@@ -41,10 +52,12 @@ README.md tells the rest.
 def help_page() -> str:
     """What `--help` shows, read off conf/: Hydra would take seconds to compose it."""
     lines = []
-    for folder in sorted(item for item in CONF.iterdir() if item.is_dir()):
-        if folder.name not in _CHOSEN and folder.name != "train":
+    folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
+    for folder in sorted(folders):
+        name = folder.relative_to(CONF).as_posix()
+        if name not in (*_CHOSEN, "train", "hydra"):
             options = sorted(path.stem for path in folder.glob("*.yaml"))
-            lines.append(f"  {folder.name:<11}{', '.join(options)}")
+            lines.append(f"  {name:<15}{', '.join(options)}")
     parts = [("method", kind) for kind in METHODS] + [("train", Train)]
     values = {
         f"{section}.{name}": [one.name for one in choices]
@@ -101,9 +114,21 @@ def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
         except HydraException:
             problems.append(f"{text}: not an override, write key=value")
             continue
-        if not override.key_or_group.startswith("hydra"):
+        if override.key_or_group in ("hydra/launcher", "hydra/sweeper"):
+            problems += _missing_plugin(override)
+        elif not override.key_or_group.startswith("hydra"):
             found += _expand(override)
     return found, problems
+
+
+def _missing_plugin(override: Override) -> list[str]:
+    package = _PLUGINS.get(str(override.value()))
+    try:
+        if package is not None:
+            metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return [f"{override.input_line}: needs {package} (pip install -e '.[sweep]')"]
+    return []
 
 
 def _expand(override: Override) -> list[Override]:
@@ -148,7 +173,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             groups = (
                 sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
             )
-            names = sorted({*allowed, *groups} - {"variant", *_CHOSEN})
+            names = sorted({*allowed, *groups} - {"variant", "hydra", *_CHOSEN})
             return [
                 f"{shown}: unknown key {part!r} in {parent} "
                 f"(allowed: {', '.join(names)}){_nearest(part, names)}"

@@ -121,11 +121,11 @@ def part() -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """Ends all ranks for a reason that each of them sees, told by the first.
+    """Ends all ranks with one message: of the rank that failed first, else of rank 0.
 
-    The others wait for torchrun to stop them, or the first would be stopped before it has spoken.
+    The others wait for torchrun to stop them, or that one would be stopped before it has spoken.
     """
-    if rank():
+    if size() > 1 and str(rank()) != (ask("failed") if _store().check(["failed"]) else "0"):
         time.sleep(STOP_SECONDS)
     sys.exit(message)
 

@@ -175,9 +175,7 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     )
 
 
-def _prepare(
-    config: Config, weights: str | None, rows: str | None
-) -> tuple[Any, Data, nn.Module]:
+def _prepare(config: Config, weights: str | None, rows: str | None) -> tuple[Any, Data, nn.Module]:
     """Processor, data and network."""
     from experiments import environment
 

@@ -16,7 +16,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in SOURCES]
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "files", "naming"},
-    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks"},
+    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks"},
     {"generations", "nlg", "fid", "pictures"},
     {"environment"},
     {"results", "predictions"},
