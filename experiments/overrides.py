@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import typing
-from importlib import metadata
 from collections.abc import Iterable
 from enum import Enum
+from importlib import metadata
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override

@@ -1,0 +1,117 @@
+"""A sweep as an array on a real SLURM, and on processes of this machine, gives the records of one
+process that does cell after cell; a cell that is stopped on the way is queued again and goes on."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+
+from experiments.tracking import read_history
+
+ROOT = Path(__file__).resolve().parent.parent
+CELLS = ["method=fourierft,lora", "seed=0,1,2,3"]
+TOY = ["train.epochs=400", "train.eval_every=20", "train.checkpoint_every=1"]
+ON_SLURM = [
+    "hydra/launcher=slurm",
+    "hydra.launcher.partition=debug",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=30",
+]
+
+
+def sweep(output: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "train.py", "-m", *CELLS, *TOY, f"output={output}", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def cells(output: Path) -> dict[str, dict]:
+    """What each run folder holds, without times and places."""
+    found = {}
+    for path in output.rglob("metrics.json"):
+        place, record = path.parent, json.loads(path.read_text())
+        predictions = {item.name: item.read_bytes() for item in place.glob("predictions/*.npz")}
+        found[place.relative_to(output).as_posix()] = {
+            "curve": [{**line, "elapsed_s": 0} for line in read_history(place)],
+            "adapter": (place / "adapter/adapter_model.safetensors").read_bytes(),
+            "predictions": predictions,
+            "config": {**record["config"], "output": ""},
+            **{name: record[name] for name in ("run", "metrics", "parameters", "preflight")},
+        }
+    return found
+
+
+def wait(condition, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def sequential(tmp_path_factory):
+    output = tmp_path_factory.mktemp("sequential")
+    process = sweep(output)
+    text, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, text
+    found = cells(output)
+    assert len(found) == 8
+    return found
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    reason = slurm_cluster.missing()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with slurm_cluster.cluster(folder) as environment:
+        yield environment
+
+
+@pytest.mark.slow
+def test_processes_of_this_machine_give_the_records_of_one(sequential, tmp_path):
+    process = sweep(tmp_path, "hydra/launcher=processes")
+    text, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, text
+    assert cells(tmp_path) == sequential
+
+
+@pytest.mark.slow
+def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_process(
+    sequential, cluster, tmp_path
+):
+    """Its warning signal asks cell 0 to stop, as before a time limit or a preemption."""
+    output = tmp_path / "outputs"
+    process = sweep(output, *ON_SLURM, SLURM_CONF=cluster["SLURM_CONF"])
+    first = output / "mlp/toy/fourierft/checkpoint_every=1,epochs=400/seed=0"
+    wait(lambda: len(list(output.rglob("seed=0/predictions/*.npz"))) >= 3, process)
+    first = next(output.rglob("fourierft/**/seed=0"))
+    squeue = ["squeue", "--noheader", "--array", "--format=%F_%K"]
+    queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
+    (array,) = {line.partition("_")[0] for line in queue.stdout.split()}
+    subprocess.run(["scancel", "--signal=USR2", f"{array}_0"], env=cluster, check=True)
+    wait(lambda: not (first / "lock.json").exists(), process)
+    assert not (first / "metrics.json").exists() and not (first / "failure.json").exists()
+    text, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, text
+    assert cells(output) == sequential
+    times = {
+        path.parent: json.loads(path.read_text())["time"] for path in output.rglob("metrics.json")
+    }
+    assert [place for place, spent in times.items() if spent["resumed_from"]] == [first]
+    logs = list(output.glob(f".sweeps/*/.submitit/{array}_0/*.out"))
+    assert any("resuming from step" in path.read_text() for path in logs)
