@@ -24,9 +24,18 @@ PACKAGES = (
     "transformers",
     "datasets",
     "accelerate",
+    "diffusers",
     "hydra-core",
     "bitsandbytes",
     "numpy",
+)
+
+PIPELINE = "model_index.json"
+"""The file that makes a folder a pipeline of diffusers."""
+PIPELINE_WEIGHTS = (
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
 )
 
 
@@ -103,12 +112,17 @@ def fingerprint_weights(source: str | None) -> str | None:
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(source, "config.json")
-        if not isinstance(found, str):
+        files = (try_to_load_from_cache(source, name) for name in ("config.json", PIPELINE))
+        found = next((file for file in files if isinstance(file, str)), None)
+        if found is None:
             return None
         folder = Path(found).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
+        paths = [path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()]
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    for path in paths:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -32,6 +32,7 @@ def locate(
     probe: str,
     option: str,
     kind: str = "model",
+    revision: str | None = None,
     offline: bool = False,
 ) -> str:
     """Says where a repository can be loaded from, without importing torch and in a few seconds.
@@ -42,6 +43,7 @@ def locate(
         probe: a file of the repository whose presence in the cache means that it was downloaded.
         option: configuration key that takes a local folder, named in the error.
         kind: "model" or "dataset".
+        revision: branch of the repository; None for its main one.
         offline: never use the network.
 
     Returns:
@@ -62,10 +64,11 @@ def locate(
         _come_back()
         return repo
     asked_for = offline or (constants.HF_HUB_OFFLINE and not _switched_off_here)
-    if isinstance(try_to_load_from_cache(repo, probe, repo_type=kind), str):
+    if isinstance(try_to_load_from_cache(repo, probe, repo_type=kind, revision=revision), str):
         go_offline()
         return repo
     download = f"hf download {repo}" + (" --repo-type dataset" if kind == "dataset" else "")
+    download += f" --revision {revision}" if revision is not None else ""
     raise HubUnavailable(
         f"{kind} {repo} is not here and "
         + ("network use is switched off" if asked_for else "the hub does not answer"),

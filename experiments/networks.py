@@ -1,8 +1,9 @@
-"""What transformers does not have: Figure 7's network, GPT-2 with separate q, k, v, a byte
-tokenizer."""
+"""What transformers does not have: Figure 7's network, GPT-2 with separate q, k, v, images as
+bytes, a byte tokenizer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,6 +58,44 @@ def split_attention(net: nn.Module) -> nn.Module:
     for module in list(net.modules()):
         if hasattr(module, "c_attn"):
             module.c_attn = SplitAttention(module.c_attn)
+    return net
+
+
+def fuse_attention(net: nn.Module) -> nn.Module:
+    """Undoes `split_attention` in place: plain transformers then reads what is saved."""
+    from transformers.pytorch_utils import Conv1D
+
+    for module in list(net.modules()):
+        if isinstance(getattr(module, "c_attn", None), SplitAttention):
+            split = module.c_attn
+            parts = split.q_proj, split.k_proj, split.v_proj
+            weight = torch.cat([part.weight.detach().T for part in parts], dim=1)
+            fused = Conv1D(weight.shape[1], weight.shape[0])
+            fused.weight = nn.Parameter(weight.contiguous())
+            fused.bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]))
+            module.c_attn = fused
+    return net
+
+
+def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Lets an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
+
+    They become (x / 255 - mean) / std, (B, 3, H, W), where the network runs: a loader ships a
+    quarter of what floats would take. Floats are taken as they are.
+    """
+
+    def normalise(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
+        pixels = kwargs.get("pixel_values")
+        if pixels is None or pixels.dtype != torch.uint8:
+            return None
+        centre, spread = (
+            torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (mean, std)
+        )
+        floats = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        floats = floats.mul_(1 / (255 * spread)).sub_(centre / spread)
+        return args, kwargs | {"pixel_values": floats}
+
+    net.register_forward_pre_hook(normalise, with_kwargs=True)
     return net
 
 

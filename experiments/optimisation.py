@@ -36,6 +36,7 @@ def arguments_of(train: Train, rows: int, run: Path, seed: int) -> TrainingArgum
     batch = train.batch_size // train.accumulation // ranks
     updates = math.ceil(math.ceil(rows / batch / ranks) / train.accumulation)  # per epoch
     evaluate_every = updates * train.eval_every
+    workers = min(train.workers, len(os.sched_getaffinity(0)))  # more would get in the way
     arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),
         per_device_train_batch_size=batch,
@@ -61,8 +62,8 @@ def arguments_of(train: Train, rows: int, run: Path, seed: int) -> TrainingArgum
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        dataloader_num_workers=train.workers,
-        dataloader_persistent_workers=train.workers > 0,
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
         activation_checkpointing=train.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         logging_nan_inf_filter=False,

@@ -74,7 +74,7 @@ class Train:
     checkpoint_every: int = 1
     """Evaluations from one checkpoint to the next; 0: none, a killed run starts again (local)."""
     workers: int = 0
-    """Processes that read and augment rows beside the training (local)."""
+    """Processes that read and augment rows beside the training, one per core at most (local)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time (local)."""
     device: str = "auto"

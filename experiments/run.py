@@ -6,12 +6,10 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import hub, lock, ranks, results
+from experiments import hub, journal, lock, ranks, results
 from experiments.errors import UserError
 from experiments.results import Record
 
@@ -58,7 +56,7 @@ def _lead(config: Config, place: Path) -> Record:
             return finished
         replaced = results.open_folder(place, config)
         ranks.tell("verdict", "go")
-        with _logging(place):
+        with journal.keep(place):
             if replaced is not None:
                 log.info("the earlier run is kept in %s", replaced)
             try:
@@ -88,7 +86,7 @@ def _lead(config: Config, place: Path) -> Record:
 
 def _follow(config: Config, place: Path) -> Record:
     """A rank behind the first: computes with it and writes nothing but its own failure."""
-    logging.getLogger("experiments").addHandler(logging.NullHandler())  # the first rank tells
+    journal.silence()  # the first rank tells
     if ranks.ask("verdict") == "go":
         try:
             if config.mode.trains:
@@ -186,14 +184,23 @@ def _prepare(config: Config, weights: str | None, rows: str | None) -> tuple[Any
     return processor, data, build(config, weights)
 
 
-def build(config: Config, weights: str | None) -> nn.Module:
-    """The network to train; head and adapter are drawn from streams of their own."""
+def base(config: Config, weights: str | None) -> nn.Module:
+    """The base model with a fresh head, drawn from a stream of its own."""
     import torch
 
     from experiments.streams import stream
 
     torch.manual_seed(stream(config.seed, "head"))
-    net = config.model.build(config.task.head, weights)
+    return config.model.build(config.task.head, weights)
+
+
+def build(config: Config, weights: str | None) -> nn.Module:
+    """The network to train; the adapter is drawn from another stream than the head."""
+    import torch
+
+    from experiments.streams import stream
+
+    net = base(config, weights)
     torch.manual_seed(stream(config.seed, "adapter"))
     return config.method.apply(net, config.model.head)
 
@@ -271,35 +278,6 @@ def describe(record: Record) -> str:
             low, high = primary["interval"]
             line += f" [{low:.4f}, {high:.4f}]"
     return line
-
-
-class _Terminal(logging.Handler):
-    """Prints above a progress bar, if there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler.emit`."""
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record))
-
-
-@contextmanager
-def _logging(place: Path) -> Iterator[None]:
-    """Our log lines go to run.log and, without times and details, to the terminal."""
-    root = logging.getLogger("experiments")
-    file, terminal = logging.FileHandler(place / "run.log"), _Terminal(logging.INFO)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = root.level
-    root.setLevel(logging.DEBUG)
-    for handler in (file, terminal):
-        root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        for handler in (file, terminal):
-            root.removeHandler(handler)
-        file.close()
 
 
 def _stamp(seconds: float) -> str:

@@ -19,11 +19,14 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     Returns:
         `primary` {name, split, select, value, interval} by the recipe's rule; `best`, `last`,
         `heldout` as in `selection.select`, best and last with the `scores` of every metric on every
-        split at that step. The primary split is the first of the task's. For a task that selects
+        split at that step. The primary split is the first of the task's. Where the task names a
+        split of its own for choosing the epoch, `best` is the primary split's score at the epoch
+        that is best there, `best.chosen_on` {split, value} says so, and `heldout` is None: `best`
+        is held out already. For a task that selects
         nothing, `best` and `heldout` are None, and `last` scores what the network produced too.
 
     Raises:
-        RecordError: nothing to score, no predictions of the primary split, or a damaged file.
+        RecordError: nothing to score, no predictions of a split that is needed, or a damaged file.
     """
     splits = sorted(
         {path.name.rpartition("-")[0] for path in (run / predictions.FOLDER).glob("*.npz")}
@@ -32,14 +35,27 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     if not task.selects:
         return _last(run, task, evaluations)
     wanted = getattr(task, "splits", splits)
-    if not wanted or wanted[0] not in evaluations:
-        missing, held = wanted[0] if wanted else "any split", ", ".join(splits) or "nothing"
+    chooser = task.selection_split
+    needed = [wanted[0] if wanted else "any split", *([chooser] if chooser is not None else [])]
+    absent = [split for split in needed if split not in evaluations]
+    if absent:
         raise RecordError(
-            f"{run / predictions.FOLDER}: no predictions of {missing} (the folder holds: {held})"
+            f"{run / predictions.FOLDER}: no predictions of {' and '.join(absent)} "
+            f"(the folder holds: {', '.join(splits) or 'nothing'})"
         )
     order = [split for split in wanted if split in evaluations]
     primary, name = order[0], task.metrics[0]
-    chosen: dict[str, Any] = select(evaluations[primary], METRICS[name])
+    if chooser is None:
+        chosen: dict[str, Any] = select(evaluations[primary], METRICS[name])
+    else:
+        there, here = ([entry.step for entry in evaluations[key]] for key in (chooser, primary))
+        if there != here:
+            raise RecordError(
+                f"{run / predictions.FOLDER}: {chooser} was evaluated at steps {there}, "
+                f"{primary} at {here}"
+            )
+        chosen = select(evaluations[primary], METRICS[name], evaluations[chooser])
+        chosen["best"]["chosen_on"] = {"split": chooser} | chosen["best"]["chosen_on"]
     for rule_name in ("best", "last"):
         step = chosen[rule_name]["step"]
         chosen[rule_name]["scores"] = {
@@ -70,9 +86,10 @@ def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> di
     name = next((name for name in task.metrics if name in values), next(iter(values)))
     interval = measured.interval if measured is not None else None
     chosen = {"value": values[name], "interval": interval}
+    means = {"measured_with": measured.means} if measured is not None and measured.means else {}
     return {
         "primary": {"name": name, "split": split, "select": Select.last.value, **chosen},
         "best": None,
-        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores},
+        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores, **means},
         "heldout": None,
     }

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+_EPOCHS = 20  # bits that hold any number of an epoch
+
 
 def stream(seed: int, name: str) -> int:
     """Seed of one random stream of a run: head, adapter, data and dropout never share draws."""
@@ -19,7 +21,8 @@ class DataOrder(torch.utils.data.Sampler[int]):
 
     Args:
         lengths: tokens per row, to batch rows of like length; None for a plain shuffle.
-        augmented: yield epoch * rows + row instead of row.
+        augmented: yield number * rows + row instead of row, with a number that no other epoch and
+            no other seed has.
     """
 
     def __init__(
@@ -46,5 +49,5 @@ class DataOrder(torch.utils.data.Sampler[int]):
             order = torch.randperm(self.rows, generator=generator).tolist()
         else:
             order = get_length_grouped_indices(self.lengths, self.batch, generator=generator)
-        first = self.epoch * self.rows if self.augmented else 0
-        return iter([first + row for row in order])
+        number = (self.seed << _EPOCHS) + self.epoch if self.augmented else 0
+        return iter([number * self.rows + row for row in order])

@@ -92,9 +92,11 @@ class Trainer(transformers.Trainer):
         """Scores every split, stores its predictions, keeps the adapter the selection
         rule names."""
         began, values = time.monotonic(), {}
-        for split, rows in self.data.evaluations.items():
+        for split in self.data.evaluations:
             output = self.evaluation_loop(
-                self.get_test_dataloader(rows), description=f"Evaluation {split}"
+                # By name it is kept, with its workers, for the next evaluation.
+                self.get_eval_dataloader(split),
+                description=f"Evaluation {split}",
             )
             entry = Evaluation(
                 step=self.state.global_step,

@@ -43,6 +43,10 @@ def head(task):
     """Kind of head that a conf/task file asks for."""
     if "labels" in TASKS[task]:
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
+    if "max_new_tokens" in TASKS[task]:
+        return "language"
+    if task == "dreambooth":
+        return "denoising"
     return "points" if task == "toy" else "none"
 
 
@@ -222,8 +226,8 @@ def test_value_out_of_range_of_glue_and_lora(compose):
     ("overrides", "recipe", "missing"),
     [
         (
-            ["model=gpt2_medium", "task=none"],
-            "paper/fourierft_gpt2_medium",
+            ["model=gpt2", "task=none"],
+            "paper/fourierft_gpt2",
             "method.alpha, method.n, train.batch_size",
         ),
         (
@@ -429,14 +433,14 @@ def test_counts_are_told_from_training_and_by_their_sizes(compose):
 
 
 def test_counting_needs_no_training_values(compose):
-    overrides = ["model=gpt2_medium", "task=none", "method.n=10", "method.alpha=1"]
+    overrides = ["model=gpt2", "task=none", "method.n=10", "method.alpha=1"]
     assert "train.epochs" in refused(compose, *overrides).problems[0]
     run = compose([*overrides, "mode=count"])
     assert run.train is None and run.method.n == 10
 
 
 def test_counting_needs_the_method_s_values(compose):
-    error = refused(compose, "model=gpt2_medium", "task=none", "mode=count")
+    error = refused(compose, "model=gpt2", "task=none", "mode=count")
     assert "method.alpha, method.n:" in error.problems[0] and "train." not in error.problems[0]
 
 

@@ -12,18 +12,19 @@ SOURCES = sorted(
     [*ROOT.glob("*.py"), *ROOT.glob("fourierft/*.py"), *ROOT.glob("experiments/**/*.py")]
 )
 NAMES = [path.relative_to(ROOT).as_posix() for path in SOURCES]
+NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/")]
 
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "files", "naming"},
-    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks"},
+    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
+    {"streams", "inception", "denoising", "drawings"},
     {"generations", "nlg", "fid", "pictures"},
     {"environment"},
     {"results", "predictions"},
     {"models"},
     {"methods", "tasks", "preflight"},
     {"scoring"},
-    {"streams"},
     {"optimisation"},
     {"trainer"},
     {"config"},
@@ -43,8 +44,11 @@ PACKAGE = [
     {"compact"},
     {"__init__"},
 ]
-COMMANDS = {"report"}
-OF_REPORT = {"results", "selection", "tracking", "errors", "report"}
+COMMANDS = {
+    "report": {"results", "selection", "tracking", "errors"},
+    "judge": {"files", "generations", "hub", "errors"},
+    "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
+}
 
 HYDRA = {"train.py", "experiments/config.py", "experiments/overrides.py"}
 PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "tuner", "compact")}
@@ -107,7 +111,7 @@ def test_reading_imports():
 
 def test_every_module_has_its_place():
     """A new module is put into the order by whoever adds it."""
-    known = set.union(*EXPERIMENTS, COMMANDS, {"__init__"})
+    known = set.union(*EXPERIMENTS, set(COMMANDS), {"__init__"})
     assert {own(name) for name in NAMES if name.startswith("experiments/")} <= known
     assert {own(name) for name in NAMES if name.startswith("fourierft/")} <= set.union(*PACKAGE)
 
@@ -128,8 +132,8 @@ def test_experiments_import_downwards(name):
     modules, me = imported(name), own(name)
     assert "train" not in roots(modules)
     if me in COMMANDS:
-        known = set.union(*EXPERIMENTS, COMMANDS)
-        assert parts(modules, "experiments") & known <= OF_REPORT
+        known = set.union(*EXPERIMENTS, set(COMMANDS))
+        assert parts(modules, "experiments") & known <= COMMANDS[me] | {me}
         return
     here = row(EXPERIMENTS, me)
     for module in parts(modules, "experiments") - {me}:
@@ -161,6 +165,14 @@ def test_schemas_really_import_nothing_heavy():
     code = f"import sys, experiments.config; print(*({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stdout + done.stderr
+
+
+def test_judge_imports_nothing_heavy():
+    """It starts at once, also where there is no torch."""
+    code = f"import sys, experiments.judge.__main__; print(*({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stdout + done.stderr
+    assert not roots(set.union(*map(imported, NAMES_OF_JUDGE))) & HEAVY
 
 
 @pytest.mark.parametrize("name", NAMES)

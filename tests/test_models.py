@@ -21,6 +21,7 @@ from experiments.networks import SplitAttention, byte_tokenizer, split_attention
 from experiments.tasks import Head
 
 TWO = Head(kind="classification", labels=2)
+TEN = Head(kind="images", labels=10)
 SCORE = Head(kind="regression", labels=1)
 NONE = Head(kind="none")
 
@@ -84,12 +85,20 @@ def test_llama2_13b_allocates_nothing():
     assert grown < 300 * 1024
 
 
+def test_gpt2_has_its_known_size():
+    net = model("gpt2").build(Head(kind="language"), None, meta=True)
+    assert numbers(net) == 124_439_808
+    tiny = model("gpt2_tiny")
+    assert not tiny.pretrained and tiny.locate(offline=True) is None
+    assert len(tiny.processor(None)) <= tiny.vocabulary == 264
+
+
 @pytest.mark.parametrize("name", ["gpt2_medium", "llama2_7b", "vit_base", "mlp", "minilm"])
 def test_attention_names_modules_of_the_network(name):
     """What methods adapt and what counts as the head exist under these names."""
     part = model(name, pretrained=False)
-    head = {"mlp": Head(kind="points", labels=8, inputs=2), "minilm": TWO}.get(name, NONE)
-    net = part.build(head, None, meta=True)
+    heads = {"mlp": Head(kind="points", labels=8, inputs=2), "minilm": TWO, "vit_base": TEN}
+    net = part.build(heads.get(name, NONE), None, meta=True)
     found = {path.rpartition(".")[2] for path, _ in net.named_modules()}
     assert set(part.attention) <= found and set(part.head) <= found
 
@@ -240,3 +249,113 @@ def test_weights_that_are_not_here():
 def test_random_weights_need_no_source():
     part = model("roberta_base", pretrained=False, path="nowhere")
     assert part.locate() is None
+
+
+@pytest.mark.parametrize(("name", "body"), [("vit_base", 85_798_656), ("vit_large", 303_301_632)])
+def test_vit_has_its_known_size(name, body):
+    """The paper's 85.8M and 303.3M: no pooler, the classifier left out."""
+    net = model(name).build(TEN, None, meta=True)
+    hidden = net.config.hidden_size
+    assert numbers(net, "classifier.") == 10 * hidden + 10
+    assert numbers(net) == body + 10 * hidden + 10
+    assert net.classifier.out_features == 10
+
+
+def tiny_vit(**changes):
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    part = model("vit_tiny", **changes)
+    part.sizes |= small | {"intermediate_size": 64}
+    return part
+
+
+def test_the_processor_says_what_the_weights_were_trained_on(tmp_path):
+    part = tiny_vit(mean=[0.4, 0.5, 0.6])
+    given = part.processor(None)
+    assert (given.side, given.mean, given.std) == (32, [0.4, 0.5, 0.6], [0.5, 0.5, 0.5])
+    part.build(TEN, None).save_pretrained(tmp_path)
+    assert part.processor(str(tmp_path)) == given, "no preprocessor_config.json there"
+    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    found = part.processor(str(tmp_path))
+    assert (found.mean, found.std) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said | {"do_normalize": False}))
+    assert part.processor(str(tmp_path)).std == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "cannot be read"), ('{"image_std": [0, 1, 1]}', "image_std=[0, 1, 1]: must be three")],
+)
+def test_a_processor_of_no_use(tmp_path, text, words):
+    part = tiny_vit()
+    part.build(TEN, None).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        part.processor(str(tmp_path))
+    assert words in str(caught.value) and "preprocessor_config.json" in str(caught.value)
+
+
+def test_images_as_bytes_and_as_floats_are_the_same():
+    torch.manual_seed(0)
+    part = tiny_vit(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+    net = part.build(TEN, None).eval()
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
+    floats = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = net(pixel_values=floats).logits
+        assert torch.allclose(net(pixel_values=pixels).logits, expected, atol=1e-5)
+        assert not torch.allclose(net(pixel_values=floats + 0.1).logits, expected, atol=1e-3)
+        adapted = compose_method("lora", ["method.r=2"]).apply(net, part.head)
+        assert torch.allclose(adapted(pixel_values=pixels).logits, expected, atol=1e-5)
+
+
+def compose_method(name, overrides=()):
+    config.register()
+    numbers = {"lora": ["method.r=16", "method.alpha=16"], "fourierft": ["method.alpha=300"]}
+    choice = ["model=vit_tiny", "task=none", "source=none", f"method={name}"]
+    cfg = config.composed([*choice, *numbers.get(name, []), *overrides])
+    return OmegaConf.to_object(cfg.method)
+
+
+def test_checkpoints_with_the_names_of_older_versions_are_read(tmp_path):
+    """google/vit-base-patch16-224-in21k says attention.attention.query and brings a pooler."""
+    from safetensors.torch import load_file, save_file
+
+    part = tiny_vit(pretrained=True, path=str(tmp_path))
+    torch.manual_seed(1)
+    net = part.build(TEN, None)
+    net.save_pretrained(tmp_path)
+    old = load_file(tmp_path / "model.safetensors")
+    assert any("encoder.layer.0.attention.attention.query" in key for key in old)
+    kept = {
+        key.removeprefix("vit."): value for key, value in old.items() if "classifier" not in key
+    }
+    kept["pooler.dense.weight"], kept["pooler.dense.bias"] = torch.zeros(32, 32), torch.zeros(32)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    read = part.build(TEN, part.locate())
+    for name, value in net.named_parameters():
+        same = torch.equal(dict(read.named_parameters())[name], value)
+        assert same or name == "classifier.weight", name
+    assert read.classifier.bias.eq(0).all()
+
+
+def test_a_head_for_other_classes_is_replaced(tmp_path):
+    part = tiny_vit(pretrained=True, path=str(tmp_path))
+    part.build(Head(kind="images", labels=7), None).save_pretrained(tmp_path)
+    assert part.build(TEN, part.locate()).classifier.weight.shape == (10, 32)
+
+
+def test_a_vit_of_another_resolution_is_refused(tmp_path):
+    part = tiny_vit(pretrained=True, path=str(tmp_path))
+    part.build(TEN, None).save_pretrained(tmp_path)
+    part.sizes |= {"image_size": 64}
+    with pytest.raises(ConfigError, match="image_size: there 32, model=vit_tiny has 64"):
+        part.build(TEN, part.locate())
+
+
+def test_wrong_scales_are_refused():
+    part = model("vit_tiny", mean=[0.5], std=[0.5, 0.0, 0.5])
+    said = "\n".join(part.problems(OmegaConf.to_object(config.composed(["task=none"]).task)))
+    assert "model.mean=[0.5]: must be three numbers" in said
+    assert "model.std=[0.5, 0.0, 0.5]: must be three positive numbers" in said

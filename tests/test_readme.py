@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.judge import arguments
+
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/validation.md", "docs/performance.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/validation.md",
+    "docs/performance.md",
+    "docs/judge.md",
+]
 
 
 def commands(start: str) -> list[str]:
@@ -69,6 +77,18 @@ def test_there_are_train_commands():
     assert len(commands(".venv/bin/python train.py")) >= 10
 
 
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.export"))
+def test_export_commands_are_understood(command, capsys):
+    from experiments import export
+
+    assert export.main(shlex.split(command)[3:]) == 1  # there is no such run
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_there_are_export_commands():
+    assert commands(".venv/bin/python -m experiments.export")
+
+
 @pytest.mark.parametrize("command", commands("make "))
 def test_make_targets_exist(command):
     target = command.split()[1]
@@ -79,6 +99,32 @@ def test_make_targets_exist(command):
 def test_report_names_exist(command):
     known = {path.stem for path in (ROOT / "experiments/reference").glob("*.yaml")}
     assert set(command.split()[3:]) <= known
+
+
+JUDGE = commands(".venv/bin/python -m experiments.judge") + [
+    line.split("#")[0].strip()
+    for line in arguments.EXAMPLES.replace("\\\n", " ").splitlines()
+    if line.startswith("  python -m experiments.judge")
+]
+
+
+@pytest.mark.parametrize("command", JUDGE)
+def test_judge_commands_are_understood(command, tmp_path, monkeypatch):
+    """By the whole check of arguments, with the folders that the documents speak of."""
+    words = shlex.split(command)[3:]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "some-key")
+    monkeypatch.setenv("MY_KEY", "some-key")
+    for run in {"outputs/run", *(word for word in words if word == "RUN" or "seed=" in word)}:
+        (tmp_path / run / "generations").mkdir(parents=True)
+        (tmp_path / run / "generations" / "mt_bench.jsonl").touch()
+    (tmp_path / "DATA").mkdir()
+    (tmp_path / "DATA" / "judge_prompts.jsonl").touch()
+    assert arguments.parse(words).runs
+
+
+def test_there_are_judge_commands():
+    assert len(JUDGE) >= 9
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

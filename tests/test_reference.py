@@ -10,9 +10,11 @@ import yaml
 
 from experiments import config
 from experiments.report import paper
+from fourierft.counting import count
 
 TABLE1 = paper.load("table1")
 FIGURE7 = paper.load("figure7")
+TABLE5 = paper.load("table5")
 CONF = Path(config.CONF)
 ROWS = [
     (row, position, method)
@@ -130,3 +132,42 @@ def test_printed_digits(printed, exact, expected):
     digits, worth = paper.count(printed)
     assert paper.agrees(digits, worth, exact) is expected
     assert Decimal(digits) * worth == pytest.approx(exact, rel=0.01)
+
+
+OF_IMAGES = [
+    (row["model"], row["method"], row.get("n") or row.get("r"), row) for row in TABLE5["rows"]
+]
+
+
+@pytest.mark.parametrize(("model", "method", "size", "row"), OF_IMAGES)
+def test_counts_of_table5_are_those_of_built_models(model, method, size, row):
+    config.register()
+    key = TABLE5["methods"][method].get("size")
+    sizes = [f"method.{key}={size}", "method.alpha=1"] if key else []
+    choice = [f"model={model}", "task=cifar10", f"method={method}", "mode=count", "source=none"]
+    asked = config.load(config.composed([*choice, *sizes]))
+    net = asked.method.apply(asked.model.build(asked.task.head, None, meta=True), asked.model.head)
+    trained = count(net, asked.model.head)
+    assert trained.adapter == row["formula"]
+    assert trained.head == 10 * TABLE5["models"][model]["d"] + 10
+    if row["printed"] is not None:
+        agrees = paper.agrees(*paper.count(row["printed"]), row["formula"])
+        assert agrees is ("misprint" not in row)
+
+
+def test_misprints_of_table5():
+    assert {row["printed"] for row in TABLE5["rows"] if "misprint" in row} == {"581K", "239K"}
+
+
+@pytest.mark.parametrize(("model", "method", "size", "row"), OF_IMAGES)
+def test_averages_of_table5_are_those_of_its_cells(model, method, size, row):
+    assert list(row["cells"]) == TABLE5["order"] == list(TABLE5["datasets"])
+    means = [Decimal(str(mean)) for mean, _ in row["cells"].values()]
+    assert abs(sum(means) / 8 - Decimal(str(row["average"]))) <= Decimal("0.005")
+    assert all(0 < spread < 2 for _, spread in row["cells"].values())
+
+
+def test_table5_has_five_rows_of_either_model():
+    rows = [(model, method, size) for model, method, size, _ in OF_IMAGES]
+    assert len(set(rows)) == len(rows) == 10
+    assert {model for model, *_ in rows} == set(TABLE5["models"])

@@ -8,7 +8,7 @@ from experiments.errors import RecordError
 from experiments.recipe import Select
 from experiments.scoring import score
 from experiments.selection import Evaluation
-from experiments.tasks import Glue
+from experiments.tasks import Glue, Images
 
 # Two labelled splits, and in the order of the alphabet the primary one would be the second.
 SPLITS = ["validation_matched", "validation_almost"]
@@ -86,3 +86,64 @@ def test_scoring_again_gives_the_same(folder):
 def test_no_predictions_of_the_primary_split(folder):
     with pytest.raises(RecordError, match="no predictions of validation_other"):
         score(folder, task(["validation_other", *SPLITS]), Select.best)
+
+
+def of_images():
+    settings = {"test_share": None, "validation_share": 0.1, "metrics": ["accuracy"]}
+    return Images(name="cifar10", repo="nowhere", classes=3, **settings)
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """The validation split is best at step 20, the test split at step 30."""
+    monkeypatch.setattr(selection, "RESAMPLES", 20)
+    for step, validation, test in ((10, 12, 14), (20, 16, 15), (30, 13, 19), (40, 11, 17)):
+        predictions.store(tmp_path, "validation", entry(step, validation))
+        predictions.store(tmp_path, "test", entry(step, test))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("rule", "value"), [(Select.best, 0.75), (Select.last, 0.85)])
+def test_a_split_of_its_own_chooses_the_epoch(images, rule, value):
+    found = score(images, of_images(), rule)
+    primary = found["primary"]
+    assert (primary["split"], primary["select"], primary["value"]) == ("test", rule.value, value)
+    assert primary["interval"] == found[rule.value]["interval"]
+    assert primary["interval"][0] <= value <= primary["interval"][1]
+    assert found["best"]["step"] == 20 and found["last"]["step"] == 40
+    assert found["best"]["chosen_on"] == {"split": "validation", "value": 0.8}
+    assert found["best"]["scores"] == {
+        "test": {"accuracy": 0.75},
+        "validation": {"accuracy": 0.8},
+    }
+    assert "chosen_on" not in found["last"]
+    assert found["heldout"] is None, "best is held out already"
+
+
+def test_the_first_of_equal_validation_epochs_counts(images):
+    predictions.store(images, "validation", entry(40, 16))
+    assert score(images, of_images(), Select.best)["best"]["step"] == 20
+
+
+def test_a_diverged_validation_epoch_never_wins(images):
+    broken = entry(20, 16)
+    broken.predictions[3, 1] = np.nan
+    predictions.store(images, "validation", broken)
+    assert score(images, of_images(), Select.best)["best"]["step"] == 30
+
+
+def test_both_splits_are_needed_at_the_same_steps(images):
+    for path in (images / "predictions").glob("validation-*30.npz"):
+        path.unlink()
+    with pytest.raises(RecordError, match=r"validation was evaluated at steps \[10, 20, 40\]"):
+        score(images, of_images(), Select.best)
+    for path in (images / "predictions").glob("validation-*.npz"):
+        path.unlink()
+    with pytest.raises(RecordError, match="no predictions of validation .the folder holds: test"):
+        score(images, of_images(), Select.best)
+
+
+def test_a_task_without_such_a_split_has_nothing_to_say_of_one(folder):
+    found = score(folder, task(), Select.best)
+    assert set(found["best"]) == {"epoch", "step", "value", "interval", "scores"}
+    assert set(found["primary"]) == {"name", "split", "select", "value", "interval"}

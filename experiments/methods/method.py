@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.errors import DataError, UserError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -55,3 +57,35 @@ class Method:
             if value.requires_grad
         }
         save_file(trained, folder / "trained.safetensors")
+
+    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
+        """Puts what `save` wrote into a freshly built base model, without wrappers or adapters.
+
+        Raises:
+            DataError: nothing readable there.
+            UserError: the method adds modules, so a plain model cannot hold what was trained.
+        """
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = folder / "trained.safetensors"
+        try:
+            trained = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+        there = dict(net.named_parameters())
+        unfit = sorted(
+            name
+            for name, value in trained.items()
+            if name not in there or there[name].shape != value.shape
+        )
+        if unfit:
+            raise UserError(
+                f"method={self.name}: trained what the base model does not have",
+                unfit[:5] + ([f"and {len(unfit) - 5} more"] if len(unfit) > 5 else []),
+            )
+        with torch.no_grad():
+            for name, value in trained.items():
+                there[name].copy_(value)
+        return net

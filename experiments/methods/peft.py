@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import ConfigError, UserError
+from experiments.errors import ConfigError, DataError, UserError
 from experiments.methods.method import Method
 
 if TYPE_CHECKING:
@@ -84,6 +84,23 @@ class Adapter(Method):
         # Told not to look: PEFT would ask the hub at every save whether the vocabulary has grown.
         embeddings = "embed" in str(getattr(configuration, "target_modules", None))
         net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
+
+    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
+        """See `Method.restore`: merged into the weights."""
+        from peft import PeftModel
+
+        import fourierft  # noqa: F401  (adapters that stock PEFT does not know)
+
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
+                )
+                return PeftModel.from_pretrained(net, folder).merge_and_unload()
+        except AttributeError as error:
+            raise UserError(f"method={self.name}: cannot be merged ({error})") from error
+        except Exception as error:  # PEFT, safetensors and the system raise many kinds
+            raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ Dataclasses only; torch is imported when something is built, so composing and ch
 none of it.
 """
 
+from experiments.models.diffusion import Diffusion
 from experiments.models.encoder import Encoder
 from experiments.models.language import CausalLM
 from experiments.models.mlp import MLP
@@ -11,6 +12,15 @@ from experiments.models.model import Model
 from experiments.models.transformer import Transformer
 from experiments.models.vision import VisionTransformer
 
-MODELS = (MLP, Encoder, CausalLM, VisionTransformer)
+MODELS = (MLP, Encoder, CausalLM, VisionTransformer, Diffusion)
 
-__all__ = ["MODELS", "CausalLM", "Encoder", "MLP", "Model", "Transformer", "VisionTransformer"]
+__all__ = [
+    "MODELS",
+    "CausalLM",
+    "Diffusion",
+    "Encoder",
+    "MLP",
+    "Model",
+    "Transformer",
+    "VisionTransformer",
+]

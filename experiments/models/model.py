@@ -66,3 +66,15 @@ class Model:
         raise TypeError(
             f"{type(self).__name__} does not say how it is built"
         )  # a schema alone is no model
+
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """What the library of the architecture saves (`save_pretrained`) and loads again.
+
+        Args:
+            net: the network with all that was trained in its own weights, without adapters.
+            source: where the base weights are.
+
+        Returns:
+            None if no library knows this architecture.
+        """
+        return net if hasattr(net, "save_pretrained") else None

@@ -14,6 +14,11 @@ from experiments.models.model import Model
 if TYPE_CHECKING:
     from torch import nn
 
+_SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("vocab_size", "image_size", "patch_size"),  # of text, of images
+)
+
 
 @dataclass(kw_only=True)
 class Transformer(Model):
@@ -68,8 +73,8 @@ class Transformer(Model):
         expected = AutoConfig.for_model(self.architecture, **self.sizes)
         wrong = [
             f"{size}: there {getattr(found, size)}, model={self.name} has {getattr(expected, size)}"
-            for size in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-            if getattr(found, size) != getattr(expected, size)
+            for size in _SIZES
+            if getattr(found, size, None) != getattr(expected, size, None)
         ]
         if wrong:
             raise ConfigError(f"{self._place(source)}: a model of another size", wrong)
@@ -92,6 +97,7 @@ class Transformer(Model):
                 config=self.configuration(source, **head),
                 dtype=torch.float32,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # a head for other classes is replaced
                 output_loading_info=True,
             )
         except UserError:
@@ -102,9 +108,8 @@ class Transformer(Model):
             ) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
-        absent = sorted(
-            key for key in found["missing_keys"] if set(self.head).isdisjoint(key.split("."))
-        )
+        unread = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+        absent = sorted(key for key in unread if set(self.head).isdisjoint(key.split(".")))
         if absent and self.head:  # they would be random, and nothing would say so
             raise DataError(
                 f"{self._place(source)}: weights are missing",

@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from experiments.errors import DataError
 from experiments.models.transformer import Transformer
+from experiments.pictures import Pixels
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head
+    from experiments.tasks import Head, Task
 
 
 @dataclass(kw_only=True)
 class VisionTransformer(Transformer):
-    """ViT; so far counted, not trained."""
+    """ViT with a linear classifier on its first token."""
+
+    mean: list[float]
+    """Subtracted from each colour channel, in shares of full brightness, where the weights' own
+    preprocessor_config.json does not say."""
+    std: list[float]
+    """Each colour channel's divisor, likewise."""
+
+    def problems(self, task: Task) -> Iterator[str]:
+        """See `Model.problems`."""
+        yield from super().problems(task)
+        for key, fits in (("mean", lambda value: True), ("std", lambda value: value > 0)):
+            values = getattr(self, key)
+            if len(values) != 3 or not all(map(fits, values)):
+                kind = "positive numbers" if key == "std" else "numbers"
+                yield f"model.{key}={values}: must be three {kind}"
+
+    def processor(self, source: str | None) -> Pixels:
+        """The side that the network was built for, and the mean and std of its weights."""
+        side, said = self.configuration(source).image_size, self._preparation(source)
+        try:
+            mean, std = (list(said.get(f"image_{key}", getattr(self, key))) for key in _SCALES)
+            if said.get("do_normalize") is False:
+                mean, std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+            fits = len(mean) == len(std) == 3 and all(float(value) > 0 for value in std)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            wrong = {key: said.get(f"image_{key}") for key in _SCALES}
+            raise DataError(
+                f"{self._place(source)}: preprocessor_config.json is of no use",
+                [f"image_{key}={value!r}: must be three numbers" for key, value in wrong.items()],
+            )
+        return Pixels(side=side, mean=mean, std=std)
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
-        """See `Model.build`."""
-        from transformers import AutoModel
+        """See `Model.build`; images may come as floats or, cheaper to move, as bytes."""
+        from transformers import AutoModel, AutoModelForImageClassification
 
-        return self.network(AutoModel, source, meta)
+        from experiments.networks import take_bytes
+
+        if head.kind == "none":
+            return self.network(AutoModel, source, meta)
+        net = self.network(AutoModelForImageClassification, source, meta, num_labels=head.labels)
+        pixels = self.processor(source)
+        return take_bytes(net, pixels.mean, pixels.std)
+
+    def _preparation(self, source: str | None) -> dict[str, Any]:
+        """What preprocessor_config.json of the weights says, nothing if there is none."""
+        from transformers.utils import cached_file
+
+        if source is None:
+            return {}
+        name = "preprocessor_config.json"
+        try:
+            path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+            return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        except Exception as error:  # a damaged file and a failing hub raise many kinds
+            raise DataError(f"{self._place(source)}: {name} cannot be read ({error})") from error
+
+
+_SCALES = ("mean", "std")

@@ -22,7 +22,8 @@ def show(facts: dict[str, Any], evidence: Evidence) -> Page:
         "",
         "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch, chosen",
         "on the same rows; of the last; and of the one chosen on half of the rows, scored on the",
-        "other half.",
+        "other half. Tasks with a validation split (images) choose the best epoch there and are",
+        "scored on the test split, so that best is held out already.",
         "",
         *table(COLUMNS, [_words(cell) for cell in cells], NUMBERS),
     ]

@@ -1,9 +1,24 @@
 """Tasks: data, the head they need, and how predictions are scored."""
 
+from experiments.tasks.dreambooth import DreamBooth
+from experiments.tasks.e2e import E2E
 from experiments.tasks.glue import Glue
+from experiments.tasks.images import Images
 from experiments.tasks.task import Data, Head, Measured, NoTask, Task
 from experiments.tasks.toy import Toy
 
-TASKS = (NoTask, Toy, Glue)
+TASKS = (NoTask, Toy, Glue, E2E, Images, DreamBooth)
 
-__all__ = ["TASKS", "Data", "Glue", "Head", "Measured", "NoTask", "Task", "Toy"]
+__all__ = [
+    "TASKS",
+    "Data",
+    "DreamBooth",
+    "E2E",
+    "Glue",
+    "Head",
+    "Images",
+    "Measured",
+    "NoTask",
+    "Task",
+    "Toy",
+]

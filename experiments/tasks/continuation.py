@@ -16,6 +16,8 @@ def continuations(
     *,
     batch_size: int,
     max_new_tokens: int,
+    ends: Sequence[int] = (),
+    no_repeat_ngram: int = 0,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
     """Continues every prompt, the longest first: what runs out of memory does so at once.
@@ -27,6 +29,9 @@ def continuations(
         prompts: token numbers of each prompt.
         batch_size: prompts at once; padded at the left and masked.
         max_new_tokens: tokens after which a text ends.
+        ends: tokens that end a text, beside the tokenizer's own.
+        no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit. What the
+            prompt holds may be said once: transformers' option of that name forbids it.
         options: further arguments of transformers' `generate`.
 
     Yields:
@@ -34,6 +39,7 @@ def continuations(
     """
     import torch
     from tqdm import tqdm
+    from transformers import LogitsProcessorList
 
     device = next(net.parameters()).device
     order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
@@ -55,7 +61,8 @@ def continuations(
                     attention_mask=mask.to(device),
                     max_new_tokens=max_new_tokens,
                     pad_token_id=padding,
-                    eos_token_id=processor.eos_token_id,
+                    eos_token_id=[processor.eos_token_id, *ends],
+                    logits_processor=LogitsProcessorList(_processors(width, no_repeat_ngram)),
                     **options,
                 )
                 texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
@@ -63,3 +70,20 @@ def continuations(
                 bar.update(len(chosen))
     finally:
         net.train(training)
+
+
+def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
+    """What changes the scores of the next token; `width` is the prompts'."""
+    if not no_repeat_ngram:
+        return []
+    from transformers import LogitsProcessor, NoRepeatNGramLogitsProcessor
+
+    limit = NoRepeatNGramLogitsProcessor(no_repeat_ngram)
+
+    class NoRepetition(LogitsProcessor):
+        """Sees the new text alone."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            return limit(input_ids[:, width:], scores)
+
+    return [NoRepetition()]

@@ -37,7 +37,7 @@ class Data:
     train: Sequence[dict[str, Any]]
     """Rows with a key `labels`."""
     evaluations: dict[str, Sequence[dict[str, Any]]]
-    """Labelled rows per split; the first is what the primary metric is about."""
+    """Labelled rows per split; by the first one an epoch is chosen."""
     prompts: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
     """What the finished network continues or draws, per split or benchmark."""
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -48,7 +48,7 @@ class Data:
     """Tokens per training row, for batches of rows of like length; None where there is no text."""
     augmented: bool = False
     """True if a training row looks different in every epoch: `train` is then indexed by
-    epoch * len(train) + row, which alone decides how."""
+    number * len(train) + row, which alone decides how; each epoch of each seed has a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,8 @@ class Measured:
     """Values per split or benchmark and metric."""
     interval: list[float] | None = None
     """95 % bootstrap interval of the primary metric, where there is one."""
+    means: dict[str, Any] = field(default_factory=dict)
+    """What it was measured with and on, for the record."""
 
 
 @dataclass(kw_only=True)
@@ -96,6 +98,12 @@ class Task:
     def selects(self) -> bool:
         """True if an epoch is chosen by its score; False: the last one counts."""
         return True
+
+    @property
+    def selection_split(self) -> str | None:
+        """Split by which an epoch is chosen, the first evaluation of `load`; None: the scored one,
+        whose best epoch then flatters."""
+        return None
 
     @property
     def measurable(self) -> Sequence[str]:

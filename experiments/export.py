@@ -1,0 +1,97 @@
+"""Writes a finished run as a plain model: `python -m experiments.export RUN OUT`.
+
+What was trained is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
+`from_pretrained(OUT)` of transformers (or diffusers) needs nothing of this project. Where the base
+model's weights have moved: `model.path=FOLDER` behind OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from experiments import config, environment, hub, results
+from experiments.errors import RecordError, UserError
+
+ALLOWED = ("model.path", "model.tokenizer", "offline")
+"""Keys of the record that may be given anew."""
+
+
+def export(run: Path, to: Path, changes: list[str]) -> None:
+    """Builds the base model of a run, puts the kept epoch's adapter into it, saves it.
+
+    Args:
+        run: a run folder with metrics.json.
+        to: a folder that does not exist yet.
+        changes: `key=value` for some of ALLOWED.
+
+    Raises:
+        UserError: nothing to export, no such weights or others than the run's, or `to` exists.
+    """
+    wrong = [change for change in changes if change.partition("=")[0] not in ALLOWED]
+    if wrong:
+        allowed = ", ".join(ALLOWED)
+        raise UserError(
+            "these options do not fit", [f"{one} (allowed: {allowed})" for one in wrong]
+        )
+    if to.exists():
+        raise UserError(f"{to}: exists already, and nothing is overwritten")
+    if not (run / results.RECORD).is_file():
+        raise RecordError(f"{run}: no {results.RECORD} there, so no finished run")
+    record = results.read(run)
+    config.register()
+    recorded = config.recorded(record.config, changes)
+    if not (run / "adapter").is_dir():
+        raise RecordError(f"{run}: no adapter there (mode={recorded.mode.value})")
+    if recorded.offline:
+        hub.go_offline()
+    weights = recorded.model.locate(recorded.offline)
+
+    from experiments.networks import fuse_attention
+    from experiments.run import base
+
+    net = base(recorded, weights)  # downloads, if need be
+    found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
+    if found != expected:
+        raise UserError(
+            f"{weights}: not the weights that the run began with",
+            [f"fingerprint there {found}, the run's {expected}"],
+        )
+
+    net = fuse_attention(recorded.method.restore(net, run / "adapter"))
+    plain = recorded.model.plain(net, weights)
+    if plain is None:
+        raise UserError(
+            f"model={recorded.model.name}: no model of transformers or diffusers, nothing to export"
+        )
+    processor = recorded.model.processor(weights)
+    draft = to.with_name(f".{to.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    plain.save_pretrained(draft)
+    if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
+        processor.save_pretrained(draft)
+    draft.rename(to)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line; returns the exit status, 1 for what the user can mend."""
+    summary, _, details = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser("python -m experiments.export", None, summary, details)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("out", type=Path, help="folder to write, which must not exist")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help=", ".join(ALLOWED))
+    asked = parser.parse_args(arguments)
+    try:
+        export(asked.run, asked.out, asked.changes)
+    except UserError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {asked.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Text-to-image diffusion: Stable Diffusion 1.5, or a tiny one with random weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import hub
+from experiments.environment import PIPELINE, PIPELINE_WEIGHTS, fingerprint_weights
+from experiments.errors import ConfigError, DataError, UserError
+from experiments.models.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from experiments.denoising import LatentSpace
+    from experiments.tasks import Head, Task
+
+FILES = [PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS]
+"""What is read of a repository."""
+VOCABULARY = 49408
+"""Tokens of CLIP: the default of its text encoder's configuration."""
+WEIGHTS_SEED = 0
+"""Of random weights: they stand for downloaded ones, so every run has the same."""
+
+
+@dataclass(kw_only=True)
+class Diffusion(Model):
+    """Latent diffusion (Rombach et al. 2022): the U-Net is adapted, the autoencoder never.
+
+    Weights from a folder, the cache or the hub, or random from `sizes`.
+    """
+
+    repo: str
+    """Hub repository in the layout of diffusers."""
+    sizes: dict[str, dict[str, Any]]
+    """Configuration of `unet`, `vae`, `text_encoder` (fields that differ from the defaults) and
+    `scheduler`."""
+    train_text_encoder: bool = False
+    """Train the text encoder too; a method that adapts modules then needs `attention` to name its
+    q_proj, k_proj, v_proj and out_proj."""
+
+    def problems(self, task: Task) -> Iterator[str]:
+        """See `Model.problems`; images must be whole in latent cells."""
+        yield from super().problems(task)
+        side = getattr(task, "resolution", self.factor)
+        if task.head.kind in self.heads and side % self.factor:
+            yield (
+                f"task.resolution={side}: must be a multiple of {self.factor}, the pixels of one "
+                f"latent cell of model={self.name}"
+            )
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell, in each direction."""
+        return 2 ** (len(self.sizes["vae"]["block_out_channels"]) - 1)
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Model.locate`."""
+        _require_diffusers()
+        if not self.pretrained:
+            return None
+        if self.path is not None and not (Path(self.path).expanduser() / PIPELINE).is_file():
+            raise DataError(
+                f"model.path={self.path}: no {PIPELINE} there, so it is no diffusion model"
+            )
+        return hub.locate(
+            self.repo, self.path, probe=PIPELINE, option="model.path", offline=offline
+        )
+
+    def processor(self, source: str | None) -> LatentSpace:
+        """Autoencoder, text encoder and tokenizer around the network."""
+        from transformers import CLIPTokenizer
+
+        from experiments.denoising import LatentSpace, byte_tokenizer
+
+        folder = self._folder(source)
+        if folder is None:
+            sizes = json.dumps([self.sizes, WEIGHTS_SEED], sort_keys=True)
+            name = f"random {hashlib.sha256(sizes.encode()).hexdigest()}"
+            text = self.sizes["text_encoder"]
+            tokenizer = byte_tokenizer(text.get("max_position_embeddings", 77))
+        else:
+            name = fingerprint_weights(str(folder))
+            tokenizer = self._read("tokenizer", CLIPTokenizer, folder)
+            if len(tokenizer) != self.sizes["text_encoder"].get("vocab_size", VOCABULARY):
+                raise DataError(f"{folder / 'tokenizer'}: cannot be read, or another vocabulary")
+        return LatentSpace(
+            tokenizer=tokenizer,
+            text_encoder=self._part("text_encoder", folder),
+            vae=self._part("vae", folder),
+            noise=self._noise(folder),
+            base=lambda: self._part("unet", folder),
+            name=name,
+            trains_text_encoder=self.train_text_encoder,
+        )
+
+    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+        """See `Model.build`: the U-Net, and the text encoder if it is trained."""
+        _require_diffusers()
+        from experiments.denoising import Denoiser
+
+        folder = None if meta else self._folder(source)
+        text_encoder = None
+        if self.train_text_encoder:
+            text_encoder = self._part("text_encoder", folder, meta)
+        return Denoiser(self._part("unet", folder, meta), self._noise(folder), text_encoder)
+
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """See `Model.plain`: a pipeline of diffusers."""
+        return self.processor(source).pipeline(net.unet, net.text_encoder)
+
+    def _folder(self, source: str | None) -> Path | None:
+        """The folder of the weights, downloaded if need be without the files that are not used."""
+        if source is None or Path(source).is_dir():
+            return None if source is None else Path(source)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(source, allow_patterns=FILES))
+        except Exception as error:  # the hub's library raises many kinds
+            raise DataError(f"model {source}: cannot be downloaded ({error})") from error
+
+    def _noise(self, folder: Path | None) -> Any:
+        """The scheduler that the base model was trained with."""
+        from diffusers import DDPMScheduler
+
+        if folder is None:
+            return DDPMScheduler(**self.sizes["scheduler"])
+        return self._read("scheduler", DDPMScheduler, folder)
+
+    def _part(self, part: str, folder: Path | None, meta: bool = False) -> nn.Module:
+        """One network of the pipeline in 32 bits, from a folder or random."""
+        import torch
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.get(part, CLIPTextModel)
+        sizes = self.sizes[part]
+        if folder is None:
+            with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
+                torch.manual_seed(WEIGHTS_SEED)
+                return kind(CLIPTextConfig(**sizes)) if kind is CLIPTextModel else kind(**sizes)
+        self._compare(part, folder)
+        options = {"use_safetensors": True, "output_loading_info": True}
+        option = "dtype" if kind is CLIPTextModel else "torch_dtype"
+        net, found = self._read(part, kind, folder, **options, **{option: torch.float32})
+        if found["missing_keys"]:  # they would be random, and nothing would say so
+            names = sorted(found["missing_keys"])
+            rest = [f"and {len(names) - 5} more"] if len(names) > 5 else []
+            raise DataError(f"{folder / part}: weights are missing", [*names[:5], *rest])
+        return net
+
+    def _compare(self, part: str, folder: Path) -> None:
+        """Raises ConfigError if the folder's network has other sizes than this model."""
+        path = folder / part / "config.json"
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+        wrong = [
+            f"{part} {name}: there {there[name]}, model={self.name} has {size}"
+            for name, size in self.sizes[part].items()
+            if there.get(name, size) != size and name != "sample_size"  # not of the weights
+        ]
+        if wrong:
+            raise ConfigError(f"{folder}: a model of another size", wrong)
+
+    def _read(self, part: str, kind: Any, folder: Path, **options: Any) -> Any:
+        """A part of the pipeline as its library reads it; DataError says what could not be read."""
+        try:
+            return kind.from_pretrained(folder, subfolder=part, **options)
+        except UserError:
+            raise
+        except Exception as error:  # diffusers, transformers and safetensors raise many kinds
+            raise DataError(f"{folder / part}: cannot be read ({error})") from error
+
+
+def _require_diffusers() -> None:
+    if importlib.util.find_spec("diffusers") is None:
+        raise UserError(
+            "diffusion models need the package diffusers, which is not installed",
+            ["install the extra: pip install -c constraints.txt -e '.[diffusion]'"],
+        )

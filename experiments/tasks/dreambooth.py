@@ -1,0 +1,280 @@
+"""DreamBooth: a subject is learnt from a handful of photos, then drawn in other surroundings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import drawings, fid, hub
+from experiments.files import cache_folder
+from experiments.tasks.latents import Pairs, at_fixed_noise, collate, entries_of
+from experiments.tasks.subject import LISTING, Subject, read_subject
+from experiments.tasks.task import Data, Head, Measured, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import nn
+
+    from experiments.denoising import LatentSpace
+
+log = logging.getLogger(__name__)
+
+PHOTOS = "photos"
+"""Split with the photos at fixed noise: a loss that can be compared from evaluation to
+evaluation."""
+
+
+@dataclass(kw_only=True)
+class DreamBooth(Task):
+    """Noise prediction on photos of a subject and, to keep its class, on the model's own images."""
+
+    repo: str
+    """Hub repository of the photos."""
+    subject: str
+    """Folder of the photos, and row of the file with prompts and classes."""
+    token: str
+    """Word that comes to mean the subject."""
+    class_name: str | None = None
+    """What the subject is one of; null: as the file with prompts and classes says."""
+    instance_prompt: str
+    """Prompt of the photos; {token} and {class_name} are filled in, here and below."""
+    class_prompt: str
+    """Prompt of the class images."""
+    prompts: list[str] | None = None
+    """What is drawn in the end; null: the data set's prompts for objects or for live subjects."""
+    prior_weight: float
+    """Weight of the class images' loss; 0: none are used."""
+    class_images: int
+    """Class images that the untouched base model draws, once for all runs."""
+    class_path: str | None = None
+    """Local folder with class images, instead of drawing them (local)."""
+    resolution: int
+    """Pixels of the images' sides; photos are cut to a square around their middle."""
+    images_per_prompt: int
+    """Images drawn for each prompt."""
+    steps: int
+    """Steps of the sampler (DDIM)."""
+    guidance: float
+    """Scale of classifier-free guidance; 1: none."""
+    extractor: str | None = None
+    """Inception's weights for metric fid, as safetensors (local)."""
+    metrics: list[str] = field()
+    """fid (Inception's features) or frechet_pixels (for rehearsals); the first is the primary."""
+
+    @property
+    def head(self) -> Head:
+        """The diffusion model's own."""
+        return Head(kind="denoising")
+
+    @property
+    def selects(self) -> bool:
+        """See `Task.selects`: what is drawn in the end is scored."""
+        return False
+
+    @property
+    def measurable(self) -> Sequence[str]:
+        """See `Task.measurable`."""
+        return fid.METRICS
+
+    def problems(self) -> Iterator[str]:
+        """See `Task.problems`."""
+        yield from super().problems()
+        for key in ("resolution", "images_per_prompt"):
+            if getattr(self, key) < 1:
+                yield f"task.{key}={getattr(self, key)}: must be at least 1"
+        if not 1 <= self.steps <= 1000:
+            yield f"task.steps={self.steps}: must be from 1 to 1000"
+        for key in ("guidance", "prior_weight", "class_images"):
+            if not 0 <= getattr(self, key) < math.inf:
+                yield f"task.{key}={getattr(self, key)}: must not be negative"
+        if self.prior_weight > 0 and self.class_images < 1 and self.class_path is None:
+            yield (
+                f"task.class_images={self.class_images}: must be at least 1 with "
+                f"task.prior_weight={self.prior_weight:g} (or task.prior_weight=0: no class images)"
+            )
+        for key in ("subject", "token"):
+            if not getattr(self, key).strip() or "/" in getattr(self, key):
+                yield f"task.{key}={getattr(self, key)!r}: must be a word"
+        texts = {"instance_prompt": self.instance_prompt, "class_prompt": self.class_prompt}
+        texts |= {f"prompts[{place}]": text for place, text in enumerate(self.prompts or ())}
+        for key, text in texts.items():
+            try:
+                text.format(token="", class_name="")
+            except (KeyError, IndexError, ValueError):
+                yield f"task.{key}={text!r}: wrong braces (allowed: {{token}}, {{class_name}})"
+        if self.prompts is not None:
+            slugs = [drawings.slug(text) for text in self.prompts]
+            if not slugs or len(set(slugs)) < len(slugs):
+                yield f"task.prompts={self.prompts}: must be different prompts, at least one"
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Task.locate`."""
+        probe = f"dataset/{self.subject}/00.jpg"
+        source = hub.locate(
+            self.repo, self.path, probe=probe, option="task.path", kind="dataset", offline=offline
+        )
+        if self.path is not None:
+            self._subject(source)
+        return source
+
+    def check(self) -> None:
+        """See `Task.check`: Inception's weights are looked at before anything is trained."""
+        if self.extractor is not None:
+            fid.Inception(Path(self.extractor).expanduser())
+
+    def load(self, processor: LatentSpace, source: str | None) -> Data:
+        """See `Task.load`; a training row is a photo and, with prior preservation, a class image.
+
+        The distributions of their latents are computed here, once.
+        """
+        subject = self._subject(source)
+        photos = self._squares(subject.folder)
+        prompt = self._filled(self.instance_prompt, subject)
+        own = entries_of(processor, photos, prompt, label=0, weight=1.0)
+        digest = hashlib.sha256()
+        for path in drawings.files(subject.folder):
+            digest.update(path.read_bytes())
+        others: list[dict[str, Any]] = []
+        if self.prior_weight > 0:
+            prompt = self._filled(self.class_prompt, subject)
+            images = self._class_images(processor, prompt)
+            others = entries_of(processor, images, prompt, label=1, weight=self.prior_weight)
+            if self.class_path is not None:
+                digest.update(b"".join(image.tobytes() for image in images))
+        drawn = [
+            {"prompt": self._filled(text, subject), "number": number}
+            for text in subject.prompts
+            for number in range(self.images_per_prompt)
+        ]
+        return Data(
+            train=Pairs(photos, own, others, self.train_rows),
+            evaluations={PHOTOS: at_fixed_noise(own, processor)[: self.eval_rows]},
+            prompts={self.subject: drawn[: self.eval_rows]},
+            collate=collate,
+            fingerprint=digest.hexdigest(),
+        )
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Mean squared error of the photos at fixed noise.
+
+        Args:
+            predictions: (rows,) errors.
+            references: (rows,) zeros.
+        """
+        return {"denoising_loss": float(predictions.mean())}
+
+    def produce(
+        self, net: nn.Module, processor: LatentSpace, data: Data, place: Path, seed: int
+    ) -> None:
+        """Draws images/<prompt>/NN.png; the photos are in images/subject, all in images/grid.png.
+
+        The noise of an image follows from seed, prompt and number alone.
+        """
+        from tqdm import tqdm
+
+        from experiments.denoising import draw
+        from experiments.streams import stream
+
+        place = place / drawings.FOLDER
+        for number, photo in enumerate(data.train.photos):
+            drawings.save(photo, place / drawings.SUBJECT / f"{number:02d}.png")
+        plain = net.get_base_model() if hasattr(net, "get_base_model") else net
+        device, training = next(net.parameters()).device, net.training
+        net.eval()
+        pipeline = processor.pipeline(plain.unet, plain.text_encoder).to(device)
+        drawn: dict[str, list[Path]] = {}
+        for row in tqdm(data.prompts[self.subject], desc="Drawing", disable=None):
+            prompt, number = row["prompt"], row["number"]
+            path = place / drawings.slug(prompt) / f"{number:02d}.png"
+            drawn.setdefault(prompt, []).append(path)
+            if not path.exists():
+                noise = stream(seed, f"image {number} of {prompt}")
+                image = draw(pipeline, prompt, seed=noise, **self._how())
+                drawings.save(image, path, prompt=prompt, seed=str(noise))
+        net.train(training)
+        rows = [
+            (prompt, [drawings.read(path) for path in paths]) for prompt, paths in drawn.items()
+        ]
+        drawings.save(drawings.grid(rows, data.train.photos), place / drawings.GRID)
+
+    def measure(self, place: Path) -> Measured | None:
+        """See `Task.measure`: all that was drawn against the photos, whatever the prompt."""
+        folder = place / drawings.FOLDER
+        real = drawings.read_folder(folder / drawings.SUBJECT)
+        images = [
+            image
+            for part in sorted(path for path in folder.iterdir() if path.is_dir())
+            if part.name != drawings.SUBJECT
+            for image in drawings.read_folder(part)
+        ]
+        scores: dict[str, float] = {}
+        means: dict[str, Any] = {"drawn": len(images), "real": len(real)}
+        for name in self.metrics:
+            extractor = self._extractor(name)
+            if extractor is None:
+                scores[name] = math.nan
+                log.warning(
+                    "fid is not measured: task.extractor names no Inception weights. Later: "
+                    "python -m experiments.fid %s %s/*/ --weights FILE",
+                    *(folder / drawings.SUBJECT, folder),
+                )
+                continue
+            scores[name] = fid.distance(extractor, images, real)
+            means[name] = extractor.description
+        return Measured(scores={self.subject: scores}, means=means)
+
+    def _extractor(self, metric: str) -> fid.Extractor | None:
+        """The features of a metric; None if their weights are not given."""
+        if metric != "fid":
+            return fid.Pixels()
+        if self.extractor is None:
+            return None
+        return fid.Inception(Path(self.extractor).expanduser())
+
+    def _subject(self, source: str | None) -> Subject:
+        """Photos and words, downloaded if need be."""
+        folder = Path(source)
+        if self.path is None:
+            from huggingface_hub import snapshot_download
+
+            wanted = [f"dataset/{self.subject}/*", f"dataset/{LISTING}"]
+            folder = Path(snapshot_download(source, repo_type="dataset", allow_patterns=wanted))
+        return read_subject(folder, self.subject, self.class_name, self.prompts)
+
+    def _filled(self, text: str, subject: Subject) -> str:
+        return text.format(token=self.token, class_name=subject.class_name)
+
+    def _squares(self, folder: Path) -> list[Image.Image]:
+        images = drawings.read_folder(folder)
+        return [drawings.square(image, self.resolution) for image in images]
+
+    def _how(self) -> dict[str, Any]:
+        """How an image is drawn."""
+        return {"side": self.resolution, "steps": self.steps, "guidance": self.guidance}
+
+    def _class_images(self, processor: LatentSpace, prompt: str) -> list[Image.Image]:
+        """Images of the class: those of `class_path`, or the untouched model's, drawn once."""
+        if self.class_path is not None:
+            return self._squares(Path(self.class_path).expanduser())
+        from tqdm import tqdm
+
+        from experiments.denoising import DEVICE, draw
+
+        key = json.dumps([processor.name, prompt, self._how()], sort_keys=True)
+        folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
+        paths = [folder / f"{number:04d}.png" for number in range(self.class_images)]
+        missing = [number for number, path in enumerate(paths) if not path.exists()]
+        if missing:
+            log.info("drawing %d images of %r with the base model", len(missing), prompt)
+            pipeline = processor.pipeline(processor.base().eval()).to(DEVICE)
+            for number in tqdm(missing, desc="Class images", disable=None):
+                image = draw(pipeline, prompt, seed=number, **self._how())
+                drawings.save(image, paths[number], prompt=prompt, seed=str(number))
+        return [drawings.read(path) for path in paths]

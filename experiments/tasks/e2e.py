@@ -1,0 +1,235 @@
+"""E2E NLG: a restaurant's attributes are given, a sentence or two are written (Table 3)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import generations, hub, nlg
+from experiments.errors import DataError, RecordError
+from experiments.tasks import meanings
+from experiments.tasks.continuation import continuations
+from experiments.tasks.language import Collator, Language
+from experiments.tasks.task import Data, Measured
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+SUBSET_SEED = 0  # of `train_rows`: one subset for every method and run seed
+BLANK = "\n\n"  # a text ends at a blank line, GPT-2's token 628
+
+
+@dataclass(kw_only=True)
+class E2E(Language):
+    """Data, prompts and beam search of microsoft/LoRA, the metrics of the challenge.
+
+    A row is the attributes and the end of text, then " ", reference and end of text. References are
+    grouped by equal attributes, in the order of the file; the test set's 630 groups are answered.
+    """
+
+    repo: str
+    """Hub repository."""
+    revision: str
+    """Branch of the repository that holds parquet files."""
+    beams: int
+    """Width of the beam search."""
+    length_penalty: float
+    """p in (sum of log probabilities) / (new tokens, the end counted)^p, which ranks the beams."""
+    no_repeat_ngram: int
+    """No n-gram of so many tokens twice in a text (prompt not counted); 0: no limit."""
+
+    @property
+    def measurable(self) -> Sequence[str]:
+        """See `Task.measurable`."""
+        return (*nlg.METRICS, *super().measurable)
+
+    def problems(self) -> Iterator[str]:
+        """See `Task.problems`."""
+        yield from super().problems()
+        if self.beams < 1:
+            yield f"task.beams={self.beams}: must be at least 1"
+        if self.no_repeat_ngram < 0:
+            yield f"task.no_repeat_ngram={self.no_repeat_ngram}: must not be negative"
+
+    def check(self) -> None:
+        """See `Task.check`."""
+        nlg.check(self._wanted)
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Task.locate`."""
+        source = hub.locate(
+            self.repo,
+            self.path,
+            probe="default/train/0000.parquet",
+            option="task.path",
+            kind="dataset",
+            revision=self.revision,
+            offline=offline,
+        )
+        if self.path is not None:
+            meanings.files(Path(source), self._place)
+        return source
+
+    def load(self, processor: Any, source: str | None) -> Data:
+        """See `Task.load`."""
+        import datasets
+        from datasets import Dataset
+
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        splits, fingerprint = meanings.read(
+            meanings.files(self._folder(source), self._place), self._place
+        )
+        for difference in meanings.differences(splits):
+            log.warning("task=%s: %s", self.name, difference)
+        end = processor.eos_token
+
+        def prepare(split: str, count: int | None) -> Dataset:
+            given, wanted = zip(*splits[split], strict=True)
+            rows = Dataset.from_dict({"given": given, "wanted": wanted})
+            if split == "train" and count is not None:
+                if count > len(rows):
+                    raise DataError(f"task.train_rows={count}: there are {len(rows)} rows")
+                rows = rows.shuffle(seed=SUBSET_SEED)
+            rows = rows.select(range(min(count or len(rows), len(rows))))
+            key = f"{fingerprint} {split} {count} {meanings.FORMAT}"
+            return self.tokenised(
+                rows,
+                processor,
+                lambda row: (meanings.linearised(row["given"]) + end, f" {row['wanted'].strip()}"),
+                key,
+            )
+
+        train = prepare("train", self.train_rows)
+        return Data(
+            train=train,
+            lengths=[len(tokens) for tokens in train["input_ids"]],
+            evaluations={"validation": prepare("validation", self.eval_rows)},
+            prompts={"test": self._prompts(splits["test"], processor)} if self._wanted else {},
+            collate=Collator(processor.pad_token_id),
+            fingerprint=fingerprint,
+        )
+
+    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
+        """See `Task.produce`; lines of generations/test.jsonl hold all that `measure` needs."""
+        blank = processor(BLANK, add_special_tokens=False)["input_ids"]
+        for split, prompts in data.prompts.items():
+            path = generations.path_of(place, split)
+            done = {line["id"] for line in _lines(path)}
+            open_ = [prompt for prompt in prompts if prompt["id"] not in done]
+            for batch in continuations(
+                net,
+                processor,
+                [prompt["input_ids"] for prompt in open_],
+                batch_size=self.generation_batch_size,
+                max_new_tokens=self.max_new_tokens,
+                ends=blank if len(blank) == 1 else (),
+                no_repeat_ngram=self.no_repeat_ngram,
+                num_beams=self.beams,
+                length_penalty=self.length_penalty,
+                early_stopping="never",  # the best of all that fits, as microsoft/LoRA takes it
+                do_sample=False,
+            ):
+                generations.append(
+                    path,
+                    [
+                        {
+                            "id": open_[position]["id"],
+                            "given": open_[position]["given"],
+                            "text": text.partition(BLANK)[0].strip(),
+                            "references": open_[position]["references"],
+                        }
+                        for position, text in batch
+                    ],
+                )
+
+    def measure(self, place: Path) -> Measured | None:
+        """See `Task.measure`; BLEU has a bootstrap interval over the groups."""
+        if not self._wanted:
+            return None
+        path = generations.path_of(place, "test")
+        lines = sorted(_lines(path), key=lambda line: line["id"])
+        if not lines:
+            raise RecordError(f"{path}: nothing was generated")
+        texts, references = ([line[key] for line in lines] for key in ("text", "references"))
+        interval = None
+        if self._wanted[0] == "bleu":
+            interval = nlg.bleu_interval(nlg.bleu_statistics(texts, references))
+        return Measured(
+            scores={"test": nlg.score(texts, references, self._wanted)}, interval=interval
+        )
+
+    @property
+    def _wanted(self) -> list[str]:
+        """The metrics that are about generated texts."""
+        return [name for name in self.metrics if name in nlg.METRICS]
+
+    def _prompts(self, rows: list[meanings.Row], processor: Any) -> list[dict[str, Any]]:
+        """One prompt per distinct meaning, with all its references."""
+        groups: dict[str, list[str]] = {}
+        for given, reference in rows:
+            groups.setdefault(given, []).append(reference)
+        chosen = list(groups.items())[: self.eval_rows]
+        texts = [meanings.linearised(given) + processor.eos_token for given, _ in chosen]
+        tokens = processor(texts)["input_ids"]
+        room = processor.model_max_length - self.max_new_tokens
+        longest = max(map(len, tokens))
+        if longest > room:
+            long = sum(len(row) > room for row in tokens)
+            raise DataError(
+                f"task={self.name}: {long} of {len(tokens)} prompts leave no room for "
+                f"task.max_new_tokens={self.max_new_tokens}",
+                [
+                    f"the longest has {longest} tokens, the model reads "
+                    f"{processor.model_max_length} in all (allowed: up to {room})"
+                ],
+            )
+        return [
+            {"id": position, "given": given, "references": references, "input_ids": row}
+            for position, ((given, references), row) in enumerate(zip(chosen, tokens, strict=True))
+        ]
+
+    @property
+    def _place(self) -> str:
+        """Where the data are, as an error says it."""
+        return f"task={self.name}, " + (
+            f"task.path={self.path}" if self.path else f"dataset {self.repo}"
+        )
+
+    def _folder(self, source: str | None) -> Path:
+        """The folder with the files, downloaded if need be."""
+        if self.path is not None:
+            return Path(source)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(
+                snapshot_download(
+                    self.repo,
+                    repo_type="dataset",
+                    revision=self.revision,
+                    allow_patterns=["default/*/*.parquet"],
+                )
+            )
+        except Exception as error:  # httpx, the hub library and the system raise dozens of kinds
+            reason = str(error).strip().partition("\n")[0]
+            raise DataError(f"dataset {self.repo}: the download failed", [reason]) from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """What was generated so far; RecordError names the first line that is not whole."""
+    lines = generations.read(path)
+    kinds = {"id": int, "given": str, "text": str, "references": list}
+    for number, line in enumerate(lines, 1):
+        wrong = [key for key, kind in kinds.items() if not isinstance(line.get(key), kind)]
+        if not wrong and not line["references"]:
+            wrong = ["references"]
+        if wrong:
+            raise RecordError(f"{path}, line {number}: damaged, unusable {', '.join(wrong)}")
+    return lines

@@ -1,0 +1,266 @@
+"""Image classification: eight data sets, one class; conf/task/*.yaml say how each is split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import hub, pictures
+from experiments.errors import DataError
+from experiments.tasks import labelled
+from experiments.tasks.labelled import Labelled
+from experiments.tasks.task import Data, Head, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SPLIT_SEED = 0
+"""Of the parts that are held out: one split for every method and run seed. The paper's authors
+drew theirs without a seed."""
+SUBSET_SEED = 0  # of `train_rows`
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Images(Task):
+    """Images with one class each, the epoch chosen on a validation split, scored on a test split.
+
+    Read from parquet files or from folders by class; decoded and augmented when a row is asked for.
+    """
+
+    repo: str
+    """Hub repository with the training split."""
+    test_repo: str | None = None
+    """Hub repository with the test split; null: the same."""
+    classes: int
+    """Number of classes."""
+    test_share: float | None
+    """Share of all images that is held out as the test split; null: there is a test split."""
+    validation_share: float | None
+    """Share of the training images that is held out for choosing the epoch; null: there is a
+    validation split."""
+    label_column: str | None = None
+    """Column with the class, where the data do not make it plain."""
+
+    @property
+    def head(self) -> Head:
+        """One score per class."""
+        return Head(kind="images", labels=self.classes)
+
+    @property
+    def splits(self) -> list[str]:
+        """Scored splits, the primary one first."""
+        return ["test", "validation"]
+
+    @property
+    def selection_split(self) -> str:
+        """See `Task.selection_split`."""
+        return "validation"
+
+    def problems(self) -> Iterator[str]:
+        """See `Task.problems`."""
+        yield from super().problems()
+        if self.classes < 2:
+            yield f"task.classes={self.classes}: must be at least 2"
+        for key in ("test_share", "validation_share"):
+            share = getattr(self, key)
+            if share is not None and not 0 < share < 1:
+                yield f"task.{key}={share}: must be between 0 and 1, or null for a given split"
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Task.locate`."""
+        places = [
+            hub.locate(
+                repo,
+                self.path,
+                probe="README.md",
+                option="task.path",
+                kind="dataset",
+                offline=offline,
+            )
+            for repo in self._repos
+        ]
+        if self.path is not None:
+            self._sources(Path(places[0]))
+        return places[0]
+
+    def load(self, processor: Any, source: str | None) -> Data:
+        """See `Task.load`.
+
+        Args:
+            processor: `pictures.Pixels` of the model.
+            source: as `locate` found it.
+        """
+        import numpy as np
+
+        splits, fingerprint = self._read(self._folders(source))
+        rows = {split: np.arange(len(part.contents)) for split, part in splits.items()}
+        draw = np.random.default_rng(SPLIT_SEED)
+        for name, share in (("test", self.test_share), ("validation", self.validation_share)):
+            if share is not None:
+                splits[name] = splits["train"]
+                rows["train"], rows[name] = hold_out(rows["train"], share, draw)
+        if self.train_rows is not None:
+            there = len(rows["train"])
+            if self.train_rows > there:
+                raise DataError(f"task.train_rows={self.train_rows}: there are {there} rows")
+            order = np.random.default_rng(SUBSET_SEED).permutation(there)
+            rows["train"] = rows["train"][order[: self.train_rows]]
+
+        def views(split: str, augmented: bool = False) -> Views:
+            few = None if augmented else self.eval_rows
+            return Views(splits[split], rows[split][:few], processor.side, augmented)
+
+        return Data(
+            train=views("train", augmented=True),
+            evaluations={split: views(split) for split in ("validation", "test")},
+            collate=_collate,
+            fingerprint=fingerprint,
+            augmented=True,
+        )
+
+    @property
+    def _repos(self) -> list[str]:
+        return list(dict.fromkeys([self.repo, self.test_repo or self.repo]))
+
+    @property
+    def _needed(self) -> list[str]:
+        """Splits that must be there; the others are held out."""
+        held_out = {"test": self.test_share, "validation": self.validation_share}
+        return ["train", *(split for split, share in held_out.items() if share is None)]
+
+    def _folders(self, source: str | None) -> list[Path]:
+        """Where the data lie, downloaded if need be."""
+        if self.path is not None:
+            return [Path(source)]
+        from huggingface_hub import snapshot_download
+
+        folders = []
+        for repo in self._repos:
+            try:
+                wanted = ["README.md", "*.parquet"]
+                got = snapshot_download(repo, repo_type="dataset", allow_patterns=wanted)
+            except Exception as error:  # httpx, the hub library and the system raise dozens
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise DataError(f"dataset {repo}: the download failed", [reason]) from error
+            folders.append(Path(got))
+        return folders
+
+    def _sources(self, *folders: Path) -> dict[str, list[Path]]:
+        """Files or class folders of every split that is there.
+
+        Raises:
+            DataError: a needed one is missing, or there are two test splits to choose from.
+        """
+        found: dict[str, list[Path]] = {}
+        for folder in folders:
+            for split, paths in labelled.find(folder).items():
+                found.setdefault(split, paths)
+        if not found and self._needed == ["train"] and labelled.class_folders(folders[0]):
+            found = {"train": [folders[0]]}
+        place = f"task.path={self.path}" if self.path else f"dataset {' and '.join(self._repos)}"
+        problems = [
+            f"no {split}*.parquet and no {split}/<class>/ with images"
+            + ("" if split == "train" else f"; task.{split}_share=0.1 would hold a tenth out")
+            for split in self._needed
+            if split not in found
+        ]
+        if problems:
+            present = sorted(item.name for item in folders[0].iterdir())[:12]
+            problems.append(f"the folder holds: {', '.join(present) or 'nothing'}")
+        if self.test_share is not None and "test" in found:
+            problems.append(
+                f"there is a test split, and task.test_share={self.test_share} would draw another "
+                "one: task.test_share=null takes what is there"
+            )
+        if problems:
+            raise DataError(f"{place}: not the data of task={self.name}", problems)
+        return found
+
+    def _read(self, folders: Sequence[Path]) -> tuple[dict[str, Labelled], str]:
+        """Images of the needed splits with class numbers, and a fingerprint of their bytes."""
+        digest, splits, problems = hashlib.sha256(), {}, []
+        sources = self._sources(*folders)
+        if self.validation_share is not None and "validation" in sources:
+            log.info("the validation split there is not used: task.validation_share draws one")
+        for name in self._needed:
+            paths = sources[name]
+            digest.update(name.encode())
+            if paths[0].is_dir():
+                split, found = labelled.read_folder(paths[0], digest)
+            else:
+                split, found = labelled.read_parquet(paths, self.classes, self.label_column, digest)
+            splits[name] = split
+            problems += found if found or split.contents else [f"{name}: no images"]
+        if not problems:
+            problems += labelled.unify(splits, self.classes)
+        problems += labelled.faults(splits)
+        if problems:
+            place = self.path or " and ".join(self._repos)
+            raise DataError(f"task={self.name}: wrong data in {place}", problems)
+        return splits, digest.hexdigest()
+
+
+def hold_out(rows: np.ndarray, share: float, draw: np.random.Generator) -> tuple[Any, Any]:
+    """Cuts rows at random into what stays and a share, rounded up, that is held out.
+
+    Rounding up is scikit-learn's way and `datasets`', and gives every size of the paper's Table 8.
+    """
+    import numpy as np
+
+    count = math.ceil(Fraction(str(share)) * len(rows))  # 0.1 as a float is a little more
+    order = draw.permutation(rows)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+class Views(Sequence):
+    """Rows of a split as a network takes them, made when asked for.
+
+    Args:
+        source: the images.
+        rows: which of them.
+        side: of a view, in pixels.
+        augmented: row `key` is a random view of image `key % len`, decided by `key` alone.
+    """
+
+    def __init__(self, source: Labelled, rows: np.ndarray, side: int, augmented: bool):
+        self.source, self.rows, self.side, self.augmented = source, rows, side, augmented
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int) -> dict[str, Any]:
+        """`pixel_values` (side, side, 3) uint8 and `labels`, a class number."""
+        if key >= len(self) and not self.augmented:
+            raise IndexError(key)
+        import numpy as np
+
+        row = self.rows[key % len(self)]
+        content = self.source.contents[row]
+        try:
+            if self.augmented:
+                draw = np.random.default_rng(key)
+                pixels = pictures.training_view(content, self.side, draw)
+            else:
+                pixels = pictures.evaluation_view(content, self.side)
+        except Exception as error:  # PIL's readers raise many kinds
+            raise DataError(f"{self.source.places[row]}: cannot be decoded ({error})") from error
+        return {"pixel_values": pixels, "labels": self.source.labels[row]}
+
+
+def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stacks pixel_values (B, side, side, 3) uint8 and labels (B,)."""
+    import numpy as np
+    import torch
+
+    return {
+        "pixel_values": torch.from_numpy(np.stack([row["pixel_values"] for row in rows])),
+        "labels": torch.tensor([row["labels"] for row in rows]),
+    }

@@ -1,0 +1,145 @@
+"""The files of the E2E challenge: meaning representations and what people wrote for them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.errors import DataError
+
+ROWS = {"train": 42061, "validation": 4672, "test": 4693}
+"""Rows of the challenge's data, which the paper uses (its appendix A: about 42000, 4600, 4600)."""
+MEANINGS = 630
+"""Distinct meanings of the test rows."""
+COLUMNS = {
+    "parquet": ("meaning_representation", "human_reference"),
+    "csv": ("mr", "ref"),
+}
+CSV = {"train": "trainset.csv", "validation": "devset.csv", "test": "testset_w_refs.csv"}
+ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
+"""Attributes that the data of microsoft/LoRA name otherwise."""
+
+FORMAT = 1
+"""Changed when `linearised` changes, so that tokens of an earlier format are not used."""
+
+Row = tuple[str, str]
+"""Meaning and reference."""
+
+
+def files(folder: Path, place: str) -> dict[str, Path]:
+    """One file per split: parquet, as it lies there or on the hub, or the challenge's CSV.
+
+    Args:
+        folder: where they lie.
+        place: the folder, as an error calls it.
+
+    Raises:
+        DataError: splits without a file.
+    """
+    found: dict[str, Path] = {}
+    for split in ROWS:
+        names = (f"{split}.parquet", f"default/{split}/0000.parquet", CSV[split])
+        present = [folder / name for name in names if (folder / name).is_file()]
+        if present:
+            found[split] = present[0]
+    missing = [
+        f"no {split}.parquet and no {CSV[split]} there" for split in ROWS if split not in found
+    ]
+    if "test" not in found and (folder / "testset.csv").is_file():
+        missing.append("testset.csv holds no references, so nothing could be scored with it")
+    if missing:
+        present = sorted(item.name for item in folder.iterdir())[:12]
+        held = f"the folder holds: {', '.join(present) or 'nothing'}"
+        raise DataError(f"{place}: not E2E's data", [*missing, held])
+    return found
+
+
+def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[Row]], str]:
+    """The rows of every split, and a fingerprint of the files' bytes.
+
+    Raises:
+        DataError: unreadable files, missing columns, empty cells, all at once.
+    """
+    splits, problems, digest = {}, [], hashlib.sha256()
+    for split, path in paths.items():
+        try:
+            content = path.read_bytes()
+            digest.update(content)
+            splits[split] = _rows(content, path.suffix.removeprefix("."))
+        except (OSError, DataError) as error:
+            problems.append(f"{path.name}: {error}")
+    if problems:
+        raise DataError(f"{place}: wrong data", problems)
+    return splits, digest.hexdigest()
+
+
+def differences(splits: dict[str, list[Row]]) -> Iterator[str]:
+    """Yields in what numbers these rows are not those of the paper."""
+    for split, rows in splits.items():
+        if len(rows) != ROWS[split]:
+            yield f"{len(rows)} {split} rows, the paper's data have {ROWS[split]}"
+    distinct = len({given for given, _ in splits["test"]})
+    if distinct != MEANINGS:
+        yield f"{distinct} distinct meanings to test, the paper's data have {MEANINGS}"
+
+
+def linearised(meaning: str) -> str:
+    """'name[Zizzi], eatType[pub]' as 'name : Zizzi | Type : pub'.
+
+    Raises:
+        DataError: it is not a list of attributes.
+    """
+    found = re.findall(r"\s*([^\[\],][^\[\]]*)\[([^\]]*)\](?:,|\s*$)", meaning)
+    if not found:
+        raise DataError(f"no meaning representation, name[value], ...: {meaning[:60]!r}")
+    return " | ".join(f"{ATTRIBUTES.get(name, name)} : {value}" for name, value in found)
+
+
+def _rows(content: bytes, kind: str) -> list[Row]:
+    """The rows of a file; DataError for unreadable ones, missing columns and empty cells."""
+    given, wanted = COLUMNS[kind]
+    if kind == "csv":
+        try:
+            lines = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"cannot be read as CSV ({error})") from error
+        columns = {name for line in lines[:1] for name in line}
+        table = {
+            name: [line[name] for line in lines] for name in (given, wanted) if name in columns
+        }
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            found = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+        except (OSError, pyarrow.ArrowException) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise DataError(f"cannot be read as parquet ({reason})") from error
+        columns = set(found.column_names)
+        table = {
+            name: found.column(name).to_pylist() for name in (given, wanted) if name in columns
+        }
+    missing = [name for name in (given, wanted) if name not in table]
+    if missing:
+        there = ", ".join(sorted(map(str, columns))) or "none"
+        raise DataError(f"no column {', '.join(map(repr, missing))} (columns: {there})")
+    rows = list(zip(table[given], table[wanted], strict=True))
+    if not rows:
+        raise DataError("no rows")
+    empty = [
+        number
+        for number, row in enumerate(rows, 1)
+        if not all(isinstance(text, str) and text.strip() for text in row)
+    ]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(rows)} rows lack {given} or {wanted}, first row {empty[0]}"
+        )
+    for meaning in dict(rows):
+        linearised(meaning)
+    return rows

@@ -1,0 +1,97 @@
+"""A subject of the DreamBooth data: its photos, its class, and prompts to draw it with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments import drawings
+from experiments.errors import DataError
+
+LISTING = "prompts_and_classes.txt"
+"""The data set's file of subjects, their classes and two lists of prompts."""
+LIVE = ("cat", "dog")
+"""Classes that the second list is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Photos and words."""
+
+    folder: Path
+    class_name: str
+    prompts: list[str]
+    """With {token} and {class_name} to fill in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What the file of prompts and classes says."""
+
+    classes: dict[str, str]
+    objects: list[str]
+    live: list[str]
+
+
+def read_listing(path: Path) -> Listing:
+    """Reads the data set's file, which is prose around a table and two Python lists.
+
+    Raises:
+        DataError: not there, or without one of the three parts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    table, _, rest = text.partition("Object Prompts")
+    classes = dict(re.findall(r"^(\w+),([\w ]+?)\s*$", table, re.M))
+    classes.pop("subject_name", None)
+    objects, live = (
+        [
+            prompt.replace("{0}", "{token}").replace("{1}", "{class_name}")
+            for prompt in re.findall(r"'([^']+)'\.format", part)
+        ]
+        for part in (rest.partition("Live Subject")[0], rest.partition("Live Subject")[2])
+    )
+    found = {"a table of classes": classes, "object prompts": objects, "live prompts": live}
+    missing = [f"without {what}" for what, values in found.items() if not values]
+    if missing:
+        raise DataError(f"{path}: not the data set's list of prompts and classes", missing)
+    return Listing(classes=classes, objects=objects, live=live)
+
+
+def read_subject(
+    root: Path, name: str, class_name: str | None, prompts: list[str] | None
+) -> Subject:
+    """Looks for a subject in the data set's folder or in its subfolder `dataset`.
+
+    Args:
+        root: the folder.
+        name: of the subject.
+        class_name: of what it is one; None: as the list says.
+        prompts: to draw it with; None: those of the list.
+
+    Raises:
+        DataError: no photos, or what the list would have to say is not there.
+    """
+    root = root / "dataset" if (root / "dataset" / name).is_dir() else root
+    folder = root / name
+    if not folder.is_dir():
+        known = sorted(item.name for item in root.iterdir() if item.is_dir())
+        raise DataError(
+            f"task.subject={name}: no such folder in {root} "
+            f"(folders there: {', '.join(known) or 'none'})"
+        )
+    drawings.files(folder)
+    if class_name is None or prompts is None:
+        path = root / LISTING
+        listing = read_listing(path)
+        class_name = class_name or listing.classes.get(name)
+        if class_name is None:
+            raise DataError(
+                f"task.subject={name}: {path} does not say what it is; set task.class_name"
+            )
+        if prompts is None:
+            prompts = listing.live if class_name in LIVE else listing.objects
+    return Subject(folder=folder, class_name=class_name, prompts=prompts)

@@ -1,0 +1,50 @@
+"""The benchmark of whole training runs measures steps, and tells waiting from computing."""
+
+import time
+
+import pytest
+from pyarrow import parquet
+
+from benchmarks import families
+from experiments import pictures
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def photographs(data_folder, tmp_path_factory):
+    """The first 200 and 20 images of CIFAR-10."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    for split, rows in (("train", 200), ("test", 20)):
+        table = parquet.read_table(data_folder / f"cifar10/{split}.parquet")
+        parquet.write_table(table.slice(0, rows), folder / f"{split}.parquet")
+    return folder
+
+
+def measure(photographs, **changes):
+    sizes = ("model.sizes.num_hidden_layers=2",)
+    settings = {"model": "vit_tiny", "batch_size": 16, "steps": 3, "overrides": sizes}
+    return families.images(photographs, **settings | changes)
+
+
+def test_steps_are_measured(photographs):
+    found = measure(photographs)
+    assert 0 < found["waiting"] < found["overhead"] < 0.9
+    assert found["samples_per_s"] == pytest.approx(16_000 / found["step_ms"], rel=1)
+
+
+def test_slow_rows_show_as_waiting(photographs, monkeypatch):
+    whole = pictures.training_view
+
+    def slow(*args):
+        time.sleep(0.02)
+        return whole(*args)
+
+    monkeypatch.setattr(pictures, "training_view", slow)
+    found = measure(photographs, method="lora")
+    assert found["waiting"] > 0.3 and found["step_ms"] > 16 * 20
+
+
+def test_accumulated_batches_are_one_step(photographs):
+    found = measure(photographs, method="full", overrides=("train.accumulation=4",))
+    assert found["overhead"] < 0.9 and found["samples_per_s"] > 0

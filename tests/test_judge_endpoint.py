@@ -1,0 +1,244 @@
+"""The client against a server that misbehaves in every way that servers do."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from experiments.judge import endpoint
+from experiments.judge.endpoint import Endpoint, EndpointError, Stopped
+from tests.scripted_judge import KEY, Answer, serving
+
+BODY = {"model": "judge", "messages": [{"role": "user", "content": "grade this"}]}
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Pauses of milliseconds."""
+    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.005)
+    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.01)
+
+
+def ask(server, key=KEY, timeout=5.0, retries=2, stop=None):
+    there = Endpoint(server.url, key, timeout=timeout, retries=retries)
+    return there.ask(BODY, stop or threading.Event())
+
+
+def first(bad: Answer):
+    """A script that fails once."""
+    return lambda _, number: bad if number == 0 else Answer()
+
+
+def test_one_good_answer():
+    with serving() as server:
+        reply = ask(server)
+    assert (reply.text, reply.model, reply.finish) == ("Fine. [[7]]", "judge-0613", "stop")
+    assert reply.usage == {"prompt_tokens": 100, "completion_tokens": 10}
+    assert server.requests == [BODY]
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_no_key_no_header():
+    with serving() as server:
+        ask(server, key=None)
+    assert "Authorization" not in server.headers[0]
+
+
+def test_proxies_are_not_on_the_way_to_this_machine(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving() as server:
+        assert ask(server).text
+
+
+PASSING = {
+    "rate limit": Answer(status=429, raw=b'{"error": {"message": "slow down"}}'),
+    "server error": Answer(status=500, raw=b"oops"),
+    "gateway": Answer(status=502, raw=b"<html>bad gateway</html>", headers=HTML),
+    "dropped": Answer(drop=True),
+    "html": Answer(raw=b"<html>welcome</html>", headers=HTML),
+    "cut": Answer(raw=b'{"choices": [{"mess'),
+    "not utf-8": Answer(raw=b"\xff\xfe"),
+    "empty": Answer(raw=b""),
+    "no choices": Answer(raw=b'{"choices": []}'),
+    "no message": Answer(raw=b'{"choices": [{"text": "x"}]}'),
+    "a list": Answer(raw=b"[]"),
+    "a list as content": Answer(content=[{"type": "text"}]),
+    "error with status 200": Answer(raw=b'{"error": {"message": "upstream is down"}}'),
+}
+
+
+@pytest.mark.parametrize("bad", PASSING.values(), ids=PASSING)
+def test_what_may_pass_is_tried_again(bad):
+    with serving(first(bad)) as server:
+        assert ask(server).text == "Fine. [[7]]"
+        assert len(server.requests) == 2
+    with serving(lambda *_: bad) as server:
+        with pytest.raises(EndpointError, match="tried 3 times") as caught:
+            ask(server)
+        assert len(server.requests) == 3 and not caught.value.final
+
+
+def test_messages_of_what_did_not_pass():
+    for name, part in {
+        "rate limit": "status 429: slow down",
+        "html": "no chat completion but text/html: '<html>welcome</html>'",
+        "error with status 200": "upstream is down",
+        "dropped": "closed connection",
+    }.items():
+        with serving(lambda *_, bad=PASSING[name]: bad) as server:
+            with pytest.raises(EndpointError) as caught:
+                ask(server, retries=0)
+        assert part in str(caught.value), name
+
+
+def test_a_silent_server():
+    with serving(first(Answer(delay=2.0))) as server:
+        assert ask(server, timeout=0.5).text
+    with serving(Answer(delay=2.0)) as server:
+        with pytest.raises(EndpointError, match="no answer within 0.1 s"):
+            ask(server, timeout=0.1, retries=1)
+
+
+def test_a_dribbling_server():
+    """Every byte comes in time; the answer does not."""
+    started = time.monotonic()
+    with serving(Answer(dribble=0.05)) as server:
+        with pytest.raises(EndpointError, match="no answer within 0.3 s"):
+            ask(server, timeout=0.3, retries=0)
+    assert time.monotonic() - started < 6
+
+
+def test_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+    with pytest.raises(EndpointError, match="refused.*tried 2 times"):
+        Endpoint(f"http://127.0.0.1:{port}", None, timeout=1, retries=1).ask(
+            BODY, threading.Event()
+        )
+
+
+def test_retry_after_is_honoured():
+    wait = Answer(status=429, headers={"Retry-After": "0.3"})
+    with serving(first(wait)) as server:
+        assert ask(server).text
+        assert server.times[1] - server.times[0] >= 0.3
+
+
+def test_retry_after_as_a_date():
+    later = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert 28 <= endpoint._retry_after(later) <= 30
+    assert endpoint._retry_after(email.utils.formatdate(time.time() - 30)) == 0
+    assert endpoint._retry_after("-1") == 0
+    assert endpoint._retry_after("soon") is None is endpoint._retry_after(None)
+
+
+def test_a_daily_limit_is_not_waited_for():
+    with serving(Answer(status=429, headers={"Retry-After": "86400"})) as server:
+        with pytest.raises(EndpointError, match="asks to wait 86400 s") as caught:
+            ask(server)
+        assert caught.value.final and len(server.requests) == 1
+
+
+def test_an_empty_account_is_not_waited_for():
+    raw = b'{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}'
+    with serving(Answer(status=429, raw=raw)) as server:
+        with pytest.raises(EndpointError, match="exceeded your quota") as caught:
+            ask(server)
+        assert caught.value.final and len(server.requests) == 1
+
+
+def test_pauses_grow(monkeypatch):
+    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.04)
+    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 10)
+    with serving(Answer(status=500)) as server:
+        with pytest.raises(EndpointError):
+            ask(server, retries=3)
+        pauses = [late - early for early, late in zip(server.times, server.times[1:], strict=False)]
+    for pause, most in zip(pauses, (0.04, 0.08, 0.16), strict=True):
+        assert pause >= 0.5 * most
+
+
+@pytest.mark.parametrize(
+    ("status", "final"), [(400, False), (422, False), (401, True), (403, True), (404, True)]
+)
+def test_refusals_are_not_tried_again(status, final):
+    raw = json.dumps({"error": {"message": "no such thing"}}).encode()
+    with serving(Answer(status=status, raw=raw)) as server:
+        with pytest.raises(EndpointError, match=f"status {status}: no such thing") as caught:
+            ask(server)
+        assert caught.value.final is final and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(status):
+    """The key goes to the server that was named, to no other."""
+    with serving() as other:
+        moved = Answer(status=status, headers={"Location": other.url + "/chat/completions"})
+        with serving(moved) as server:
+            with pytest.raises(EndpointError, match="moved to") as caught:
+                ask(server)
+        assert caught.value.final and not other.requests
+
+
+@pytest.mark.parametrize("form", ["whole", "beginning"])
+def test_a_quoted_key_is_not_repeated(form):
+    shown = KEY if form == "whole" else KEY[:8] + "********" + KEY[-4:]
+    raw = json.dumps({"error": {"message": f"Incorrect API key provided: {shown}."}}).encode()
+    with serving(Answer(status=401, raw=raw)) as server:
+        with pytest.raises(EndpointError, match=r"Incorrect API key provided: \*\*\*") as caught:
+            ask(server)
+    assert KEY[:8] not in str(caught.value)
+    with serving(Answer(content=f"your key is {KEY} [[7]]")) as server:
+        assert ask(server).text == "your key is *** [[7]]"
+    with serving(Answer(raw=f"<p>{KEY}</p>".encode(), headers=HTML)) as server:
+        with pytest.raises(EndpointError) as caught:
+            ask(server, retries=0)
+    assert KEY not in str(caught.value)
+
+
+def test_a_short_key_is_not_repeated_in_messages_but_a_word_of_replies():
+    with serving(Answer(status=401, raw=b"bad key EMPTY")) as server:
+        with pytest.raises(EndpointError, match=r"bad key \*\*\*"):
+            ask(server, key="EMPTY")
+    with serving(Answer(content="EMPTY words [[2]]")) as server:
+        assert ask(server, key="EMPTY").text == "EMPTY words [[2]]"
+
+
+def test_a_reply_without_words():
+    with serving(Answer(content=None)) as server:
+        assert ask(server).text == ""
+
+
+def test_stopping_ends_a_pause(monkeypatch):
+    monkeypatch.setattr(endpoint, "FIRST_WAIT", 60.0)
+    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 60.0)
+    stop = threading.Event()
+    with serving(Answer(status=500)) as server:
+        threading.Timer(0.2, stop.set).start()
+        started = time.monotonic()
+        with pytest.raises(Stopped):
+            ask(server, stop=stop)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://localhost:8000/v1", True),
+        ("http://127.0.0.1", True),
+        ("http://[::1]:80/v1", True),
+        ("http://127.8.8.8", True),
+        ("https://api.openai.com/v1", False),
+        ("http://localhost.example.com", False),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_loopback(url, loopback):
+    assert endpoint.is_loopback(url) is loopback
