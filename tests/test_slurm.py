@@ -97,13 +97,13 @@ def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_proc
     """Its warning signal asks cell 0 to stop, as before a time limit or a preemption."""
     output = tmp_path / "outputs"
     process = sweep(output, *ON_SLURM, SLURM_CONF=cluster["SLURM_CONF"])
-    first = output / "mlp/toy/fourierft/checkpoint_every=1,epochs=400/seed=0"
-    wait(lambda: len(list(output.rglob("seed=0/predictions/*.npz"))) >= 3, process)
-    first = next(output.rglob("fourierft/**/seed=0"))
+    wait(lambda: len(list(output.rglob("fourierft/*/seed=0/predictions/*.npz"))) >= 3, process)
+    first = next(output.rglob("fourierft/*/seed=0"))
     squeue = ["squeue", "--noheader", "--array", "--format=%F_%K"]
     queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
     (array,) = {line.partition("_")[0] for line in queue.stdout.split()}
-    subprocess.run(["scancel", "--signal=USR2", f"{array}_0"], env=cluster, check=True)
+    stop = ["scancel", "--signal=USR2", f"{array}_0"]
+    wait(lambda: subprocess.run(stop, env=cluster, capture_output=True).returncode == 0, process)
     wait(lambda: not (first / "lock.json").exists(), process)
     assert not (first / "metrics.json").exists() and not (first / "failure.json").exists()
     text, _ = process.communicate(timeout=500)
