@@ -28,6 +28,7 @@ _PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package tha
     "submitit_slurm": "hydra-submitit-launcher",
     "submitit_local": "hydra-submitit-launcher",
     "optuna": "hydra-optuna-sweeper",
+    "tpe": "hydra-optuna-sweeper",
 }
 
 _BARE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help"}  # flags without a value
@@ -114,15 +115,16 @@ def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
         except HydraException:
             problems.append(f"{text}: not an override, write key=value")
             continue
-        if override.key_or_group in ("hydra/launcher", "hydra/sweeper"):
+        if override.key_or_group in ("hydra/launcher", "hydra/sweeper", "search"):
             problems += _missing_plugin(override)
-        elif not override.key_or_group.startswith("hydra"):
+        if not override.key_or_group.startswith("hydra"):
             found += _expand(override)
     return found, problems
 
 
 def _missing_plugin(override: Override) -> list[str]:
-    package = _PLUGINS.get(str(override.value()))
+    search = override.key_or_group == "search"
+    package = _PLUGINS["tpe"] if search else _PLUGINS.get(str(override.value()))
     try:
         if package is not None:
             metadata.version(package)

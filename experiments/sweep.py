@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF, Config, composed, load, register
@@ -23,7 +24,9 @@ class Cell:
     """One configuration of a sweep over its seeds."""
 
     overrides: list[str]
-    """What the sweep sets, the seed left out."""
+    """What differs from cell to cell, the seed left out."""
+    complete: list[str]
+    """All that it is composed of, the seed left out."""
     config: Config | None
     """With the first seed; None if it cannot be composed."""
     seeds: list[int]
@@ -54,7 +57,7 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
     start = [f"experiment={experiment}"] if experiment is not None else []
     where = start[0] if start else "overrides"
     try:
-        own = _swept(start)
+        own = swept(start)
         typed = {one.key_or_group: one for one in _parsed(given)}
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
@@ -63,21 +66,31 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
     seeds = [int(text.partition("=")[2]) for text in choices.pop("seed", ["seed=0"])]
     for chosen in itertools.product(*choices.values()):
         overrides = [*start, *chosen]
-        swept = [text for text in chosen if len(choices[text.partition("=")[0].lstrip("+~")]) > 1]
+        varied = [text for text in chosen if len(choices[text.partition("=")[0].lstrip("+~")]) > 1]
         try:
             config = load(composed([*overrides, f"seed={seeds[0]}"]))
-            yield Cell(overrides=swept, config=config, seeds=seeds)
+            yield Cell(overrides=varied, complete=overrides, config=config, seeds=seeds)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             problem = " ".join(str(error).split())
-            yield Cell(overrides=swept, config=None, seeds=seeds, problem=problem)
+            yield Cell(
+                overrides=varied, complete=overrides, config=None, seeds=seeds, problem=problem
+            )
 
 
-def _swept(start: list[str]) -> list[str]:
-    """The sweeper's parameters as overrides."""
+def swept(start: list[str]) -> list[str]:
+    """What the chosen options of conf/ make Hydra's sweeper vary, as overrides."""
+    return [f"{key}={value}" for key, value in (_sweeper(start).get("params") or {}).items()]
+
+
+def trials(start: list[str]) -> int | None:
+    """How many trials the chosen options of conf/ ask for; None if they say nothing of it."""
+    return _sweeper(start).get("n_trials")
+
+
+def _sweeper(start: list[str]) -> DictConfig:
     running = GlobalHydra.instance().is_initialized()
     with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
-        sweeper = compose("train", start, return_hydra_config=True).hydra.sweeper
-    return [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+        return compose("train", start, return_hydra_config=True).hydra.sweeper
 
 
 def _parsed(texts: Sequence[str]) -> list[Override]:
