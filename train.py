@@ -45,7 +45,8 @@ def main(cfg: DictConfig) -> float | None:
             ranks.leave(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
-    return record.metrics["primary"]["value"] if record.metrics else None
+    primary = (record.metrics or {}).get("primary") or {}
+    return primary.get("value")
 
 
 def refuse_failed(run_config: config.Config) -> None:
@@ -64,6 +65,7 @@ def check(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         sys.exit(print(overrides.help_page()))
     wrong = [] if "--hydra-help" in arguments else overrides.problems(arguments)
+    wrong = wrong or overrides.searched_choices(arguments)
     if wrong:
         ranks.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
 

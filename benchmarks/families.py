@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -14,21 +15,31 @@ import torch
 WARM = 3  # steps that are left out: memory, plans, workers
 
 
-def images(
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "glue": ("glue/sst2", ("model=minilm", "task=sst2", "task.train_rows=2000")),
+    "e2e": ("e2e", ("model=gpt2_tiny", "task=e2e", "task.train_rows=2000", "task.metrics=[bleu]")),
+    "images": ("cifar10", ("model=vit_small", "task=cifar10", "model.pretrained=false")),
+    "instruction": ("alpaca", ("model=stories260k", "task=alpaca")),
+    "dreambooth": ("dreambooth", ("model=sd_tiny", "task=dreambooth", "task.class_images=4")),
+}
+"""Per family, the folder below the data's and what is run."""
+SIZES = {"fourierft": ("n=200", "alpha=30"), "lora": ("r=8", "alpha=16")}
+
+
+def measure(
+    family: str,
     path: Path | str,
     *,
-    model: str = "vit_small",
     method: str = "fourierft",
-    task: str = "cifar10",
-    workers: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 16,
     steps: int = 12,
     device: str = "auto",
     overrides: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Trains a vision transformer with random weights for some steps, as a run does.
+    """Trains the rehearsal of a family for some steps, as a run does.
 
     Args:
+        family: one of CASES.
         path: folder with the task's data.
         steps: measured, after `WARM` others.
         overrides: further ones, as on the command line.
@@ -38,14 +49,14 @@ def images(
         spent on getting its batch, and of all that is neither forward nor backward pass;
         `step_ms`, median.
     """
-    sizes = {"fourierft": ("n=1000", "alpha=300"), "lora": ("r=16", "alpha=16")}.get(method, ())
     return _steps(
         [
-            *(f"model={model}", "model.pretrained=false", f"task={task}", f"task.path={path}"),
-            *(f"method={method}", *(f"method.{size}" for size in sizes), "source=none"),
-            *("train.learning_rate=1e-3", "train.epochs=1", "train.checkpoint_every=0"),
+            *CASES[family][1],
+            *(f"task.path={path}", f"method={method}", "source=none", "train.select=last"),
+            *(f"method.{size}" for size in SIZES.get(method, ())),
+            *("train.learning_rate=1e-3", "train.epochs=1000", "train.checkpoint_every=0"),
             *(f"train.max_steps={WARM + steps}", f"train.batch_size={batch_size}"),
-            *(f"train.workers={workers}", f"train.device={device}", "task.eval_rows=2"),
+            *(f"train.device={device}", "task.eval_rows=2"),
             *overrides,
         ],
         batch_size,
@@ -59,10 +70,11 @@ def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
 
     config.register()
     asked = config.load(config.composed(overrides))
-    data = asked.task.load(asked.model.processor(None), asked.task.locate(asked.offline))
+    weights = asked.model.locate(asked.offline)
+    data = asked.task.load(asked.model.processor(weights), asked.task.locate(asked.offline))
     with tempfile.TemporaryDirectory() as folder:
         asked.tracking.start(Path(folder), {}, results.plain(asked), {})
-        trainer = trainer_of(asked, build(asked, None), data, Path(folder))
+        trainer = trainer_of(asked, build(asked, weights), data, Path(folder))
         begun: list[float] = []  # a time per step, and the end of the last
         fetching: list[float] = []
         passing: list[float] = []
@@ -114,3 +126,35 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def main() -> None:
+    """Measures every family with FourierFT and LoRA, and images with loader processes, too."""
+    parser = argparse.ArgumentParser(prog="benchmarks.families", description=__doc__)
+    parser.add_argument(
+        "data", type=Path, help=f"folder of {', '.join(d for d, _ in CASES.values())}"
+    )
+    parser.add_argument("--stories260k", type=Path, help="folder of the tiny LLaMA (instruction)")
+    parser.add_argument("--steps", type=int, default=12)
+    options = parser.parse_args()
+    print("| family | method | rows/s | waiting for rows | neither forward nor backward | step |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
+    for family, (folder, _) in CASES.items():
+        more: tuple[str, ...] = ()
+        if family == "instruction":
+            if options.stories260k is None:
+                continue
+            more = (f"model.path={options.stories260k}",)
+        for method in SIZES:
+            found = measure(
+                family, options.data / folder, method=method, steps=options.steps, overrides=more
+            )
+            print(
+                f"| {family} | {method} | {found['samples_per_s']:.1f} | {found['waiting']:.1%} "
+                f"| {found['overhead']:.1%} | {found['step_ms']:.0f} ms |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

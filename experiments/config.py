@@ -94,6 +94,11 @@ class Config:
                     f"train.select={self.train.select.value}: task={self.task.name} "
                     "chooses no epoch (allowed: last)"
                 )
+        if self.model.quantization is not None and self.method.trains_base:
+            yield (
+                f"method={self.method.name}: trains the base weights themselves, which "
+                f"model.quantization={self.model.quantization.value} freezes (allowed: adapters)"
+            )
         if self.mode.trains and self.task.head.kind == "none":
             yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:
@@ -104,7 +109,7 @@ class Config:
 
 
 def register() -> None:
-    """Makes the dataclasses known to Hydra as schemas and `by_task`, `by_model` as resolvers."""
+    """Makes schemas of the dataclasses, and resolvers: `by_task`, `by_model`, `folder_name`."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/train", name="train", node=Train)
@@ -118,6 +123,9 @@ def register() -> None:
             store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
     for part in ("task", "model"):
         OmegaConf.register_new_resolver(f"by_{part}", _picker(part), replace=True)
+    OmegaConf.register_new_resolver(
+        "folder_name", lambda path: None if path is None else Path(path).name, replace=True
+    )
 
 
 def _picker(part: str) -> Any:

@@ -146,21 +146,25 @@ class Memory:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass
+        self.before = _status("VmRSS") or 0
 
     def peak(self) -> dict[str, int | None]:
-        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU)."""
+        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU), `taken`:
+        the latter, or what the process has grown by."""
         import torch
 
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-        return {"peak_rss": _high_water(), "peak_gpu": gpu}
+        peak = _status("VmHWM")
+        taken = gpu if gpu is not None else max(0, (peak or 0) - self.before)
+        return {"peak_rss": peak, "peak_gpu": gpu, "taken": taken}
 
 
-def _high_water() -> int | None:
+def _status(field: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
 
 
 def _processor() -> str | None:

@@ -53,6 +53,8 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     from experiments.run import base
 
     net = base(recorded, weights)  # downloads, if need be
+    if recorded.model.quantization is not None:
+        net = net.dequantize()  # the values that the adapter was trained beside, and no others
     found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
     if found != expected:
         raise UserError(

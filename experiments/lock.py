@@ -56,6 +56,25 @@ def hold(folder: Path) -> Iterator[Callable[[], None]]:
             path.unlink(missing_ok=True)
 
 
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Who works in the folder now: host, pid, since; None if nobody does. Touches nothing.
+
+    Of another host's lock the heartbeat tells, by this machine's clock.
+    """
+    path = folder / LOCK
+    owner = _owner(path)
+    if not owner:
+        return None
+    if owner.get("machine") == _this_process()["machine"]:
+        started = _started(owner.get("pid", -1))
+        return owner if started is not None and started == owner.get("started") else None
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return owner if age <= STALE_SECONDS else None
+
+
 def _take(path: Path, token: str) -> None:
     # Written aside and linked: a lock appears with its content or not at all, and only one of
     # several takers gets it.

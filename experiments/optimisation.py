@@ -35,7 +35,7 @@ def arguments_of(train: Train, rows: int, run: Path, seed: int) -> TrainingArgum
     ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
     batch = train.batch_size // train.accumulation // ranks
     updates = math.ceil(math.ceil(rows / batch / ranks) / train.accumulation)  # per epoch
-    evaluate_every = updates * train.eval_every
+    evaluate_every = max(1, round(updates * train.eval_every))
     workers = min(train.workers, len(os.sched_getaffinity(0)))  # more would get in the way
     arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import typing
 from collections.abc import Iterable
 from enum import Enum
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF, composed
 from experiments.methods import METHODS
+from experiments.models import MODELS
 from experiments.recipe import Train
 
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
@@ -60,6 +62,7 @@ def help_page() -> str:
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {name:<15}{', '.join(options)}")
     parts = [("method", kind) for kind in METHODS] + [("train", Train)]
+    parts += [("model", kind) for kind in MODELS]
     values = {
         f"{section}.{name}": [one.name for one in choices]
         for section, kind in parts
@@ -103,6 +106,26 @@ def problems(arguments: list[str]) -> list[str]:
     return found
 
 
+def searched_choices(arguments: list[str]) -> list[str]:
+    """One line for each choice of what is run that Hydra's own search would take for a parameter.
+
+    A method would then be searched over, not each method be searched.
+    """
+    parsed = [OverridesParser.create().parse_override(one) for one in arguments if "=" in one[1:]]
+    sweepers = [one.value() for one in parsed if one.key_or_group == "hydra/sweeper"]
+    if not any(one.key_or_group == "search" for one in parsed) and not (
+        {"tpe", "optuna"} & set(map(str, sweepers))
+    ):
+        return []
+    return [
+        f"{one.input_line}: one search would run over all of them; "
+        "python -m experiments.search gives each its own"
+        for one in parsed
+        if one.is_sweep_override()
+        and (one.key_or_group == "seed" or (CONF / one.key_or_group).is_dir())
+    ]
+
+
 def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
     """Overrides (sweeps: one per value, Hydra's own: none), and a line for each that is none."""
     parser, found, problems = OverridesParser.create(), [], []
@@ -125,6 +148,8 @@ def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
 def _missing_plugin(override: Override) -> list[str]:
     search = override.key_or_group == "search"
     package = _PLUGINS["tpe"] if search else _PLUGINS.get(str(override.value()))
+    if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
+        return [f"{override.input_line}: there is no sbatch here; start it on a login node"]
     try:
         if package is not None:
             metadata.version(package)

@@ -17,6 +17,7 @@ from torch import nn
 from experiments.recipe import Schedule, Train
 from fourierft.layer import adapted_layers
 from fourierft.spectrum import atom_norm
+from fourierft.weights import frozen_weight
 
 SMALLEST_REACH = 0.02
 """Whole training moves DeltaW by less than this share of |W|: nothing will be learnt."""
@@ -42,7 +43,8 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     travel = train.learning_rate * steps * mean_factor
     moves, starts = [], []
     for layer in adapted_layers(net).values():
-        size = float(layer.get_base_layer().weight.detach().float().norm())
+        base = layer.get_base_layer()
+        size = float(frozen_weight(base).values(base).detach().float().norm())
         for adapter, coefficients in layer.fourierft_spectrum.items():
             atom = atom_norm(
                 (layer.out_features, layer.in_features), layer.fourierft_scaling[adapter]

@@ -61,8 +61,8 @@ class Train:
     """Batches of rows of like length: much less padding, a slightly less random order."""
     select: Select = Select.best
     """Evaluation that the adapter kept in the run folder comes from."""
-    eval_every: int = 1
-    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    eval_every: float = 1
+    """Epochs from one evaluation to the next, or a part of one; the end is always evaluated."""
     max_steps: int | None = None
     """Stop after this many optimizer steps (the schedule ends there too)."""
     precision: Precision = Precision.fp32

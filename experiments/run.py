@@ -135,16 +135,18 @@ def _locate(config: Config) -> tuple[str | None, str | None]:
 
 def _train(config: Config, place: Path, weights: str | None, rows: str | None) -> Record:
     began = time.time()
-    from experiments import environment, preflight, scoring, trainer
+    from experiments import environment, memory, preflight, scoring, trainer
 
     surroundings = environment.describe()  # of the code that runs, not of what is there in the end
-    memory = environment.Memory()
+    measured = environment.Memory()
     with ranks.first_alone("prepared"):
         processor, data, net = _prepare(config, weights, rows)
     counts = counting(net, config.model.head)
     outlook = preflight.check(net, config.train, len(data.train))
     for warning in outlook["warnings"]:
         log.warning("preflight: %s", warning)
+    outlook["memory"] = memory.expected(net, config.model, config.task, config.train, data)
+    log.info("memory expected: %s", memory.describe(outlook["memory"]))
     identity = describe_run(config)
     config.tracking.start(place, identity, results.plain(config), counts)
     fitting = trainer_of(config, net, data, place)
@@ -152,6 +154,8 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     began_producing = time.monotonic()
     config.task.produce(fitting.network, processor, data, place, config.seed)
     spent["produce_s"] = round(time.monotonic() - began_producing, 3)
+    peak = measured.peak()
+    log.info("memory taken: %.3g GB", peak["taken"] / memory.GIGABYTE)
     metrics = scoring.score(place, config.task, config.train.select)
     return Record(
         run=identity,
@@ -160,7 +164,7 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
         metrics=metrics,
         preflight=outlook,
         time={"started": _stamp(began), "finished": _stamp(time.time()), **spent},
-        memory=memory.peak(),
+        memory=peak,
         environment={
             **surroundings,
             "device": str(fitting.args.device),
@@ -168,7 +172,8 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
             "weights": environment.fingerprint_weights(weights),
             "data": data.fingerprint,
             "rows": {"train": len(data.train)}
-            | {f"scored {name}": len(part) for name, part in data.evaluations.items()},
+            | {f"scored {name}": len(part) for name, part in data.evaluations.items()}
+            | {f"asked {name}": len(part) for name, part in data.prompts.items()},
         },
     )
 
@@ -225,18 +230,22 @@ def trainer_of(config: Config, net: nn.Module, data: Data, place: Path) -> Train
 
 def _count(config: Config) -> Record:
     began = time.time()
-    from experiments import environment
+    from experiments import environment, memory
 
-    memory = environment.Memory()
+    measured = environment.Memory()
     net = config.method.apply(
         config.model.build(config.task.head, None, meta=True), config.model.head
     )
+    outlook = memory.expected(net, config.model, config.task, None, None)
+    if config.task.head.kind != "none":
+        log.info("memory expected for one row a step: %s", memory.describe(outlook))
     return Record(
         run=describe_run(config),
         config=results.plain(config),
         parameters=counting(net, config.model.head),
+        preflight={"memory": outlook},
         time={"started": _stamp(began), "finished": _stamp(time.time())},
-        memory=memory.peak(),
+        memory=measured.peak(),
         environment=environment.describe(),
     )
 
@@ -271,8 +280,7 @@ def describe(record: Record) -> str:
     line += f": {parameters['adapter']:,} adapter numbers ({parameters['stored_bytes']:,} bytes)"
     if parameters["head"]:
         line += f" + {parameters['head']:,} in the head"
-    if record.metrics:
-        primary = record.metrics["primary"]
+    if record.metrics and (primary := record.metrics["primary"]) is not None:
         line += f"; {primary['select']} {primary['name']} {primary['value']:.4f}"
         if primary["interval"] is not None:
             low, high = primary["interval"]

@@ -22,8 +22,9 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
         split at that step. The primary split is the first of the task's. Where the task names a
         split of its own for choosing the epoch, `best` is the primary split's score at the epoch
         that is best there, `best.chosen_on` {split, value} says so, and `heldout` is None: `best`
-        is held out already. For a task that selects
-        nothing, `best` and `heldout` are None, and `last` scores what the network produced too.
+        is held out already. For a task that selects nothing, `best` and `heldout` are None, and
+        `last` scores what the network produced too; without any score `primary` is None and so are
+        the values of `last`.
 
     Raises:
         RecordError: nothing to score, no predictions of a split that is needed, or a damaged file.
@@ -80,15 +81,16 @@ def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> di
         entry = entries[-1]
         epoch, step = entry.epoch, entry.step
         scores[split] = task.score(entry.predictions, entry.references) | scores.get(split, {})
-    if not scores:
-        raise RecordError(f"{run}: neither predictions nor anything produced to score")
-    split, values = next(iter(scores.items()))
-    name = next((name for name in task.metrics if name in values), next(iter(values)))
-    interval = measured.interval if measured is not None else None
-    chosen = {"value": values[name], "interval": interval}
+    primary, chosen = None, {"value": None, "interval": None}
+    if scores:  # none where nothing is held out and another command judges what was produced
+        split, values = next(iter(scores.items()))
+        name = next((name for name in task.metrics if name in values), next(iter(values)))
+        interval = measured.interval if measured is not None else None
+        chosen = {"value": values[name], "interval": interval}
+        primary = {"name": name, "split": split, "select": Select.last.value, **chosen}
     means = {"measured_with": measured.means} if measured is not None and measured.means else {}
     return {
-        "primary": {"name": name, "split": split, "select": Select.last.value, **chosen},
+        "primary": primary,
         "best": None,
         "last": {"epoch": epoch, "step": step, **chosen, "scores": scores, **means},
         "heldout": None,

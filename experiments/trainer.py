@@ -223,12 +223,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 def _best_so_far(trainer: Trainer) -> float | None:
     """Primary score of the adapter kept before an interruption; None if there is none."""
-    split = next(iter(trainer.data.evaluations), "")
-    found = (
-        [value for key, value in line.items() if key.startswith(f"{split}/")]
-        for line in trainer.history.lines()
-    )
-    scores = [values[0] for values in found if values]
+    key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
+    scores = [line[key] for line in trainer.history.lines() if key in line]
     finite = [score for score in scores if not math.isnan(score)]
     return max(finite) if finite else (math.nan if scores else None)
 

@@ -24,6 +24,9 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 SIZES = sorted((path.parent.name, path.stem) for path in CONF.glob("sizes/*/*.yaml"))
 BASE = ["model=roberta_base", "task=cola"]
 TOY = ["model=mlp", "task=toy"]
+KINDS = {"toy": "points", "dreambooth": "denoising"} | dict.fromkeys(
+    ("e2e", "alpaca", "alpaca_cleaned"), "language"
+)
 TRAIN = ["train.epochs=1", "train.batch_size=8", "train.learning_rate=0.1"]
 
 
@@ -41,13 +44,11 @@ def refused(compose, *overrides):
 
 def head(task):
     """Kind of head that a conf/task file asks for."""
+    if "/schema/task/images@_here_" in TASKS[task]["defaults"]:
+        return "images"
     if "labels" in TASKS[task]:
         return "regression" if TASKS[task]["labels"] == 1 else "classification"
-    if "max_new_tokens" in TASKS[task]:
-        return "language"
-    if task == "dreambooth":
-        return "denoising"
-    return "points" if task == "toy" else "none"
+    return KINDS.get(task, "none")
 
 
 def trainable(model):
@@ -199,7 +200,7 @@ OUT_OF_RANGE = [
     *["train.epochs=0.0", "train.batch_size=0", "train.learning_rate=-0.1", "train.epsilon=0.0"],
     *["train.max_steps=0", "train.head_learning_rate=0.0", "train.weight_decay=-1.0"],
     *["train.max_grad_norm=-1.0", "train.warmup_ratio=-0.1", "train.betas=[0.9, 1.0]"],
-    *["train.eval_every=0", "train.eval_batch_size=0", "train.checkpoint_every=-1"],
+    *["train.eval_every=0.0", "train.eval_batch_size=0", "train.checkpoint_every=-1"],
     *["task.train_rows=0", "task.eval_rows=0", "task.points_per_class=0", "task.radius=0.0"],
 ]
 

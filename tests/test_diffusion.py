@@ -203,6 +203,39 @@ def test_gradient_checkpointing_changes_nothing(tiny):
     assert torch.allclose(*gradients, atol=1e-7) and gradients[0].any()
 
 
+@pytest.mark.slow
+def test_a_perfect_denoiser_of_one_photo_draws_that_photo(space, data_folder):
+    """Loss and sampler agree on schedule, scale and sign: what has no loss draws what it knows."""
+    import numpy as np
+
+    from experiments import drawings
+
+    photo = drawings.square(drawings.read(data_folder / "dreambooth/dog/00.jpg"), 32)
+    mean, _ = space.encode([photo])
+    known = mean + torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    unet = space.base()  # what a random autoencoder encodes is small; `known` is of the usual size
+
+    def forward(noisy, steps, encoder_hidden_states, return_dict=True, **options):
+        share = space.noise.alphas_cumprod[steps].reshape(-1, 1, 1, 1)
+        found = (noisy - share.sqrt() * known) / (1 - share).sqrt()
+        return type("Output", (), {"sample": found}) if return_dict else (found,)
+
+    unet.forward = forward
+    rows = {"labels": torch.tensor([0]), "weights": torch.ones(1), "states": torch.zeros(1, 77, 32)}
+    net = Denoiser(unet, space.noise)
+    assert net(mean=known, deviation=0 * known, **rows)["loss"].item() < 1e-9
+    how = {"side": 32, "steps": 20, "guidance": 1.0}
+    drawn = [
+        np.asarray(draw(space.pipeline(unet), "x", seed=seed, **how), float) for seed in (1, 2)
+    ]
+    with torch.no_grad():
+        decoded = space.vae.decode(known / space.vae.config.scaling_factor).sample[0]
+    expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
+    untouched = np.asarray(draw(space.pipeline(space.base()), "x", seed=1, **how), float)
+    errors = [np.abs(image - expected).mean() for image in (*drawn, untouched)]
+    assert max(errors[:2]) < 0.1 * errors[2], errors
+
+
 def test_byte_tokenizer_tells_prompts_apart():
     tokenizer = byte_tokenizer(77)
     ids = tokenizer("a sks dog", padding="max_length", max_length=77)["input_ids"]

@@ -317,25 +317,39 @@ def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
     assert plain.fingerprint != alone.fingerprint
 
 
-def test_measuring_needs_the_files_alone(compose, photos, tmp_path, monkeypatch):
-    """FID without Inception's weights is not a number, and the log says how to get one."""
+@pytest.fixture
+def drawn(photos, tmp_path, monkeypatch):
+    """A run folder whose drawings are the photos, and what is said of it."""
     for number, path in enumerate(sorted((photos / "dog").glob("*.jpg"))):
         image = drawings.square(drawings.read(path), 16)
         drawings.save(image, tmp_path / f"images/subject/{number:02d}.png")
         drawings.save(image, tmp_path / f"images/a-dog/{number:02d}.png")
     said = []
-    monkeypatch.setattr(
-        "experiments.tasks.dreambooth.log.warning", lambda *words: said.append(words)
-    )
+    warn = "experiments.tasks.dreambooth.log.warning"
+    monkeypatch.setattr(warn, lambda text, *values: said.append(text % values))
+    return tmp_path, said
+
+
+def test_measuring_needs_the_files_alone(drawn, compose, monkeypatch):
+    """FID without Inception's weights is not a number, and the log says how to get one."""
+    place, said = drawn
     task = compose([*CHOICE, "task.metrics=[fid,frechet_pixels]"]).task
-    found = task.measure(tmp_path)
+    found = task.measure(place)
     assert list(found.scores["dog"]) == ["fid", "frechet_pixels"]
-    assert np.isnan(found.scores["dog"]["fid"]) and "fid is not measured" in said[0][0]
+    assert np.isnan(found.scores["dog"]["fid"]) and "fid is not measured" in said[0]
     assert found.scores["dog"]["frechet_pixels"] == pytest.approx(0, abs=1e-12)
-    assert "fid" not in found.means
+    assert "fid" not in found.means and found.means["drawn"] == found.means["real"] == 5
     monkeypatch.setattr(fid, "Inception", lambda path: fid.Pixels())  # 24 million numbers less
     task.extractor = "inception.safetensors"
-    assert task.measure(tmp_path).scores["dog"]["fid"] == pytest.approx(0, abs=1e-12)
+    assert task.measure(place).scores["dog"]["fid"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_single_drawing_costs_the_number_and_not_the_run(drawn, compose):
+    place, said = drawn
+    for path in sorted((place / "images/a-dog").iterdir())[1:]:
+        path.unlink()
+    assert np.isnan(compose(CHOICE).task.measure(place).scores["dog"]["frechet_pixels"])
+    assert said == ["1 drawn, 5 real images: no distance of so few"]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from experiments.networks import byte_tokenizer
 from experiments.recipe import Select
 from experiments.run import build, run, trainer_of
 from experiments.tasks import E2E, meanings
+from experiments.tasks import e2e as tasks_e2e
 from experiments.tasks.continuation import _processors, continuations
 from experiments.tasks.language import IGNORED
 
@@ -191,10 +192,12 @@ def test_more_rows_than_there_are(folder):
     assert "task.train_rows=21: there are 20 rows" in refused(folder, train_rows=21)
 
 
-def test_other_numbers_of_rows_are_told(folder, caplog):
+def test_other_numbers_of_rows_are_told(folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(tasks_e2e.log, "warning", lambda text, *rest: told.append(text % rest))
     load(e2e(folder))
-    assert "20 train rows, the paper's data have 42061" in caplog.text
-    assert "3 distinct meanings to test, the paper's data have 630" in caplog.text
+    assert "task=e2e: 20 train rows, the paper's data have 42061" in told
+    assert "task=e2e: 3 distinct meanings to test, the paper's data have 630" in told
 
 
 def test_settings_that_cannot_be(folder):

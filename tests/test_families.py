@@ -9,6 +9,7 @@ from benchmarks import families
 from experiments import pictures
 
 pytestmark = pytest.mark.slow
+SMALL = ("model.sizes.num_hidden_layers=2", "model.sizes.hidden_size=96")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,8 @@ def photographs(data_folder, tmp_path_factory):
 
 
 def measure(photographs, **changes):
-    sizes = ("model.sizes.num_hidden_layers=2",)
-    settings = {"model": "vit_tiny", "batch_size": 16, "steps": 3, "overrides": sizes}
-    return families.images(photographs, **settings | changes)
+    settings = {"batch_size": 16, "steps": 3, "overrides": SMALL}
+    return families.measure("images", photographs, **settings | changes)
 
 
 def test_steps_are_measured(photographs):
@@ -46,5 +46,9 @@ def test_slow_rows_show_as_waiting(photographs, monkeypatch):
 
 
 def test_accumulated_batches_are_one_step(photographs):
-    found = measure(photographs, method="full", overrides=("train.accumulation=4",))
+    found = measure(photographs, method="full", overrides=("train.accumulation=4", *SMALL))
     assert found["overhead"] < 0.9 and found["samples_per_s"] > 0
+
+
+def test_cases_are_rehearsals_of_every_family():
+    assert set(families.CASES) == {"glue", "e2e", "images", "instruction", "dreambooth"}

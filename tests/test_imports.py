@@ -23,12 +23,14 @@ EXPERIMENTS = [
     {"environment"},
     {"results", "predictions"},
     {"models"},
-    {"methods", "tasks", "preflight"},
+    {"methods", "tasks", "preflight", "memory"},
     {"scoring"},
     {"optimisation"},
     {"trainer"},
     {"config"},
-    {"overrides", "sweep"},
+    {"overrides", "recorded", "space", "sweep"},
+    {"verify"},
+    {"comparison"},
     {"run"},
 ]
 PACKAGE = [
@@ -45,23 +47,33 @@ PACKAGE = [
     {"__init__"},
 ]
 COMMANDS = {
-    "report": {"results", "selection", "tracking", "errors"},
+    "report": {"results", "selection", "metrics", "tracking", "errors", "files"},
     "judge": {"files", "generations", "hub", "errors"},
+    "answers": {"results", "generations", "files", "errors"},
+    "search": {
+        *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
+        *("run", "space", "sweep"),
+    },
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
-# Commands within packages: what they may import.
+# Commands within packages, and the board of a sweep: what they may import besides.
 DOORS = {
+    "experiments/results/__main__.py": {"results", "verify", "comparison", "errors"},
+    "experiments/report/status.py": {"sweep"},
+    "experiments/report/standing.py": {"lock"},
     "experiments/hub/__main__.py": {"config", "errors", "overrides", "sweep"},
 }
 
-HYDRA = {"train.py"} | {f"experiments/{name}.py" for name in ("config", "overrides", "sweep")}
+HYDRA = {"train.py"} | {
+    f"experiments/{name}.py" for name in "config overrides recorded space sweep".split()
+}
 PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "tuner", "compact")}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 SCHEMAS = {
     f"experiments/{name}.py"
-    for name in "config recipe tracking results lock errors overrides metrics sweep".split()
-} | {"experiments/hub/__init__.py", "experiments/hub/manifest.py"}
+    for name in "config recipe tracking lock errors overrides metrics recorded sweep".split()
+} | {f"experiments/{name}/__init__.py" for name in ("hub", "results")}
 
 
 def imported(name, *, top_level=False):

@@ -17,6 +17,8 @@ from transformers import (
 
 from experiments import config
 from experiments.errors import ConfigError, DataError, HubUnavailable
+from experiments.models import Quantization
+from experiments.models.language import Dtype
 from experiments.networks import SplitAttention, byte_tokenizer, split_attention
 from experiments.tasks import Head
 
@@ -24,6 +26,7 @@ TWO = Head(kind="classification", labels=2)
 TEN = Head(kind="images", labels=10)
 SCORE = Head(kind="regression", labels=1)
 NONE = Head(kind="none")
+LANGUAGE = Head(kind="language")
 
 
 def model(name, **changes):
@@ -90,7 +93,7 @@ def test_gpt2_has_its_known_size():
     assert numbers(net) == 124_439_808
     tiny = model("gpt2_tiny")
     assert not tiny.pretrained and tiny.locate(offline=True) is None
-    assert len(tiny.processor(None)) <= tiny.vocabulary == 264
+    assert len(tiny.processor(None)) <= tiny.configuration(None).vocab_size == 264
 
 
 @pytest.mark.parametrize("name", ["gpt2_medium", "llama2_7b", "vit_base", "mlp", "minilm"])
@@ -249,6 +252,113 @@ def test_weights_that_are_not_here():
 def test_random_weights_need_no_source():
     part = model("roberta_base", pretrained=False, path="nowhere")
     assert part.locate() is None
+
+
+def story_net(data_folder, **changes):
+    part = model("stories260k", path=str(data_folder / "models/stories260K"), **changes)
+    return part, part.build(LANGUAGE, part.locate())
+
+
+def linears(net):
+    return {
+        name.rpartition(".")[2]: type(module).__name__
+        for name, module in net.named_modules()
+        if "proj" in name or name == "lm_head"
+    }
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kind"), [("nf4", "Linear4bit"), ("int8", "Linear8bitLt"), (None, "Linear")]
+)
+def test_quantised_models_load_and_speak(data_folder, quantization, kind):
+    chosen = None if quantization is None else Quantization[quantization]
+    part, net = story_net(data_folder, quantization=chosen)
+    found = linears(net)
+    assert found.pop("lm_head") == "Linear" and set(found.values()) == {kind}
+    assert net.config.use_cache is False
+    tokenizer = part.processor(part.path)
+    ids = tokenizer("Once upon a time, there was a little", return_tensors="pt")
+    net.train()  # an evaluation pass repacks four-bit weights on some processors
+    with torch.no_grad():
+        likely = net(**ids).logits[0, -1].argmax()
+    assert tokenizer.decode(likely).strip() in ("girl", "b", "bo", "boy", "g")
+
+
+def test_four_bit_scales_are_quantised_too(data_folder):
+    weight = story_net(data_folder, quantization=Quantization.nf4)[1].model.layers[0].mlp.up_proj
+    state = weight.weight.quant_state
+    assert state.nested and state.quant_type == "nf4" and state.absmax.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_weights_have_the_asked_for_format(data_folder, name, dtype):
+    for quantization in (None, Quantization.nf4):
+        net = story_net(data_folder, dtype=Dtype[name], quantization=quantization)[1]
+        kinds = {value.dtype for value in net.parameters()} - {torch.uint8}
+        assert kinds == {dtype}
+        if quantization:
+            assert net.model.layers[0].mlp.up_proj.compute_dtype == dtype
+
+
+def test_any_causal_language_model_of_a_folder(data_folder, tmp_path):
+    part = model("causal_lm", path=str(data_folder / "models/stories260K"))
+    source = part.locate()
+    net, tokenizer = part.build(LANGUAGE, source), part.processor(source)
+    assert numbers(net) == 260_032 and tokenizer.model_max_length == 512
+    assert numbers(part.build(LANGUAGE, None, meta=True)) == 260_032
+    tiny_gpt2().save_pretrained(tmp_path)
+    other = model("causal_lm", path=str(tmp_path))
+    net = other.build(LANGUAGE, other.locate())
+    assert sum(isinstance(module, SplitAttention) for module in net.modules()) == 2
+
+
+def test_quantised_gpt2_of_a_folder_is_refused(tmp_path):
+    tiny_gpt2().save_pretrained(tmp_path)
+    part = model("causal_lm", path=str(tmp_path), quantization=Quantization.nf4)
+    with pytest.raises(ConfigError, match="model.quantization=nf4.*'gpt2'"):
+        part.build(LANGUAGE, part.locate())
+
+
+def test_models_without_a_repository_say_what_is_wanted(compose):
+    for name in ("stories260k", "causal_lm"):
+        with pytest.raises(DataError, match="model.path=null.*no repository"):
+            model(name).locate()
+    with pytest.raises(ConfigError, match="model.path=null: model=causal_lm"):
+        model("causal_lm").build(LANGUAGE, None, meta=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=minilm", "task=sst2"], ["model.quantization=nf4", "model=minilm"]),
+        (["model=mlp", "task=toy"], ["model.quantization=nf4", "model=mlp"]),
+        (["model=stories260k", "task=alpaca", "method=full"], ["method=full", "adapters"]),
+        (
+            ["model=stories260k", "task=alpaca", "model.pretrained=false"],
+            ["needs pretrained weights"],
+        ),
+    ],
+)
+def test_quantisation_that_cannot_be_is_refused_in_one_line(compose, overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        compose([*overrides, "model.quantization=nf4"])
+    (line,) = caught.value.problems
+    assert all(word in line for word in words)
+
+
+def test_runs_of_several_folders_have_places_of_their_own(compose):
+    choice = ["model=causal_lm", "task=alpaca", "source=none", "method=full", "mode=count"]
+    places = {compose([*choice, f"model.path={path}/Tiny"]).variant for path in ("/a", "/b")}
+    assert places == {"mode=count,repo=Tiny"}
+    assert compose([*choice, "model.path=/a/Other"]).variant == "mode=count,repo=Other"
+
+
+def test_llama1_has_the_size_of_llama2_and_reads_half_as_much():
+    for size, count in (("7b", 6_738_415_616), ("13b", 13_015_864_320)):
+        one, two = model(f"llama1_{size}"), model(f"llama2_{size}")
+        assert numbers(one.build(NONE, None, meta=True)) == count
+        assert one.positions(None) * 2 == two.positions(None) == 4096
+        assert one.linear == two.linear and len(one.linear) == 7
 
 
 @pytest.mark.parametrize(("name", "body"), [("vit_base", 85_798_656), ("vit_large", 303_301_632)])

@@ -182,3 +182,22 @@ def test_formula_of_the_header():
     size = float(layer(net).get_base_layer().weight.norm())
     step = 0.05 * atom_norm((96, 96), 100.0) * math.sqrt(200) / size
     assert check(net, recipe(), rows=320)["step"] == pytest.approx(step, rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+def test_quantised_weights_are_measured_as_what_they_stand_for(bits, data_folder):
+    """Their bytes say nothing of |W|."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    found = []
+    for quantised in (None, BitsAndBytesConfig(**{bits: True})):
+        torch.manual_seed(0)
+        net = AutoModelForCausalLM.from_pretrained(
+            data_folder / "models/stories260K", quantization_config=quantised
+        )
+        config = FourierFTConfig(n_frequency=100, scaling=8.0, target_modules=["q_proj", "v_proj"])
+        found.append(check(get_peft_model(net, config), recipe(), rows=320))
+    plain, rounded = found
+    assert plain["layers"] == rounded["layers"] == 10
+    for key in ("step", "start", "reach"):
+        assert rounded[key] == pytest.approx(plain[key], rel=0.02)

@@ -13,13 +13,15 @@ import pytest
 from PIL import Image
 
 from experiments import results
-from experiments.report import curves, evidence, figure7, page, paper
+from experiments.report import __main__ as command
+from experiments.report import canvas, curves, evidence, figure7, pages, paper, text
 from experiments.report.__main__ import main
 from experiments.results import Record
 
 TABLE1 = paper.load("table1")
 FIGURE7 = paper.load("figure7")
 ROOT = Path(__file__).resolve().parent.parent
+TEXTS = (".md", ".csv", ".tex")
 
 
 def write_count(root: Path, row: dict, method: str, more: int = 0, **run) -> Path:
@@ -98,14 +100,17 @@ def rising(reaches: float | None, last: float = 2000) -> list[tuple[float, float
     ]
 
 
-def shown(tmp_path: Path, *names: str) -> tuple[int, dict[str, str]]:
-    """Runs the command on tmp_path/outputs; returns its status and the written text per
-    file name."""
+def shown(tmp_path: Path, *names: str) -> tuple[dict[str, str], list[str]]:
+    """Writes the pages of what lies in tmp_path/outputs, without the site.
+
+    Returns the text per file name, and what could not be counted.
+    """
     to = tmp_path / "report"
-    status = main([*names, "--outputs", str(tmp_path / "outputs"), "--to", str(to)])
-    return status, {
-        path.name: path.read_text() for path in to.glob("*") if path.suffix in (".md", ".csv")
-    }
+    found = evidence.collect(tmp_path / "outputs")
+    for name in names:
+        command.write(pages.build(name, found), to)
+    texts = {path.name: path.read_text() for path in to.glob("*") if path.suffix in TEXTS}
+    return texts, [str(trouble) for trouble in found.troubles]
 
 
 def cells(text: str, *start: str) -> list[str]:
@@ -119,12 +124,10 @@ def cells(text: str, *start: str) -> list[str]:
     return line
 
 
-def test_table1_complete(tmp_path, capsys):
+def test_table1_complete(tmp_path):
     write_table1(tmp_path / "outputs")
-    status, files = shown(tmp_path, "table1")
-    assert status == 0
+    files, _ = shown(tmp_path, "table1")
     text = files["table1.md"]
-    assert text in capsys.readouterr().out
     assert "**32 of 32 counts equal the formula.**" in text
     assert "29 of 32 counts and 20 of 32 sizes" in text
     golden = "LLaMA-2 7B|LoRA|r=16|8,388,608|8,388,608|8.39M|equals formula|32 MB|32.8 MB [9]"
@@ -137,7 +140,7 @@ def test_table1_complete(tmp_path, capsys):
 
 def test_table1_marks_the_papers_misprints(tmp_path):
     write_table1(tmp_path / "outputs")
-    text = shown(tmp_path, "table1")[1]["table1.md"]
+    text = shown(tmp_path, "table1")[0]["table1.md"]
     line = cells(text, "RoBERTa Base", "FourierFT", "n=1000 [2]")
     assert line[3:7] == ["24,000", "24,000", "24K", "equals formula"]
     assert "- [2] RoBERTa Base, FourierFT n=1000: n=200" in text
@@ -155,7 +158,7 @@ def test_table1_marks_the_papers_misprints(tmp_path):
 def test_table1_says_how_a_count_differs(tmp_path):
     row = TABLE1["rows"][0]
     write_count(tmp_path / "outputs", row, "lora", more=-1000)
-    text = shown(tmp_path, "table1")[1]["table1.md"]
+    text = shown(tmp_path, "table1")[0]["table1.md"]
     assert cells(text, "RoBERTa Base", "LoRA", "r=4")[3:7] == [
         "146,456",
         "147,456",
@@ -170,39 +173,37 @@ def test_table1_counts_of_any_experiment_but_its_own_first(tmp_path):
     write_count(root, row, "lora", more=7, variant="a", experiment=None)
     write_count(root, row, "lora", profile="smoke", variant="b")
     write_count(root, row, "fourierft", task="cola")
-    text = shown(tmp_path, "table1")[1]["table1.md"]
+    text = shown(tmp_path, "table1")[0]["table1.md"]
     assert cells(text, "RoBERTa Base", "LoRA", "r=4")[6] == "differs by +7"
     assert cells(text, "RoBERTa Base", "FourierFT", "n=200")[6] == "not run"
     write_count(root, row, "lora", variant="c")
-    text = shown(tmp_path, "table1")[1]["table1.md"]
+    text = shown(tmp_path, "table1")[0]["table1.md"]
     assert cells(text, "RoBERTa Base", "LoRA", "r=4")[6] == "equals formula"
 
 
-def test_missing_runs_are_shown_as_missing(tmp_path, capsys):
-    status, files = shown(tmp_path)
-    assert status == 0
+def test_missing_runs_are_shown_as_missing(tmp_path):
+    files, troubles = shown(tmp_path, "table1", "figure7")
     assert files["table1.md"].count("| not run ") == 3 * 32
-    assert "32 not run.** Not run: `python train.py experiment=table1`" in files["table1.md"]
+    assert "32 not run.**" in files["table1.md"]
+    assert "Not run: `python train.py experiment=table1`" in files["table1.md"]
     assert files["figure7.md"].count("not run") >= 10
     assert "Not run: `python train.py experiment=figure7`" in files["figure7.md"]
     assert "Undecided: FourierFT not run, LoRA not run." in files["figure7.md"]
-    assert "no such folder" in capsys.readouterr().err
-    assert (tmp_path / "report/figure7.png").exists()
+    assert (tmp_path / "report/figure7.png").exists() and not troubles
 
 
 @pytest.mark.parametrize("damage", ["{half a rec", "[]", '{"schema": 99}', None])
-def test_damaged_record_is_named_and_the_rest_shown(tmp_path, capsys, damage):
+def test_damaged_record_is_named_and_the_rest_shown(tmp_path, damage):
     root = tmp_path / "outputs"
     write_table1(root)
     broken = next(root.rglob("metrics.json"))
     record = json.loads(broken.read_text())
     text = json.dumps(record | {"parameters": {"adapter": "many"}}) if damage is None else damage
     broken.write_text(text)
-    status, files = shown(tmp_path, "table1")
-    assert status == 0
+    files, troubles = shown(tmp_path, "table1", "troubles")
     assert "31 of 32 counts equal the formula, 1 not run" in files["table1.md"]
-    assert files["table1.md"].count(str(broken)) == 1
-    assert capsys.readouterr().err.count(str(broken)) == 1
+    assert files["troubles.md"].count(str(broken)) == 1
+    assert [str(broken) in trouble for trouble in troubles] == [True]
 
 
 def test_replaced_records_do_not_count(tmp_path):
@@ -216,9 +217,7 @@ def toy(tmp_path: Path, fourierft: list, lora: list) -> str:
     for method, seeds in {"fourierft": fourierft, "lora": lora}.items():
         for seed, curve in enumerate(seeds):
             write_toy(tmp_path / "outputs", method, seed, curve)
-    status, files = shown(tmp_path, "figure7")
-    assert status == 0
-    return files["figure7.md"]
+    return shown(tmp_path, "figure7")[0]["figure7.md"]
 
 
 def test_figure7_reproduced(tmp_path):
@@ -284,19 +283,18 @@ def test_figure7_lists_runs_that_are_not_its_own(tmp_path):
     (place / "history.jsonl").write_bytes(
         (place / "history.jsonl").read_bytes() + b'{"step": 1, "epo'
     )
-    text = shown(tmp_path, "figure7")[1]["figure7.md"]
+    text = shown(tmp_path, "figure7")[0]["figure7.md"]
     assert "LoRA reaches 100 % within 2000 epochs in 0 of 1 seeds" in text
     for reason in ("trains 256 numbers", "another recipe", "a rehearsal", "no train/accuracy"):
         assert text.count(reason) == 1
 
 
-def test_figure7_damaged_history_is_named(tmp_path, capsys):
+def test_figure7_damaged_history_is_named(tmp_path):
     place = write_toy(tmp_path / "outputs", "lora", 0, rising(None))
     (place / "history.jsonl").write_text('{"epoch": "late", "train/accuracy": 1.0}\n')
-    status, files = shown(tmp_path, "figure7")
-    assert status == 0
-    assert str(place / "history.jsonl") in files["figure7.md"]
-    assert str(place / "history.jsonl") in capsys.readouterr().err
+    files, _ = shown(tmp_path, "figure7", "troubles")
+    assert "no train/accuracy in its history" in files["figure7.md"]
+    assert str(place / "history.jsonl") in files["troubles.md"]
 
 
 def test_figure7_picture(tmp_path):
@@ -307,7 +305,7 @@ def test_figure7_picture(tmp_path):
         assert picture.format == "PNG"
         assert min(picture.size) >= 800 and max(picture.size) <= 1600
         seen = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    for colour, _ in curves.STYLES.values():
+    for colour in (canvas.STYLES[method][0] for method in ("fourierft", "lora")):
         wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(seen.astype(int) - wanted).max(axis=1) <= 2).sum() > 500
     assert not list((tmp_path / "report").glob(".*"))
@@ -338,7 +336,7 @@ def test_percent_never_rounds_up_to_all():
 
 
 def test_columns_line_up():
-    lines = page.table(["a", "wide name"], [["x", "1"], ["a|b", "22"]], right=["wide name"])
+    lines = text.grid(["a", "wide name"], [["x", "1"], ["a|b", "22"]], right=["wide name"])
     assert lines == [
         "| a    | wide name |",
         "| ---- | --------: |",
@@ -352,7 +350,8 @@ def test_unknown_name_is_one_line_and_status_2(tmp_path, capsys):
         main(["table1", "table99", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")])
         == 2
     )
-    assert capsys.readouterr().err == "unknown: table99; known: figure7, table1, runs\n"
+    known = ", ".join(pages.names())
+    assert capsys.readouterr().err == f"unknown: table99; known: {known}\n"
     assert not (tmp_path / "report").exists()
 
 
@@ -363,21 +362,37 @@ def test_nothing_shown_is_status_1(tmp_path, capsys):
 
 
 def test_damaged_reference_is_named(tmp_path, capsys, monkeypatch):
-    (tmp_path / "table1.yaml").write_text("rows: [")
-    monkeypatch.setattr(paper, "REFERENCE", tmp_path)
-    assert main(["table1", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")]) == 1
-    assert str(tmp_path / "table1.yaml") in capsys.readouterr().err
+    """The other pages and the site are written all the same."""
+    references = tmp_path / "reference"
+    references.mkdir()
+    for name in ("table1", "table6", "protocols", "weights"):
+        text = (paper.REFERENCE / f"{name}.yaml").read_text()
+        (references / f"{name}.yaml").write_text("rows: [" if name == "table1" else text)
+    monkeypatch.setattr(paper, "REFERENCE", references)
+    to = tmp_path / "report"
+    assert main(["table6", "--outputs", str(tmp_path / "none"), "--to", str(to)]) == 1
+    captured = capsys.readouterr()
+    assert str(references / "table1.yaml") in captured.err and "no such folder" in captured.err
+    assert "# Table 6" in captured.out and "# Finished runs" not in captured.out
+    assert (to / "table6.md").exists() and (to / "index.html").exists()
 
 
-def test_report_writes_under_outputs_by_default(tmp_path):
-    assert main(["table1", "--outputs", str(tmp_path)]) == 0
-    assert (tmp_path / "report/table1.md").exists()
+@pytest.mark.slow
+def test_report_writes_all_of_it_under_outputs_by_default(tmp_path):
+    assert main(["all", "--outputs", str(tmp_path)]) == 0
+    for name in pages.names():
+        for suffix in ("md", "csv", "tex", "html"):
+            assert (tmp_path / f"report/{name}.{suffix}").exists()
+    for name in ("figure1", "figure3", "figure4", "figure5", "figure6", "figure7"):
+        assert (tmp_path / f"report/{name}.png").exists()
+        drawn = (tmp_path / f"report/{name}.svg").read_text()
+        assert "prefers-color-scheme:dark" in drawn and "<text" in drawn
 
 
 def test_report_never_imports_torch():
     code = (
         "import sys; import experiments.report.__main__; "
-        "import experiments.report.table1, experiments.report.figure7; "
+        "import experiments.report.pages, experiments.report.site; "
         "heavy = {'torch', 'transformers', 'hydra', 'experiments.run', 'experiments.models'}; "
         "found = heavy & set(sys.modules); "
         "assert not found, found"
@@ -401,9 +416,8 @@ def test_runs_lists_every_training_with_its_interval(tmp_path):
     place.mkdir(parents=True)
     results.write(place, record)
     write_count(tmp_path / "outputs", TABLE1["rows"][0], "lora")  # a count is no training
-    status, text = shown(tmp_path, "runs")
+    text, _ = shown(tmp_path, "runs")
     (line,) = [line for line in text["runs.md"].splitlines() if line.startswith("| minilm")]
     found = [cell.strip() for cell in line.strip("| ").split("|")]
-    assert status == 0
     assert found[3:8] == ["x=1", "3", "accuracy", "0.0001", "10"]
     assert found[9:] == ["0.860 [0.840, 0.880]", "0.860 [0.840, 0.880]", "-", "12", "5"]

@@ -8,7 +8,7 @@ from experiments.errors import RecordError
 from experiments.recipe import Select
 from experiments.scoring import score
 from experiments.selection import Evaluation
-from experiments.tasks import Glue, Images
+from experiments.tasks import Glue, Images, Task
 
 # Two labelled splits, and in the order of the alphabet the primary one would be the second.
 SPLITS = ["validation_matched", "validation_almost"]
@@ -86,6 +86,25 @@ def test_scoring_again_gives_the_same(folder):
 def test_no_predictions_of_the_primary_split(folder):
     with pytest.raises(RecordError, match="no predictions of validation_other"):
         score(folder, task(["validation_other", *SPLITS]), Select.best)
+
+
+class Judged(Task):
+    """A task whose answers another command grades."""
+
+    @property
+    def selects(self):
+        return False
+
+
+def test_a_run_without_any_score_has_no_primary(tmp_path):
+    task = Judged(name="x", metrics=[])
+    nothing = {"value": None, "interval": None}
+    assert score(tmp_path, task, Select.last) == {
+        "primary": None,
+        "best": None,
+        "last": {"epoch": None, "step": None, **nothing, "scores": {}},
+        "heldout": None,
+    }
 
 
 def of_images():

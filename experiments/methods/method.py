@@ -28,6 +28,11 @@ class Method:
         """True if nothing but the head gets a gradient."""
         return False
 
+    @property
+    def trains_base(self) -> bool:
+        """True if the weights of the base model get a gradient themselves."""
+        return False
+
     def problems(self) -> Iterator[str]:
         """Yields every setting that the method cannot work with."""
         return iter(())

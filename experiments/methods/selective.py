@@ -36,6 +36,11 @@ class Selective(Method):
 class Full(Selective):
     """Full fine-tuning (FF)."""
 
+    @property
+    def trains_base(self) -> bool:
+        """See `Method.trains_base`."""
+        return True
+
     def selects(self, parameter: str) -> bool:
         """Every parameter."""
         return True

@@ -8,7 +8,7 @@ from experiments.models.diffusion import Diffusion
 from experiments.models.encoder import Encoder
 from experiments.models.language import CausalLM
 from experiments.models.mlp import MLP
-from experiments.models.model import Model
+from experiments.models.model import Model, Quantization
 from experiments.models.transformer import Transformer
 from experiments.models.vision import VisionTransformer
 
@@ -21,6 +21,7 @@ __all__ = [
     "Encoder",
     "MLP",
     "Model",
+    "Quantization",
     "Transformer",
     "VisionTransformer",
 ]

@@ -1,71 +1,135 @@
-"""Causal language models: GPT-2, LLaMA."""
+"""Causal language models: GPT-2, LLaMA, and any other that a folder holds."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import ConfigError, DataError
+from experiments.models.model import Quantization
 from experiments.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head
+    from experiments.tasks import Head, Task
+
+FUSED = ("gpt2",)
+"""Architectures whose projections are not linear layers, so that they cannot be quantised."""
+
+
+class Dtype(Enum):
+    """Number format of weights that are not quantised."""
+
+    fp32 = "float32"
+    bf16 = "bfloat16"
+    fp16 = "float16"
 
 
 @dataclass(kw_only=True)
 class CausalLM(Transformer):
-    """GPT-2 or LLaMA.
+    """GPT-2 or LLaMA, or what a folder holds.
 
     GPT-2's fused `c_attn` becomes q, k and v projections, so that every method names the same
     targets.
     """
 
+    repo: str | None
+    """Hub repository of the pretrained weights; null: they come from `path` alone."""
     tokenizer: str | None = None
     """Local folder with a tokenizer, for models without weights; null: one that speaks bytes
     (local)."""
+    dtype: Dtype | None = None
+    """Number format of the weights, and of the products with quantised ones; null: fp32."""
+
+    def problems(self, task: Task) -> Iterator[str]:
+        """See `Model.problems`."""
+        yield from super().problems(task)
+        if self.architecture is None and self.path is None:
+            yield f"model.path=null: model={self.name} is what a folder holds, name the folder"
+
+    @property
+    def quantisable(self) -> bool:
+        """See `Model.quantisable`; what a folder holds is seen when it is built."""
+        return self.architecture not in FUSED
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Model.locate`."""
+        if self.pretrained and self.repo is None and self.path is None:
+            raise DataError(
+                f"model.path=null: no repository holds model={self.name}",
+                ["with a copy on this machine: model.path=FOLDER"],
+            )
+        return super().locate(offline)
 
     def processor(self, source: str | None) -> Any:
         """A tokenizer whose padding is defined."""
         if source is None and self.tokenizer is None:
             from experiments.networks import byte_tokenizer
 
-            return byte_tokenizer(self.positions, causal=True)
+            return byte_tokenizer(self.positions(source), causal=True)
         if (
             source is None
             and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()
         ):
             raise DataError(f"model.tokenizer={self.tokenizer}: no tokenizer_config.json there")
         tokenizer = self.tokenizer_of(source or str(Path(self.tokenizer).expanduser()))
-        largest, rows = max(tokenizer.get_vocab().values()), self.vocabulary
+        largest, rows = max(tokenizer.get_vocab().values()), self.configuration(source).vocab_size
         if largest >= rows:
             raise ConfigError(
                 f"model.tokenizer={self.tokenizer}: has {largest + 1} tokens, "
                 f"model={self.name} knows {rows}"
             )
-        tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions(source))
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
         return tokenizer
 
-    @property
-    def positions(self) -> int:
+    def positions(self, source: str | None) -> int:
         """Tokens of the longest text that the model can read."""
-        return self.sizes.get("n_positions", self.sizes.get("max_position_embeddings", 1024))
-
-    @property
-    def vocabulary(self) -> int:
-        """Tokens that the model has an embedding for."""
-        return self.configuration(None).vocab_size
+        return getattr(self.configuration(source), "max_position_embeddings", 1024)
 
     def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
         """See `Model.build`."""
+        import torch
         from transformers import AutoModelForCausalLM
 
         from experiments.networks import split_attention
 
-        net = split_attention(self.network(AutoModelForCausalLM, source, meta))
+        loading = {"dtype": getattr(torch, (self.dtype or Dtype.fp32).value)}
+        if self.quantization is not None and not meta:
+            kind = self.configuration(source).model_type
+            if kind in FUSED:
+                raise ConfigError(
+                    f"model.quantization={self.quantization.value}: model.path={self.path} holds "
+                    f"a {kind!r} model, whose projections are not linear layers"
+                )
+            loading["quantization_config"] = self._quantized(loading["dtype"])
+        net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
         net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
+        net.config.use_cache = False  # of keys and values: training would fill it in vain
         return net
+
+    def plain(self, net: nn.Module, source: str | None) -> Any:
+        """See `Model.plain`; a model that is not trained keeps keys and values again."""
+        net.config.use_cache = True
+        return net
+
+    def _quantized(self, dtype: Any) -> Any:
+        """What transformers is told about quantised weights."""
+        from transformers import BitsAndBytesConfig
+
+        if self.quantization is Quantization.int8:
+            # It would say in every product that its inputs become half precision.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
 
     from experiments.hub import Download
     from experiments.tasks import Head, Task
+
+
+class Quantization(Enum):
+    """How bitsandbytes stores frozen weights."""
+
+    nf4 = "nf4"
+    int8 = "int8"
 
 
 @dataclass(kw_only=True)
@@ -26,12 +34,17 @@ class Model:
     """Kinds of task head that this model can carry."""
     attention: list[str]
     """Modules that the paper adapts (query and value); what a method's `targets` refers to."""
+    linear: list[str] = field(default_factory=list)
+    """Every linear module of a block, for methods that adapt all of them."""
     head: list[str] = field(default_factory=list)
     """Modules of the task head, trained fully and counted apart."""
     path: str | None = None
     """Local folder with weights and tokenizer (local)."""
     pretrained: bool = True
     """false: full size, random weights, nothing downloaded."""
+    quantization: Quantization | None = None
+    """nf4 (4 bits, scales quantised too, as in QLoRA) or int8 for the frozen weights of causal
+    language models; null: none."""
 
     def problems(self, task: Task) -> Iterator[str]:
         """Yields every reason why this model cannot serve a task."""
@@ -41,6 +54,20 @@ class Model:
                 f"model={self.name}: task={task.name} needs a {task.head.kind!r} head, "
                 f"this model offers {offered}"
             )
+        if self.quantization is not None:
+            asked = f"model.quantization={self.quantization.value}"
+            if not self.quantisable:
+                yield (
+                    f"{asked}: model={self.name} cannot be quantised "
+                    "(allowed: LLaMA and other causal language models of plain linear layers)"
+                )
+            elif not self.pretrained:
+                yield f"{asked}: needs pretrained weights (allowed with pretrained=false: null)"
+
+    @property
+    def quantisable(self) -> bool:
+        """True if `quantization` can be set."""
+        return False
 
     def locate(self, offline: bool = False) -> str | None:
         """Folder or repository of the weights, None if there are none to load.

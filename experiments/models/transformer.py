@@ -37,8 +37,8 @@ class Transformer(Model):
 
     repo: str
     """Hub repository of the pretrained weights."""
-    architecture: str
-    """`model_type` of transformers."""
+    architecture: str | None
+    """`model_type` of transformers; null: what the folder's config.json says."""
     sizes: dict[str, Any]
     """Fields of the architecture's configuration that differ from its defaults."""
     package: str | None = None
@@ -73,6 +73,10 @@ class Transformer(Model):
         """The transformers configuration: read from `source`, or made from `sizes`."""
         from transformers import AutoConfig
 
+        if self.architecture is None:  # the folder alone knows, also where its weights do not count
+            if self.path is None:
+                raise ConfigError(f"model.path=null: model={self.name} is what a folder holds")
+            source = source or str(Path(self.path).expanduser())
         if source is None:
             return AutoConfig.for_model(self.architecture, **self.sizes, **head)
         try:
@@ -80,6 +84,8 @@ class Transformer(Model):
         except (OSError, ValueError, KeyError) as error:
             place = self._place(source)
             raise DataError(f"{place}: config.json cannot be read ({error})") from error
+        if self.architecture is None:
+            return found
         if found.model_type != self.architecture:
             raise ConfigError(
                 f"model.path={self.path}: holds a {found.model_type!r} model, "
@@ -95,14 +101,32 @@ class Transformer(Model):
             raise ConfigError(f"{self._place(source)}: a model of another size", wrong)
         return found
 
-    def network(self, auto: Any, source: str | None, meta: bool, **head: Any) -> nn.Module:
-        """Builds with the given transformers Auto class."""
+    def network(
+        self,
+        auto: Any,
+        source: str | None,
+        meta: bool,
+        loading: dict[str, Any] | None = None,
+        **head: Any,
+    ) -> nn.Module:
+        """Builds with the given transformers Auto class.
+
+        Args:
+            auto: AutoModel or one of its kind.
+            source: see `Model.build`.
+            meta: see `Model.build`.
+            loading: `dtype` of the weights (float32 without it) and further arguments of
+                `from_pretrained`.
+            head: fields of the configuration that the task decides.
+        """
         import torch
         import transformers
 
+        loading = {"dtype": torch.float32} | (loading or {})
         if meta or source is None:
+            configuration = self.configuration(source, **head)
             with torch.device("meta" if meta else "cpu"):
-                return auto.from_config(self.configuration(source, **head), dtype=torch.float32)
+                return auto.from_config(configuration, dtype=loading["dtype"])
         verbosity = transformers.logging.get_verbosity()
         transformers.logging.set_verbosity_error()  # a fresh head is what we ask for, not news
         transformers.logging.disable_progress_bar()
@@ -110,10 +134,10 @@ class Transformer(Model):
             net, found = auto.from_pretrained(
                 source,
                 config=self.configuration(source, **head),
-                dtype=torch.float32,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # a head for other classes is replaced
                 output_loading_info=True,
+                **loading,
             )
         except UserError:
             raise

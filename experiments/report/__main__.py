@@ -1,16 +1,15 @@
-"""Shows tables and figures beside the paper's: `python -m experiments.report [table1 figure7]
-[--outputs outputs]`."""
+"""Shows tables and figures beside the paper's: `python -m experiments.report [table1 figure7]`."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
-from experiments.errors import RecordError
-from experiments.report import evidence, paper
-from experiments.report.page import Page
+from experiments.errors import UserError
+from experiments.files import write_atomically
+from experiments.report import canvas, evidence, pages, site, text
+from experiments.report.document import Page
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,38 +19,71 @@ def main(arguments: list[str] | None = None) -> int:
         0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an
         unknown name.
     """
-    known = paper.names()
-    asked = _parse(arguments, known)
-    unknown = [name for name in asked.names if name not in known]
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["status"]:
+        from experiments.report import status  # composes configurations, which takes a moment
+
+        return status.main(words[1:])
+    if words[:1] == ["wandb"]:
+        from experiments.report import workspace  # its library takes a moment too
+
+        return workspace.main(words[1:])
+    known = pages.names()
+    asked = _parse(words, known)
+    unknown = [name for name in asked.names if name not in [*known, "all"]]
     if unknown:
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     if not asked.outputs.is_dir():
         print(f"{asked.outputs}: no such folder, so nothing in it was run", file=sys.stderr)
     found = evidence.collect(asked.outputs)
-    failures = 0
-    for name in dict.fromkeys(asked.names or known):
+    failures, built = 0, []
+    whole = not asked.names or "all" in asked.names
+    shown = known if whole else list(dict.fromkeys(asked.names))
+    for name in [name for name in known if name != pages.LAST] + [pages.LAST]:
         try:
-            page: Page = importlib.import_module(f"experiments.report.{name}").show(
-                paper.load(name), found
-            )
-            print(page.text)
-            print(f"written: {', '.join(map(str, page.write(asked.to, name)))}\n", flush=True)
-        except (RecordError, OSError) as error:
+            page = pages.build(name, found)
+            written = write(page, asked.to)
+            built.append(page)
+            if name in shown:
+                print(text.markdown(page))
+                print(f"written: {', '.join(map(str, written))}\n", flush=True)
+        except (UserError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
-    for line in found.damaged:
-        print(f"left out: {line}", file=sys.stderr)
+    menu = [entry for entry in pages.menu() if entry[0] in {page.name for page in built}]
+    try:
+        print(f"site: {site.write(built, found, asked.to, menu)}")
+    except OSError as error:
+        print(f"{asked.to}: the site cannot be written ({error})", file=sys.stderr)
+        failures += 1
+    for trouble in found.troubles:
+        print(f"left out: {trouble}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _parse(arguments: list[str] | None, known: list[str]) -> argparse.Namespace:
+def write(page: Page, folder: Path) -> list[Path]:
+    """Writes <name>.md, .csv, .tex and the page's pictures; returns what was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, form in (("md", text.markdown), ("csv", text.separated), ("tex", text.latex)):
+        paths.append(folder / f"{page.name}.{suffix}")
+        write_atomically(paths[-1], form(page))
+    for picture in page.pictures:
+        paths += canvas.save(picture.draw(), folder, picture.name)
+    return paths
+
+
+def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
         description="Sets recorded runs beside the paper's tables and figures; runs nothing.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; none: all of them"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(known)}; none, or all: all of them; or `status`, `wandb` (--help each)",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")

@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from experiments.report import canvas
+from experiments.report.canvas import PAPER, STYLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[float, float]]
 """(epoch, accuracy as a fraction) of every evaluation."""
 
-STYLES = {"fourierft": ("#0072B2", "-"), "lora": ("#D55E00", (0, (4, 1.5)))}
-"""Colour, from a palette that colour-blind readers can tell apart, and line style, for
-print in grey."""
-PAPER = "#444444"
-SIZE, DOTS = (
-    (6.0, 6.4),
-    160,
-)  # inches, dots per inch: about 960 x 1024 pixels, text readable on a phone
+SIZE = (6.0, 6.4)  # inches
 LETTERS = 66  # per caption line
 
 
-def draw(
-    path: Path, facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence[str]
-) -> None:
-    """Writes the figure as PNG.
+def draw(facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence[str]) -> Figure:
+    """The figure.
 
     Args:
-        path: file to write.
         facts: the reference file of Figure 7.
         drawn: curves of all seeds per method; methods without a curve are named as not run.
         caption: paragraphs under the figure.
     """
-    from matplotlib.figure import Figure  # without pyplot: no window system, whatever the backend
-
     states = facts["states"]
-    figure = Figure(figsize=SIZE, dpi=DOTS, facecolor="white")
+    figure = canvas.blank(*SIZE)
     axes = figure.subplots()
     for method, said in states["methods"].items():
-        colour, style = STYLES[method]
+        colour, style, _ = STYLES[method]
         label = f"{said['name']}, {said['size']} = {said['value']}"
         if not drawn[method]:
             axes.plot(
@@ -75,9 +68,8 @@ def draw(
     )
     axes.set_xlabel("Epoch", fontsize=14)
     axes.set_ylabel("Training accuracy (%)", fontsize=14)
+    canvas.style(axes)
     axes.tick_params(labelsize=13)
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="upper left",
@@ -91,7 +83,7 @@ def draw(
     rows = text.count("\n") + 1
     figure.text(0.03, 0.015, text, fontsize=11, va="bottom", linespacing=1.3)
     figure.subplots_adjust(left=0.14, right=0.95, top=0.83, bottom=0.12 + 0.0315 * rows)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    return figure
 
 
 def band(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -10,89 +10,86 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from experiments.report import attempts as attempts_of
 from experiments.report import curves
-from experiments.report.evidence import Evidence, Run
-from experiments.report.page import NOT_RUN, Page, heading, table, troubles
+from experiments.report.attempts import Attempt
+from experiments.report.document import (
+    NOT_RUN,
+    Block,
+    Items,
+    Line,
+    Page,
+    Picture,
+    Prose,
+    Shown,
+    Table,
+    heading,
+    title,
+)
+from experiments.report.evidence import Evidence
 
-KEY = "train/accuracy"
 NUMBERS = (
     *("Seed", "First at 100 %", "Stays from", "Final", "Best"),
     *("Epochs", "Numbers", "Learning rate", "Seconds"),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One run of the toy."""
-
-    method: str
-    seed: int
-    record: str
-    """Its folder, relative to the output folder."""
-    curve: list[tuple[float, float]]
-    """(epoch, training accuracy as a fraction) of every evaluation."""
-    values: dict[str, Any]
-    """The record with dotted keys."""
-
-    def first(self, epochs: float = math.inf) -> float | None:
-        """First evaluated epoch with every point right, up to `epochs`; None if there is none."""
-        return next((epoch for epoch, value in self.curve if value >= 1 and epoch <= epochs), None)
-
-    @property
-    def stays(self) -> float | None:
-        """First evaluated epoch from which on every point is right; None if not at the end."""
-        since = None
-        for epoch, value in reversed(self.curve):
-            if value < 1:
-                break
-            since = epoch
-        return since
-
-    def best(self, epochs: float = math.inf) -> float:
-        """Highest accuracy of any evaluation up to `epochs`; 0 if there is none."""
-        return max((value for epoch, value in self.curve if epoch <= epochs), default=0.0)
-
-    @property
-    def trained(self) -> float:
-        """Epochs trained."""
-        return self.curve[-1][0]
-
-    @property
-    def seconds(self) -> float | None:
-        """Training and evaluation together; None if the record does not say."""
-        return self.values.get("time.train_s")
-
-
-def show(facts: dict[str, Any], evidence: Evidence) -> Page:
+def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
     """Sets the curves and epochs of every recorded seed beside the paper's words."""
-    attempts, left_out = _attempts(facts, evidence)
+    attempts, left_out = attempts_of.find(facts, evidence)
     states = facts["states"]
     raw = [
         _numbers(method, seed, _of(attempts, method, seed))
         for method in states["methods"]
         for seed in _seeds(facts, attempts, method)
     ]
-    shown = [_words(states["methods"][row["method"]]["name"], row) for row in raw]
     decided = verdict(facts, attempts)
-    lines = [
-        *heading(facts),
-        f"**{decided}**",
-        "",
-        *table(("Method", *NUMBERS), shown, NUMBERS),
-        "",
-    ]
-    lines += [_reading(attempts)]
-    if any(row["record"] is None for row in raw):
-        lines += ["", f"Not run: `{facts['run']}`"]
-    lines += ["", "![Training accuracy over epochs](figure7.png)", ""]
-    lines += [*_choices(facts, attempts), *left_out, *troubles(evidence.damaged)]
     drawn = {
         method: [attempt.curve for attempt in attempts if attempt.method == method]
         for method in states["methods"]
     }
-    caption = [f"Paper: {facts['claim']}", decided]
-    draw = partial(curves.draw, facts=facts, drawn=drawn, caption=caption)
-    return Page(text="\n".join(lines) + "\n", rows=raw, draw=draw)
+    caption = [f"Paper: {facts['claim'].strip()}", decided]
+    blocks: list[Block] = [*heading(facts), Prose(f"**{decided}**")]
+    blocks.append(
+        Picture(
+            name=name,
+            alt=f"Training accuracy over epochs. {decided}",
+            caption="Training accuracy over epochs",
+            draw=partial(curves.draw, facts, drawn, caption),
+        )
+    )
+    blocks.append(
+        Table(
+            caption=title(facts),
+            columns=("Method", *NUMBERS),
+            lines=[
+                Line(cells=_words(states["methods"][row["method"]]["name"], row)) for row in raw
+            ],
+            numbers=NUMBERS,
+            heads=2,
+        )
+    )
+    blocks.append(Prose(_reading(attempts)))
+    if any(row["record"] is None for row in raw):
+        blocks.append(Prose(f"Not run: `{facts['run']}`"))
+    blocks.append(_choices(facts, attempts))
+    if left_out:
+        blocks += [Prose("Other runs of the toy, not counted here:"), Items(left_out)]
+    return Page(
+        name=name,
+        title=title(facts),
+        blocks=blocks,
+        rows=raw,
+        rule="last",
+        summary=decided,
+        verdicts={_word(decided): 1},
+    )
+
+
+def _word(decided: str) -> str:
+    """The claim's verdict among those of all tables; the toy has no weights to be pretrained."""
+    known = {"As": "reproduced", "In": "within noise", "Contradicts": "not reproduced"}
+    return known.get(decided.partition(" ")[0], NOT_RUN)
 
 
 def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
@@ -169,47 +166,6 @@ def percent(value: float) -> str:
     return f"{math.floor(value * 1000 + 1e-9) / 10:.1f} %"
 
 
-def _attempts(facts: dict[str, Any], evidence: Evidence) -> tuple[list[Attempt], list[str]]:
-    """The runs of the figure, one per method and seed, and Markdown lines about those left out."""
-    attempts: dict[tuple[str, int], Attempt] = {}
-    others: list[str] = []
-    runs = evidence.select(model=facts["model"], task=facts["task"], mode="train")
-    for run in (run for run in runs if run.record.run.get("method") in facts["states"]["methods"]):
-        place = (run.record.run["method"], run.record.run.get("seed"))
-        reason = "second run of its seed" if place in attempts else _unfit(facts, run)
-        curve = evidence.curve(run, KEY) if not reason else []
-        if not reason and not curve:
-            reason = f"no {KEY} in its history"
-        if reason:
-            others.append(f"- {evidence.name(run)}: {reason}")
-        else:
-            attempts[place] = Attempt(
-                method=place[0],
-                seed=place[1],
-                record=evidence.name(run),
-                curve=curve,
-                values=run.values,
-            )
-    return list(attempts.values()), [
-        "",
-        "Other runs of the toy, not counted here:",
-        "",
-        *others,
-    ] if others else []
-
-
-def _unfit(facts: dict[str, Any], run: Run) -> str:
-    """Why a run of the toy is not the figure's; empty if it is."""
-    wanted = facts["states"]["trained_numbers"]
-    if run.record.run.get("profile"):
-        return f"a rehearsal (profile {run.record.run['profile']})"
-    if run.record.run.get("variant"):
-        return "another recipe than the figure's"
-    if run.record.parameters["adapter"] != wanted:
-        return f"trains {run.record.parameters['adapter']:,} numbers instead of {wanted}"
-    return ""
-
-
 def _of(attempts: list[Attempt], method: str, seed: int) -> Attempt | None:
     return next((a for a in attempts if (a.method, a.seed) == (method, seed)), None)
 
@@ -237,20 +193,21 @@ def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
     }
 
 
-def _words(name: str, row: dict[str, Any]) -> list[str]:
+def _words(name: str, row: dict[str, Any]) -> list[str | Shown]:
     """The cells of one shown line."""
     if row["record"] is None:
         return [name, str(row["seed"]), NOT_RUN, *[""] * (len(NUMBERS) - 2)]
+    record = f"run:{row['record']}"
 
     def shown(key: str, otherwise: str = "unknown") -> str:
         return otherwise if row[key] is None else f"{row[key]:g}"
 
     return [
         name,
-        str(row["seed"]),
+        Shown(text=str(row["seed"]), link=record),
         shown("first_epoch_at_100", "never"),
         shown("stays_from_epoch", "never"),
-        percent(row["final_accuracy"]),
+        Shown(text=percent(row["final_accuracy"]), link=record),
         percent(row["best_accuracy"]),
         shown("epochs"),
         shown("trained_numbers"),
@@ -270,7 +227,7 @@ def _reading(attempts: list[Attempt]) -> str:
     return f"{first}; stays from: the first from which it stays so."
 
 
-def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> list[str]:
+def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> Table:
     """A table of what the paper leaves open and what the runs used."""
     methods = facts["states"]["methods"]
     rows = []
@@ -284,7 +241,11 @@ def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> list[str]:
             [entry["what"], cells[0], *("the same" if alike else cell for cell in cells[1:])]
         )
     columns = ["The paper leaves open", *(f"Here, {said['name']}" for said in methods.values())]
-    return table(columns, rows)
+    return Table(
+        caption="What the paper leaves open, and what was used here",
+        columns=columns,
+        lines=[Line(cells=row) for row in rows],
+    )
 
 
 def _settings(keys: list[str], seeds: list[dict[str, Any]]) -> Iterator[str]:

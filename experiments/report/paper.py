@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,39 +12,62 @@ import yaml
 from experiments.errors import RecordError
 
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
-REPORT = Path(__file__).resolve().parent
+ABOUT = ("protocols", "weights")
+"""Files about the tables, which are none themselves."""
 
-OWN = ("runs",)
-"""Pages about our runs alone, which have no reference file."""
-
-COUNTS = {"": 1, "K": 1000, "M": 1000**2}
+COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
 STORAGE = {"KB": 1024, "MB": 1024**2}
 """Bytes of the units that the paper's storage is in."""
 
 
 def names() -> list[str]:
-    """Every table and figure that has both a reference file and a module here, then our
-    own pages."""
-    known = [path.stem for path in REFERENCE.glob("*.yaml")]
-    return [*sorted(name for name in known if (REPORT / f"{name}.py").exists()), *OWN]
+    """Every table and figure with a reference file, in the paper's order, then the text."""
+    found = [path.stem for path in REFERENCE.glob("*.yaml") if path.stem not in ABOUT]
+    return sorted(found, key=_order)
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    kind = name.rstrip("0123456789")
+    number = name[len(kind) :]
+    return ("table", "figure").index(kind) if number else 2, int(number or 0), name
 
 
 def load(name: str) -> dict[str, Any]:
-    """Reads a table's or figure's reference file; a page of our own has none.
+    """Reads a table's or figure's reference file, a table's together with its protocol.
 
     Raises:
         RecordError: it is not there, or not a mapping in YAML.
     """
-    if name in OWN:
-        return {}
+    facts = _read(name)
+    protocol = protocols().get(name)
+    return facts if protocol is None else {**protocol.get("form", {}), **facts, "how": protocol}
+
+
+def protocols() -> dict[str, Any]:
+    """How each table's numbers came about."""
+    return _read("protocols")
+
+
+def weights() -> dict[str, Any]:
+    """The paper's base models: repository and fingerprint."""
+    return _read("weights")
+
+
+def _read(name: str) -> dict[str, Any]:
     path = REFERENCE / f"{name}.yaml"
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RecordError(f"{path}: the paper's numbers cannot be read ({reason})") from error
+
+
+@functools.cache
+def _parsed(path: Path, changed: int) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    facts = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a safe one)
     if not isinstance(facts, dict):
-        raise RecordError(f"{path}: the paper's numbers cannot be read (no mapping)")
+        raise TypeError("no mapping")
     return facts
 
 

@@ -4,10 +4,11 @@ from experiments.tasks.dreambooth import DreamBooth
 from experiments.tasks.e2e import E2E
 from experiments.tasks.glue import Glue
 from experiments.tasks.images import Images
+from experiments.tasks.instruction import Instruction
 from experiments.tasks.task import Data, Head, Measured, NoTask, Task
 from experiments.tasks.toy import Toy
 
-TASKS = (NoTask, Toy, Glue, E2E, Images, DreamBooth)
+TASKS = (NoTask, Toy, Glue, E2E, Images, Instruction, DreamBooth)
 
 __all__ = [
     "TASKS",
@@ -17,6 +18,7 @@ __all__ = [
     "Glue",
     "Head",
     "Images",
+    "Instruction",
     "Measured",
     "NoTask",
     "Task",

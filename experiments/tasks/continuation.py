@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def continuations(
     max_new_tokens: int,
     ends: Sequence[int] = (),
     no_repeat_ngram: int = 0,
+    steer: Callable[[list[int]], Any] | None = None,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
     """Continues every prompt, the longest first: what runs out of memory does so at once.
@@ -32,6 +34,8 @@ def continuations(
         ends: tokens that end a text, beside the tokenizer's own.
         no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit. What the
             prompt holds may be said once: transformers' option of that name forbids it.
+        steer: positions of a batch's prompts -> what changes their logits before a token is chosen,
+            a function of the tokens so far (B, T) and the logits (B, vocabulary); None: nothing.
         options: further arguments of transformers' `generate`.
 
     Yields:
@@ -46,7 +50,11 @@ def continuations(
     training, padding = net.training, processor.pad_token_id
     net.eval()
     try:
-        with torch.no_grad(), tqdm(total=len(order), desc="Generation", disable=None) as bar:
+        with (
+            torch.no_grad(),
+            _kept_updates(net),
+            tqdm(total=len(order), desc="Generation", disable=None) as bar,
+        ):
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 width = len(prompts[chosen[0]])
@@ -62,7 +70,13 @@ def continuations(
                     max_new_tokens=max_new_tokens,
                     pad_token_id=padding,
                     eos_token_id=[processor.eos_token_id, *ends],
-                    logits_processor=LogitsProcessorList(_processors(width, no_repeat_ngram)),
+                    use_cache=True,
+                    logits_processor=LogitsProcessorList(
+                        [
+                            *_processors(width, no_repeat_ngram),
+                            *([] if steer is None else [steer(chosen)]),
+                        ]
+                    ),
                     **options,
                 )
                 texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
@@ -87,3 +101,20 @@ def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
             return limit(input_ids[:, width:], scores)
 
     return [NoRepetition()]
+
+
+@contextmanager
+def _kept_updates(net: nn.Module) -> Iterator[None]:
+    """FourierFT layers keep W0 + DeltaW (of a quantised W0: DeltaW) instead of making it for every
+    token, unless the method's `memory` says otherwise."""
+    from fourierft.layer import adapted_layers
+
+    layers = [layer for layer in adapted_layers(net).values() if layer.engine.memory == "auto"]
+    for layer in layers:
+        layer.engine = layer.engine._replace(memory="cache")
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.engine = layer.engine._replace(memory="auto")
+            layer._cache.clear()

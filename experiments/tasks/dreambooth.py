@@ -221,17 +221,15 @@ class DreamBooth(Task):
             if part.name != drawings.SUBJECT
             for image in drawings.read_folder(part)
         ]
+        few = min(len(images), len(real)) < 2
+        if few:
+            log.warning("%d drawn, %d real images: no distance of so few", len(images), len(real))
         scores: dict[str, float] = {}
         means: dict[str, Any] = {"drawn": len(images), "real": len(real)}
         for name in self.metrics:
             extractor = self._extractor(name)
-            if extractor is None:
+            if few or extractor is None:
                 scores[name] = math.nan
-                log.warning(
-                    "fid is not measured: task.extractor names no Inception weights. Later: "
-                    "python -m experiments.fid %s %s/*/ --weights FILE",
-                    *(folder / drawings.SUBJECT, folder),
-                )
                 continue
             scores[name] = fid.distance(extractor, images, real)
             means[name] = extractor.description
@@ -242,6 +240,10 @@ class DreamBooth(Task):
         if metric != "fid":
             return fid.Pixels()
         if self.extractor is None:
+            log.warning(
+                "fid is not measured: task.extractor names no weights of Inception; "
+                "python -m experiments.fid measures it afterwards"
+            )
             return None
         return fid.Inception(Path(self.extractor).expanduser())
 

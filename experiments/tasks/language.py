@@ -129,12 +129,12 @@ def encode(processor: Any, prompt: str, completion: str, length: int) -> dict[st
     Returns:
         input_ids, at most `length`, and labels: IGNORED for the prompt.
     """
-    given = processor(prompt)["input_ids"]
-    whole = processor(prompt + completion)["input_ids"]
+    given = processor(prompt, verbose=False)["input_ids"]
+    whole = processor(prompt + completion, verbose=False)["input_ids"]
     if whole[: len(given)] == given:
         added = whole[len(given) :]
     else:  # a token would span the border
-        added = processor(completion, add_special_tokens=False)["input_ids"]
+        added = processor(completion, add_special_tokens=False, verbose=False)["input_ids"]
     added = [*added, processor.eos_token_id]
     tokens = [*given, *added][:length]
     return {

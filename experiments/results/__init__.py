@@ -32,7 +32,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "profile": (),
     "seed": (),
     "model": ("path", "tokenizer"),
-    "task": ("path", "class_path", "extractor", "generation_batch_size"),
+    "task": ("path", "class_path", "extractor", "questions", "generation_batch_size"),
     "method": ("memory", "gradient"),
     "train": (
         *("accumulation", "eval_batch_size", "checkpoint_every"),

@@ -1,0 +1,95 @@
+"""How pictures look and are written: one palette, PNG for text, SVG that follows the reader's
+light or dark scheme."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, GRID, PAPER, GROUND = "#1b1f24", "#d5dae0", "#5b6570", "#ffffff"
+"""Text and axes, grid lines, what the paper says, background."""
+STYLES = {
+    "fourierft": ("#0072B2", "-", "o"),
+    "lora": ("#D55E00", (0, (4, 1.5)), "s"),
+    "full": ("#009E73", ":", "D"),
+    "biased": ("#0072B2", "-", "o"),
+    "unbiased": ("#D55E00", (0, (4, 1.5)), "s"),
+    "bitfit": ("#CC79A7", "-.", "^"),
+    "linear_probe": ("#8a7300", "-.", "v"),
+    "peft": ("#56B4E9", "-.", "P"),
+}
+"""Colour, from a palette that colour-blind readers can tell apart, line style and mark, for print
+in grey."""
+OTHER = ("#7a7a7a", "-.", "X")
+DOTS = 160  # per inch: text that can be read on a phone
+DARK = {
+    INK: "#e6e9ec",
+    GRID: "#3a424b",
+    PAPER: "#a3adb8",
+    GROUND: "#14181d",
+    "#0072B2": "#56a8e0",
+    "#D55E00": "#ff8f45",
+    "#009E73": "#2cc79a",
+}
+"""What the dark scheme shows in the place of each colour."""
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, inches; without pyplot: no window system, whatever the backend."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DOTS, facecolor=GROUND)
+
+
+def style(axes: object) -> None:
+    """Quiet axes in the palette's colours."""
+    axes.set_facecolor(GROUND)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(PAPER)
+    axes.tick_params(colors=INK, labelsize=11)
+    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        label.set_color(INK)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes <name>.png and <name>.svg, each in one step."""
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    draft = folder / f".{name}.draft"
+    figure.savefig(draft, format="png", metadata={"Software": None}, facecolor=GROUND)
+    os.replace(draft, paths[0])
+    draft.write_text(_vector(figure, name), encoding="utf-8")
+    os.replace(draft, paths[1])
+    return paths
+
+
+def _vector(figure: Figure, name: str) -> str:
+    """SVG whose colours are variables, set by the reader's scheme."""
+    import matplotlib
+
+    text = io.StringIO()
+    # Text stays text, so that it can be found; element names are the same in every process.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(
+            text, format="svg", metadata={"Date": None, "Creator": None}, facecolor=GROUND
+        )
+    drawn = text.getvalue()
+    light, dark = [], []
+    for number, (colour, other) in enumerate(DARK.items()):
+        light.append(f"--c{number}:{colour}")
+        dark.append(f"--c{number}:{other}")
+        drawn = drawn.replace(f": {colour.lower()}", f": var(--c{number})")
+    scheme = (
+        f"<style>:root{{{';'.join(light)}}}"
+        f"@media (prefers-color-scheme:dark){{:root{{{';'.join(dark)}}}}}"
+        f"text{{fill:var(--c0)}}</style>"
+    )
+    place = drawn.index(">", drawn.index("<svg")) + 1
+    return drawn[:place] + scheme + drawn[place:]

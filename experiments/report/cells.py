@@ -1,0 +1,295 @@
+"""A table of the paper as cells: what is printed there, and which runs answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.report import paper, settings
+from experiments.report.document import RULES
+from experiments.report.evidence import Evidence, Run
+from experiments.report.settings import Setting
+from experiments.report.verdict import Judgement, Printed, Statistic, Verdict, judge
+
+ABSENT = "this project does not have the method"
+OTHER_RULE = "another selection of the epoch than the paper's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What a column of the paper's table is about."""
+
+    key: str
+    name: str
+    task: str | None
+    metric: str | None = None
+    split: str | None = None
+    """None: the record's primary one."""
+    judged: str | None = None
+    """Benchmark whose answers a judge grades, instead of a metric."""
+    judge: str | None = None
+    """The paper's judge."""
+    scale: float = 1.0
+    """Ours times this is in the table's unit."""
+    lower: bool = False
+    """True if less is better."""
+    digits: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the paper's table."""
+
+    place: int
+    model: str | None
+    method: str | None
+    """None if this project does not have it."""
+    label: str
+    """The method as the table calls it, with its size."""
+    model_label: str
+    fields: dict[str, Any]
+    """What a run must have, with dotted keys."""
+    facts: dict[str, Any]
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why no configuration gives the row."""
+        return self.facts.get("unavailable", ABSENT if self.method is None else None)
+
+
+@dataclass(kw_only=True)
+class Cell:
+    """A cell of the paper's table beside ours."""
+
+    row: Row
+    column: Column
+    printed: Printed | None
+    setting: Setting | None = None
+    """The runs it shows."""
+    others: list[Setting] = field(default_factory=list)
+    """Other ways in which it was run."""
+    obstacles: list[str] = field(default_factory=list)
+    ours: dict[str, Statistic | None] = field(default_factory=dict)
+    """By selection rule."""
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+    """By selection rule."""
+    suspect: str | None = None
+    """Why the paper's own number is doubtful."""
+
+    @property
+    def anchor(self) -> str:
+        """Its place on the table's page."""
+        return f"cell-{self.row.place}-{self.column.key}"
+
+    def verdict(self, rule: str) -> Verdict:
+        """The verdict under a selection rule."""
+        return self.judgements[rule].verdict
+
+
+def columns(facts: dict[str, Any]) -> list[Column]:
+    """The columns of a table's reference."""
+    given = facts.get("columns")
+    names, metrics = facts.get("names", {}), facts.get("metrics")
+    if given is None and "task" in facts:  # the metrics of one task
+        parts = facts.get("in_percent", ())
+        given = [
+            {
+                "key": metric,
+                "task": facts["task"],
+                "name": names.get(metric, metric),
+                "metric": metric,
+                "split": facts.get("split"),
+                "scale": 100 if metric in parts else 1,
+            }
+            for metric in metrics
+        ]
+    elif given is None:  # a task each
+        given = [
+            {
+                "key": task,
+                "task": task,
+                "name": names.get(task, task),
+                "metric": metrics[task] if isinstance(metrics, dict) else facts["metric"],
+            }
+            for task in facts["order"]
+        ]
+    scale = facts.get("scale", 100 if str(facts.get("unit", "")).startswith("per cent") else 1)
+    return [
+        Column(
+            **{"scale": scale, "name": column["key"], **column, "digits": _digits(facts, column)}
+        )
+        for column in given
+    ]
+
+
+def _digits(facts: dict[str, Any], column: dict[str, Any]) -> int:
+    """Digits after the point, the most that any cell of the column has."""
+    values = [_pair(row, column["key"]) for row in facts["rows"]]
+    numbers = [part for value in values for part in value if part is not None]
+    return max((len(str(value).partition(".")[2].rstrip("0")) or 1 for value in numbers), default=1)
+
+
+def _pair(row: dict[str, Any], key: str) -> tuple[float | None, float | None]:
+    """Value and printed spread of a cell, however the reference writes it."""
+    cells = row.get("cells", row.get("results", row))
+    cell = cells.get(key)
+    if isinstance(cell, dict):
+        return cell.get("value"), cell.get("std", cell.get("spread"))
+    if isinstance(cell, (list, tuple)):
+        return cell[0], cell[1] if len(cell) > 1 else None
+    return cell, None
+
+
+def rows(facts: dict[str, Any]) -> Iterator[Row]:
+    """The rows of a table's reference, in its order."""
+    methods, models = facts.get("methods", {}), facts.get("models", {})
+    for place, entry in enumerate(facts["rows"], 1):
+        method = entry.get("method")
+        about = methods.get(method) or {}
+        size = about.get("size")
+        value = entry.get(size, about.get("value")) if size else None
+        fields = dict(entry.get("fields", about.get("fields", {})))
+        label = entry.get("name") or entry.get("printed_name") or about.get("name") or str(method)
+        if value is not None:
+            fields[f"method.{size}"] = value
+            label += f", {size}={value}"
+        elif method is None and entry.get("printed"):
+            label += f", {entry['printed']}"
+        named = models.get(entry["model"]) or {}
+        yield Row(
+            place=place,
+            model=named.get("config", entry["model"]),
+            method=about.get("config", method),
+            label=label,
+            model_label=named.get("name", str(entry.get("base", entry["model"]))),
+            fields=fields,
+            facts=entry,
+        )
+
+
+def fill(facts: dict[str, Any], evidence: Evidence) -> list[Cell]:
+    """Every cell of a table, row by row, with the runs that answer it."""
+    known, seen = paper.weights(), settings.fingerprints(evidence.runs)
+    trained: dict[tuple[Any, ...], list[Run]] = {}
+    for run in evidence.runs:
+        if run.record.metrics:
+            said = run.record.run
+            trained.setdefault((said["model"], said["task"], said["method"]), []).append(run)
+    found, spec = [], columns(facts)
+    for row in rows(facts):
+        for column in spec:
+            value, spread = _pair(row.facts, column.key)
+            printed = (
+                None if value is None else Printed(value=value, spread=spread, digits=column.digits)
+            )
+            cell = Cell(row=row, column=column, printed=printed)
+            suspect = row.facts.get("suspect") or {}
+            cell.suspect = suspect.get(column.key) if isinstance(suspect, dict) else None
+            candidates = trained.get((row.model, column.task, row.method), [])
+            mine = [run for run in candidates if settings.answers(run, row.fields)]
+            answer(cell, mine, facts, evidence, known, seen)
+            found.append(cell)
+    return found
+
+
+def answer(
+    cell: Cell,
+    runs: list[Run],
+    facts: dict[str, Any],
+    evidence: Evidence,
+    known: dict[str, Any],
+    seen: dict[str, set[str]],
+) -> None:
+    """Fills a cell with the best comparable of its settings."""
+    how = facts["how"]
+    there = settings.settle(runs)
+    sizes = (facts.get("datasets") or {}).get(cell.column.task)
+    hurdles = {id(one): settings.obstacles(one, sizes, known, seen) for one in there}
+    ordered = settings.best(there, hurdles)
+    if ordered:
+        cell.setting, *cell.others = ordered
+        cell.obstacles = hurdles[id(cell.setting)]
+    for rule in RULES:
+        cell.ours[rule] = statistic(cell, rule, how, evidence)
+        reasons = list(cell.obstacles)
+        if cell.column.judged and cell.setting is not None:
+            reasons += _judges(cell, evidence)
+        if rule != how["select"]:
+            reasons.append(OTHER_RULE)
+        cell.judgements[rule] = judge(cell.printed, cell.ours[rule], how["runs"], reasons)
+
+
+def statistic(cell: Cell, rule: str, how: dict[str, Any], evidence: Evidence) -> Statistic | None:
+    """Our number of a cell under a selection rule; None if no run has one."""
+    if cell.setting is None:
+        return None
+    column, values = cell.column, {}
+    for seed, run in cell.setting.runs.items():
+        if column.judged:
+            grades = evidence.judged(run, column.judged) if rule == "last" else []
+            preferred = [one for one in grades if one["judge"] == column.judge] or grades
+            score = preferred[0]["average"] if preferred else None
+        else:
+            score = run.score(rule, column.metric, column.split)
+        if score is not None:
+            values[seed] = score * column.scale
+    if not values:
+        return None
+    ddof = 1 if how["spread"] is None else how["spread"]
+    return Statistic(values=values, kind=how["statistic"], ddof=ddof)
+
+
+def _judges(cell: Cell, evidence: Evidence) -> list[str]:
+    """What speaks against grades that another than the paper's judge gave."""
+    judges = {
+        one["judge"]
+        for run in cell.setting.runs.values()
+        for one in evidence.judged(run, cell.column.judged)
+    }
+    wanted = cell.column.judge
+    return [] if not judges or wanted in judges else [f"judged by {', '.join(sorted(judges))}"]
+
+
+def strangers(facts: dict[str, Any], evidence: Evidence, cells: list[Cell]) -> list[Cell]:
+    """Cells that the paper does not have: other base models and sizes on the table's tasks."""
+    known, seen = paper.weights(), settings.fingerprints(evidence.runs)
+    shown = {
+        id(run)
+        for cell in cells
+        for setting in (cell.setting, *cell.others)
+        if setting is not None
+        for run in setting.runs.values()
+    }
+    spec = {column.task: column for column in columns(facts)}
+    methods = {about.get("config", name) for name, about in facts.get("methods", {}).items()}
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in evidence.runs:
+        said = run.record.run
+        if run.record.metrics and id(run) not in shown and said["task"] in spec:
+            if said["method"] in methods:
+                key = (
+                    said["model"],
+                    said["method"],
+                    str(said.get("variant") or ""),
+                    str(said.get("profile") or ""),
+                )
+                groups.setdefault(key, []).append(run)
+    found = []
+    for place, ((model, method, variant, profile), runs) in enumerate(sorted(groups.items())):
+        parts = [method, variant or (f"profile={profile}" if profile else "")]
+        row = Row(
+            place=-1 - place,
+            model=model,
+            method=method,
+            label=", ".join(filter(None, parts)),
+            model_label=model,
+            fields={},
+            facts={},
+        )
+        for column in spec.values():
+            cell = Cell(row=row, column=column, printed=None)
+            mine = [run for run in runs if run.record.run["task"] == column.task]
+            answer(cell, mine, facts, evidence, known, seen)
+            found.append(cell)
+    return found

@@ -1,0 +1,172 @@
+"""Runs that differ in their seed only, and what keeps them from being compared with the paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.report import paper
+from experiments.report.evidence import Run, number
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "fourierft": {"method.basis": "fourier", "method.frequency_bias.center": None}
+}
+"""Fields that the paper's tables leave as they are; `fields` of a row says otherwise."""
+RECIPES = ("paper", "authors", "ours")
+"""In the order of preference where a cell was run in several ways."""
+
+
+@dataclass
+class Setting:
+    """All seeds of one configuration."""
+
+    runs: dict[int, Run]
+    """By seed."""
+
+    @property
+    def first(self) -> Run:
+        """Any of them."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What all its runs say of themselves; the seed is the first one's."""
+        return self.first.record.run
+
+    @property
+    def label(self) -> str:
+        """Recipe, and what differs from it."""
+        parts = [f"recipe {self.run.get('recipe')}"]
+        if self.run.get("profile"):
+            parts.append(f"profile {self.run['profile']}")
+        if self.run.get("variant"):
+            parts.append(str(self.run["variant"]))
+        return ", ".join(parts)
+
+
+def settle(runs: Iterable[Run]) -> list[Setting]:
+    """Groups runs by all of their identity but the seed."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        key = {name: value for name, value in run.identity.items() if name != "seed"}
+        text = json.dumps([key, *_named(run)], sort_keys=True, default=str)
+        groups.setdefault(text, {})[run.seed] = run
+    return [
+        Setting(dict(sorted(found.items(), key=lambda item: str(item[0]))))
+        for found in groups.values()
+    ]
+
+
+def _named(run: Run) -> list[Any]:
+    return [run.record.run.get(key) for key in ("model", "task", "method", "variant", "profile")]
+
+
+def answers(run: Run, wanted: dict[str, Any]) -> bool:
+    """Whether a run is one of a cell.
+
+    Args:
+        run: a finished run.
+        wanted: `model`, `task`, `method`, and fields of the configuration with dotted keys.
+    """
+    said, values = run.record.run, run.values
+    named = ("model", "task", "method")
+    if any(key in wanted and said.get(key) != wanted[key] for key in named):
+        return False
+    fields = {key: value for key, value in wanted.items() if key not in named}
+    fields = PLAIN.get(said.get("method"), {}) | fields
+    if any(values.get(key) != value for key, value in fields.items()):
+        return False
+    targets = "method.targets"
+    elsewhere = targets in values and values[targets] != values.get("model.attention")
+    return not elsewhere or targets in fields or said["method"] not in ("fourierft", "lora")
+
+
+def best(settings: list[Setting], obstacles: dict[int, list[str]]) -> list[Setting]:
+    """Sorted by how well they can be compared: the first is the one a cell shows.
+
+    Args:
+        settings: of one cell.
+        obstacles: of each, by its id.
+    """
+
+    def order(setting: Setting) -> tuple[Any, ...]:
+        recipe = setting.run.get("recipe")
+        place = RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES)
+        return (
+            len(obstacles[id(setting)]),
+            place,
+            len(setting.run.get("variant") or ""),
+            -len(setting.runs),
+        )
+
+    return sorted(settings, key=order)
+
+
+def obstacles(
+    setting: Setting,
+    sizes: dict[str, Any] | None,
+    known: dict[str, Any],
+    seen: dict[str, set[str]],
+) -> list[str]:
+    """Why no verdict can rest on these runs; empty if one can.
+
+    Args:
+        setting: the runs.
+        sizes: rows of each split of the task as the paper prints them.
+        known: repository and fingerprint of the paper's base models.
+        seen: `fingerprints` of all runs there are.
+    """
+    found = [*_rehearsal(setting), *_weights(setting, known, seen), *_splits(setting, sizes or {})]
+    return list(dict.fromkeys(found))
+
+
+def _rehearsal(setting: Setting) -> Iterator[str]:
+    if setting.run.get("profile"):
+        yield f"a rehearsal (profile {setting.run['profile']})"
+    values = setting.first.values
+    for key in ("task.train_rows", "task.eval_rows", "train.max_steps"):
+        if values.get(key) is not None:
+            yield f"a subset ({key.partition('.')[2]}={values[key]})"
+
+
+def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]]) -> Iterator[str]:
+    model = setting.run.get("model")
+    values = setting.first.values
+    marks = {run.record.environment.get("weights") for run in setting.runs.values()}
+    if values.get("model.pretrained") is False or marks == {None}:
+        yield "random weights"
+        return
+    if model not in known:
+        yield f"another base model ({model})"
+        return
+    repository = values.get("model.repo")
+    if repository not in (None, known[model]["repo"]):
+        yield f"weights of {repository}"
+    wanted = known[model]["fingerprint"]
+    if wanted is not None and marks != {wanted}:
+        yield "weights with another fingerprint than the paper's"
+    elif wanted is None and len(seen.get(model, ())) > 1:
+        yield "runs of this model started from different weights"
+
+
+def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
+    """Splits that are not as large as the paper says: files can be cut short too."""
+    rows = setting.first.record.environment.get("rows")
+    for split, printed in sizes.items():
+        if not isinstance(rows, dict) or split in ("classes", "given", "repositories"):
+            continue
+        there = number(rows.get("train" if split == "train" else f"scored {split}"))
+        if there is not None and not paper.agrees(*paper.count(str(printed)), there):
+            yield f"{there:,} rows of {split} where the paper has {printed}"
+
+
+def fingerprints(runs: Iterable[Run]) -> dict[str, set[str]]:
+    """Every fingerprint of pretrained weights that the runs of a model name."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        mark = run.record.environment.get("weights")
+        if mark is not None:
+            found.setdefault(run.record.run["model"], set()).add(str(mark))
+    return found

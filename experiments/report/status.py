@@ -1,0 +1,208 @@
+"""The status board: `python -m experiments.report status [experiment=NAME] [key=value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments import results, sweep
+from experiments.errors import UserError
+from experiments.report import pages, site, text
+from experiments.report.document import (
+    Block,
+    Heading,
+    Items,
+    Line,
+    Page,
+    Prose,
+    Shown,
+    Table,
+)
+from experiments.report.standing import Standing, State, look
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A cell of an experiment over its seeds."""
+
+    name: str
+    key: tuple[str, str, str]
+    """Model, task and method: like cells take like times."""
+    runs: dict[int, Standing]
+    problem: str = ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the board and writes it as a page of the site.
+
+    Returns:
+        0, or 1 if an experiment could not be read.
+    """
+    asked = _parse(arguments)
+    named = [one.partition("=")[2] for one in asked.overrides if one.startswith("experiment=")]
+    given = [one for one in asked.overrides if not one.startswith("experiment=")]
+    failures, boards = 0, {}
+    for name in named or sweep.names():
+        try:
+            boards[name] = list(rows(name, [*given, f"output={asked.outputs}"]))
+        except UserError as error:
+            print(error, file=sys.stderr)
+            failures += 1
+    page = board(boards, asked.outputs)
+    print(text.markdown(page))
+    try:
+        print(f"written: {site.write_page(page, asked.to, pages.menu())}")
+    except OSError as error:
+        print(f"{asked.to}: the board cannot be written ({error})", file=sys.stderr)
+        failures += 1
+    return 1 if failures else 0
+
+
+def rows(name: str, given: Sequence[str]) -> Iterator[Row]:
+    """How every cell of an experiment stands."""
+    for cell in sweep.cells(name, given):
+        label = " ".join(cell.overrides) or name
+        if cell.config is None:
+            yield Row(name=label, key=("", "", ""), runs={}, problem=cell.problem)
+            continue
+        config, runs = cell.config, {}
+        for seed in cell.seeds:
+            config.seed = seed
+            runs[seed] = look(results.folder(config), config)
+        key = (config.model.name, config.task.name, config.method.name)
+        yield Row(name=label, key=key, runs=runs)
+
+
+def board(boards: dict[str, list[Row]], outputs: Path) -> Page:
+    """All experiments as one page."""
+    blocks: list[Block] = []
+    everything = [row for found in boards.values() for row in found]
+    total = _told(everything)
+    if len(boards) > 1:
+        blocks.append(Prose(f"**All: {total}**"))
+    for name, found in boards.items():
+        blocks += [Heading(name, name), Prose(f"**{_told(found)}**"), _table(name, found, outputs)]
+        notes = list(_notes(found, outputs))
+        blocks += [Items(notes)] if notes else []
+        if any(one.state is not State.done for row in found for one in row.runs.values()):
+            blocks.append(Prose(f"To go on: `python train.py experiment={name}`"))
+    counts = Counter(one.state.value for row in everything for one in row.runs.values())
+    return Page(
+        name=site.STATUS, title="Status", blocks=blocks, summary=total, verdicts=dict(counts)
+    )
+
+
+def _told(found: Sequence[Row]) -> str:
+    """12 of 20 runs done, 1 running, 7 missing; about 2 h left on one worker."""
+    runs = [one for row in found for one in row.runs.values()]
+    counts = Counter(one.state for one in runs)
+    parts = [f"{counts[State.done]} of {len(runs)} runs done"]
+    parts += [
+        f"{counts[state]} {state.value}"
+        for state in (State.running, State.failed, State.missing)
+        if counts[state]
+    ]
+    problems = sum(bool(row.problem) for row in found)
+    parts += [f"{problems} cells that cannot be composed"] if problems else []
+    left, workers = time_left(found), max(1, counts[State.running])
+    if counts[State.done] == len(runs) and not problems:
+        return f"{', '.join(parts)}."
+    if left is None:
+        return f"{', '.join(parts)}; time left unknown, nothing like it is done."
+    several = f", {duration(left / workers)} on the {workers} at work" if workers > 1 else ""
+    return f"{', '.join(parts)}; about {duration(left)} left on one worker{several}."
+
+
+def time_left(found: Sequence[Row]) -> float | None:
+    """Seconds that all unfinished runs will take, one after the other.
+
+    Each as long as the mean of the finished runs most like it: of its cell; else of its base model
+    and task; else of all. None if nothing is finished.
+    """
+
+    def mean(rows: Sequence[Row]) -> float | None:
+        spent = [one.seconds for row in rows for one in row.runs.values() if one.seconds]
+        return statistics.fmean(spent) if spent else None
+
+    total, overall = 0.0, mean(found)
+    for row in found:
+        like = [other for other in found if other.key[:2] == row.key[:2]]
+        each = next((one for one in (mean([row]), mean(like), overall) if one is not None), None)
+        for one in row.runs.values():
+            if one.state is State.done:
+                continue
+            needed = one.left if one.left is not None else each
+            if needed is None:
+                return None
+            total += needed
+    return total
+
+
+def duration(seconds: float) -> str:
+    """A span of time as one number and unit."""
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _table(name: str, found: Sequence[Row], outputs: Path) -> Table:
+    seeds = list(dict.fromkeys(seed for row in found for seed in row.runs))
+    lines = []
+    for row in found:
+        shown: list[Shown] = []
+        for seed in seeds:
+            one = row.runs.get(seed)
+            if one is None:
+                shown.append(Shown(text="" if not row.problem else "–"))
+                continue
+            link = _link(one, outputs) if one.state is State.done else None
+            tone = one.state.value
+            shown.append(Shown(text=tone, tone=tone, note=one.note or None, link=link))
+        lines.append(Line(cells=[row.name, *shown], tone="not-run" if row.problem else None))
+    return Table(caption=f"Runs of {name} by seed", columns=["Cell", *map(str, seeds)], lines=lines)
+
+
+def _link(one: Standing, outputs: Path) -> str | None:
+    try:
+        return f"run:{one.place.relative_to(outputs).as_posix()}"
+    except ValueError:
+        return None
+
+
+def _notes(found: Sequence[Row], outputs: Path) -> Iterator[str]:
+    """What is to be said of runs at work, stopped and failed, and of cells that are none."""
+    for row in found:
+        if row.problem:
+            yield f"{row.name}: cannot be composed: {row.problem}"
+        for seed, one in row.runs.items():
+            if one.note:
+                yield f"{row.name} seed={seed}: {one.state.value}, {one.note}"
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report status",
+        description="Says of every run of an experiment whether it is done; runs nothing.",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="experiment=NAME (none: all of them) and what else narrows its sweep",
+    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
+    parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
+    asked = parser.parse_args(arguments)
+    wrong = [one for one in asked.overrides if "=" not in one]
+    if wrong:
+        parser.error(f"{', '.join(wrong)}: not an override, write key=value")
+    asked.to = asked.to or asked.outputs / "report"
+    return asked

@@ -1,0 +1,124 @@
+"""The picture of a figure that sets a score against a size: a panel per task, a line per series."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from experiments.report import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from experiments.report.sweeps import Panel
+
+WIDE, HIGH = 3.3, 2.6  # inches of a panel
+FADED = 0.45
+
+
+def draw(facts: dict[str, Any], panels: list[Panel]) -> Figure:
+    """The figure, at most three panels wide."""
+    across = min(3 if len(panels) != 4 else 2, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = canvas.blank(max(WIDE * across, 5.2), HIGH * down + 0.9)
+    places = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(places, panels, strict=False):
+        _panel(axes, panel, facts)
+    handles: dict[str, Any] = {}
+    for axes in places[: len(panels)]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    top = 1 - 0.42 / figure.get_figheight()
+    figure.tight_layout(rect=(0, 0, 1, top))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="upper center",
+        ncols=min(4, len(handles)),
+        frameon=False,
+        fontsize=10,
+        labelcolor=canvas.INK,
+    )
+    return figure
+
+
+def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
+    horizontal = facts["x"]
+    series = (
+        next(
+            (entry["series"] for entry in facts["panels"] if entry.get("key") == panel.key),
+            None,
+        )
+        or facts.get("series")
+        or facts["panels"][0]["series"]
+    )
+    canvas.style(axes)
+    across = [_placed(point.x, horizontal) for points in panel.series.values() for point in points]
+    known = [one for one in across if one is not None]
+    for name, points in panel.series.items():
+        colour, line, mark = canvas.STYLES.get(name, canvas.OTHER)
+        label = series[name]["name"]
+        drawn = [
+            (place, score)
+            for point in points
+            if (score := point.score(panel.rule)) is not None
+            and (place := _placed(point.x, horizontal)) is not None
+        ]
+        faded = FADED if panel.obstacles or not panel.own else 1.0
+        axes.plot([], [], color=colour, linestyle=line, marker=mark, label=label)
+        if drawn:
+            axes.plot(
+                *zip(*drawn, strict=True),
+                color=colour,
+                linestyle=line,
+                marker=mark,
+                markersize=6,
+                alpha=faded,
+            )
+        if points and points[0].x is None and (score := points[0].score(panel.rule)) is not None:
+            axes.axhline(score, color=colour, linestyle=line, alpha=faded)
+        _known(axes, points, horizontal, colour)
+    if horizontal["scale"] == "log":
+        axes.set_xscale("log")
+    if horizontal.get("ticks"):
+        axes.set_xticks(horizontal["ticks"])
+    elif known:
+        axes.set_xlim(0.6 * min(known), 1.7 * max(known))
+    if panel.ticks:
+        axes.set_yticks(panel.ticks)
+    axes.set_title(panel.title, fontsize=12)
+    axes.set_xlabel(horizontal["label"], fontsize=10)
+    axes.set_ylabel(panel.label, fontsize=10)
+    reason = "not run" if not panel.run else "; ".join(panel.obstacles)
+    if reason:
+        shown = reason if len(reason) < 44 else f"{reason[:42]}…"
+        axes.text(
+            0.5, 0.04, shown, transform=axes.transAxes, ha="center", fontsize=9, color=canvas.PAPER
+        )
+
+
+def _known(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str) -> None:
+    """What the paper's tables print: a hollow diamond, or a line where there is no place for it."""
+    for point in points:
+        if point.known is None:
+            continue
+        place = _placed(point.x, horizontal)
+        if place is None:
+            axes.axhline(point.known, color=colour, linewidth=1, linestyle=(0, (1, 3)))
+        else:
+            axes.plot(
+                [place],
+                [point.known],
+                marker="d",
+                markersize=9,
+                linestyle="",
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markeredgewidth=1.6,
+            )
+
+
+def _placed(x: float | None, horizontal: dict[str, Any]) -> float | None:
+    return math.log(x) if x is not None and horizontal["scale"] == "ln" else x

@@ -1,0 +1,149 @@
+"""Whether our numbers are the paper's: one rule for every table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+RULE = (
+    "**Verdicts.** A cell is **reproduced** if ours lies within the paper's printed ± (where none "
+    "is printed: if it rounds to the printed number). It is **within noise** if not, but the "
+    "difference is at most 2 standard errors and half a unit of the last printed digit. The "
+    "standard error of the difference is √(s²/k + s₀²/k₀), with s and s₀ the spreads over our k "
+    "and the paper's k₀ runs, and 1.25 times that for medians; where the paper prints no ±, ours "
+    "stands in for it. Otherwise it is **not reproduced**, above or below. No verdict is given "
+    "(**not comparable**) unless the runs have the paper's pretrained weights, its full splits, "
+    "its selection of the epoch and at least its number of seeds."
+)
+MEDIAN = math.sqrt(math.pi / 2)
+"""Standard error of a median over that of a mean, for normal values."""
+
+
+class Verdict(Enum):
+    """What is said of a cell."""
+
+    reproduced = "reproduced"
+    within_noise = "within noise"
+    not_reproduced = "not reproduced"
+    not_comparable = "not comparable"
+    not_run = "not run"
+
+    @property
+    def tone(self) -> str:
+        """Name of its colour."""
+        return self.value.replace(" ", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printed:
+    """A cell of the paper, in the table's unit."""
+
+    value: float
+    spread: float | None
+    digits: int
+    """After the point."""
+
+    @property
+    def half(self) -> float:
+        """Half a unit of the last printed digit."""
+        return 0.5 * 10.0**-self.digits
+
+    def text(self, value: float | None = None, sign: bool = False) -> str:
+        """A number with as many digits as are printed."""
+        shown = self.value if value is None else value
+        return f"{shown:{'+' if sign else ''}.{self.digits}f}".replace("-", "−")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """Our runs of a cell as one number, in the table's unit."""
+
+    values: Mapping[int, float]
+    """By seed."""
+    kind: str
+    """median or mean."""
+    ddof: int
+    """0 or 1, for the spread."""
+
+    @property
+    def centre(self) -> float:
+        """Median or mean over the seeds."""
+        take = statistics.median if self.kind == "median" else statistics.fmean
+        return take(self.values.values())
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None for a single one."""
+        if len(self.values) < 2:
+            return None
+        take = statistics.stdev if self.ddof else statistics.pstdev
+        return take(self.values.values())
+
+    @property
+    def runs(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict and what it rests on."""
+
+    verdict: Verdict
+    reason: str = ""
+    difference: float | None = None
+    """Ours minus the paper's."""
+
+
+def judge(
+    printed: Printed | None,
+    ours: Statistic | None,
+    runs: int | None,
+    obstacles: Sequence[str] = (),
+) -> Judgement:
+    """Compares a cell.
+
+    Args:
+        printed: the paper's cell; None if it has none.
+        ours: None if nothing was run.
+        runs: number of runs behind the paper's; None if it does not say.
+        obstacles: why the runs cannot be compared.
+    """
+    if ours is None:
+        return Judgement(verdict=Verdict.not_run)
+    if printed is None:
+        return Judgement(verdict=Verdict.not_comparable, reason="the paper has no such cell")
+    difference = ours.centre - printed.value
+    obstacles = list(obstacles)
+    if runs is None:
+        obstacles.append("the paper does not say over how many runs")
+    elif ours.runs < runs:
+        obstacles.append(f"{ours.runs} of {runs} seeds")
+    if obstacles:
+        return Judgement(
+            verdict=Verdict.not_comparable, reason="; ".join(obstacles), difference=difference
+        )
+    inside = max(printed.spread or 0.0, printed.half)
+    error = standard_error(printed.spread, ours, runs)
+    allowed = 2 * error + printed.half
+    slack = 1e-9  # of sums of decimal fractions
+    if abs(difference) <= inside + slack:
+        return Judgement(verdict=Verdict.reproduced, difference=difference)
+    reason = f"2 standard errors and rounding: {allowed:.{printed.digits + 1}f}"
+    if abs(difference) <= allowed + slack:
+        verdict = Verdict.within_noise
+    else:
+        verdict = Verdict.not_reproduced
+        reason = f"{'above' if difference > 0 else 'below'}; {reason}"
+    return Judgement(verdict=verdict, reason=reason, difference=difference)
+
+
+def standard_error(spread: float | None, ours: Statistic, runs: int) -> float:
+    """Standard error of the difference between two means or medians of independent runs."""
+    own = ours.spread or 0.0
+    theirs = own if spread is None else spread
+    error = math.sqrt(own**2 / ours.runs + theirs**2 / runs)
+    return error * (MEDIAN if ours.kind == "median" else 1.0)

@@ -1,0 +1,243 @@
+"""Instruction tuning: Alpaca's rows are learnt, the questions of MT-Bench and Vicuna answered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import hub
+from experiments.errors import DataError
+from experiments.tasks.language import Collator, Language
+from experiments.tasks.questions import Asker, answer_room, read_questions
+from experiments.tasks.task import Data
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("instruction", "input", "output")
+SPLIT_SEED = 0  # of the held-out rows and of `train_rows`: the same for every method and run seed
+HELD_OUT = "validation"
+
+
+@dataclass(kw_only=True)
+class Instruction(Language):
+    """Rows of an instruction, an optional input and an answer.
+
+    The answers to benchmark questions are judged by another command (`experiments.judge`).
+    """
+
+    repo: str
+    """Hub repository."""
+    file: str
+    """File of the repository that holds the rows."""
+    prompt: str
+    """Format of a row without input, with {instruction}."""
+    prompt_with_input: str
+    """Format of a row with input, with {instruction} and {input}."""
+    further_turn: str
+    """What follows an answer in a conversation, with {instruction}."""
+    validation_rows: int
+    """Rows held out for the cross entropy, drawn once with a fixed seed; 0: all are trained on."""
+    temperatures: dict[str, float]
+    """Sampling temperature by category of a question; 0: the likeliest token."""
+    other_temperature: float
+    """Sampling temperature of all other categories."""
+    questions: str | None = None
+    """Folder of the benchmarks, each a folder with question.jsonl; null: no answers (local)."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Task.problems`."""
+        yield from super().problems()
+        if self.validation_rows < 0:
+            yield f"task.validation_rows={self.validation_rows}: must not be negative"
+        for key, fields in (
+            ("prompt", ["{instruction}"]),
+            ("prompt_with_input", ["{instruction}", "{input}"]),
+            ("further_turn", ["{instruction}"]),
+        ):
+            for field in fields:
+                if field not in getattr(self, key):
+                    yield f"task.{key}: lacks {field}"
+        for category, value in {**self.temperatures, "other": self.other_temperature}.items():
+            if not 0 <= value < 10:
+                yield f"task temperature of {category}={value}: must be in [0, 10)"
+
+    def locate(self, offline: bool = False) -> str | None:
+        """See `Task.locate`; questions are looked for too."""
+        source = hub.locate(
+            self.repo,
+            self.path,
+            probe=self.file,
+            option="task.path",
+            kind="dataset",
+            offline=offline,
+        )
+        if self.path is not None:
+            self._file(Path(source))
+        if self.questions is not None:
+            read_questions(Path(self.questions).expanduser())
+        return source
+
+    def downloads(self) -> list[hub.Download]:
+        """See `Task.downloads`."""
+        if self.path is not None:
+            return []
+        return [hub.Download(repo=self.repo, kind="dataset", patterns=(self.file,))]
+
+    def load(self, processor: Any, source: str | None) -> Data:
+        """See `Task.load`."""
+        import datasets
+
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        rows, fingerprint = self._read(source)
+        splits = {"train": rows}
+        if self.validation_rows:
+            if self.validation_rows >= len(rows):
+                raise DataError(
+                    f"task.validation_rows={self.validation_rows}: there are {len(rows)} rows"
+                )
+            parts = rows.train_test_split(test_size=self.validation_rows, seed=SPLIT_SEED)
+            splits = {"train": parts["train"], HELD_OUT: parts["test"]}
+        log.info(
+            "%d rows, %d of them held out (the paper says 51K; Stanford Alpaca has 52002)",
+            *(len(rows), self.validation_rows),
+        )
+        if self.train_rows is not None:
+            if self.train_rows > len(splits["train"]):
+                raise DataError(
+                    f"task.train_rows={self.train_rows}: there are {len(splits['train'])} rows"
+                )
+            chosen = splits["train"].shuffle(seed=SPLIT_SEED)
+            splits["train"] = chosen.select(range(self.train_rows))
+        if self.eval_rows is not None and HELD_OUT in splits:
+            held = splits[HELD_OUT]
+            splits[HELD_OUT] = held.select(range(min(self.eval_rows, len(held))))
+        parts = {
+            name: self.tokenised(
+                part,
+                processor,
+                self._pieces,
+                f"{fingerprint} {name} {self.validation_rows} {self.train_rows} {self.eval_rows} "
+                f"{self.prompt} {self.prompt_with_input}",
+            )
+            for name, part in splits.items()
+        }
+        return Data(
+            train=parts["train"],
+            lengths=[len(tokens) for tokens in parts["train"]["input_ids"]],
+            evaluations={name: part for name, part in parts.items() if name != "train"},
+            prompts=self._prompts(processor),
+            collate=Collator(processor.pad_token_id),
+            fingerprint=fingerprint,
+        )
+
+    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
+        """Answers every question, in FastChat's format: generations/<benchmark>.jsonl."""
+        for benchmark, questions in data.prompts.items():
+            Asker(self, net, processor, benchmark, seed).answer(questions, place)
+
+    def conversation(self, asked: list[str], answers: list[str]) -> str:
+        """The text that the answer to the last of `asked` continues.
+
+        Args:
+            asked: questions, one more than answers.
+            answers: those to the earlier questions.
+        """
+        text = self.prompt.format(instruction=asked[0])
+        for answer, question in zip(answers, asked[1:], strict=True):
+            text += answer + self.further_turn.format(instruction=question)
+        return text
+
+    def temperature(self, category: str) -> float:
+        """Of the answer to a question of this category."""
+        return self.temperatures.get(category, self.other_temperature)
+
+    def _pieces(self, row: dict[str, str]) -> tuple[str, str]:
+        """Prompt and completion of a row."""
+        form = self.prompt_with_input if row["input"].strip() else self.prompt
+        return form.format(instruction=row["instruction"], input=row["input"]), row["output"]
+
+    def _prompts(self, processor: Any) -> dict[str, list[dict[str, Any]]]:
+        """Questions per benchmark; a run that will answer none says so before it trains."""
+        if self.questions is None:
+            log.warning("task.questions=null: this run will answer no benchmark questions")
+            return {}
+        room = answer_room(self, processor)
+        if room < self.max_new_tokens:
+            log.warning(
+                "task.max_new_tokens=%d: answers end after %d, half of what the model reads",
+                *(self.max_new_tokens, room),
+            )
+        found = read_questions(Path(self.questions).expanduser())
+        return {name: questions[: self.eval_rows] for name, questions in found.items()}
+
+    def _file(self, folder: Path) -> Path:
+        """The one file of a folder that holds the rows."""
+        parquet = [*folder.glob("train*.parquet"), *folder.glob("data/train*.parquet")]
+        for found in (sorted(parquet), sorted(folder.glob("*.json"))):
+            if len(found) == 1:
+                return found[0]
+            if found:
+                names = ", ".join(path.name for path in found)
+                raise DataError(f"task.path={self.path}: one file is wanted, there are {names}")
+        present = sorted(item.name for item in folder.iterdir())[:12]
+        raise DataError(
+            f"task.path={self.path}: not the data of task={self.name}",
+            [
+                "no train.parquet and no .json file there",
+                f"the folder holds: {', '.join(present) or 'nothing'}",
+            ],
+        )
+
+    def _read(self, source: str | None) -> tuple[Dataset, str]:
+        """All rows and a fingerprint of their file."""
+        import pyarrow
+        from datasets import Dataset
+        from pyarrow import parquet
+
+        if self.path is not None:
+            path = self._file(Path(source))
+        else:
+            path = hub.fetch(*self.downloads()) / self.file
+        try:
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+            else:
+                table = pyarrow.Table.from_pylist(json.loads(content))
+        except (OSError, ValueError, AttributeError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
+        wrong = [
+            f"no column {name!r} (columns: {', '.join(table.column_names) or 'none'})"
+            for name in COLUMNS
+            if name not in table.column_names
+        ]
+        wrong = wrong or list(_unfit(table))
+        if wrong:
+            raise DataError(f"{path}: not the rows of task={self.name}", wrong)
+        plain = table.select(list(COLUMNS)).replace_schema_metadata(None)
+        return Dataset(plain), hashlib.sha256(content).hexdigest()
+
+
+def _unfit(table: Any) -> Iterator[str]:
+    """Yields columns that are not all text, and the lack of rows."""
+    from pyarrow import types
+
+    if not len(table):
+        yield "no rows"
+    for name in COLUMNS:
+        column = table.column(name)
+        if not (types.is_string(column.type) or types.is_large_string(column.type)):
+            yield f"column {name!r} holds {column.type}, wanted text"
+        elif column.null_count:
+            yield f"column {name!r} is empty in {column.null_count} rows"

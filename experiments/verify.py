@@ -1,0 +1,85 @@
+"""Whether records say what their stored predictions and generations say: every metric again."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments import recorded, results, scoring
+from experiments.errors import RecordError, UserError
+from experiments.recipe import Select
+
+CLOSE = 1e-9
+"""Relative difference that another processor's sums may make."""
+MOVED_ASIDE = (".replaced-", ".failed-")
+
+
+def report(outputs: Path) -> int:
+    """Prints a line for every record that does not match, then how many do.
+
+    Returns:
+        0 if all do, 1 otherwise.
+    """
+    matching = trained = 0
+    for place in places(outputs):
+        try:
+            record = results.read(place)
+            if record.metrics is None:
+                continue
+            trained += 1
+            wrong = list(differences(place, record))
+        except UserError as error:
+            wrong = [error.summary, *error.problems]
+        if wrong:
+            print("\n  - ".join([f"{place}: does not match", *wrong]), file=sys.stderr, flush=True)
+        matching += not wrong
+    counted = f"{matching} of {trained} trained records match"
+    print(f"{counted} what is stored beside them below {outputs}")
+    return 0 if matching == trained else 1
+
+
+def places(outputs: Path) -> list[Path]:
+    """Folders with a record, those of runs that were moved aside left out."""
+    found = [path.parent for path in sorted(outputs.rglob(results.RECORD))]
+    return [
+        place
+        for place in found
+        if not any(
+            mark in part for mark in MOVED_ASIDE for part in place.relative_to(outputs).parts
+        )
+    ]
+
+
+def differences(place: Path, record: results.Record) -> Iterator[str]:
+    """Yields every metric of a record that its stored predictions do not give.
+
+    Raises:
+        UserError: predictions are missing or damaged, or the task is not known here.
+    """
+    recipe = record.config.get("train")
+    try:
+        rule = Select(recipe["select"])
+    except (TypeError, LookupError, ValueError) as error:
+        raise RecordError(f"no train.select in its configuration ({recipe!r})") from error
+    task = recorded.task_of(record.config.get("task"))
+    again = results.flatten(results.plain(scoring.score(place, task, rule)))
+    there = results.flatten(record.metrics)
+    for key in sorted(there.keys() | again.keys()):
+        stored, computed = there.get(key), again.get(key)
+        if not _same(stored, computed):
+            yield f"metrics.{key}: stored {stored!r}, computed {computed!r}"
+
+
+def _same(stored: Any, computed: Any) -> bool:
+    """Equal but for rounding; null stands for what JSON has no number for."""
+    if isinstance(stored, list) and isinstance(computed, list):
+        return len(stored) == len(computed) and all(map(_same, stored, computed))
+    if isinstance(computed, float) and not math.isfinite(computed):
+        return stored is None
+    numbers = [isinstance(one, (int, float)) for one in (stored, computed)]
+    if all(numbers):
+        return math.isclose(stored, computed, rel_tol=CLOSE, abs_tol=CLOSE)
+    return stored == computed

@@ -1,0 +1,101 @@
+"""Records of runs that nobody ran, for tests of what reads records: real configurations, numbers
+made up."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments import results
+from experiments.results import Record
+
+WEIGHTS = "0f" * 32
+ROWS = {  # of the whole data sets
+    "sst2": (67349, 872),
+    "mrpc": (3668, 408),
+    "cola": (8551, 1043),
+    "qnli": (104743, 5463),
+    "rte": (2490, 277),
+    "stsb": (5749, 1500),
+}
+METRIC = {"cola": "matthews", "stsb": "pearson"}
+
+
+def scored(
+    root: Path,
+    config: dict[str, Any],
+    seed: int,
+    best: float | None,
+    *,
+    last: float | None = None,
+    heldout: float | None = None,
+    weights: str | None = WEIGHTS,
+    seconds: float = 60.0,
+    place: Path | None = None,
+    changes: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the record of a trained run; returns its folder.
+
+    Args:
+        root: the output folder.
+        config: a plain configuration (`results.plain`).
+        seed: of the run.
+        best, last, heldout: values of the primary metric; None of the last two is the best's.
+        weights: fingerprint of the base model's weights.
+        seconds: of training.
+        place: folder, if not the one of the configuration.
+        changes: fields of the configuration with dotted keys that are set otherwise.
+    """
+    config = copy.deepcopy(config) | {"seed": seed}
+    for key, value in (changes or {}).items():
+        *path, leaf = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        node[leaf] = value
+    task = config["task"]["name"]
+    train, validation = ROWS.get(task, (100, 50))
+    name = METRIC.get(task, "accuracy")
+
+    def chosen(value: float | None) -> dict[str, Any]:
+        value = best if value is None else value
+        interval = None if value is None else [value - 0.01, value + 0.01]
+        return {"epoch": 3.0, "step": 30, "value": value, "interval": interval,
+                "scores": {"validation": {name: value}}}  # fmt: skip
+
+    record = Record(
+        run={
+            **{key: config[key]["name"] for key in ("model", "task", "method")},
+            **{key: config[key] for key in ("variant", "seed", "source", "recipe", "profile")},
+            "mode": config["mode"],
+            "experiment": config["experiment"],
+        },
+        config=config,
+        parameters={"adapter": 24000, "head": 592130, "base": 124647170, "stored_bytes": 96000},
+        metrics={
+            "primary": {"name": name, "split": "validation", "select": "best", **chosen(best)},
+            "best": chosen(best),
+            "last": chosen(last),
+            "heldout": {**chosen(heldout), "epochs": [2.0, 3.0], "steps": [20, 30]},
+        },
+        time={"started": "2026-11-24T10:00:00+0000", "train_s": seconds, "evaluation_s": 1.0},
+        memory={"peak_rss": 2**30, "peak_gpu": None},
+        environment={
+            "versions": {"torch": "2.13.0"},
+            "commit": "c0ffee",
+            "weights": weights,
+            "data": "d" * 64,
+            "rows": {"train": train, "scored validation": validation},
+        },
+    )
+    variant = config["variant"] or "."
+    place = place or root / record.run["model"] / task / record.run["method"] / variant / (
+        f"seed={seed}"
+    )
+    place.mkdir(parents=True, exist_ok=True)
+    results.write(place, record)
+    history = {"step": 30, "epoch": 3.0, "elapsed_s": seconds, f"validation/{name}": best}
+    (place / "history.jsonl").write_text(json.dumps(history) + "\n")
+    return place

@@ -1,0 +1,335 @@
+"""Alpaca's rows as they are learnt, and the questions that are answered, on real data."""
+
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments import generations
+from experiments.errors import DataError
+from experiments.tasks import questions as asking
+from experiments.tasks.language import IGNORED
+from experiments.tasks.questions import Sampling, read_questions
+
+
+@pytest.fixture
+def task(compose, data_folder, tmp_path, monkeypatch):
+    """Function: overrides -> the task on the real subset of Alpaca."""
+    monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "cache"))
+
+    def made(*overrides):
+        given = ["task=alpaca", f"task.path={data_folder}/alpaca", "model=stories260k"]
+        return compose(["source=ours", "method=fourierft", *given, *overrides]).task
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokenizer(data_folder):
+    found = AutoTokenizer.from_pretrained(data_folder / "models/stories260K")
+    found.pad_token = found.eos_token
+    return found
+
+
+@pytest.fixture(scope="module")
+def net(data_folder):
+    return AutoModelForCausalLM.from_pretrained(data_folder / "models/stories260K")
+
+
+def load(part, tokenizer):
+    return part.load(tokenizer, part.locate())
+
+
+def test_formats_are_those_of_the_data(task, data_folder):
+    """The column `text` was made with the official prompts."""
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(data_folder / "alpaca/train.parquet").to_pylist()
+    part = task()
+    assert len(rows) > 3000
+    for row in rows:
+        assert "".join(part._pieces(row)) == row["text"]
+
+
+def test_rows(task, tokenizer):
+    part = task("task.train_rows=40", "task.validation_rows=20")
+    data = load(part, tokenizer)
+    assert data.evaluations.keys() == {"validation"} and data.prompts == {}
+    assert len(data.train) <= 40 and len(data.evaluations["validation"]) <= 20
+    assert data.lengths == [len(row["input_ids"]) for row in data.train]
+    assert max(data.lengths) <= 512
+    for row in data.train:
+        first = next(place for place, label in enumerate(row["labels"]) if label != IGNORED)
+        given = tokenizer.decode(row["input_ids"][:first])
+        assert "### Instruction:" in given and given.rstrip().endswith("### Response:")
+        assert ("### Input:" in given) == ("paired with an input" in given)
+        if len(row["input_ids"]) < 512:
+            assert row["labels"][-1] == tokenizer.eos_token_id
+    held = {tuple(row["input_ids"]) for row in data.evaluations["validation"]}
+    assert not held & {tuple(row["input_ids"]) for row in data.train}
+
+
+def test_all_rows_can_be_trained_on(task, tokenizer):
+    part = task("task.train_rows=30", "task.validation_rows=0")
+    data = load(part, tokenizer)
+    assert data.evaluations == {} and data.train
+
+
+@pytest.mark.slow
+def test_parquet_and_json_hold_the_same(task, tokenizer, data_folder, tmp_path):
+    folder = tmp_path / "json"
+    folder.mkdir()
+    shutil.copy(data_folder / "alpaca/alpaca_data_subset.json", folder)
+    few = ["task.train_rows=20", "task.validation_rows=10"]
+    one = load(task(*few), tokenizer)
+    two = load(task(*few, f"task.path={folder}"), tokenizer)
+    assert one.train.to_list() == two.train.to_list()
+    assert one.fingerprint != two.fingerprint, "another file"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, ["no train.parquet and no .json", "holds: nothing"]),
+        ({"a.json": "[]", "b.json": "[]"}, ["one file", "a.json, b.json"]),
+        ({"a.json": "{half"}, ["cannot be read as json"]),
+        ({"a.json": "[]"}, ["no column 'instruction'"]),
+        ({"a.json": '[{"instruction": "x", "output": "y"}]'}, ["no column 'input'"]),
+        ({"a.json": '[{"instruction": 1, "input": "", "output": ""}]'}, ["int64, wanted text"]),
+        (
+            {"a.json": '[{"instruction": "x", "input": null, "output": ""}]'},
+            ["'input' holds null, wanted text"],
+        ),
+    ],
+)
+def test_other_folders_are_refused(task, tokenizer, tmp_path, files, words):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        load(task(f"task.path={folder}"), tokenizer)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("key", ["train_rows", "validation_rows"])
+def test_more_rows_than_there_are(task, tokenizer, key):
+    with pytest.raises(DataError, match=f"task.{key}=99999: there are"):
+        load(task(f"task.{key}=99999"), tokenizer)
+
+
+def test_settings_that_cannot_work(task):
+    part = task()
+    part.prompt, part.further_turn, part.other_temperature = "x", "{input}", -1
+    assert len(list(part.problems())) == 3
+
+
+def test_conversation_repeats_the_form_without_its_opening(task):
+    part = task()
+    first = part.conversation(["What {is} it?"], [])
+    assert first == part.prompt.replace("{instruction}", "What {is} it?")
+    both = part.conversation(["What {is} it?", "And why?"], ["A {thing}."])
+    assert both.startswith(first + "A {thing}.")
+    assert both.count("Below is an instruction") == 1 and both.count("### Response:\n") == 2
+    assert both.endswith("### Instruction:\nAnd why?\n\n### Response:\n")
+
+
+def test_temperatures_are_those_of_mt_bench(task, data_folder):
+    found = read_questions(data_folder)
+    assert {name: len(rows) for name, rows in found.items()} == {"mt_bench": 80, "vicuna": 80}
+    part = task()
+    assert set(part.temperatures) == {row["category"] for row in found["mt_bench"]}
+    greedy = Counter(part.temperature(row["category"]) == 0 for row in found["mt_bench"])
+    assert greedy == {True: 40, False: 40}
+    assert part.temperature("fermi") == 0.7
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (None, "no mt_bench/question.jsonl or vicuna_bench/question.jsonl"),
+        ("{", "line 1: no question"),
+        ('{"question_id": 1, "turns": ["x"]}', "category"),
+        ('{"question_id": 1, "category": "x", "turns": []}', "no turns of text"),
+    ],
+)
+def test_folders_without_questions_are_refused_before_training(task, tmp_path, line, words):
+    if line is not None:
+        (tmp_path / "mt_bench").mkdir()
+        (tmp_path / "mt_bench/question.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError) as caught:
+        task(f"task.questions={tmp_path}").locate()
+    assert words in str(caught.value) and f"task.questions={tmp_path}" in str(caught.value)
+
+
+def answered(task, net, tokenizer, place, questions, seed=0, **changes):
+    part = task("task.max_new_tokens=12")
+    for key, value in changes.items():
+        setattr(part, key, value)
+    asking.Asker(part, net, tokenizer, "mt_bench", seed).answer(questions, place)
+    return generations.read(generations.path_of(place, "mt_bench"))
+
+
+def turns(lines):
+    return [line["choices"][0]["turns"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def some(data_folder):
+    """Six short questions of MT-Bench, greedy and sampled; the last with one turn only."""
+    found = sorted(read_questions(data_folder)["mt_bench"], key=lambda row: len(str(row["turns"])))
+    kinds = ("writing", "roleplay", "reasoning", "math", "stem", "coding")
+    chosen = [next(row for row in found if row["category"] == kind) for kind in kinds]
+    return [*chosen[:5], chosen[5] | {"turns": chosen[5]["turns"][:1]}]
+
+
+def test_answers_are_in_fastchats_format(task, net, tokenizer, some, tmp_path):
+    lines = answered(task, net, tokenizer, tmp_path / "m/alpaca/lora/r=4/seed=3", some)
+    assert [line["question_id"] for line in lines] == [row["question_id"] for row in some]
+    for line, question in zip(lines, some, strict=True):
+        assert {"question_id", "answer_id", "model_id", "choices", "tstamp"} <= line.keys()
+        (choice,) = line["choices"]
+        assert choice["index"] == 0 and len(choice["turns"]) == len(question["turns"])
+        assert all(isinstance(text, str) for text in choice["turns"])
+        assert line["model_id"] == "m-lora-r=4-seed=3"
+        assert line["asked"] == question["turns"] and line["category"] == question["category"]
+        assert line["truncated"] == [False] * len(question["turns"])
+    assert len({line["answer_id"] for line in lines}) == len(lines)
+
+
+def test_the_second_prompt_holds_the_first_answer(
+    task, net, tokenizer, some, tmp_path, monkeypatch
+):
+    given, original = [], asking.continuations
+
+    def watched(net, processor, prompts, **options):
+        given.append([processor.decode(prompt) for prompt in prompts])
+        return original(net, processor, prompts, **options)
+
+    monkeypatch.setattr(asking, "continuations", watched)
+    lines = answered(task, net, tokenizer, tmp_path, some[:2])
+    assert len(given) == 2
+    for text, line, question in zip(given[1], lines, some, strict=False):
+        answer = line["choices"][0]["turns"][0]
+        assert 0 < text.find(question["turns"][0][:15]) < text.find(question["turns"][1][:15])
+        assert answer.split("\n")[0][:10] in text
+
+
+@pytest.mark.slow
+def test_texts_depend_on_seed_and_not_on_batches(task, net, tokenizer, some, tmp_path):
+    one = answered(task, net, tokenizer, tmp_path / "a", some, generation_batch_size=1)
+    two = answered(task, net, tokenizer, tmp_path / "b", some, generation_batch_size=4)
+    other = answered(task, net, tokenizer, tmp_path / "c", some, seed=1)
+    assert turns(one) == turns(two)
+    changed = [a != b for a, b in zip(turns(one), turns(other), strict=True)]
+    sampled = [task().temperature(row["category"]) > 0.5 for row in some]
+    greedy = [task().temperature(row["category"]) == 0 for row in some]
+    assert any(sampled) and any(greedy)
+    assert all(change for change, draws in zip(changed, sampled, strict=True) if draws)
+    assert not any(change for change, draws in zip(changed, greedy, strict=True) if draws)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [0, 1, 8, 11])
+def test_a_killed_call_goes_on(task, net, tokenizer, some, tmp_path, monkeypatch, kept):
+    """`kept` lines were written: turn-1 answers, or all of these and some second turns."""
+    whole = answered(task, net, tokenizer, tmp_path / "whole", some)
+    written: list = []
+    original = generations.append
+
+    def until(path, lines):
+        for line in lines:
+            if len(written) == kept:
+                with path.open("a") if path.exists() else path.open("w") as file:
+                    file.write('{"half')  # what a kill leaves
+                raise KeyboardInterrupt
+            written.append(line)
+            original(path, [line])
+
+    place = tmp_path / "killed"
+    generations.path_of(place, "mt_bench").parent.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "append", until)
+        if kept < 11:  # of six questions, five of them with two turns
+            with pytest.raises(KeyboardInterrupt):
+                answered(task, net, tokenizer, place, some)
+        else:
+            answered(task, net, tokenizer, place, some)
+    counted, continued = [], asking.continuations
+
+    def counting(net, processor, prompts, **options):
+        counted.append(len(prompts))
+        return continued(net, processor, prompts, **options)
+
+    monkeypatch.setattr(asking, "continuations", counting)
+    again = answered(task, net, tokenizer, place, some)
+    assert sum(counted) == 11 - kept, "answered twice, or not at all"
+    assert turns(again) == turns(whole)
+    for one, two in zip(whole, again, strict=True):
+        assert {**one, "tstamp": 0, "model_id": "", "answer_id": ""} == {
+            **two,
+            "tstamp": 0,
+            "model_id": "",
+            "answer_id": "",
+        }
+    assert answered(task, net, tokenizer, place, some) == again
+
+
+def test_a_conversation_that_is_too_long_loses_its_beginning(task, net, tokenizer, some, tmp_path):
+    long = some[0] | {"turns": ["word " * 700, "And now?"]}
+    lines = answered(task, net, tokenizer, tmp_path, [long, some[4]])
+    assert [line["truncated"] for line in lines] == [[True, True], [False, False]]
+    assert all(len(line["choices"][0]["turns"]) == 2 for line in lines)
+
+
+def test_prompts_and_answers_share_what_the_model_reads(
+    task, net, tokenizer, some, tmp_path, monkeypatch
+):
+    seen = []
+
+    def watched(net, processor, prompts, **options):
+        seen.append((max(map(len, prompts)), options["max_new_tokens"], prompts))
+        return iter([[(place, "x") for place in range(len(prompts))]])
+
+    monkeypatch.setattr(asking, "continuations", watched)
+    long = some[0] | {"turns": ["word " * 700]}
+    answered(task, net, tokenizer, tmp_path, [long], max_new_tokens=1024)
+    ((width, new, prompts),) = seen
+    assert (width, new) == (256, 256) and prompts[0][0] == tokenizer.bos_token_id
+    assert tokenizer.decode(prompts[0][-8:]).rstrip().endswith("Response:")
+
+
+def test_sampling_draws_from_the_softmax():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    for temperature in (0.7, 2.0):
+        sampler = Sampling([temperature], [5])
+        drawn = [int(sampler(None, logits.clone()).argmax()) for _ in range(4000)]
+        found = np.bincount(drawn, minlength=4) / len(drawn)
+        expected = torch.softmax(logits[0] / temperature, -1).numpy()
+        assert np.abs(found - expected).max() < 0.03
+
+
+def test_sampling_leaves_greedy_rows_as_they_are():
+    logits = torch.randn(2, 9)
+    steered = Sampling([0.0, 1.0], [1, 2])(None, logits.clone())
+    assert torch.equal(steered[0], logits[0]) and not torch.equal(steered[1], logits[1])
+
+
+def test_questions_are_no_part_of_what_a_run_is(compose, data_folder):
+    from experiments import results
+
+    base = ["task=alpaca", "model=stories260k", "method=fourierft"]
+    one, two = compose(base), compose([*base, f"task.questions={data_folder}"])
+    assert results.identity(results.plain(one)) == results.identity(results.plain(two))
+    assert one.variant == two.variant == ""
+
+
+def test_hub_file_is_named(compose):
+    for name, repo in (("alpaca", "tatsu-lab/alpaca"), ("alpaca_cleaned", "yahma/alpaca-cleaned")):
+        part = compose([f"task={name}", "model=stories260k", "method=fourierft"]).task
+        assert (part.repo, part.name) == (repo, name)
+        assert json.dumps(part.prompt).count("{instruction}") == 1

@@ -1,0 +1,209 @@
+"""Whole instruction-tuning runs of a real small LLaMA: recorded, killed, resumed, quantised."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from experiments import answers, export, generations, predictions
+from experiments.run import base, run
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    *("task=alpaca", "task.train_rows=24", "task.validation_rows=24", "task.eval_rows=4"),
+    *("task.max_new_tokens=8", "task.max_length=256", "train.batch_size=8", "source=none"),
+    *("train.epochs=1", "train.learning_rate=0.1", "train.select=last", "train.eval_every=1"),
+    *("train.group_by_length=true", "method=fourierft", "method.n=100", "method.alpha=4"),
+]
+
+
+@pytest.fixture
+def small(data_folder, tmp_path, monkeypatch):
+    """Overrides of a run of seconds below tmp_path."""
+    monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "cache"))
+    return [
+        "model=stories260k",
+        f"model.path={data_folder}/models/stories260K",
+        f"task.path={data_folder}/alpaca",
+        *SMALL,
+    ]
+
+
+def folder_of(root: Path) -> Path:
+    return next(root.rglob("metrics.json")).parent
+
+
+def turns(place: Path, benchmark: str) -> list:
+    lines = generations.read(generations.path_of(place, benchmark))
+    return [(line["question_id"], line["choices"][0]["turns"]) for line in lines]
+
+
+def start(*overrides: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "train.py", *overrides],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_when(process: subprocess.Popen, there) -> None:
+    deadline = time.monotonic() + 400
+    while not there():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_records_scores_answers_rows_and_memory(small, compose, data_folder, tmp_path):
+    record = run(compose([*small, f"task.questions={data_folder}", f"output={tmp_path}/out"]))
+    place = folder_of(tmp_path / "out")
+    primary = record.metrics["primary"]
+    assert (primary["name"], primary["split"]) == ("cross_entropy", "validation")
+    assert record.metrics["best"] is None and record.metrics["heldout"] is None
+    assert {name: len(turns(place, name)) for name in ("mt_bench", "vicuna")} == {
+        "mt_bench": 4,
+        "vicuna": 4,
+    }
+    assert all(len(text) == 2 for _, text in turns(place, "mt_bench"))
+    rows = record.environment["rows"]
+    assert (rows["asked mt_bench"], rows["scored validation"]) == (4, 4) and rows["train"] <= 24
+    expected = record.preflight["memory"]
+    assert expected["total"] > expected["step"] > 0 and record.memory["taken"] > 0
+    page = tmp_path / "page.html"
+    assert answers.main([str(place), "--out", str(page)]) == 0 and "fourierft" in page.read_text()
+
+
+def test_a_run_may_end_with_neither_score_nor_answers(small, compose, tmp_path, capsys):
+    changes = ["task.validation_rows=0", "method.n=50", f"output={tmp_path}/out"]
+    record = run(compose([*small, *changes]))
+    assert record.metrics["primary"] is None
+    assert record.metrics["last"]["scores"] == {}
+    told = capsys.readouterr().out
+    assert "500 adapter numbers" in told and "task.questions=null" in told
+    assert (folder_of(tmp_path / "out") / "adapter/adapter_config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [[], ["model.quantization=nf4"], ["model.quantization=int8"]])
+def test_checkpointing_changes_no_number(small, compose, tmp_path, changes):
+    losses = []
+    for value in ("false", "true"):
+        output = tmp_path / value
+        given = [*small, *changes, f"train.gradient_checkpointing={value}", f"output={output}"]
+        run(compose(given))
+        (entry,) = predictions.load(folder_of(output), "validation")
+        losses.append(entry.predictions)
+    assert losses[0].tolist() == losses[1].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_run_is_exported_as_what_was_trained(small, compose, tmp_path, quantization):
+    """With the weights that the quantised ones stand for: merging costs nothing."""
+    config = compose([*small, f"model.quantization={quantization}", f"output={tmp_path}/out"])
+    run(config)
+    place = folder_of(tmp_path / "out")
+    assert export.main([str(place), str(tmp_path / "plain")]) == 0
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert plain.config.use_cache is True
+    assert getattr(plain.config, "quantization_config", None) is None
+    trained = PeftModel.from_pretrained(base(config, config.model.path), place / "adapter").train()
+    tokens = torch.randint(3, 500, (2, 40))
+    with torch.no_grad():
+        assert torch.allclose(plain(tokens).logits, trained(tokens).logits, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_training_lowers_the_cross_entropy_also_of_quantised_models(small, compose, tmp_path):
+    """Held-out rows, evaluated four times within one epoch."""
+    changes = ["task.train_rows=160", "train.eval_every=0.25", "task.eval_rows=16"]
+    for name in ("null", "nf4", "int8"):
+        output = tmp_path / name
+        run(compose([*small, *changes, f"model.quantization={name}", f"output={output}"]))
+        place, part = folder_of(output), compose(small).task
+        entries = predictions.load(place, "validation")
+        scores = [part.score(one.predictions, one.references) for one in entries]
+        values = [score["cross_entropy"] for score in scores]
+        assert len(values) == 4 and values[-1] < values[0] - 0.1, (name, values)
+
+
+@pytest.mark.slow
+def test_a_kill_while_answering_costs_no_answer(small, data_folder, tmp_path):
+    """Training is not repeated, nothing is generated twice, the texts are an undisturbed run's."""
+    given = [
+        *small,
+        f"task.questions={data_folder}",
+        "task.eval_rows=12",
+        "task.generation_batch_size=2",
+        "task.max_new_tokens=40",
+    ]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(*given, f"output={whole}")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+
+    process = start(*given, f"output={killed}")
+
+    def lines():
+        paths = killed.rglob("generations/mt_bench.jsonl")
+        return [line for path in paths for line in generations.read(path)]
+
+    # 12 first turns and 4 second ones at the least, of 24.
+    kill_when(process, lambda: len(lines()) >= 16)
+    before = lines()
+    assert len(before) < 24 and not list(killed.rglob("metrics.json"))
+    process = start(*given, f"output={killed}")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+
+    one, two = folder_of(whole), folder_of(killed)
+    for benchmark in ("mt_bench", "vicuna"):
+        assert turns(one, benchmark) == turns(two, benchmark)
+    after = {
+        line["question_id"]: line for line in generations.read(generations.path_of(two, "mt_bench"))
+    }
+    done = [line for line in before if len(line["choices"][0]["turns"]) == 2]
+    assert done and all(after[line["question_id"]] == line for line in done), "made again"
+    records = [json.loads((place / "metrics.json").read_text()) for place in (one, two)]
+    assert records[0]["metrics"] == records[1]["metrics"]
+    assert records[1]["time"]["resumed_from"] == records[1]["time"]["steps"]
+
+
+@pytest.mark.slow
+def test_a_kill_within_an_epoch_changes_no_number(small, tmp_path):
+    given = [*small, "task.train_rows=160", "train.eval_every=0.1", "method=lora"]
+    given = [one for one in given if not one.startswith(("method=f", "method.n"))]
+    given += ["method.r=4", "method.dropout=0.1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(*given, f"output={whole}")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    process = start(*given, f"output={killed}")
+    kill_when(process, lambda: len(list(killed.rglob("predictions/*.npz"))) >= 4)
+    process = start(*given, f"output={killed}")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0 and "resuming from step" in output, output
+    records = [
+        json.loads((folder_of(place) / "metrics.json").read_text()) for place in (whole, killed)
+    ]
+    assert records[0]["metrics"] == records[1]["metrics"]
+    assert 0 < records[1]["time"]["resumed_from"] < records[1]["time"]["steps"]
+    curves = [
+        [entry.predictions.tolist() for entry in predictions.load(folder_of(place), "validation")]
+        for place in (whole, killed)
+    ]
+    assert curves[0] == curves[1] and len(curves[0]) == 10

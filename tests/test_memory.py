@@ -1,0 +1,171 @@
+"""Expected memory against what tensors really take."""
+
+import pytest
+import torch
+from peft import PeftModel
+
+from experiments import memory
+from experiments.run import build
+from experiments.tasks import Data
+
+COUNT = ["mode=count", "task=alpaca", "source=none"]
+FOURIER = ["method=fourierft", "method.n=1000", "method.alpha=8"]
+TRAIN = ["train.epochs=1", "train.batch_size=4", "train.learning_rate=0.1", "train.select=last"]
+
+
+def counted(compose, *overrides):
+    run = compose([*COUNT, *overrides])
+    net = run.method.apply(run.model.build(run.task.head, None, meta=True), run.model.head)
+    return memory.expected(net, run.model, run.task, None, None)
+
+
+@pytest.fixture
+def story(compose, data_folder):
+    """Function: overrides -> configuration and network of the small LLaMA with its weights."""
+
+    def made(*overrides):
+        path = f"model.path={data_folder}/models/stories260K"
+        run = compose(["model=stories260k", path, "task=alpaca", "source=none", *TRAIN, *overrides])
+        return run, build(run, run.model.path)
+
+    return made
+
+
+def data_of(tokens, rows=8, **changes):
+    given = {"train": [{}] * rows, "evaluations": {}, "collate": None, "fingerprint": ""}
+    return Data(**given | {"lengths": [tokens] * rows} | changes)
+
+
+def test_weights_gradients_and_averages_of_a_known_model(compose):
+    """LLaMA-2 7B has 6,738,415,616 numbers, FourierFT trains 64,000 of its own."""
+    buffers = 1e5
+    found = counted(compose, "model=llama2_7b", *FOURIER)
+    assert found["weights"] == pytest.approx(4 * (6_738_415_616 + 64_000), abs=buffers)
+    assert (found["gradients"], found["optimizer"]) == (4 * 64_000, 8 * 64_000)
+    half = counted(compose, "model=llama2_7b", "model.dtype=bf16", *FOURIER)
+    assert half["weights"] == pytest.approx(2 * 6_738_415_616, abs=2 * buffers + 4 * 64_000)
+
+
+@pytest.mark.slow
+def test_quantised_weights_of_a_known_model(compose):
+    """Embeddings and language model head stay as they are; of the rest, NF4 takes 4.127 bits."""
+    found = counted(
+        compose, "model=llama2_13b", "model.dtype=bf16", "model.quantization=nf4", *FOURIER
+    )
+    plain = 2 * 32_000 * 5120
+    linear = 40 * (4 * 5120**2 + 3 * 5120 * 13824)
+    expected = 2 * plain + linear * (4 + 8 / 64 + 32 / (64 * 256)) / 8
+    assert found["weights"] == pytest.approx(expected, rel=1e-3)
+    assert found["weights"] < 7.3e9
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_weights_are_what_was_counted_without_them(story, compose, quantization):
+    _, net = story(f"model.quantization={quantization}", *FOURIER)
+    found = counted(compose, "model=stories260k", f"model.quantization={quantization}", *FOURIER)
+    measured = memory._weights(net, None)
+    assert found["weights"] == pytest.approx(measured, rel=0.02)
+    assert measured < 4 * 260_032, "nothing was quantised"
+
+
+def saved(net, batch):
+    """Bytes that autograd really keeps of a forward pass, parameters left out."""
+    own = {id(value) for value in [*net.parameters(), *net.buffers()]}
+    storages = {value.untyped_storage()._cdata for value in net.parameters()}
+    kept = {}
+
+    def keep(value):
+        if id(value) not in own and value.untyped_storage()._cdata not in storages:
+            kept[value.untyped_storage()._cdata] = value
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        net(**batch)
+    return sum(value.untyped_storage().nbytes() for value in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "limits"),
+    [
+        (["method=full"], (0.9, 1.1)),
+        (["method=lora", "method.r=2", "method.alpha=2"], (0.85, 1.1)),
+        ([*FOURIER], (0.7, 1.1)),  # kept as long as the coefficients: W0 + DeltaW on a CPU
+    ],
+)
+def test_what_a_forward_pass_keeps(story, method, limits):
+    run, net = story(*method)
+    net.train()
+    rows, tokens = 4, 200
+    ids = torch.randint(3, 500, (rows, tokens))
+    mask = torch.ones_like(ids)
+    mask[1, 150:] = 0  # padding, as nearly every batch has
+    real = saved(net, {"input_ids": ids, "attention_mask": mask, "labels": ids})
+    found = memory._saved(net, run.model, run.task.head, run.train, rows, tokens)
+    assert limits[0] * real < found < limits[1] * real, (found, real)
+
+
+def test_checkpointing_half_precision_and_short_rows_take_less(story):
+    def step(tokens, *overrides):
+        run, net = story(*FOURIER, *overrides)
+        return memory.expected(net, run.model, run.task, run.train, data_of(tokens))["step"]
+
+    whole = step(400)
+    assert step(400, "train.gradient_checkpointing=true") < whole / 2
+    assert step(400, "train.precision=bf16") < whole
+    assert step(100) < whole / 3
+    assert step(400, "train.accumulation=4") == pytest.approx(whole / 4, rel=0.1)
+
+
+def test_evaluation_and_generation_count_where_they_are_larger(story):
+    run, net = story(*FOURIER, "train.eval_batch_size=64")
+    rows = {"validation": [{}] * 64}
+    alone = memory.expected(net, run.model, run.task, run.train, data_of(300))
+    both = memory.expected(
+        net,
+        run.model,
+        run.task,
+        run.train,
+        data_of(300, evaluations=rows, prompts={"mt_bench": [{}]}),
+    )
+    assert alone["evaluation"] is None and alone["generation"] is None
+    assert both["evaluation"] >= 3 * 64 * 300 * 512 * 4
+    heads, layers = 4 * 8, 5
+    assert both["generation"] == 4 * 512 * 2 * heads * layers * 4
+    fixed = sum(both[key] for key in ("weights", "gradients", "optimizer", "updates"))
+    passing = max(both[key] for key in ("step", "evaluation", "generation"))
+    assert both["total"] == fixed + passing
+
+
+def test_kept_updates_are_those_of_the_engine(story):
+    cells = 5 * (64 * 64 + 64 * 32)
+    assert memory._kept_updates(story(*FOURIER)[1]) == 4 * cells
+    assert memory._kept_updates(story(*FOURIER, "method.memory=recompute")[1]) == 0
+    quantised = story(*FOURIER, "model.quantization=nf4")[1]
+    assert isinstance(quantised, PeftModel)
+    assert memory._kept_updates(quantised) == 0
+    assert memory._kept_updates(quantised, generating=True) == 4 * cells
+
+
+def test_models_that_are_no_transformers_have_no_step(compose):
+    run = compose(["model=mlp", "task=toy"])
+    net = build(run, None)
+    found = memory.expected(net, run.model, run.task, run.train, None)
+    assert found["step"] is None and found["total"] > found["weights"] > 0
+    assert "GB" in memory.describe(found)
+
+
+def test_a_model_that_cannot_run_dry_costs_no_run(story, monkeypatch):
+    run, net = story(*FOURIER)
+    monkeypatch.setattr(type(run.model), "build", lambda *_, **__: 1 / 0)
+    found = memory.expected(net, run.model, run.task, run.train, data_of(50))
+    assert found["step"] is None and found["total"] > 0
+
+
+def test_an_encoder(compose):
+    run = compose(
+        ["model=roberta_base", "model.pretrained=false", "task=cola", *FOURIER, "source=none"]
+        + ["train.epochs=1", "train.batch_size=32", "train.learning_rate=0.1", "mode=count"]
+    )
+    net = run.method.apply(run.model.build(run.task.head, None, meta=True), run.model.head)
+    found = memory.expected(net, run.model, run.task, None, None)
+    assert found["tokens"] == 512 and 1e8 < found["step"] < 1e9

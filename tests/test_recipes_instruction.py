@@ -1,0 +1,79 @@
+"""Recipes of Table 4: Table 11 with its columns exchanged, and the authors' scripts."""
+
+import pytest
+import yaml
+
+from experiments import config, results
+from experiments.models import Quantization
+
+RECIPES = config.CONF / "recipe"
+PAPER = sorted(path.stem for path in RECIPES.glob("paper/*_llama*.yaml"))
+AUTHORS = sorted(path.stem for path in RECIPES.glob("authors/*_llama*.yaml"))
+MODELS = ["llama1_13b", "llama1_7b", "llama2_13b", "llama2_7b"]
+
+
+def run_of(compose, source, recipe, task="alpaca"):
+    model = next(model for model in MODELS if recipe.endswith(f"_{model}"))
+    method = recipe.removesuffix(f"_{model}")
+    return compose([f"source={source}", f"model={model}", f"method={method}", f"task={task}"])
+
+
+def test_every_cell_of_table_4_has_a_recipe():
+    assert {f"{method}_{model}" for method in ("fourierft", "lora", "lora_all") for model in MODELS}
+    assert PAPER == sorted(
+        f"{method}_{model}" for method in ("fourierft", "lora", "lora_all") for model in MODELS
+    )
+    assert AUTHORS == [f"fourierft_{model}" for model in MODELS]
+
+
+@pytest.mark.parametrize("recipe", PAPER)
+def test_table_11(recipe, compose):
+    run = run_of(compose, "paper", recipe)
+    train = results.plain(run.train)
+    assert (run.recipe, run.variant, list(run.problems())) == ("paper", "", [])
+    assert (train["epochs"], train["batch_size"], train["accumulation"]) == (1, 16, 4)
+    assert (train["warmup_ratio"], train["schedule"], train["select"]) == (0.06, "linear", "last")
+    assert (train["weight_decay"], train["max_grad_norm"]) == (0.0, 1.0)
+    assert run.model.quantization is Quantization.nf4 and run.model.dtype.name == "bf16"
+    assert run.task.max_length == 512
+    if run.method.name == "fourierft":
+        assert (run.method.n, run.method.alpha, train["learning_rate"]) == (1000, 300, 0.03)
+        assert run.method.entry_seed == 2024
+    else:
+        assert (run.method.r, run.method.alpha, train["learning_rate"]) == (64, 16, 0.003)
+    wide = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert run.method.targets == (wide if run.method.name == "lora_all" else ["q_proj", "v_proj"])
+
+
+# Epochs, learning rate, weight decay of the four scripts.
+SCRIPTS = {
+    "llama1_7b": (2, 0.1, 0.01),
+    "llama1_13b": (3, 0.1, 0.02),
+    "llama2_7b": (3, 0.05, 0.002),
+    "llama2_13b": (3, 0.05, 0.002),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_scripts_of_the_authors(model, compose):
+    run = run_of(compose, "authors", f"fourierft_{model}", "alpaca_cleaned")
+    train = run.train
+    assert (run.recipe, run.variant, list(run.problems())) == ("authors", "source=authors", [])
+    assert (train.epochs, train.learning_rate, train.weight_decay) == SCRIPTS[model]
+    assert (train.batch_size, train.warmup_ratio, train.max_grad_norm) == (1, 0.05, 1.0)
+    assert run.model.quantization is None and run.model.dtype.name == "bf16"
+    assert (run.method.n, run.method.alpha) == (1000, 300)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{source}/{name}"
+        for source, names in (("paper", PAPER), ("authors", AUTHORS))
+        for name in names
+    ],
+)
+def test_headers(path):
+    first, second, *_ = (RECIPES / f"{path}.yaml").read_text().splitlines()
+    assert first == "# @package _global_" and ("2405.03003" in second or "4986a28" in second)
+    assert yaml.safe_load((RECIPES / f"{path}.yaml").read_text())["recipe"] == path.split("/")[0]

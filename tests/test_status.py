@@ -1,0 +1,97 @@
+"""The status board, on folders as runs leave them."""
+
+import json
+
+import pytest
+from records import scored
+
+from experiments import lock, results, sweep
+from experiments.report import standing, status
+from experiments.report.__main__ import main
+from experiments.report.standing import State
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Of Figure 7: two done, one at work, one failed, one stopped, five never begun."""
+    root = tmp_path / "outputs"
+    fourierft, _ = sweep.cells("figure7", [f"output={root}"])
+    config = results.plain(fourierft.config)
+    scored(root, config, 0, 1.0, seconds=59.0, weights=None)
+    scored(root, config, 1, 1.0, seconds=79.0, weights=None)
+    for seed in (2, 3, 4):
+        place = root / f"mlp/toy/fourierft/seed={seed}"
+        place.mkdir(parents=True)
+        line = {"step": 500, "epoch": 500.0, "elapsed_s": 20.0, "train/loss": 0.5}
+        (place / "history.jsonl").write_text(json.dumps(line) + "\n")
+    results.write_failure(place.with_name("seed=3"), MemoryError("too much\nof it"))
+    return root
+
+
+def test_the_board(outputs, capsys):
+    with lock.hold(outputs / "mlp/toy/fourierft/seed=2"):
+        assert main(["status", "experiment=figure7", "--outputs", str(outputs)]) == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if line.startswith("| method=fourierft"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+    assert cells == ["done", "done", "running", "failed", "missing"]
+    assert "2 of 10 runs done, 1 running, 1 failed, 6 missing" in shown
+    # Seven at the mean of 60 and 80 s, and the running one: a quarter in 20 s.
+    assert f"about {(7 * 70 + 60) / 60:.1f} min left on one worker" in shown
+    assert "seed=2: running, epoch 500 of 2000" in shown
+    assert "seed=3: failed, MemoryError: too much" in shown
+    assert "seed=4: missing, stopped after epoch 500" in shown
+    page = (outputs / "report/status.html").read_text()
+    assert page.count('class="done"') == 2 and 'aria-current="page">Status' in page
+
+
+def test_a_dead_runs_lock_is_no_run(outputs):
+    place = outputs / "mlp/toy/fourierft/seed=2"
+    (place / lock.LOCK).write_text(json.dumps({"machine": "elsewhere", "host": "far"}))
+    config = next(iter(sweep.cells("figure7"))).config
+    assert standing.look(place, config).state is State.running, "its heart beats"
+    import os
+
+    os.utime(place / lock.LOCK, (0, 0))
+    assert standing.look(place, config).state is State.missing
+    dead = {**lock._this_process(), "pid": 2**22 + 1}
+    (place / lock.LOCK).write_text(json.dumps(dead))
+    assert lock.holder(place) is None and (place / lock.LOCK).exists()
+
+
+def test_damaged_and_foreign_records_are_failures(outputs):
+    config = next(iter(sweep.cells("figure7"))).config
+    place = outputs / "mlp/toy/fourierft/seed=0"
+    config.seed = 0
+    assert standing.look(place, config).state is State.done
+    config.train.epochs = 7
+    found = standing.look(place, config)
+    assert found.state is State.failed and "another configuration" in found.note
+    (place / "metrics.json").write_text("{")
+    assert "damaged" in standing.look(place, config).note
+
+
+def test_nothing_done_nothing_promised(tmp_path, capsys):
+    assert main(["status", "experiment=figure7", "--outputs", str(tmp_path)]) == 0
+    assert "0 of 10 runs done, 10 missing; time left unknown" in capsys.readouterr().out
+
+
+def test_wrong_requests(tmp_path, capsys):
+    assert main(["status", "experiment=figure99", "--outputs", str(tmp_path)]) == 1
+    assert "experiment=figure99: unknown" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["status", "figure7"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (59, "59 s"),
+        (119, "119 s"),
+        (600, "10.0 min"),
+        (9000, "2.5 h"),
+        (200000, "2.3 d"),
+    ],  # fmt: skip
+)
+def test_durations(seconds, shown):
+    assert status.duration(seconds) == shown

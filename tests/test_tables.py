@@ -1,0 +1,181 @@
+"""Tables of scores: which runs answer a cell, and which never get a verdict."""
+
+import csv
+import shutil
+
+import pytest
+from records import scored
+
+from experiments import results
+from experiments.report import cells, evidence, pages, paper, tables, text
+from experiments.report.__main__ import main
+
+SEEDS = (0, 11111, 22222, 33333, 44444)
+COLA = (0.648, 0.638, 0.635, 0.654, 0.614)  # the authors' logs, about: median 63.8
+LAST = (0.552, 0.494, 0.551, 0.564, 0.522)
+
+
+@pytest.fixture(scope="module")
+def plain(compose):
+    """Function: overrides -> plain configuration."""
+    return lambda *overrides: results.plain(compose(list(overrides)))
+
+
+@pytest.fixture(scope="module")
+def cola(plain):
+    return plain("model=roberta_base", "task=cola", "method=fourierft")
+
+
+def found(root, task="cola", method="fourierft", table="table2", **row):
+    """A cell of a table, filled from what lies below `root`."""
+    there = evidence.collect(root)
+    wanted = {"model": "roberta_base", "label": None} | row
+    return next(
+        cell
+        for cell in cells.fill(paper.load(table), there)
+        if cell.column.task == task
+        and (cell.row.method, cell.row.model) == (method, wanted["model"])
+        and wanted["label"] in (None, cell.row.label)
+    )
+
+
+def five(root, config, values=COLA, **more):
+    for seed, value, last in zip(SEEDS, values, LAST, strict=True):
+        scored(root, config, seed, value, last=last, **more)
+
+
+def test_a_whole_cell_is_reproduced(tmp_path, cola):
+    five(tmp_path, cola)
+    cell = found(tmp_path)
+    assert cell.ours["best"].centre == pytest.approx(63.8)
+    assert cell.ours["last"].centre == pytest.approx(55.1)
+    assert cell.verdict("best").value == "reproduced"
+    assert cell.verdict("last").value == cell.verdict("heldout").value == "not comparable"
+    assert cells.OTHER_RULE in cell.judgements["last"].reason
+
+
+def test_a_cell_that_is_not(tmp_path, cola):
+    five(tmp_path, cola, [value - 0.05 for value in COLA])
+    told = found(tmp_path).judgements["best"]
+    assert told.verdict.value == "not reproduced" and told.reason.startswith("below")
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "reason"),
+    [
+        ({"profile": "smoke"}, {}, "a rehearsal (profile smoke)"),
+        ({"model.pretrained": False}, {"weights": None}, "random weights"),
+        ({"task.train_rows": 800}, {}, "a subset (train_rows=800)"),
+        ({"task.eval_rows": 80}, {}, "a subset (eval_rows=80)"),
+        ({"train.max_steps": 2}, {}, "a subset (max_steps=2)"),
+        ({"model.repo": "somebody/roberta"}, {}, "weights of somebody/roberta"),
+    ],
+)
+def test_what_never_gets_a_verdict(tmp_path, cola, changes, more, reason):
+    five(tmp_path, cola, changes=changes, **more)
+    cell = found(tmp_path)
+    assert cell.ours["best"].centre == pytest.approx(63.8), "shown all the same"
+    assert cell.verdict("best").value == "not comparable"
+    assert reason in cell.judgements["best"].reason
+
+
+def test_too_few_seeds_and_cut_files(tmp_path, cola, monkeypatch):
+    five(tmp_path, cola)
+    shutil.rmtree(next(tmp_path.rglob("seed=44444")))
+    assert found(tmp_path).judgements["best"].reason == "4 of 5 seeds"
+    monkeypatch.setitem(paper.load("table2")["datasets"], "cola", {"validation": "900"})
+    assert "1,043 rows of validation" in found(tmp_path).judgements["best"].reason
+
+
+def test_weights_must_agree(tmp_path, cola, plain, monkeypatch):
+    five(tmp_path, cola)
+    rte = plain("model=roberta_base", "task=rte", "method=fourierft")
+    scored(tmp_path, rte, 0, 0.79, weights="other")
+    assert "different weights" in found(tmp_path).judgements["best"].reason
+    monkeypatch.setitem(
+        paper.weights(), "roberta_base", {"repo": "FacebookAI/roberta-base", "fingerprint": "x"}
+    )
+    assert "another fingerprint" in found(tmp_path).judgements["best"].reason
+
+
+def test_sizes_biases_and_bases_are_other_cells(tmp_path, cola):
+    for place, changes in enumerate(
+        (
+            {"method.n": 200},
+            {"method.frequency_bias.center": 100.0},
+            {"method.basis": "random"},
+            {"method.targets": ["key"]},
+        )
+    ):
+        scored(tmp_path, cola, 0, 0.6, changes=changes, place=tmp_path / f"run{place}" / "seed=0")
+    assert found(tmp_path).verdict("best").value == "not run"
+    cell = found(tmp_path, table="table6", label="Random, n=1000")
+    assert cell.ours["best"].centre == pytest.approx(60.0)
+
+
+def test_of_several_ways_the_most_comparable_is_shown(tmp_path, cola):
+    five(tmp_path, cola)
+    smoke = tmp_path / "smoke"
+    for seed in SEEDS:
+        changes = {"profile": "smoke", "task.train_rows": 16}
+        scored(tmp_path, cola, seed, 0.1, changes=changes, place=smoke / f"seed={seed}")
+    cell = found(tmp_path)
+    assert cell.verdict("best").value == "reproduced"
+    assert [len(other.runs) for other in cell.others] == [5]
+
+
+def test_other_models_and_sizes_are_listed_without_a_verdict(tmp_path, plain, cola):
+    minilm = plain("model=minilm", "task=sst2", "method=fourierft")
+    scored(tmp_path, minilm, 0, 0.8)
+    scored(tmp_path, cola, 0, 0.6, changes={"method.n": 200}, place=tmp_path / "n" / "seed=0")
+    page = pages.build("table2", evidence.collect(tmp_path))
+    shown = text.markdown(page)
+    assert "minilm, fourierft: SST-2" in shown and "another base model (minilm)" in shown
+    rows = list(csv.DictReader(text.separated(page).splitlines()))
+    assert len(rows) > 90 and {row["verdict_best"] for row in rows} == {"not run", "not comparable"}
+
+
+def test_average_needs_every_cell(tmp_path, plain):
+    values = {"sst2": 0.942, "mrpc": 0.9, "cola": 0.638, "qnli": 0.922, "rte": 0.791}
+    for task, value in (values | {"stsb": 0.908}).items():
+        config = plain("model=roberta_base", f"task={task}", "method=fourierft")
+        five(tmp_path, config, [value] * 5)
+    page = pages.build("table2", evidence.collect(tmp_path))
+    line = next(row for row in text.markdown(page).splitlines() if "FourierFT, n=1000" in row)
+    assert line.split("|")[-2].strip() == "85.0 / 85.0"
+    assert page.verdicts["reproduced"] == 6
+    shutil.rmtree(tmp_path / "roberta_base/rte")
+    page = pages.build("table2", evidence.collect(tmp_path))
+    line = next(row for row in text.markdown(page).splitlines() if "FourierFT, n=1000" in row)
+    assert line.split("|")[-2].strip() == "– / 85.0"
+
+
+def test_runs_without_a_number_are_no_crash(tmp_path, cola):
+    """A diverged run holds null."""
+    five(tmp_path, cola, [None] * 5)
+    cell = found(tmp_path)
+    assert cell.ours["best"] is None and cell.verdict("best").value == "not run"
+    assert "FourierFT" in text.markdown(pages.build("table2", evidence.collect(tmp_path)))
+
+
+@pytest.mark.parametrize("name", [name for name in paper.names() if "how" in paper.load(name)])
+def test_every_table_is_shown_whole_without_runs(tmp_path, name):
+    facts = paper.load(name)
+    page = tables.show(name, facts, evidence.collect(tmp_path))
+    assert page.verdicts == {"not run": len(facts["rows"]) * len(cells.columns(facts))}
+    shown = text.markdown(page)
+    for row in cells.rows(facts):
+        assert row.label in shown and row.model_label in shown
+    for column in cells.columns(facts):
+        assert column.name in shown
+
+
+def test_latex_holds_no_bare_special_letter(tmp_path, cola):
+    five(tmp_path, cola)
+    assert main(["table2", "--outputs", str(tmp_path), "--to", str(tmp_path / "r")]) == 0
+    found = (tmp_path / "r/table2.tex").read_text()
+    assert found.count(r"\begin{tabular}") == found.count(r"\end{tabular}") >= 2
+    body = [line for line in found.splitlines() if line.endswith(r"\\")]
+    for line in body:
+        for letter in "#_%":
+            assert line.count(letter) == line.count("\\" + letter), line

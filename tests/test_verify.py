@@ -1,0 +1,152 @@
+"""Records against what is stored beside them: recomputed, and exported."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import comparison, predictions, recorded, results, scoring
+from experiments.errors import ConfigError
+from experiments.recipe import Select
+from experiments.results import Record
+from experiments.results.__main__ import main
+from experiments.selection import Evaluation
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, compose):
+    """A run folder whose record is what its predictions give."""
+    root = tmp_path_factory.mktemp("outputs")
+    asked = compose(["model=roberta_base", "task=cola", "method=lora"])
+    place = root / "roberta_base/cola/lora/seed=0"
+    place.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 60)
+    for step in (10, 20):
+        scores = draw.normal(size=(60, 2)) + step / 10 * np.eye(2)[labels]
+        entry = Evaluation(step=step, epoch=step / 10, predictions=scores, references=labels)
+        predictions.store(place, "validation", entry)
+    metrics = scoring.score(place, asked.task, Select.best)
+    config = results.plain(asked)
+    record = Record(
+        run={"model": "roberta_base", "task": "cola", "method": "lora", "seed": 0},
+        config=config,
+        parameters={"adapter": 294912, "head": 592130, "base": 124647170, "stored_bytes": 1179648},
+        metrics=metrics,
+        time={"started": "2026-11-24T10:00:00+0000", "train_s": 5.0, "evaluation_s": 1.0},
+        memory={"peak_rss": 2**30, "peak_gpu": None},
+        environment={"weights": None, "versions": {"torch": "2.13.0"}, "rows": {"train": 100}},
+    )
+    results.write(place, record)
+    line = {"step": 10, "epoch": 1.0, "elapsed_s": 2.5, "validation/matthews": 0.5}
+    (place / "history.jsonl").write_text(json.dumps(line) + "\n")
+    return place
+
+
+@pytest.fixture
+def folder(stored, tmp_path):
+    """A copy of it."""
+    import shutil
+
+    place = tmp_path / "outputs/roberta_base/cola/lora/seed=0"
+    shutil.copytree(stored, place)
+    return place
+
+
+def outputs(folder):
+    return str(folder.parents[3])
+
+
+def change(folder, **metrics):
+    path = folder / "metrics.json"
+    record = json.loads(path.read_text())
+    for key, value in metrics.items():
+        rule, _, name = key.partition("__")
+        record["metrics"][rule][name] = value
+    path.write_text(json.dumps(record))
+
+
+def test_a_sound_record_matches(folder, capsys):
+    assert main(["verify", outputs(folder)]) == 0
+    assert "1 of 1 trained records match" in capsys.readouterr().out
+
+
+def test_an_edited_number_is_named(folder, capsys):
+    change(folder, best__value=0.99)
+    assert main(["verify", outputs(folder)]) == 1
+    captured = capsys.readouterr()
+    assert (
+        f"{folder}: does not match\n  - metrics.best.value: stored 0.99, computed" in captured.err
+    )
+    assert "0 of 1 trained records match" in captured.out
+
+
+def test_rounding_is_no_difference(folder, capsys):
+    value = json.loads((folder / "metrics.json").read_text())["metrics"]["last"]["value"]
+    change(folder, last__value=value * (1 + 1e-12))
+    assert main(["verify", outputs(folder)]) == 0
+    change(folder, last__value=value * (1 + 1e-6))
+    assert main(["verify", outputs(folder)]) == 1
+
+
+def test_missing_and_damaged_predictions_are_named(folder, capsys):
+    path = next((folder / "predictions").glob("*.npz"))
+    path.write_bytes(b"no archive")
+    assert main(["verify", outputs(folder)]) == 1
+    assert f"{path}: damaged predictions" in capsys.readouterr().err
+    for path in (folder / "predictions").glob("*.npz"):
+        path.unlink()
+    assert main(["verify", outputs(folder)]) == 1
+    assert "no predictions of" in capsys.readouterr().err
+
+
+def test_records_that_are_none_are_named(folder, capsys):
+    (folder / "metrics.json").write_text("{")
+    assert main(["verify", outputs(folder)]) == 1
+    assert "damaged, not JSON" in capsys.readouterr().err
+    assert main(["verify", str(folder / "nowhere")]) == 1
+
+
+def test_tasks_of_records(compose):
+    for name in ("cola", "stsb", "toy"):
+        model = "mlp" if name == "toy" else "roberta_base"
+        task = compose([f"model={model}", f"task={name}", "method=fourierft"]).task
+        task.eval_rows = 7
+        assert recorded.task_of(results.plain(task)) == task
+    with pytest.raises(ConfigError, match="task=nothing: unknown to this version"):
+        recorded.task_of({"name": "nothing"})
+    with pytest.raises(ConfigError, match="task=cola"):
+        recorded.task_of({"name": "cola", "train_rows": "all"})
+
+
+def test_export_has_what_pefts_loader_reads(folder, capsys):
+    """The fields and types that method_comparison/processing.py takes from every file."""
+    to = folder.parents[4] / "exported"
+    (folder / "adapter").mkdir()
+    (folder / "adapter/adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    assert main(["export", outputs(folder), "--to", str(to)]) == 0
+    found = json.loads((to / "roberta_base--cola--lora--seed=0.json").read_text())
+    run, train, meta = (found[part] for part in ("run_info", "train_info", "meta_info"))
+    assert run["peft_config"] == {"peft_type": "LORA", "r": 8}
+    assert run["experiment_name"] == "roberta_base/cola/lora/seed=0"
+    assert run["train_config"]["model_id"] == "FacebookAI/roberta-base"
+    assert run["total_time"] == 6.0 and train["train_time"] == 5.0
+    assert run["created_at"] == "2026-11-24T10:00:00+0000" and "peft_branch" in run
+    assert train["status"] == "success" and train["file_size"] == 1179648
+    for key in ("reserved_avg", "max", "reserved_99th"):
+        assert isinstance(train[f"accelerator_memory_{key}"], int)
+    last = train["metrics"][-1]
+    record = results.read(folder)
+    assert last["test accuracy"] == record.metrics["primary"]["value"]
+    assert {type(last[key]) for key in ("train samples", "train total tokens")} == {int}
+    assert "train loss" in last and train["metrics"][0]["valid accuracy"] == 0.5
+    for package in ("transformers", "peft", "datasets", "bitsandbytes", "torch"):
+        assert f"{package}-version" in meta["package_info"]
+    assert "system_info" in meta
+    (folder / "adapter/adapter_config.json").unlink()
+    assert comparison.converted(record, folder, "x")["run_info"]["peft_config"] is None
+
+
+def test_commands_that_do_not_exist():
+    with pytest.raises(SystemExit, match="2"):
+        main(["improve"])
