@@ -23,22 +23,22 @@ def report(outputs: Path) -> int:
     Returns:
         0 if all do, 1 otherwise.
     """
-    matching = trained = 0
+    matching = looked_at = 0
     for place in places(outputs):
         try:
             record = results.read(place)
             if record.metrics is None:
                 continue
-            trained += 1
             wrong = list(differences(place, record))
         except UserError as error:
             wrong = [error.summary, *error.problems]
+        looked_at += 1
         if wrong:
             print("\n  - ".join([f"{place}: does not match", *wrong]), file=sys.stderr, flush=True)
         matching += not wrong
-    counted = f"{matching} of {trained} trained records match"
+    counted = f"{matching} of {looked_at} trained records match"
     print(f"{counted} what is stored beside them below {outputs}")
-    return 0 if matching == trained else 1
+    return 0 if matching == looked_at else 1
 
 
 def places(outputs: Path) -> list[Path]:

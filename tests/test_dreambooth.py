@@ -243,7 +243,7 @@ def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
     assert record.metrics["primary"]["name"] == "frechet_pixels"
     assert record.metrics["best"] is record.metrics["heldout"] is None
     assert last["measured_with"]["drawn"] == 4 and last["measured_with"]["real"] == 5
-    assert record.environment["rows"] == {"train": 5, "scored photos": 20}
+    assert record.environment["rows"] == {"train": 5, "scored photos": 20, "asked dog": 4}
     images = sorted(path.relative_to(place / "images") for path in place.rglob("images/*/*.png"))
     assert len(images) == 4 + 5 and (place / "images/grid.png").exists()
 

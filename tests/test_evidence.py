@@ -8,7 +8,6 @@ from records import scored
 
 from experiments import results
 from experiments.report import evidence, pages, text
-from experiments.report.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +113,15 @@ def test_damaged_grades_are_named(tmp_path, config):
     assert found.troubles[0].path == folder / "other.json"
 
 
-def test_the_last_page_lists_all_of_it(tmp_path, config, capsys):
+def test_the_last_page_lists_all_of_it(tmp_path, config):
     place = scored(tmp_path, config, 0, 0.6)
     shutil.copytree(place, tmp_path / "z" / "seed=0")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/metrics.json").write_text("{}")
-    assert main(["troubles", "--outputs", str(tmp_path), "--to", str(tmp_path / "r")]) == 0
-    shown = (tmp_path / "r/troubles.md").read_text()
-    assert "1 foreign, 1 duplicate" in shown
-    assert str(tmp_path / "foreign/metrics.json") in shown
-    assert capsys.readouterr().err.count("left out: ") == 2
+    page = pages.build("troubles", evidence.collect(tmp_path))
+    shown = text.markdown(page)
+    assert page.summary == "Left out: 1 foreign, 1 duplicate."
+    assert str(tmp_path / "foreign/metrics.json") in shown and "the very run in" in shown
 
 
 def test_scores_of_other_metrics_and_splits(tmp_path, config):

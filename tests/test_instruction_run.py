@@ -82,7 +82,8 @@ def test_a_run_records_scores_answers_rows_and_memory(small, compose, data_folde
     rows = record.environment["rows"]
     assert (rows["asked mt_bench"], rows["scored validation"]) == (4, 4) and rows["train"] <= 24
     expected = record.preflight["memory"]
-    assert expected["total"] > expected["step"] > 0 and record.memory["taken"] > 0
+    # A process that had grown before takes nothing more.
+    assert expected["total"] > expected["step"] > 0 and record.memory["taken"] >= 0
     page = tmp_path / "page.html"
     assert answers.main([str(place), "--out", str(page)]) == 0 and "fourierft" in page.read_text()
 

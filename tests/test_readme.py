@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments import sweep
 from experiments.judge import arguments
+from experiments.report import pages
+from experiments.results import __main__ as of_results
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -18,6 +21,7 @@ DOCUMENTS = [
     "docs/performance.md",
     "docs/judge.md",
     "docs/cluster.md",
+    "docs/report.md",
 ]
 
 
@@ -135,8 +139,18 @@ def test_make_targets_exist(command):
 
 @pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.report"))
 def test_report_names_exist(command):
-    known = {path.stem for path in (ROOT / "experiments/reference").glob("*.yaml")}
-    assert set(command.split()[3:]) <= known
+    words = shlex.split(command)[3:]
+    if words[:1] in (["status"], ["wandb"]):
+        chosen = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+        assert set(chosen) <= set(sweep.names())
+    else:
+        assert set(words) <= {*pages.names(), "all"}
+
+
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.results"))
+def test_commands_on_records_exist(command):
+    with pytest.raises(SystemExit, match="0"):
+        of_results.main([shlex.split(command)[3], "--help"])
 
 
 JUDGE = commands(".venv/bin/python -m experiments.judge") + [

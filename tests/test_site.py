@@ -354,6 +354,7 @@ def test_pictures_for_the_documentation(tab, built):
     ):
         tab.shape(width, height, scheme, mobile=width < 500)
         tab.open(built / f"{page}.html")
+        tab.run("document.querySelector('main .table')?.scrollIntoView()")
         time.sleep(0.3)  # a frame after the last layout
         (folder / f"{name}.png").write_bytes(tab.picture())
     tab.shape(1200, 900)

@@ -7,7 +7,7 @@ import pytest
 from records import scored
 
 from experiments import results
-from experiments.report import cells, evidence, pages, paper, tables, text
+from experiments.report import cells, evidence, layout, pages, paper, tables, text
 from experiments.report.__main__ import main
 
 SEEDS = (0, 11111, 22222, 33333, 44444)
@@ -162,11 +162,11 @@ def test_runs_without_a_number_are_no_crash(tmp_path, cola):
 def test_every_table_is_shown_whole_without_runs(tmp_path, name):
     facts = paper.load(name)
     page = tables.show(name, facts, evidence.collect(tmp_path))
-    assert page.verdicts == {"not run": len(facts["rows"]) * len(cells.columns(facts))}
+    assert page.verdicts == {"not run": len(facts["rows"]) * len(layout.columns(facts))}
     shown = text.markdown(page)
-    for row in cells.rows(facts):
+    for row in layout.rows(facts):
         assert row.label in shown and row.model_label in shown
-    for column in cells.columns(facts):
+    for column in layout.columns(facts):
         assert column.name in shown
 
 

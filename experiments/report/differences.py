@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.errors import RecordError
-from experiments.report import cells, paper
+from experiments.report import layout, paper
 from experiments.report.document import Block, Heading, Items, Page, Prose, Shown, title
 from experiments.report.evidence import Evidence
 
@@ -78,7 +78,7 @@ def _of_row(facts: dict[str, Any], row: dict[str, Any]) -> Iterator[str]:
     for key, reason in (row.get("suspect") or {}).items():
         yield f"doubtful: {name}, {facts.get('names', {}).get(key, key)}: {reason}"
     if row.get("unavailable") or ("method" in row and row["method"] is None):
-        yield f"not here: {name}, {row.get('printed')}: {row.get('unavailable', cells.ABSENT)}"
+        yield f"not here: {name}, {row.get('printed')}: {row.get('unavailable', layout.ABSENT)}"
     for method, labels in methods.items():  # Table 1 has a cell for each method in every row
         cell = row.get(method)
         if isinstance(cell, dict):

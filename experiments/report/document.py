@@ -116,6 +116,8 @@ class Page:
     """Raw numbers; the keys of the first row are the columns of the csv file."""
     rule: str = "best"
     """Selection rule that is shown first, and the only one in text."""
+    papers: bool = False
+    """True if `rule` is the paper's own."""
     summary: str = ""
     """One sentence for the overview."""
     verdicts: dict[str, int] = field(default_factory=dict)

@@ -152,9 +152,11 @@ def collect(root: Path) -> Evidence:
             record = results.read(path.parent)
             wrong = list(_wrong(record))
         except (RecordError, OSError) as error:
-            evidence.report(_kind(path), path, str(error).removeprefix(f"{path}: "))
+            kind = _kind(path)
+            reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{kind}, ")
+            evidence.report(kind, path, reason)
             continue
-        contradictions = list(_contradictions(record))
+        contradictions = [] if wrong else list(_contradictions(record))
         if wrong:
             evidence.report("damaged", path, f"unusable {', '.join(wrong)}")
         elif contradictions:
@@ -227,7 +229,7 @@ def _part(evidence: Evidence) -> None:
         same.setdefault(key, []).append(run)
     kept = []
     for runs in same.values():
-        first, *others = runs
+        first, *others = sorted(runs, key=lambda run: not _at_home(evidence, run))
         differing = [run for run in others if not _agree(first.record, run.record)]
         if not differing:
             kept.append(first)
@@ -240,6 +242,12 @@ def _part(evidence: Evidence) -> None:
             )
             evidence.report(kind, run.place / results.RECORD, reason)
     evidence.runs = sorted(kept, key=lambda run: run.place)
+
+
+def _at_home(evidence: Evidence, run: Run) -> bool:
+    """Whether a run lies where runs of its kind are written."""
+    said = run.record.run
+    return evidence.name(run).startswith(f"{said['model']}/{said['task']}/{said['method']}/")
 
 
 def _agree(one: Record, other: Record) -> bool:

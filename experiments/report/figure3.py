@@ -123,8 +123,8 @@ def _draw(facts: dict[str, Any], maps: dict[float, np.ndarray]) -> Figure:
         )
         axes.set_title(f"$f_c$ = {center}", fontsize=12, color=canvas.INK)
         axes.tick_params(colors=canvas.INK, labelsize=9)
-        axes.set_xticks([-half, 0, half])
-        axes.set_yticks([-half, 0, half] if axes is places[0] else [])
+        axes.set_xticks([-250, 0, 250])
+        axes.set_yticks([-250, 0, 250] if axes is places[0] else [])
     bar = figure.colorbar(drawn, ax=places, ticks=[0, 0.5, 1], fraction=0.012, pad=0.015)
     bar.ax.tick_params(colors=canvas.INK, labelsize=10)
     return figure

@@ -7,7 +7,7 @@ import statistics
 from itertools import groupby
 from typing import Any
 
-from experiments.report import cells as grid
+from experiments.report import layout
 from experiments.report import verdict as verdicts
 from experiments.report.cells import Cell, Row
 from experiments.report.document import NOT_RUN, RULES, Line, Ruled, Shown, Table, title
@@ -16,7 +16,7 @@ from experiments.report.verdict import Judgement, Printed, Statistic, Verdict
 
 def matrix(facts: dict[str, Any], cells: list[Cell]) -> Table:
     """The table in the paper's form, ours above the paper's."""
-    names = [column.name for column in grid.columns(facts)]
+    names = [column.name for column in layout.columns(facts)]
     averaged = any("average" in row for row in facts["rows"])
     lines = []
     for _, group in groupby(cells, key=lambda cell: cell.row.place):

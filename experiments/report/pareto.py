@@ -57,10 +57,11 @@ class Offer:
     def group(self) -> tuple[str, str, str]:
         """Base model, task, and the rows it is about: only these can be compared."""
         values = self.setting.first.values
-        rows = [values.get(key) for key in ("task.train_rows", "task.eval_rows")]
-        cut = ", ".join(str(one) for one in rows if one is not None)
+        keys = ("task.train_rows", "task.eval_rows")
+        cut = [f"{values[key]} {key[5:-5]} rows" for key in keys if values.get(key) is not None]
         run = self.setting.run
-        return run["model"], run["task"], cut + (f" {run['profile']}" if run.get("profile") else "")
+        cut += [run["profile"]] if run.get("profile") else []
+        return run["model"], run["task"], ", ".join(cut)
 
 
 def show(evidence: Evidence) -> Page:
@@ -213,6 +214,7 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
                     label=method,
                 )
             axes.set_xscale("log")
+            _ends(axes, [getattr(offer, cost) for offer in offers])
             axes.set_xlabel(label, fontsize=10)
             axes.set_title(" ".join(filter(None, key)), fontsize=11)
         line[0].set_ylabel(offers[0].setting.first.record.metrics["primary"].get("name"))
@@ -230,6 +232,16 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
         labelcolor=canvas.INK,
     )
     return figure
+
+
+def _ends(axes: Any, costs: Sequence[float | None]) -> None:
+    """Labels the cheapest and the dearest: of a short span, decades would be none or too many."""
+    there = [cost for cost in costs if cost]
+    if there:
+        ends = [min(there), max(there)] if max(there) > 1.3 * min(there) else [min(there)]
+        axes.set_xlim(0.7 * min(there), 1.4 * max(there))
+        axes.set_xticks(ends, [f"{end:,.4g}" if end < 1000 else f"{end:,.0f}" for end in ends])
+        axes.minorticks_off()
 
 
 def _raw(offer: Offer, evidence: Evidence) -> dict[str, Any]:

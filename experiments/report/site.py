@@ -193,6 +193,8 @@ def _flat(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if number(value) is not None else str(value)

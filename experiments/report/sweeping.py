@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from experiments.report.sweeps import Panel
 
-WIDE, HIGH = 3.3, 2.6  # inches of a panel
+WIDE, HIGH = 3.3, 2.75  # inches of a panel
 FADED = 0.45
+LETTERS = 42  # of the remark above a panel; the table on the page holds all of it
 
 
 def draw(facts: dict[str, Any], panels: list[Panel]) -> Figure:
@@ -30,6 +31,22 @@ def draw(facts: dict[str, Any], panels: list[Panel]) -> Figure:
     for axes in places[: len(panels)]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    if any(
+        point.known is not None
+        for panel in panels
+        for points in panel.series.values()
+        for point in points
+    ):
+        (mark,) = places[0].plot(
+            [],
+            [],
+            marker="d",
+            linestyle=(0, (1, 3)),
+            color=canvas.PAPER,
+            markerfacecolor="none",
+            markersize=9,
+        )
+        handles["the paper's tables"] = mark
     top = 1 - 0.42 / figure.get_figheight()
     figure.tight_layout(rect=(0, 0, 1, top))
     figure.legend(
@@ -82,21 +99,49 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
         _known(axes, points, horizontal, colour)
     if horizontal["scale"] == "log":
         axes.set_xscale("log")
-    if horizontal.get("ticks"):
-        axes.set_xticks(horizontal["ticks"])
+    ticks = horizontal.get("ticks")
+    if ticks:
+        room = 0.06 * (ticks[-1] - ticks[0])
+        axes.set_xticks(ticks)
+        axes.set_xlim(min([*known, *ticks]) - room, max([*known, *ticks]) + room)
     elif known:
         axes.set_xlim(0.6 * min(known), 1.7 * max(known))
-    if panel.ticks:
-        axes.set_yticks(panel.ticks)
-    axes.set_title(panel.title, fontsize=12)
+    _vertical(axes, panel)
+    reason = "not run" if not panel.run else "; ".join(panel.obstacles)
+    axes.set_title(panel.title, fontsize=12, pad=17 if reason else 6)
     axes.set_xlabel(horizontal["label"], fontsize=10)
     axes.set_ylabel(panel.label, fontsize=10)
-    reason = "not run" if not panel.run else "; ".join(panel.obstacles)
     if reason:
-        shown = reason if len(reason) < 44 else f"{reason[:42]}…"
+        shown = reason if len(reason) <= LETTERS else f"{reason[: LETTERS - 1]}…"
         axes.text(
-            0.5, 0.04, shown, transform=axes.transAxes, ha="center", fontsize=9, color=canvas.PAPER
+            0.5,
+            1.03,
+            shown,
+            transform=axes.transAxes,
+            ha="center",
+            fontsize=9,
+            color=canvas.PAPER,
         )
+
+
+def _vertical(axes: Any, panel: Panel) -> None:
+    """The paper's labels where our points are near them; room for everything that is drawn."""
+    found = [
+        score
+        for points in panel.series.values()
+        for point in points
+        for score in (point.score(panel.rule), point.known)
+        if score is not None
+    ]
+    ticks = panel.ticks or []
+    if not [*found, *ticks]:
+        axes.set_yticks([])
+        return
+    low, high = min([*found, *ticks]), max([*found, *ticks])
+    room = 0.08 * (high - low) or 0.5
+    axes.set_ylim(low - room, high + room)
+    if ticks and high - low <= 2 * (ticks[-1] - ticks[0]):
+        axes.set_yticks(ticks)
 
 
 def _known(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from experiments.report import cells as grid
+from experiments.report import layout
 from experiments.report import verdict as verdicts
 from experiments.report.cells import Cell
 from experiments.report.document import (
@@ -52,6 +53,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         blocks=blocks,
         rows=[_raw(cell, evidence) for cell in [*cells, *others]],
         rule=rule,
+        papers=True,
         summary=_told(counts),
         verdicts=dict(counts),
     )
@@ -178,8 +180,8 @@ def _remarks(facts: dict[str, Any], cells: list[Cell]) -> list[Block]:
     logged = [
         f"{row.model_label}, {column.name}: best epoch {found['best']}, last {found['last']}, "
         f"spread of the best {found['spread']}"
-        for row in grid.rows(facts)
-        for column in grid.columns(facts)
+        for row in layout.rows(facts)
+        for column in layout.columns(facts)
         if (found := (row.facts.get("logs") or {}).get(column.key))
     ]
     blocks: list[Block] = []

@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.report import cells, pages, paper, text
 from experiments.report import evidence as records
+from experiments.report import layout, pages, paper, text
 from experiments.report.document import Page, Prose, Table
 from experiments.report.evidence import Evidence
 
@@ -86,8 +86,8 @@ def build(found: Evidence, project: str, entity: str) -> dict[str, Any]:
 def selection(facts: dict[str, Any]) -> str:
     """The runs of a table or figure as a filter of wandb-workspaces; empty if it trains nothing."""
     if "how" in facts:
-        tasks = [column.task for column in cells.columns(facts)]
-        models = [row.model for row in cells.rows(facts)]
+        tasks = [column.task for column in layout.columns(facts)]
+        models = [row.model for row in layout.rows(facts)]
     else:
         panels = facts.get("panels", [])
         tasks = [facts.get("task"), *(panel.get("task") for panel in panels)]
