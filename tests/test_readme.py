@@ -47,7 +47,8 @@ def test_train_commands_compose(command, compose):
         key, _, value = override.partition("=")
         sweep = "-m" in words or any(word.startswith("experiment=") for word in words)
         swept = sweep and "," in value
-        choices.append([f"{key}={one}" for one in value.split(",")] if swept else [override])
+        values = value.split(",")[: 1 if key == "seed" else None]  # a seed is like another
+        choices.append([f"{key}={one}" for one in values] if swept else [override])
     experiment = next((one for one in overrides if one.startswith("experiment=")), None)
     if experiment:  # the first cell of its sweep; test_recipes composes all of them
         path = ROOT / "conf" / f"{experiment.replace('=', '/')}.yaml"

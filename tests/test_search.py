@@ -167,6 +167,7 @@ def test_every_cell_has_a_study_of_its_own_with_the_same_space(runs, tmp_path):
     assert len(runs) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_is_given_up_after_three_failures_and_the_others_go_on(
     runs, tmp_path, monkeypatch, capsys
 ):
