@@ -163,6 +163,26 @@ def test_the_kept_adapter_is_the_best_evaluations(tiny, tmp_path):
     assert np.allclose(logits, best.predictions, atol=1e-5)
 
 
+def test_the_best_score_so_far_is_the_primary_metrics():
+    """Not the training loss, where the split that is scored is called train too."""
+    from types import SimpleNamespace
+
+    def best(*scores):
+        lines = [{"step": 1, "train/loss": 2.2, "train/learning_rate": 0.1}]
+        lines += [{"step": 1, "train/accuracy": score, "train/loss_of": 9.0} for score in scores]
+        return trainer._best_so_far(
+            SimpleNamespace(
+                data=SimpleNamespace(evaluations={"train": []}),
+                task=SimpleNamespace(metrics=["accuracy"]),
+                history=SimpleNamespace(lines=lambda: lines),
+            )
+        )
+
+    assert best() is None and best(0.1, 0.4, 0.3) == 0.4
+    nan = float("nan")
+    assert best(nan, 0.2) == 0.2 and best(nan) != best(nan)
+
+
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     for step, text in (
         (10, '{"global_step": 10}'),
