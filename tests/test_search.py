@@ -148,6 +148,7 @@ def runs(monkeypatch):
     return done
 
 
+@pytest.mark.slow
 def test_every_cell_has_a_study_of_its_own_with_the_same_space(runs, tmp_path):
     given = ["task=toy", "method=fourierft,lora", f"output={tmp_path}", "search=figure4"]
     assert command.search(given, 1, 0) == []
