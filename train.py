@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, overrides, results
+from experiments import config, overrides, ranks, results
 from experiments.errors import UserError
 
 config.register()
@@ -23,9 +23,16 @@ class Refused(CompactHydraException):
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Composed configuration -> the primary metric, None where nothing is trained."""
+    config.register()  # once more: a launcher may have carried this function to another process
+    sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
+    if sweeping and ranks.size() > 1:
+        ranks.leave(
+            "train.py: torchrun and a sweep at once: start one run with torchrun, "
+            "or the sweep without it"
+        )
     try:
         run_config = config.load(cfg)
-        if HydraConfig.get().mode is RunMode.MULTIRUN and not run_config.retry_failed:
+        if sweeping and not run_config.retry_failed:
             refuse_failed(run_config)
         from experiments.run import run
 
@@ -34,8 +41,8 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit("train.py: interrupted; the same command goes on from the last checkpoint")
     except UserError as error:
         message = f"train.py: {error}"
-        if HydraConfig.get().mode is RunMode.RUN:
-            sys.exit(message)
+        if not sweeping:
+            ranks.leave(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
     primary = (record.metrics or {}).get("primary") or {}
@@ -58,8 +65,9 @@ def check(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         sys.exit(print(overrides.help_page()))
     wrong = [] if "--hydra-help" in arguments else overrides.problems(arguments)
+    wrong = wrong or overrides.searched_choices(arguments)
     if wrong:
-        sys.exit("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
+        ranks.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
 
 
 if __name__ == "__main__":

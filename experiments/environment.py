@@ -91,6 +91,11 @@ def check_device(train: Train) -> None:
         problems.append("train.device=cuda: there is no GPU here (allowed: auto, cpu)")
     if train.precision is Precision.fp16 and (train.device == "cpu" or not gpu):
         problems.append("train.precision=fp16: needs a GPU (allowed on a CPU: fp32, bf16)")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun starts here
+    if gpu and train.device != "cpu" and here > torch.cuda.device_count():
+        problems.append(
+            f"torchrun: {here} processes on {torch.cuda.device_count()} GPUs (allowed: one a GPU)"
+        )
     if problems:
         raise UserError("this machine cannot train this", problems)
 

@@ -32,3 +32,7 @@ class DataError(UserError):
 
 class RecordError(UserError):
     """A run folder is damaged, or holds another run than the one asked for."""
+
+
+class Occupied(RecordError):
+    """Another live process is at work in the folder."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import RecordError
+from experiments.errors import Occupied, RecordError
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
@@ -35,7 +35,7 @@ def hold(folder: Path) -> Iterator[Callable[[], None]]:
     nothing on another host.
 
     Raises:
-        RecordError: another live run holds the folder.
+        Occupied: another live run holds the folder.
     """
     path, token = folder / LOCK, uuid.uuid4().hex
     _take(path, token)
@@ -86,7 +86,7 @@ def _take(path: Path, token: str) -> None:
     finally:
         draft.unlink(missing_ok=True)
     owner = _owner(path)
-    raise RecordError(
+    raise Occupied(
         f"{path.parent}: another run is at work here",
         [
             f"host {owner.get('host')}, process {owner.get('pid')}, since {owner.get('since')}; "

@@ -101,6 +101,8 @@ METRICS: dict[str, Metric] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+LOWER_IS_BETTER = ("cross_entropy", "fid", "frechet_pixels")
+"""Also of those that tasks compute themselves."""
 OF_NUMBERS = ("pearson", "spearman")
 """Those that compare numbers; the others compare classes."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import typing
 from collections.abc import Iterable
 from enum import Enum
+from importlib import metadata
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,6 +21,17 @@ from experiments.models import MODELS
 from experiments.recipe import Train
 
 _CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
+
+_PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package that each needs
+    "processes": "hydra-joblib-launcher",
+    "joblib": "hydra-joblib-launcher",
+    "slurm": "hydra-submitit-launcher",
+    "slurm_gpu": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "optuna": "hydra-optuna-sweeper",
+    "tpe": "hydra-optuna-sweeper",
+}
 
 _BARE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help"}  # flags without a value
 
@@ -42,10 +55,12 @@ README.md tells the rest.
 def help_page() -> str:
     """What `--help` shows, read off conf/: Hydra would take seconds to compose it."""
     lines = []
-    for folder in sorted(item for item in CONF.iterdir() if item.is_dir()):
-        if folder.name not in _CHOSEN and folder.name != "train":
+    folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
+    for folder in sorted(folders):
+        name = folder.relative_to(CONF).as_posix()
+        if name not in (*_CHOSEN, "train", "hydra"):
             options = sorted(path.stem for path in folder.glob("*.yaml"))
-            lines.append(f"  {folder.name:<11}{', '.join(options)}")
+            lines.append(f"  {name:<15}{', '.join(options)}")
     parts = [("method", kind) for kind in METHODS] + [("train", Train)]
     parts += [("model", kind) for kind in MODELS]
     values = {
@@ -91,6 +106,26 @@ def problems(arguments: list[str]) -> list[str]:
     return found
 
 
+def searched_choices(arguments: list[str]) -> list[str]:
+    """One line for each choice of what is run that Hydra's own search would take for a parameter.
+
+    A method would then be searched over, not each method be searched.
+    """
+    parsed = [OverridesParser.create().parse_override(one) for one in arguments if "=" in one[1:]]
+    sweepers = [one.value() for one in parsed if one.key_or_group == "hydra/sweeper"]
+    if not any(one.key_or_group == "search" for one in parsed) and not (
+        {"tpe", "optuna"} & set(map(str, sweepers))
+    ):
+        return []
+    return [
+        f"{one.input_line}: one search would run over all of them; "
+        "python -m experiments.search gives each its own"
+        for one in parsed
+        if one.is_sweep_override()
+        and (one.key_or_group == "seed" or (CONF / one.key_or_group).is_dir())
+    ]
+
+
 def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
     """Overrides (sweeps: one per value, Hydra's own: none), and a line for each that is none."""
     parser, found, problems = OverridesParser.create(), [], []
@@ -103,9 +138,24 @@ def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
         except HydraException:
             problems.append(f"{text}: not an override, write key=value")
             continue
+        if override.key_or_group in ("hydra/launcher", "hydra/sweeper", "search"):
+            problems += _missing_plugin(override)
         if not override.key_or_group.startswith("hydra"):
             found += _expand(override)
     return found, problems
+
+
+def _missing_plugin(override: Override) -> list[str]:
+    search = override.key_or_group == "search"
+    package = _PLUGINS["tpe"] if search else _PLUGINS.get(str(override.value()))
+    if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
+        return [f"{override.input_line}: there is no sbatch here; start it on a login node"]
+    try:
+        if package is not None:
+            metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return [f"{override.input_line}: needs {package} (pip install -e '.[sweep]')"]
+    return []
 
 
 def _expand(override: Override) -> list[Override]:
@@ -150,7 +200,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             groups = (
                 sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
             )
-            names = sorted({*allowed, *groups} - {"variant", *_CHOSEN})
+            names = sorted({*allowed, *groups} - {"variant", "hydra", *_CHOSEN})
             return [
                 f"{shown}: unknown key {part!r} in {parent} "
                 f"(allowed: {', '.join(names)}){_nearest(part, names)}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import hub, lock, results
+from experiments import hub, journal, lock, ranks, results
 from experiments.errors import UserError
 from experiments.results import Record
 
@@ -31,23 +29,34 @@ def run(config: Config) -> Record:
     Raises:
         UserError: weights or data are missing or do not fit, the folder belongs to another run.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError("torchrun: train.py is one process; start it without torchrun")
+    if config.train is not None:
+        ranks.check(config.train.batch_size, config.train.accumulation)
+    if config.offline:
+        hub.go_offline()
     place = results.folder(config)
+    with ranks.patience():
+        record = _follow(config, place) if ranks.rank() else _lead(config, place)
+    ranks.part()
+    return record
+
+
+def _lead(config: Config, place: Path) -> Record:
+    """A run alone, or as the first of several ranks."""
     finished = None if config.force else results.find(place, config)
     if finished is not None:
         print(f"done before: {place}", flush=True)
+        ranks.tell("verdict", "done before")
         return finished
-    if config.offline:
-        hub.go_offline()
     weights, rows = _locate(config) if config.mode.trains else (None, None)
     place.mkdir(parents=True, exist_ok=True)
     with lock.hold(place) as check:
         finished = None if config.force else results.find(place, config)
         if finished is not None:  # by somebody else since the first look
+            ranks.tell("verdict", "done before")
             return finished
         replaced = results.open_folder(place, config)
-        with _logging(place):
+        ranks.tell("verdict", "go")
+        with journal.keep(place):
             if replaced is not None:
                 log.info("the earlier run is kept in %s", replaced)
             try:
@@ -60,17 +69,43 @@ def run(config: Config) -> Record:
             except BaseException as error:
                 _close(config, None)
                 if isinstance(error, Exception):
-                    results.write_failure(place, error)
+                    mine = _fail(place, error)
                     if replaced is not None:
                         failed = results.restore(place, replaced)
                         log.warning(
                             "the finished run is back in place, the failed one in %s", failed
                         )
+                    if not mine:
+                        sys.exit(1)  # whoever failed first says why
                 raise
             _close(config, record)
             shutil.rmtree(place / "checkpoints", ignore_errors=True)
     print(f"{describe(record)}\n{place}", flush=True)
     return record
+
+
+def _follow(config: Config, place: Path) -> Record:
+    """A rank behind the first: computes with it and writes nothing but its own failure."""
+    journal.silence()  # the first rank tells
+    if ranks.ask("verdict") == "go":
+        try:
+            if config.mode.trains:
+                from experiments import trainer
+
+                with ranks.first_alone("prepared"):
+                    _, data, net = _prepare(config, *_locate(config))
+                trainer.fit(trainer_of(config, net, data, place))
+        except Exception as error:
+            if not _fail(place, error):
+                sys.exit(1)
+            raise
+        ranks.ask("ended")
+    return results.read(place)
+
+
+def _fail(place: Path, error: Exception) -> bool:
+    """Records the error if it is the first of the run; False if another rank failed before."""
+    return ranks.first_to_fail(lambda: results.write_failure(place, error))
 
 
 def _close(config: Config, record: Record | None) -> None:
@@ -104,11 +139,8 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
 
     surroundings = environment.describe()  # of the code that runs, not of what is there in the end
     measured = environment.Memory()
-    environment.check_device(config.train)
-    config.task.check()
-    processor = config.model.processor(weights)
-    data = config.task.load(processor, rows)
-    net = build(config, weights)
+    with ranks.first_alone("prepared"):
+        processor, data, net = _prepare(config, weights, rows)
     counts = counting(net, config.model.head)
     outlook = preflight.check(net, config.train, len(data.train))
     for warning in outlook["warnings"]:
@@ -136,6 +168,7 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
         environment={
             **surroundings,
             "device": str(fitting.args.device),
+            "ranks": ranks.size(),
             "weights": environment.fingerprint_weights(weights),
             "data": data.fingerprint,
             "rows": {"train": len(data.train)}
@@ -143,6 +176,17 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
             | {f"asked {name}": len(part) for name, part in data.prompts.items()},
         },
     )
+
+
+def _prepare(config: Config, weights: str | None, rows: str | None) -> tuple[Any, Data, nn.Module]:
+    """Processor, data and network."""
+    from experiments import environment
+
+    environment.check_device(config.train)
+    config.task.check()
+    processor = config.model.processor(weights)
+    data = config.task.load(processor, rows)
+    return processor, data, build(config, weights)
 
 
 def base(config: Config, weights: str | None) -> nn.Module:
@@ -242,35 +286,6 @@ def describe(record: Record) -> str:
             low, high = primary["interval"]
             line += f" [{low:.4f}, {high:.4f}]"
     return line
-
-
-class _Terminal(logging.Handler):
-    """Prints above a progress bar, if there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler.emit`."""
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record))
-
-
-@contextmanager
-def _logging(place: Path) -> Iterator[None]:
-    """Our log lines go to run.log and, without times and details, to the terminal."""
-    root = logging.getLogger("experiments")
-    file, terminal = logging.FileHandler(place / "run.log"), _Terminal(logging.INFO)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = root.level
-    root.setLevel(logging.DEBUG)
-    for handler in (file, terminal):
-        root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        for handler in (file, terminal):
-            root.removeHandler(handler)
-        file.close()
 
 
 def _stamp(seconds: float) -> str:

@@ -162,13 +162,16 @@ class History:
         """What was logged so far."""
         return read_history(self.path.parent)
 
-    def cut(self, step: int) -> float:
-        """Drops what lies behind `step`; returns the seconds already spent up to there."""
+    def elapsed(self) -> float:
+        """Seconds spent up to the last line."""
+        return max((line["elapsed_s"] for line in self.lines()), default=0.0)
+
+    def cut(self, step: int) -> None:
+        """Drops what lies behind `step`."""
         kept = [line for line in self.lines() if line["step"] <= step]
         replacement = self.path.with_suffix(".tmp")
         replacement.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(replacement, self.path)
-        return max((line["elapsed_s"] for line in kept), default=0.0)
 
     def log(self, step: int, epoch: float, elapsed: float, values: dict[str, float]) -> None:
         """Appends a line and passes the values on to the service."""

@@ -201,9 +201,12 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         train_s (with evaluations, and with earlier attempts up to the resumed checkpoint),
         evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
     """
-    checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
-    elapsed = trainer.history.cut(step)
-    predictions.cut(trainer.run, step)
+    with trainer.args.main_process_first(local=False):
+        checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
+        if trainer.is_world_process_zero():
+            trainer.history.cut(step)
+            predictions.cut(trainer.run, step)
+    elapsed = trainer.history.elapsed()
     trainer.started = time.monotonic() - elapsed
     trainer.best = _best_so_far(trainer)
     if checkpoint is not None:
@@ -220,12 +223,8 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 def _best_so_far(trainer: Trainer) -> float | None:
     """Primary score of the adapter kept before an interruption; None if there is none."""
-    split = next(iter(trainer.data.evaluations), "")
-    found = (
-        [value for key, value in line.items() if key.startswith(f"{split}/")]
-        for line in trainer.history.lines()
-    )
-    scores = [values[0] for values in found if values]
+    key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
+    scores = [line[key] for line in trainer.history.lines() if key in line]
     finite = [score for score in scores if not math.isnan(score)]
     return max(finite) if finite else (math.nan if scores else None)
 

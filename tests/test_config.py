@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hydra.errors import HydraException
 
-from experiments import config, results
+from experiments import config, results, space, sweep
 from experiments.errors import ConfigError
 
 CONF = config.CONF
@@ -68,8 +68,30 @@ def test_every_option_composes(group, name):
         assert cfg[group] == name
     elif group == "experiment":
         assert name.startswith(cfg.experiment)
+    elif group == "search":
+        assert space.axes(sweep.swept([f"search={name}"])) and sweep.trials([f"search={name}"])
     else:
         assert (group, name) == ("train", "default"), "a new group: say here what names it"
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(path.parent.name, path.stem) for path in sorted(CONF.glob("hydra/*/*.yaml"))],
+)
+def test_every_launcher_and_sweeper_composes(group, name):
+    """With every key known to the plugin that it is for, which must be installed."""
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import get_class
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        found = compose("train", [f"hydra/{group}={name}"], return_hydra_config=True).hydra[group]
+    assert get_class(found._target_).__name__ in (
+        "JoblibLauncher",
+        "SlurmLauncher",
+        "OptunaSweeper",
+    )
+    if "signal_delay_s" in found:
+        assert 60 * found.timeout_min > 2 * found.signal_delay_s
 
 
 @pytest.mark.parametrize(("experiment", "method"), SIZES, ids=map("/".join, SIZES))

@@ -17,7 +17,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "files", "naming"},
-    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks"},
+    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
     {"generations", "nlg", "fid", "pictures"},
     {"environment"},
@@ -28,7 +28,7 @@ EXPERIMENTS = [
     {"optimisation"},
     {"trainer"},
     {"config"},
-    {"overrides", "recorded", "sweep"},
+    {"overrides", "recorded", "space", "sweep"},
     {"verify"},
     {"comparison"},
     {"run"},
@@ -47,9 +47,13 @@ PACKAGE = [
     {"__init__"},
 ]
 COMMANDS = {
-    "report": {"results", "selection", "tracking", "errors", "files"},
+    "report": {"results", "selection", "metrics", "tracking", "errors", "files"},
     "judge": {"files", "generations", "hub", "errors"},
     "answers": {"results", "generations", "files", "errors"},
+    "search": {
+        *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
+        *("run", "space", "sweep"),
+    },
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
@@ -58,17 +62,18 @@ DOORS = {
     "experiments/results/__main__.py": {"results", "verify", "comparison", "errors"},
     "experiments/report/status.py": {"sweep"},
     "experiments/report/standing.py": {"lock"},
+    "experiments/hub/__main__.py": {"config", "errors", "overrides", "sweep"},
 }
 
-HYDRA = {f"experiments/{name}.py" for name in ("config", "overrides", "recorded", "sweep")} | {
-    "train.py"
+HYDRA = {"train.py"} | {
+    f"experiments/{name}.py" for name in "config overrides recorded space sweep".split()
 }
 PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "tuner", "compact")}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 SCHEMAS = {
     f"experiments/{name}.py"
-    for name in "config recipe tracking lock hub errors overrides metrics recorded sweep".split()
-} | {"experiments/results/__init__.py"}
+    for name in "config recipe tracking lock errors overrides metrics recorded sweep".split()
+} | {f"experiments/{name}/__init__.py" for name in ("hub", "results")}
 
 
 def imported(name, *, top_level=False):

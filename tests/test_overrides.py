@@ -66,3 +66,33 @@ def test_help_names_every_option_of_every_choice():
             assert path.stem in page
     assert "method.basis     fourier, random, orthogonal, dct, hartley" in page
     assert "train.schedule" in page and "method.memory    auto, cache, recompute" in page
+
+
+def test_launchers_that_cannot_work_here_are_refused(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "there is no sbatch here" in overrides.problems(["hydra/launcher=slurm"])[0]
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/sbatch")
+    given = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu", "hydra/sweeper=tpe"]
+    assert overrides.problems([*given, "seed=0,1", "-m"]) == []
+
+    def missing(name):
+        raise overrides.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    for option in (*given[::2], "hydra/launcher=processes", "search=figure4"):
+        (line,) = overrides.problems([option])
+        assert line.startswith(f"{option}: needs hydra-") and "[sweep]" in line
+
+
+def test_hydras_own_search_never_chooses_what_is_run():
+    for given in (["search=figure4"], ["hydra/sweeper=tpe", "-m"], ["hydra/sweeper=optuna"]):
+        found = overrides.searched_choices([*given, "method=lora,full", "seed=0,1", "task=toy"])
+        assert (
+            len(found) == 2 and "method=lora,full" in found[0] and "experiments.search" in found[0]
+        )
+    assert overrides.searched_choices(["method=lora,full", "-m"]) == []
+
+
+def test_options_of_launchers_and_searches_are_listed():
+    page = overrides.help_page()
+    assert "hydra/launcher processes, slurm, slurm_gpu" in page and "search         figure4" in page

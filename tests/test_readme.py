@@ -20,6 +20,7 @@ DOCUMENTS = [
     "docs/validation.md",
     "docs/performance.md",
     "docs/judge.md",
+    "docs/cluster.md",
     "docs/report.md",
 ]
 
@@ -28,9 +29,9 @@ def commands(start: str) -> list[str]:
     """Lines of the documents' shell blocks that begin with `start`."""
     found = []
     for name in DOCUMENTS:
-        for block in re.findall(r"```bash\n(.*?)```", (ROOT / name).read_text(), re.S):
+        for block in re.findall(r" *```bash\n(.*?)```", (ROOT / name).read_text(), re.S):
             for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith(start):
+                if line.strip().startswith(start):
                     found.append(line.split("  #")[0].strip())
     return found
 
@@ -46,7 +47,8 @@ def test_train_commands_compose(command, compose):
         key, _, value = override.partition("=")
         sweep = "-m" in words or any(word.startswith("experiment=") for word in words)
         swept = sweep and "," in value
-        choices.append([f"{key}={one}" for one in value.split(",")] if swept else [override])
+        values = value.split(",")[: 1 if key == "seed" else None]  # a seed is like another
+        choices.append([f"{key}={one}" for one in values] if swept else [override])
     experiment = next((one for one in overrides if one.startswith("experiment=")), None)
     if experiment:  # the first cell of its sweep; test_recipes composes all of them
         path = ROOT / "conf" / f"{experiment.replace('=', '/')}.yaml"
@@ -91,6 +93,43 @@ def test_export_commands_are_understood(command, capsys):
 
 def test_there_are_export_commands():
     assert commands(".venv/bin/python -m experiments.export")
+
+
+@pytest.mark.parametrize("command", commands(".venv/bin/torchrun") + commands("sbatch"))
+def test_torchrun_commands_compose(command, compose):
+    words = shlex.split(command)
+    if "--wrap" in words:
+        words = shlex.split(words[words.index("--wrap") + 1])
+    start = words.index("train.py")
+    assert all(word.startswith("--") for word in words[1:start])
+    assert compose(words[start + 1 :]).mode.trains
+
+
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.hub"))
+def test_prefetch_commands_are_understood(command):
+    from experiments import overrides
+
+    word, *rest = shlex.split(command)[3:]
+    assert word == "prefetch" and (rest[0] == "--check" or overrides.problems(rest) == [])
+
+
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.search"))
+def test_search_commands_are_understood(command, monkeypatch):
+    from experiments.search import __main__ as search
+
+    cells = []
+    monkeypatch.setattr(search, "_search", lambda *given: cells.append(given) or [])
+    search.main(shlex.split(command)[3:])
+    assert all(len(axes) and number >= 10 for _, _, axes, number, _ in cells) and cells
+
+
+def test_there_are_commands_for_a_cluster():
+    for start in (
+        ".venv/bin/torchrun",
+        "sbatch",
+        *(f".venv/bin/python -m experiments.{c}" for c in ("hub", "search")),
+    ):
+        assert commands(start)
 
 
 @pytest.mark.parametrize("command", commands("make "))

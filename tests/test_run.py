@@ -116,13 +116,6 @@ def test_a_service_that_fails_at_the_end_costs_no_run(toy, tmp_path, monkeypatch
     assert folder_of(tmp_path) and "could not be closed" in capsys.readouterr().out
 
 
-def test_several_ranks_are_refused(toy, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="torchrun"):
-        run(toy())
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_numbers_and_another_seed_does_not(toy, tmp_path):
     one, two = run(toy(f"output={tmp_path}/a")), run(toy(f"output={tmp_path}/b"))

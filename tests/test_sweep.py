@@ -1,4 +1,4 @@
-"""The cells of an experiment are those that Hydra's sweeper would run."""
+"""The cells of an experiment, or of what is typed, are those that Hydra's sweeper would run."""
 
 import pytest
 
@@ -44,3 +44,15 @@ def test_what_cannot_be_expanded(name, given, said):
 
 def test_every_experiment_can_be_asked_for():
     assert {"figure7", "table1"} <= set(sweep.names())
+
+
+def test_cells_of_what_is_typed_alone():
+    given = ["task=toy", "method=fourierft,lora", "seed=0,1"]
+    found = list(sweep.cells(None, given))
+    assert [cell.overrides for cell in found] == [["method=fourierft"], ["method=lora"]]
+    assert [cell.complete for cell in found] == [
+        ["task=toy", f"method={name}"] for name in ("fourierft", "lora")
+    ]
+    assert all(cell.seeds == [0, 1] and not cell.problem for cell in found)
+    with pytest.raises(ConfigError, match="overrides: method.alpha=.* is a search"):
+        list(sweep.cells(None, ["method.alpha=interval(1,2)"]))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from experiments.denoising import LatentSpace
     from experiments.tasks import Head, Task
 
-FILES = [PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS]
+FILES = (PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS)
 """What is read of a repository."""
 VOCABULARY = 49408
 """Tokens of CLIP: the default of its text encoder's configuration."""
@@ -73,6 +73,12 @@ class Diffusion(Model):
             self.repo, self.path, probe=PIPELINE, option="model.path", offline=offline
         )
 
+    def downloads(self) -> list[hub.Download]:
+        """See `Model.downloads`."""
+        if not self.pretrained or self.path is not None:
+            return []
+        return [hub.Download(repo=self.repo, patterns=FILES)]
+
     def processor(self, source: str | None) -> LatentSpace:
         """Autoencoder, text encoder and tokenizer around the network."""
         from transformers import CLIPTokenizer
@@ -119,12 +125,7 @@ class Diffusion(Model):
         """The folder of the weights, downloaded if need be without the files that are not used."""
         if source is None or Path(source).is_dir():
             return None if source is None else Path(source)
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(source, allow_patterns=FILES))
-        except Exception as error:  # the hub's library raises many kinds
-            raise DataError(f"model {source}: cannot be downloaded ({error})") from error
+        return hub.fetch(hub.Download(repo=source, patterns=FILES))
 
     def _noise(self, folder: Path | None) -> Any:
         """The scheduler that the base model was trained with."""

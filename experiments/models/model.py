@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from experiments.hub import Download
     from experiments.tasks import Head, Task
 
 
@@ -74,6 +75,10 @@ class Model:
         Raises HubUnavailable within seconds.
         """
         return None
+
+    def downloads(self) -> list[Download]:
+        """What `processor` and `build` read of the hub where no folder is given."""
+        return []
 
     def processor(self, source: str | None) -> Any:
         """Tokenizer or image processor of the weights at `source`.

@@ -19,6 +19,14 @@ _SIZES = (
     *("vocab_size", "image_size", "patch_size"),  # of text, of images
 )
 
+FILES = (
+    *("config.json", "generation_config.json", "preprocessor_config.json"),
+    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
+)
+"""What transformers reads of a repository: not the copies for other frameworks."""
+
 
 @dataclass(kw_only=True)
 class Transformer(Model):
@@ -53,6 +61,13 @@ class Transformer(Model):
         return hub.locate(
             self.repo, path, probe=self.weights_file, option="model.path", offline=offline
         )
+
+    def downloads(self) -> list[hub.Download]:
+        """See `Model.downloads`."""
+        carried = self.package is not None and importlib.util.find_spec(self.package) is not None
+        if not self.pretrained or self.path is not None or carried:
+            return []
+        return [hub.Download(repo=self.repo, patterns=FILES)]
 
     def configuration(self, source: str | None, **head: Any) -> Any:
         """The transformers configuration: read from `source`, or made from `sizes`."""

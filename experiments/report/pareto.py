@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from experiments.metrics import LOWER_IS_BETTER
 from experiments.report import canvas, paper, settings
 from experiments.report.document import (
     RULES,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 PANELS = 12
 """More tasks than that are left to the table."""
-LOWER = ("fid", "cross_entropy", "frechet_pixels")
-"""Metrics of which less is better."""
 INTRODUCTION = (
     "Every method that was trained, one line per configuration: numbers trained beside the head, "
     "seconds of training, and the mean score over its seeds. **Efficient**: no other configuration "
@@ -132,7 +131,7 @@ def _score(offer: Offer) -> float | None:
     """The higher the better, by the recipe's own rule."""
     primary = offer.setting.first.record.metrics["primary"]
     score = offer.scores.get(primary.get("select"))
-    return score if score is None or primary.get("name") not in LOWER else -score
+    return score if score is None or primary.get("name") not in LOWER_IS_BETTER else -score
 
 
 def _mark(group: Sequence[Offer]) -> None:

@@ -124,6 +124,13 @@ class DreamBooth(Task):
             self._subject(source)
         return source
 
+    def downloads(self) -> list[hub.Download]:
+        """See `Task.downloads`."""
+        if self.path is not None:
+            return []
+        files = (f"dataset/{self.subject}/*", f"dataset/{LISTING}")
+        return [hub.Download(repo=self.repo, kind="dataset", patterns=files)]
+
     def check(self) -> None:
         """See `Task.check`: Inception's weights are looked at before anything is trained."""
         if self.extractor is not None:
@@ -244,10 +251,7 @@ class DreamBooth(Task):
         """Photos and words, downloaded if need be."""
         folder = Path(source)
         if self.path is None:
-            from huggingface_hub import snapshot_download
-
-            wanted = [f"dataset/{self.subject}/*", f"dataset/{LISTING}"]
-            folder = Path(snapshot_download(source, repo_type="dataset", allow_patterns=wanted))
+            folder = hub.fetch(*self.downloads())
         return read_subject(folder, self.subject, self.class_name, self.prompts)
 
     def _filled(self, text: str, subject: Subject) -> str:

@@ -76,6 +76,15 @@ class E2E(Language):
             meanings.files(Path(source), self._place)
         return source
 
+    def downloads(self) -> list[hub.Download]:
+        """See `Task.downloads`."""
+        if self.path is not None:
+            return []
+        files = ("default/*/*.parquet",)
+        return [
+            hub.Download(repo=self.repo, kind="dataset", revision=self.revision, patterns=files)
+        ]
+
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
         import datasets
@@ -206,20 +215,7 @@ class E2E(Language):
         """The folder with the files, downloaded if need be."""
         if self.path is not None:
             return Path(source)
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(
-                snapshot_download(
-                    self.repo,
-                    repo_type="dataset",
-                    revision=self.revision,
-                    allow_patterns=["default/*/*.parquet"],
-                )
-            )
-        except Exception as error:  # httpx, the hub library and the system raise dozens of kinds
-            reason = str(error).strip().partition("\n")[0]
-            raise DataError(f"dataset {self.repo}: the download failed", [reason]) from error
+        return hub.fetch(*self.downloads())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -75,6 +75,13 @@ class Glue(Task):
             self._files(Path(source))
         return source
 
+    def downloads(self) -> list[hub.Download]:
+        """See `Task.downloads`."""
+        if self.path is not None:
+            return []
+        files = tuple(f"{self.subset}/{name}-*.parquet" for name in ("train", *self.splits))
+        return [hub.Download(repo=self.repo, kind="dataset", patterns=files)]
+
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
         import datasets
@@ -152,15 +159,7 @@ class Glue(Task):
         """
         if self.path is not None:
             return Path(source)
-        from huggingface_hub import snapshot_download
-
-        patterns = [f"{self.subset}/{name}-*.parquet" for name in ("train", *self.splits)]
-        try:
-            return Path(snapshot_download(self.repo, repo_type="dataset", allow_patterns=patterns))
-        except Exception as error:  # httpx, the hub library and the system raise dozens of kinds
-            raise DataError(
-                f"dataset {self.repo}: the download failed", [_first_line(error)]
-            ) from error
+        return hub.fetch(*self.downloads())
 
     def _read(self, source: str | None) -> tuple[dict[str, Dataset], str]:
         """Labelled splits and a fingerprint of their bytes."""

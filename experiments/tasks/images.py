@@ -91,6 +91,12 @@ class Images(Task):
             self._sources(Path(places[0]))
         return places[0]
 
+    def downloads(self) -> list[hub.Download]:
+        """See `Task.downloads`."""
+        files = ("README.md", "*.parquet")
+        repos = [] if self.path is not None else self._repos
+        return [hub.Download(repo=repo, kind="dataset", patterns=files) for repo in repos]
+
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`.
 
@@ -140,18 +146,7 @@ class Images(Task):
         """Where the data lie, downloaded if need be."""
         if self.path is not None:
             return [Path(source)]
-        from huggingface_hub import snapshot_download
-
-        folders = []
-        for repo in self._repos:
-            try:
-                wanted = ["README.md", "*.parquet"]
-                got = snapshot_download(repo, repo_type="dataset", allow_patterns=wanted)
-            except Exception as error:  # httpx, the hub library and the system raise dozens
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise DataError(f"dataset {repo}: the download failed", [reason]) from error
-            folders.append(Path(got))
-        return folders
+        return [hub.fetch(download) for download in self.downloads()]
 
     def _sources(self, *folders: Path) -> dict[str, list[Path]]:
         """Files or class folders of every split that is there.

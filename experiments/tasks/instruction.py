@@ -87,6 +87,12 @@ class Instruction(Language):
             read_questions(Path(self.questions).expanduser())
         return source
 
+    def downloads(self) -> list[hub.Download]:
+        """See `Task.downloads`."""
+        if self.path is not None:
+            return []
+        return [hub.Download(repo=self.repo, kind="dataset", patterns=(self.file,))]
+
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
         import datasets
@@ -199,7 +205,10 @@ class Instruction(Language):
         from datasets import Dataset
         from pyarrow import parquet
 
-        path = self._file(Path(source)) if self.path is not None else self._download()
+        if self.path is not None:
+            path = self._file(Path(source))
+        else:
+            path = hub.fetch(*self.downloads()) / self.file
         try:
             content = path.read_bytes()
             if path.suffix == ".parquet":
@@ -218,15 +227,6 @@ class Instruction(Language):
             raise DataError(f"{path}: not the rows of task={self.name}", wrong)
         plain = table.select(list(COLUMNS)).replace_schema_metadata(None)
         return Dataset(plain), hashlib.sha256(content).hexdigest()
-
-    def _download(self) -> Path:
-        """The repository's file, from cache or hub."""
-        from huggingface_hub import hf_hub_download
-
-        try:
-            return Path(hf_hub_download(self.repo, self.file, repo_type="dataset"))
-        except Exception as error:  # httpx, the hub library and the system raise dozens of kinds
-            raise DataError(f"dataset {self.repo}: the download failed ({error})") from error
 
 
 def _unfit(table: Any) -> Iterator[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from experiments.hub import Download
+
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
@@ -135,6 +137,10 @@ class Task:
         Raises HubUnavailable within seconds.
         """
         return None
+
+    def downloads(self) -> list[Download]:
+        """What `load` reads of the hub where no folder is given."""
+        return []
 
     def check(self) -> None:
         """Raises UserError if this machine lacks a program or package that the task needs."""

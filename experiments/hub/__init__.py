@@ -9,10 +9,11 @@ import os
 import socket
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
-from experiments.errors import HubUnavailable
+from experiments.errors import DataError, HubUnavailable
 
 PROBE_SECONDS = 3.0
 REMEMBER_SECONDS = 60.0
@@ -20,6 +21,21 @@ REMEMBER_SECONDS = 60.0
 
 A sweep waits once, not once per cell.
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """What a run reads of a repository."""
+
+    repo: str
+    """`owner/name` or `name`."""
+    kind: str = "model"
+    """model or dataset."""
+    revision: str | None = None
+    """Branch; None for the main one."""
+    patterns: tuple[str, ...]
+    """Its files, as shell patterns of whole paths."""
+
 
 _silent_since: dict[tuple[str, int], float] = {}
 _switched_off_here = False
@@ -83,6 +99,29 @@ def locate(
             ),
         ],
     )
+
+
+def fetch(download: Download) -> Path:
+    """The folder that holds the files, downloaded if they are not in the cache.
+
+    Raises:
+        DataError: that failed; without a network: not all of them are in the cache.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            download.repo,
+            repo_type=download.kind,
+            revision=download.revision,
+            allow_patterns=list(download.patterns),
+        )
+    except Exception as error:  # httpx, the hub library and the system raise dozens of kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{download.kind} {download.repo}: the download failed", [reason]
+        ) from error
+    return Path(folder)
 
 
 def reachable(endpoint: str, offline: bool = False) -> bool:

@@ -1,0 +1,1 @@
+"""Searches for hyperparameters: one study per cell, kept and continued after any interruption."""

@@ -1,0 +1,166 @@
+"""Searches every cell of a sweep: `python -m experiments.search search=figure4 task=cola,rte …`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import config, lock, naming, overrides, results, space, sweep
+from experiments.errors import ConfigError, Occupied, UserError
+from experiments.metrics import LOWER_IS_BETTER
+from experiments.search.study import Study
+
+HELP = """\
+Every cell (model, task, method, fixed values, seed) has a study of its own below
+outputs/.searches/. The same command again adds what is missing of --trials finished trials.
+"""
+FAILURES = 3
+"""Trials that fail one after the other before a cell is given up."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Searches; status 1 if a cell ends with fewer finished trials than asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.search", description=__doc__, epilog=HELP
+    )
+    parser.add_argument("overrides", nargs="+", help="as for train.py, with search=… or intervals")
+    parser.add_argument("--trials", type=int, help="finished trials of every cell")
+    parser.add_argument("--seed", type=int, default=0, help="of the search; 0")
+    given = parser.parse_args(arguments)
+    try:
+        short = search(given.overrides, given.trials, given.seed)
+    except UserError as error:
+        sys.exit(f"experiments.search: {error}")
+    except KeyboardInterrupt:
+        sys.exit("experiments.search: interrupted; the same command goes on")
+    if short:
+        sys.exit("\n  - ".join(["experiments.search: cells that fell short", *short]))
+
+
+def search(given: list[str], trials: int | None, seed: int) -> list[str]:
+    """Searches every cell until it has so many finished trials.
+
+    Args:
+        given: overrides.
+        trials: None takes the number of the chosen search.
+        seed: of the searches.
+
+    Returns:
+        A line for each cell that fell short.
+
+    Raises:
+        ConfigError: overrides that do not fit, no space, or a cell that is no run.
+    """
+    config.register()
+    wrong = overrides.problems(given)
+    if not wrong:
+        axes, planned, rest = plan(given)
+        wrong = overrides.problems([*rest, *(axis.example for axis in axes)])
+    if wrong:
+        raise ConfigError("these overrides do not fit", wrong)
+    number = trials if trials is not None else planned
+    if number is None or number < 1:
+        raise ConfigError(f"--trials={number}: must be at least 1 (a search=… may give it)")
+    experiments = [word for word in rest if word.startswith("experiment=")]
+    name = experiments[-1].partition("=")[2] if experiments else None
+    rest = [word for word in rest if word not in experiments]
+    cells = list(sweep.cells(name, [*rest, *(axis.example for axis in axes)]))
+    problems = [f"{' '.join(cell.overrides)}: {cell.problem}" for cell in cells if cell.problem]
+    if problems:
+        raise ConfigError("not every cell is a run", problems)
+    short = []
+    for cell in cells:
+        for cell_seed in cell.seeds:
+            short += _search(cell, cell_seed, axes, number, seed)
+    return short
+
+
+def plan(given: list[str]) -> tuple[list[space.Axis], int | None, list[str]]:
+    """Space, number of trials (None if nothing says it) and the other overrides."""
+    chosen = [word for word in given if word.startswith("search=")]
+    typed = [word for word in given if word not in chosen and space.is_search(word)]
+    rest = [word for word in given if word not in (*chosen, *typed)]
+    own, planned = (sweep.swept(chosen), sweep.trials(chosen)) if chosen else ([], None)
+    axes = {axis.key: axis for axis in space.axes([*own, *typed])}
+    for word in rest:  # a value that is given is not searched
+        axes.pop(word.partition("=")[0], None)
+    if not axes:
+        raise ConfigError(
+            "nothing to search", ["choose search=…, or give a key an interval: key=interval(a,b)"]
+        )
+    return list(axes.values()), planned, rest
+
+
+def _search(
+    cell: sweep.Cell, cell_seed: int, axes: list[space.Axis], number: int, seed: int
+) -> Iterator[str]:
+    """Brings one cell to its number of trials; yields what it falls short by."""
+    keys = {axis.key for axis in axes}
+    fixed = [word for word in cell.complete if word.partition("=")[0] not in keys]
+    fixed.append(f"seed={cell_seed}")
+    place = folder(cell.config, fixed)
+    metric = cell.config.task.metrics[0]
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.hold(place):
+            study = Study(place, axes, lower=metric in LOWER_IS_BETTER, seed=seed)
+            in_a_row = 0
+            while study.finished < number and in_a_row < FAILURES:
+                in_a_row = 0 if _try(study, fixed, metric) else in_a_row + 1
+            done, best = study.finished, study.best()
+    except Occupied as error:
+        print(f"passed over: {error.summary}", flush=True)
+        return
+    if best is not None:
+        values = " ".join(f"{key}={value}" for key, value in best["params"].items())
+        print(f"{place}: {done} trials, best {metric} {best['value']} with {values}", flush=True)
+    if done < number:
+        yield f"{place}: {done} of {number} trials; the last {FAILURES} failed"
+
+
+def _try(study: Study, fixed: list[str], metric: str) -> bool:
+    """Runs one trial, or finds it done; False if it failed."""
+    from experiments.run import run
+
+    proposal = study.propose()
+    place = None
+    print(f"trial {proposal.number}: {' '.join(proposal.overrides)}", flush=True)
+    try:
+        loaded = config.load(config.composed([*fixed, *proposal.overrides]))
+        place = str(results.folder(loaded))
+        record = run(loaded)
+        if record.metrics is None or record.metrics["primary"]["name"] != metric:
+            raise ConfigError(f"{place}: measured something else than {metric}")
+    except Occupied:
+        raise
+    except Exception as error:  # whatever a run raises: the next trial may work
+        study.fail(proposal.number, f"{type(error).__name__}: {error}", place)
+        print(f"trial {proposal.number} failed: {error}", file=sys.stderr, flush=True)
+        return False
+    study.finish(proposal.number, _finite(record.metrics["primary"]["value"]), place)
+    return True
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def folder(cell: config.Config, fixed: list[str]) -> Path:
+    """Where a cell's study is kept: output/.searches/model/task/method[/fixed values]/seed=s."""
+    changes = {}
+    for word in fixed:
+        key, _, value = word.lstrip("+~").partition("=")
+        section, _, entry = key.partition(".")
+        if entry and entry not in results.IDENTITY.get(section, (entry,)):
+            changes[key] = value
+        elif key in ("source", "profile", "mode", "row"):
+            changes[key] = value
+    place = Path(cell.output) / ".searches" / cell.model.name / cell.task.name / cell.method.name
+    return (place / naming.variant(changes) if changes else place) / fixed[-1]
+
+
+if __name__ == "__main__":
+    main()
