@@ -68,7 +68,7 @@ class Train:
     precision: Precision = Precision.fp32
     """Number format of the forward and backward pass."""
     accumulation: int = 1
-    """Micro-batches per optimizer step; local as long as the batch divides evenly."""
+    """Micro-batches per optimizer step; the losses stay those of the whole batch (local)."""
     eval_batch_size: int = 64
     """Rows per forward pass of an evaluation (local)."""
     checkpoint_every: int = 1
