@@ -109,7 +109,7 @@ class Config:
 
 
 def register() -> None:
-    """Makes schemas of the dataclasses, and resolvers: `by_task`, `by_model`, `folder_name`."""
+    """Makes schemas of the dataclasses, and the resolvers that conf/ uses."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/train", name="train", node=Train)
@@ -123,6 +123,11 @@ def register() -> None:
             store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
     for part in ("task", "model"):
         OmegaConf.register_new_resolver(f"by_{part}", _picker(part), replace=True)
+    OmegaConf.register_new_resolver(
+        "where_pretrained",  # of what random weights cannot have
+        lambda value, *, _root_: value if _root_.model.pretrained else None,
+        replace=True,
+    )
     OmegaConf.register_new_resolver(
         "folder_name", lambda path: None if path is None else Path(path).name, replace=True
     )

@@ -196,7 +196,7 @@ def base(config: Config, weights: str | None) -> nn.Module:
     from experiments.streams import stream
 
     torch.manual_seed(stream(config.seed, "head"))
-    return config.model.build(config.task.head, weights)
+    return config.model.build(config.task.head, weights, device=config.train.device)
 
 
 def build(config: Config, weights: str | None) -> nn.Module:

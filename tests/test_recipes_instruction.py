@@ -79,3 +79,26 @@ def test_headers(path):
     first, second, *_ = (RECIPES / f"{path}.yaml").read_text().splitlines()
     assert first == "# @package _global_" and ("2405.03003" in second or "4986a28" in second)
     assert yaml.safe_load((RECIPES / f"{path}.yaml").read_text())["recipe"] == path.split("/")[0]
+
+
+def test_random_weights_are_rehearsed_without_quantisation(compose):
+    asked = ["model=llama2_7b", "task=alpaca", "method=lora", "model.pretrained=false"]
+    assert compose([*asked, "profile=smoke"]).model.quantization is None
+
+
+@pytest.mark.slow
+def test_a_small_llama_of_random_weights_rehearses_table_4(compose, data_folder, tmp_path):
+    """Its sizes are cut for the test; all else is Table 11's."""
+    from experiments.run import run
+
+    sizes = ("hidden_size=64", "num_hidden_layers=2", "num_attention_heads=4")
+    given = [
+        *("model=llama2_7b", "model.pretrained=false", "task=alpaca", "method=fourierft"),
+        *("profile=smoke", f"task.path={data_folder}/alpaca", f"task.questions={data_folder}"),
+        *("task.eval_rows=2", "task.max_new_tokens=2", "task.validation_rows=8"),
+        *(f"model.sizes.{size}" for size in (*sizes, "intermediate_size=64")),
+        *("train.device=cpu", f"output={tmp_path}"),
+    ]
+    record = run(compose(given))
+    assert record.config["model"]["quantization"] is None
+    assert record.environment["rows"]["asked vicuna"] == 2
