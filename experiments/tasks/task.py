@@ -168,6 +168,13 @@ class Task:
         What is there already is kept: an interrupted call goes on.
         """
 
+    def owed(self, place: Path) -> dict[str, Sequence[dict[str, Any]]]:
+        """Prompts that the settings ask a finished run for and that it has not answered.
+
+        They are not scored by the run, so that `produce` may be called for them at any later time.
+        """
+        return {}
+
     def measure(self, place: Path) -> Measured | None:
         """Metrics of what `produce` wrote, from the files alone; None if it writes nothing."""
         return None
