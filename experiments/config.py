@@ -20,7 +20,7 @@ from experiments import naming, results
 from experiments.errors import ConfigError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
-from experiments.recipe import Select, Train
+from experiments.recipe import Train
 from experiments.tasks import TASKS, Task
 from experiments.tracking import TRACKINGS, Tracking
 
@@ -86,14 +86,8 @@ class Config:
                 yield from part.problems()
         yield from self.model.problems(self.task)
         fits = self.task.head.kind in self.model.heads and self.task.head.kind != "none"
-        if fits and self.train is not None and self.train.group_by_length and not self.task.of_text:
-            yield f"train.group_by_length=true: task={self.task.name} has no text"
-        if fits and self.train is not None and not self.task.selects:
-            if self.train.select is not Select.last:
-                yield (
-                    f"train.select={self.train.select.value}: task={self.task.name} "
-                    "chooses no epoch (allowed: last)"
-                )
+        if fits and self.train is not None:
+            yield from self.train.problems_with(self.task)
         if self.model.quantization is not None and self.method.trains_base:
             yield (
                 f"method={self.method.name}: trains the base weights themselves, which "
