@@ -111,8 +111,18 @@ def test_every_real_attribute_is_in_the_prompt(splits):
         assert given.count("[") == meanings.linearised(given).count(" : ")
 
 
-def test_a_prompt_as_microsofts_data_have_it(splits):
-    """The first training line of microsoft/LoRA's E2E data."""
+@pytest.mark.parametrize(
+    "meaning", ["name[A], [pub]", "name[A], food", "name[A] food[B]", "food, name[A]", "name[A"]
+)
+def test_an_attribute_that_is_none_is_named_with_its_row(meaning):
+    content = f'mr,ref\nname[B],x\n"{meaning}",y\n'.encode()
+    with pytest.raises(DataError) as caught:
+        meanings._rows(content, "csv")
+    assert str(caught.value).startswith("row 2: no meaning") and meaning in str(caught.value)
+
+
+def test_a_prompt_in_the_form_of_microsofts(splits):
+    """The first training row; the words stay as the challenge has them."""
     assert meanings.linearised(splits["train"][0][0]) == (
         "name : The Vaults | Type : pub | price : more than £30 | customer rating : 5 out of 5"
         " | near : Café Adriatic"
