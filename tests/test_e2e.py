@@ -426,6 +426,24 @@ def test_cross_entropy_alone_needs_no_generation(compose, folder, tmp_path):
     assert not list((tmp_path / "o").rglob("generations"))
 
 
+def test_the_first_metric_is_the_primary_one(compose, folder, tmp_path):
+    import numpy as np
+
+    from experiments import predictions
+    from experiments.selection import Evaluation
+
+    lines = [{"id": 0, "given": "name[A]", "text": "A pub.", "references": ["A is a pub."]}]
+    generations.append(generations.path_of(tmp_path, "test"), lines)
+    one = Evaluation(step=1, epoch=1.0, predictions=np.array([3.0]), references=np.array([2]))
+    predictions.store(tmp_path, "validation", one)
+    for metrics, split in ((["cross_entropy", "bleu"], "validation"), (["bleu"], "test")):
+        found = scoring.score(tmp_path, e2e(folder, metrics=metrics), Select.last)
+        primary = found["primary"]
+        assert (primary["name"], primary["split"]) == (metrics[0], split)
+        assert (primary["interval"] is None) == (split == "validation")
+        assert set(found["last"]["scores"]) == {"test", "validation"}
+
+
 @pytest.mark.parametrize("method", ["fourierft", "full"])
 def test_label_smoothing_is_microsofts(method, compose, folder, tmp_path):
     """0.9 of the next token's negative log likelihood, 0.1 of its mean over the vocabulary."""

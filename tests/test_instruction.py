@@ -73,6 +73,19 @@ def test_rows(task, tokenizer):
     assert not held & {tuple(row["input_ids"]) for row in data.train}
 
 
+def test_the_longest_text_is_a_conversation_with_full_answers(task, tokenizer, data_folder):
+    few = ["task.train_rows=10", "task.validation_rows=0", "task.eval_rows=3"]
+    part = task(*few, "task.max_new_tokens=9", f"task.questions={data_folder}")
+    data = load(part, tokenizer)
+    longest = max(
+        len(tokenizer(part.conversation(row["turns"], [""] * (len(row["turns"]) - 1)))["input_ids"])
+        + 9 * len(row["turns"])
+        for rows in data.prompts.values()
+        for row in rows
+    )
+    assert data.longest == longest > 9 and load(task(*few), tokenizer).longest == 0
+
+
 def test_all_rows_can_be_trained_on(task, tokenizer):
     part = task("task.train_rows=30", "task.validation_rows=0")
     data = load(part, tokenizer)

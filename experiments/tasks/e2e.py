@@ -116,11 +116,14 @@ class E2E(Language):
             )
 
         train = prepare("train", self.train_rows)
+        asked = self._prompts(splits["test"], processor) if self._wanted else []
+        longest = max((len(prompt["input_ids"]) for prompt in asked), default=0)
         return Data(
             train=train,
             lengths=[len(tokens) for tokens in train["input_ids"]],
             evaluations={"validation": prepare("validation", self.eval_rows)},
-            prompts={"test": self._prompts(splits["test"], processor)} if self._wanted else {},
+            prompts={"test": asked} if asked else {},
+            longest=longest + self.max_new_tokens,
             collate=Collator(processor.pad_token_id),
             fingerprint=fingerprint,
         )

@@ -137,11 +137,13 @@ class Instruction(Language):
             )
             for name, part in splits.items()
         }
+        prompts = self._prompts(processor)
         return Data(
             train=parts["train"],
             lengths=[len(tokens) for tokens in parts["train"]["input_ids"]],
             evaluations={name: part for name, part in parts.items() if name != "train"},
-            prompts=self._prompts(processor),
+            prompts=prompts,
+            longest=self._longest(prompts, processor),
             collate=Collator(processor.pad_token_id),
             fingerprint=fingerprint,
         )
@@ -192,6 +194,17 @@ class Instruction(Language):
                 *(self.max_new_tokens, room),
             )
         return self._questions()
+
+    def _longest(self, prompts: dict[str, list[dict[str, Any]]], processor: Any) -> int:
+        """Tokens of the longest conversation, with answers as long as they may be."""
+        room = benchmarks.answer_room(self, processor)
+        turns = [row["turns"] for questions in prompts.values() for row in questions]
+        texts = [self.conversation(asked, [""] * (len(asked) - 1)) for asked in turns]
+        tokens = processor(texts, verbose=False)["input_ids"] if texts else []
+        return max(
+            (len(row) + room * len(asked) for row, asked in zip(tokens, turns, strict=True)),
+            default=0,
+        )
 
     def _questions(self) -> dict[str, list[dict[str, Any]]]:
         """Questions per benchmark; DataError if the folder does not hold them."""

@@ -48,6 +48,9 @@ class Data:
     """Of the data as they lie there, before `train_rows` and `eval_rows`."""
     lengths: Sequence[int] | None = None
     """Tokens per training row, for batches of rows of like length; None where there is no text."""
+    longest: int | None = None
+    """Tokens of the longest text, prompt and answer, that the network may write; None: as many as
+    it reads."""
     augmented: bool = False
     """True if a training row looks different in every epoch: `train` is then indexed by
     number * len(train) + row, which alone decides how; each epoch of each seed has a number."""
