@@ -55,7 +55,7 @@ COMMANDS = {
         *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
         *("run", "space", "sweep"),
     },
-    "rehearsal": {"config", "errors", "files", "sweep", "tasks"},
+    "rehearsal": {"config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
