@@ -63,8 +63,13 @@ class Method:
         }
         save_file(trained, folder / "trained.safetensors")
 
-    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """Puts what `save` wrote into a freshly built base model, without wrappers or adapters.
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """Puts what `save` wrote into a freshly built base model.
+
+        Args:
+            net: the base model.
+            folder: what `save` filled.
+            merged: without wrappers or adapters; False: as it was trained.
 
         Raises:
             DataError: nothing readable there.

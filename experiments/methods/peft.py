@@ -85,8 +85,8 @@ class Adapter(Method):
         embeddings = "embed" in str(getattr(configuration, "target_modules", None))
         net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
 
-    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """See `Method.restore`: merged into the weights."""
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """See `Method.restore`."""
         from peft import PeftModel
 
         import fourierft  # noqa: F401  (adapters that stock PEFT does not know)
@@ -96,7 +96,8 @@ class Adapter(Method):
                 warnings.filterwarnings(
                     "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
                 )
-                return PeftModel.from_pretrained(net, folder).merge_and_unload()
+                adapted = PeftModel.from_pretrained(net, folder)
+                return adapted.merge_and_unload() if merged else adapted
         except AttributeError as error:
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
         except Exception as error:  # PEFT, safetensors and the system raise many kinds
