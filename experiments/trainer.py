@@ -56,7 +56,7 @@ class Trainer(transformers.Trainer):
             data_collator=data.collate,
             train_dataset=data.train,
             eval_dataset=data.evaluations,
-            callbacks=[_EvaluateAtTheEnd()],
+            callbacks=[_EvaluateAtTheEnd(), *method.callbacks(net, seed)],
         )
         # Otherwise transformers multiplies the loss of a sequence classifier by accumulation steps
         # and ranks (its issue 47688).
@@ -130,12 +130,12 @@ class Trainer(transformers.Trainer):
             self._record(values)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Checkpoints hold what the method keeps; PEFT's own way would ask the hub every time."""
+        """Checkpoints hold what the method needs; PEFT's own way would ask the hub every time."""
         net = self.network
         if isinstance(net, PeftModel):
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self.method.save(net, folder)
+            self.method.checkpoint(net, folder)
         else:
             super()._save(output_dir, state_dict)
 

@@ -11,6 +11,7 @@ from experiments.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import TrainerCallback
 
 
 @dataclass(kw_only=True)
@@ -33,6 +34,16 @@ class Method:
         """True if the weights of the base model get a gradient themselves."""
         return False
 
+    @property
+    def adds_to_loss(self) -> bool:
+        """True if a term of the method's own comes with the network's loss."""
+        return False
+
+    @property
+    def merges(self) -> bool:
+        """True if what was trained can become a part of the base model's weights."""
+        return True
+
     def problems(self) -> Iterator[str]:
         """Yields every setting that the method cannot work with."""
         return iter(())
@@ -51,6 +62,20 @@ class Method:
             f"{type(self).__name__} does not say what it trains"
         )  # a schema alone is no method
 
+    def callbacks(self, net: nn.Module, seed: int) -> list[TrainerCallback]:
+        """What the method does between steps.
+
+        Args:
+            net: what `apply` returned.
+            seed: of the run.
+        """
+        return []
+
+    def checkpoint(self, net: nn.Module, folder: Path) -> None:
+        """Writes what a resumed run of a PEFT model needs: what was trained, unless the method
+        keeps more."""
+        self.save(net, folder)
+
     def save(self, net: nn.Module, folder: Path) -> None:
         """Writes what was trained, head included, into an empty folder (safetensors, JSON)."""
         from safetensors.torch import save_file
@@ -64,7 +89,8 @@ class Method:
         save_file(trained, folder / "trained.safetensors")
 
     def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """Puts what `save` wrote into a freshly built base model, without wrappers or adapters.
+        """Puts what `save` wrote into a freshly built base model, without wrappers or adapters
+        where the method `merges`.
 
         Raises:
             DataError: nothing readable there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,20 +60,7 @@ class Adapter(Method):
         wanted = getattr(configuration, "target_modules", None)
         if isinstance(wanted, str) or not wanted:
             return  # a pattern, or PEFT's own choice
-        names = {name: module for name, module in net.named_modules() if name}
-        known = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in names.items()
-                if matrix_shape(module) is not None
-            }
-        )
-        for target in sorted(wanted):
-            if not any(name == target or name.endswith(f".{target}") for name in names):
-                yield (
-                    f"method.targets={target}: no such module "
-                    f"(modules with a matrix: {', '.join(known)})"
-                )
+        yield from unmatched(net, wanted)
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
@@ -101,6 +88,24 @@ class Adapter(Method):
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
         except Exception as error:  # PEFT, safetensors and the system raise many kinds
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
+
+
+def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
+    """Yields every target that no module of the network is called by."""
+    names = {name: module for name, module in net.named_modules() if name}
+    known = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in names.items()
+            if matrix_shape(module) is not None
+        }
+    )
+    for target in sorted(targets):
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            yield (
+                f"method.targets={target}: no such module "
+                f"(modules with a matrix: {', '.join(known)})"
+            )
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -156,7 +161,10 @@ class Peft(Adapter):
         """See `Method.problems`."""
         yield from super().problems()
         if self.peft_type == "ADALORA":  # without its schedule it would be another method
-            yield "method.peft_type=ADALORA: its rank schedule needs steps of its own in training"
+            yield (
+                "method.peft_type=ADALORA: its rank schedule needs steps of its own in training, "
+                "which method=adalora has"
+            )
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`.
