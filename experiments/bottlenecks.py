@@ -77,4 +77,3 @@ def insert(net: nn.Module, paths: Sequence[str], hidden: int, **settings: Any) -
     """Wraps the modules at `paths` in place; `hidden` and `settings` as `Bottleneck` has them."""
     for path in sorted(paths, key=len, reverse=True):  # what is inside first: paths stay right
         net.set_submodule(path, Bottleneck(net.get_submodule(path), hidden, **settings))
-

@@ -44,6 +44,17 @@ class BudgetSchedule(TrainerCallback):
             self.net.base_model.update_and_allocate(state.global_step + 1)
 
 
+def orthogonality(net: nn.Module) -> torch.Tensor:
+    """Mean of |P^T P - I| and |Q Q^T - I| (Frobenius) over all matrices, as PEFT computes
+    it; 2303.10512 squares the norms."""
+    norms = []
+    for name, value in net.base_model.model.named_parameters():
+        if ".lora_A." in name or ".lora_B." in name:
+            product = value @ value.T if ".lora_A." in name else value.T @ value  # (init_r, init_r)
+            norms.append(torch.linalg.norm(product - torch.eye(len(product)).to(product)))
+    return torch.stack(norms).mean()
+
+
 def ranks_left(net: nn.Module) -> dict[str, list[bool]]:
     """Per adapted matrix and rank, whether its singular value is not zero."""
     return {

@@ -99,11 +99,6 @@ class Config:
                 f"method={self.method.name}: trains the base weights themselves, which "
                 f"model.quantization={self.model.quantization.value} freezes (allowed: adapters)"
             )
-        if self.method.adds_to_loss and self.train is not None and self.train.label_smoothing:
-            yield (
-                f"train.label_smoothing={self.train.label_smoothing}: replaces the network's own "
-                f"loss, which method={self.method.name} adds to (allowed: 0)"
-            )
         if self.mode.trains and self.task.head.kind == "none":
             yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:

@@ -83,6 +83,12 @@ class Trainer(transformers.Trainer):
         """What is trained, without the wrappers of several devices."""
         return self.accelerator.unwrap_model(self.model)
 
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """The batch's loss, in training with what the method adds to it."""
+        found = super().compute_loss(model, *args, **kwargs)
+        penalty = self.method.penalty(self.network) if model.training else None
+        return found if penalty is None else found + penalty
+
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """Loss, predictions and references of one batch, as the task keeps them."""
         loss, logits, labels = super().prediction_step(*args, **kwargs)

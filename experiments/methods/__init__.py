@@ -12,5 +12,6 @@ METHODS = (FourierFT, LoRA, AdaLoRA, DyLoRA, Bottleneck, Peft, Full, BitFit, Lin
 
 __all__ = [
     *("METHODS", "AdaLoRA", "BitFit", "Bottleneck", "DyLoRA", "FourierFT", "Full", "LinearProbe"),
-    *("LoRA", "Method", "Peft"),
+    *("LoRA", "Peft"),
+    "Method",
 ]

@@ -12,7 +12,7 @@ from experiments.methods.peft import Adapter
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import TrainerCallback
 
 
@@ -21,8 +21,8 @@ class AdaLoRA(Adapter):
     """DeltaW = (alpha / init_r) P diag(E) Q; the least important entries of E become zero until
     target_r a matrix are left on average (2303.10512).
 
-    The network's own loss holds orthogonality * mean |P^T P - I|, |Q Q^T - I|. What is trained
-    has rank init_r to the end; what is stored is what is left of it.
+    What is trained has rank init_r to the end; what is stored is what is left of it. The epoch
+    that is kept may lie before the last rank is taken.
     """
 
     init_r: int
@@ -73,10 +73,11 @@ class AdaLoRA(Adapter):
         if not 0 <= self.orthogonality < math.inf:
             yield f"method.orthogonality={self.orthogonality}: must not be negative"
 
-    @property
-    def adds_to_loss(self) -> bool:
-        """See `Method.adds_to_loss`."""
-        return True
+    def penalty(self, net: nn.Module) -> Tensor | None:
+        """See `Method.penalty`; PEFT's own term only reaches models that it has a task type for."""
+        from experiments.budget import orthogonality
+
+        return self.orthogonality * orthogonality(net)
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`; steps are known when training begins."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from experiments.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import TrainerCallback
 
 
@@ -35,11 +35,6 @@ class Method:
         return False
 
     @property
-    def adds_to_loss(self) -> bool:
-        """True if a term of the method's own comes with the network's loss."""
-        return False
-
-    @property
     def merges(self) -> bool:
         """True if what was trained can become a part of the base model's weights."""
         return True
@@ -47,6 +42,10 @@ class Method:
     def problems(self) -> Iterator[str]:
         """Yields every setting that the method cannot work with."""
         return iter(())
+
+    def penalty(self, net: nn.Module) -> Tensor | None:
+        """What the method adds to the loss of every training batch, a scalar; None: nothing."""
+        return None
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """Prepares a freshly built network for training.

@@ -83,6 +83,8 @@ class Adapter(Method):
                 warnings.filterwarnings(
                     "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
                 )
+                # AdaLoRA's pattern names parameters; PEFT looks for modules, and finds them later.
+                warnings.filterwarnings("ignore", message=".*rank_pattern keys")
                 return PeftModel.from_pretrained(net, folder).merge_and_unload()
         except AttributeError as error:
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
