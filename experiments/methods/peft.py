@@ -40,6 +40,10 @@ class Adapter(Method):
 
         try:
             configuration = self.configuration(head)
+            if isinstance(getattr(configuration, "init_lora_weights", None), str) and any(
+                value.is_meta for value in net.parameters()
+            ):  # shapes have no decomposition to start from
+                configuration.init_lora_weights = True
             problems = list(self.unfit(net, configuration))
             if problems:
                 raise ConfigError(f"method={self.name} cannot adapt this model", problems)
@@ -85,11 +89,23 @@ class Adapter(Method):
                 )
                 # AdaLoRA's pattern names parameters; PEFT looks for modules, and finds them later.
                 warnings.filterwarnings("ignore", message=".*rank_pattern keys")
-                return PeftModel.from_pretrained(net, folder).merge_and_unload()
+                adapted = PeftModel.from_pretrained(net, folder)
+                _lay_bare(adapted)
+                return adapted.merge_and_unload()
         except AttributeError as error:
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
         except Exception as error:  # PEFT, safetensors and the system raise many kinds
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
+
+
+def _lay_bare(net: nn.Module) -> None:
+    """Puts trained heads in place of PEFT's wrappers, which most tuners only take from a head that
+    is a single layer."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for path, module in list(net.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            net.set_submodule(path, module.modules_to_save[module.active_adapters[0]])
 
 
 def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
