@@ -227,7 +227,7 @@ def resumed(compose, data_folder, tmp_path, *overrides):
                 *("+model.sizes.hidden_size=32", "+model.sizes.num_hidden_layers=2"),
                 *("+model.sizes.num_attention_heads=2", "+model.sizes.intermediate_size=64"),
                 *("task.train_rows=128", "task.eval_rows=32", "train.batch_size=32"),
-                *("train.epochs=4", "train.learning_rate=1e-2"),
+                *("train.epochs=4", "train.learning_rate=1e-2", "train.select=last"),
                 *(f"task.path={data_folder}/glue/cola", f"output={tmp_path}/{name}", *overrides),
             ]
         )
@@ -246,7 +246,10 @@ def resumed(compose, data_folder, tmp_path, *overrides):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("method=adalora", "method.init_r=6", "method.target_r=3", "method.interval=3"),
+        (
+            *("method=adalora", "method.init_r=12", "method.target_r=6", "method.interval=1"),
+            *("method.warmup=0.4", "method.beta1=0.99", "method.beta2=0.99"),  # a long memory
+        ),
         ("method=dylora", "method.r=4"),
         ("method=houlsby", "method.width=4"),
     ],
