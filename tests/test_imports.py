@@ -24,6 +24,7 @@ EXPERIMENTS = [
     {"results", "predictions"},
     {"models"},
     {"methods", "tasks", "preflight", "memory"},
+    {"prepared"},
     {"scoring"},
     {"optimisation"},
     {"trainer"},
@@ -54,6 +55,7 @@ COMMANDS = {
         *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
         *("run", "space", "sweep"),
     },
+    "rehearsal": {"config", "errors", "files", "sweep", "tasks"},
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
