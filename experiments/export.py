@@ -43,11 +43,6 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     record = results.read(run)
     config.register()
     recorded = config.recorded(record.config, changes)
-    if not recorded.method.merges:
-        raise UserError(
-            f"method={recorded.method.name}: its adapters are no part of any weight and cannot be "
-            "merged, nothing to export"
-        )
     if not (run / "adapter").is_dir():
         raise RecordError(f"{run}: no adapter there (mode={recorded.mode.value})")
     if recorded.offline:

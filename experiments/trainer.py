@@ -87,7 +87,11 @@ class Trainer(transformers.Trainer):
         """The batch's loss, in training with what the method adds to it."""
         found = super().compute_loss(model, *args, **kwargs)
         penalty = self.method.penalty(self.network) if model.training else None
-        return found if penalty is None else found + penalty
+        if penalty is None:
+            return found
+        if self.model_accepts_loss_kwargs:  # the batch's loss is a part of the step's already
+            penalty = penalty / self.args.gradient_accumulation_steps
+        return found + penalty
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """Loss, predictions and references of one batch, as the task keeps them."""

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, UserError
 from experiments.methods.method import Method
 
 if TYPE_CHECKING:
@@ -61,11 +61,6 @@ class Bottleneck(Method):
         if self.dropped < 0:
             yield f"method.dropped={self.dropped}: must not be negative"
 
-    @property
-    def merges(self) -> bool:
-        """See `Method.merges`: a nonlinearity is no part of any weight."""
-        return False
-
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
         from experiments import bottlenecks
@@ -95,6 +90,11 @@ class Bottleneck(Method):
         )
         return net
 
-    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """See `Method.restore`: the adapters are built again around the network's modules."""
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """See `Method.restore`; a nonlinearity is no part of any weight, so nothing is merged."""
+        if merged:
+            raise UserError(
+                f"method={self.name}: cannot be merged, its adapters have a nonlinearity and are "
+                "no part of any weight (allowed: the run itself, and its adapter folder)"
+            )
         return super().restore(self.apply(net, []), folder)

@@ -77,12 +77,12 @@ class DyLoRA(Method):
 
         return [RankDraw(net, self.r, seed)]
 
-    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """See `Method.restore`: merged into the weights, at the evaluated rank."""
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """See `Method.restore`; the evaluated rank is what is merged."""
         from experiments.nested import NestedLinear
 
         net = super().restore(self.apply(net, []), folder)
         for path, module in list(net.named_modules()):
-            if isinstance(module, NestedLinear):
+            if merged and isinstance(module, NestedLinear):
                 net.set_submodule(path, module.merged())
         return net

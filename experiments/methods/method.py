@@ -34,11 +34,6 @@ class Method:
         """True if the weights of the base model get a gradient themselves."""
         return False
 
-    @property
-    def merges(self) -> bool:
-        """True if what was trained can become a part of the base model's weights."""
-        return True
-
     def problems(self) -> Iterator[str]:
         """Yields every setting that the method cannot work with."""
         return iter(())
@@ -87,9 +82,13 @@ class Method:
         }
         save_file(trained, folder / "trained.safetensors")
 
-    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """Puts what `save` wrote into a freshly built base model, without wrappers or adapters
-        where the method `merges`.
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """Puts what `save` wrote into a freshly built base model.
+
+        Args:
+            net: the base model.
+            folder: what `save` filled.
+            merged: without wrappers or adapters; False: as it was trained.
 
         Raises:
             DataError: nothing readable there.

@@ -76,8 +76,8 @@ class Adapter(Method):
         embeddings = "embed" in str(getattr(configuration, "target_modules", None))
         net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
 
-    def restore(self, net: nn.Module, folder: Path) -> nn.Module:
-        """See `Method.restore`: merged into the weights."""
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """See `Method.restore`."""
         from peft import PeftModel
 
         import fourierft  # noqa: F401  (adapters that stock PEFT does not know)
@@ -90,22 +90,25 @@ class Adapter(Method):
                 # AdaLoRA's pattern names parameters; PEFT looks for modules, and finds them later.
                 warnings.filterwarnings("ignore", message=".*rank_pattern keys")
                 adapted = PeftModel.from_pretrained(net, folder)
-                _lay_bare(adapted)
-                return adapted.merge_and_unload()
+                return _merge(adapted) if merged else adapted
         except AttributeError as error:
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
         except Exception as error:  # PEFT, safetensors and the system raise many kinds
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
 
 
-def _lay_bare(net: nn.Module) -> None:
-    """Puts trained heads in place of PEFT's wrappers, which most tuners only take from a head that
-    is a single layer."""
+def _merge(net: nn.Module) -> nn.Module:
+    """The base model with adapter and head in its own weights.
+
+    Trained heads are put in place of PEFT's wrappers first: most tuners can only unwrap a head that
+    is a single layer.
+    """
     from peft.utils import ModulesToSaveWrapper
 
     for path, module in list(net.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             net.set_submodule(path, module.modules_to_save[module.active_adapters[0]])
+    return net.merge_and_unload()
 
 
 def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
