@@ -267,7 +267,11 @@ def test_value_out_of_range_of_glue_and_lora(compose):
             "none/fourierft_roberta_base",
             "train.batch_size, train.epochs, train.learning_rate",
         ),
-        ([*BASE, "method=bitfit"], "paper/bitfit_roberta_base", "train.batch_size, train.epochs"),
+        (
+            [*BASE, "method=linear_probe"],
+            "paper/linear_probe_roberta_base",
+            "train.batch_size, train.epochs",
+        ),
     ],
 )
 def test_missing_recipe_names_its_file(overrides, recipe, missing, compose):

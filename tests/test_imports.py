@@ -19,7 +19,7 @@ EXPERIMENTS = [
     {"errors", "files", "naming"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
-    {"generations", "fastchat", "nlg", "fid", "pictures"},
+    {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
     {"environment"},
     {"results", "predictions"},
     {"models"},
