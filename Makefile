@@ -5,10 +5,13 @@ BIN := .venv/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart table1 figure7 benchmark test test-fast lint format clean
+
+RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
+.PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark test test-fast lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@echo "  table1 ... figure7: one table or figure, run what is missing, then report"
 
 # Tiny matrices: threads that wait for each other cost more than they bring.
 quickstart table1 figure7 test test-fast: export OMP_NUM_THREADS ?= 1
@@ -26,9 +29,22 @@ quickstart: install  ## Figure 7 and Table 1 beside the paper, in minutes, witho
 	$(BIN)/python train.py experiment=figure7
 	$(BIN)/python -m experiments.report table1 figure7
 
-table1 figure7: install  ## one table or figure: run what is missing, then report
-	$(BIN)/python train.py experiment=$@
+# What is missing of a table or figure, then its report: make table5 ARGS="task.path=DATA"
+$(RUNS): install
+	status=0; for file in $(wildcard conf/experiment/$@.yaml conf/experiment/$@_*.yaml); do \
+	  $(BIN)/python train.py experiment=$$(basename $$file .yaml) $(ARGS) || status=1; done; \
+	$(BIN)/python -m experiments.report $@ && exit $$status
+
+figure3: install  ## the sampling maps; nothing is run
 	$(BIN)/python -m experiments.report $@
+
+figure4: install  ## every size searched with 30 trials, then the report
+	status=0; for file in $(wildcard conf/experiment/$@_*.yaml); do \
+	  $(BIN)/python -m experiments.search search=$@ experiment=$$(basename $$file .yaml) $(ARGS) || status=1; done; \
+	$(BIN)/python -m experiments.report $@ && exit $$status
+
+smoke: install  ## all of them in small, offline and without weights: outputs/smoke/report/index.html
+	$(BIN)/python -m experiments.rehearsal $(if $(DATA),--data $(DATA))
 
 benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes
 	$(BIN)/python -m benchmarks.engine

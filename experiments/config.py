@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +255,13 @@ def _changes(cfg: DictConfig) -> dict[str, Any]:
         parts.append(f"profile={cfg.profile}")
         changes["profile"] = cfg.profile
     if cfg.mode is Mode.count:
-        base = composed([*parts, "source=none"])  # of a recipe only the sizes count; they are shown
+        _, there = _plain(*parts, "source=none")  # of a recipe only the sizes count
     else:
-        base = composed(parts)
-        if base.recipe != cfg.recipe:
+        recipe, there = _plain(*parts)
+        if recipe != cfg.recipe:
             changes["source"] = cfg.recipe
-            base = composed([*parts, f"source={cfg.source}"])
-    there, here = _values(base), _values(cfg)
+            _, there = _plain(*parts, f"source={cfg.source}")
+    here = _values(cfg)
     if cfg.mode is Mode.count:
         there = {key: value for key, value in there.items() if not key.startswith("train.")} | {
             "train": None
@@ -270,6 +271,13 @@ def _changes(cfg: DictConfig) -> dict[str, Any]:
         for key, value in here.items()
         if key not in ("seed", "recipe") and (key not in there or there[key] != value)
     }
+
+
+@cache
+def _plain(*parts: str) -> tuple[str, dict[str, Any]]:
+    """Recipe and scientific fields of the plain run of these parts."""
+    cfg = composed(list(parts))
+    return cfg.recipe, _values(cfg)
 
 
 def _values(cfg: DictConfig) -> dict[str, Any]:

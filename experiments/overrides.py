@@ -58,7 +58,7 @@ def help_page() -> str:
     folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
     for folder in sorted(folders):
         name = folder.relative_to(CONF).as_posix()
-        if name not in (*_CHOSEN, "train", "hydra"):
+        if name not in (*_CHOSEN, "train", "hydra", "rehearsal"):
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {name:<15}{', '.join(options)}")
     parts = [("method", kind) for kind in METHODS] + [("train", Train)]

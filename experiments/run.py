@@ -180,12 +180,11 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
 
 def _prepare(config: Config, weights: str | None, rows: str | None) -> tuple[Any, Data, nn.Module]:
     """Processor, data and network."""
-    from experiments import environment
+    from experiments import environment, prepared
 
     environment.check_device(config.train)
     config.task.check()
-    processor = config.model.processor(weights)
-    data = config.task.load(processor, rows)
+    processor, data = prepared.prepare(config.model, config.task, weights, rows)
     return processor, data, build(config, weights)
 
 

@@ -56,7 +56,7 @@ class Trainer(transformers.Trainer):
             data_collator=data.collate,
             train_dataset=data.train,
             eval_dataset=data.evaluations,
-            callbacks=[_EvaluateAtTheEnd()],
+            callbacks=[_EvaluateAtTheEnd(), *method.callbacks(net, seed)],
         )
         # A language model's loss is a mean over the target tokens of the whole step. Other networks
         # return that of a micro-batch: transformers would multiply a sequence classifier's by
@@ -83,6 +83,16 @@ class Trainer(transformers.Trainer):
     def network(self) -> nn.Module:
         """What is trained, without the wrappers of several devices."""
         return self.accelerator.unwrap_model(self.model)
+
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """The batch's loss, in training with what the method adds to it."""
+        found = super().compute_loss(model, *args, **kwargs)
+        penalty = self.method.penalty(self.network) if model.training else None
+        if penalty is None:
+            return found
+        if self.model_accepts_loss_kwargs:  # the batch's loss is a part of the step's already
+            penalty = penalty / self.args.gradient_accumulation_steps
+        return found + penalty
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """Loss, predictions and references of one batch, as the task keeps them."""
@@ -131,12 +141,12 @@ class Trainer(transformers.Trainer):
             self._record(values)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Checkpoints hold what the method keeps; PEFT's own way would ask the hub every time."""
+        """Checkpoints hold what the method needs; PEFT's own way would ask the hub every time."""
         net = self.network
         if isinstance(net, PeftModel):
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self.method.save(net, folder)
+            self.method.checkpoint(net, folder)
         else:
             super()._save(output_dir, state_dict)
 

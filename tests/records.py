@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments import results
 from experiments.results import Record
+from experiments.tracking import read_history
 
 WEIGHTS = "0f" * 32
 ROWS = {  # of the whole data sets
@@ -99,3 +100,21 @@ def scored(
     history = {"step": 30, "epoch": 3.0, "elapsed_s": seconds, f"validation/{name}": best}
     (place / "history.jsonl").write_text(json.dumps(history) + "\n")
     return place
+
+
+def contents(output: Path) -> dict[str, dict]:
+    """What each run folder holds, without times and places."""
+    found = {}
+    for path in output.rglob("metrics.json"):
+        place, record = path.parent, json.loads(path.read_text())
+        predictions = {item.name: item.read_bytes() for item in place.glob("predictions/*.npz")}
+        found[place.relative_to(output).as_posix()] = {
+            "curve": [{**line, "elapsed_s": 0} for line in read_history(place)],
+            "adapter": {
+                item.name: item.read_bytes() for item in place.glob("adapter/*.safetensors")
+            },
+            "predictions": predictions,
+            "config": {**record["config"], "output": ""},
+            **{name: record[name] for name in ("run", "metrics", "parameters", "preflight")},
+        }
+    return found

@@ -1,6 +1,7 @@
 """Who may import whom, read from the sources: what is lower knows nothing of what is higher."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,12 @@ EXPERIMENTS = [
     {"errors", "files", "naming"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
-    {"generations", "fastchat", "nlg", "fid", "pictures"},
+    {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
     {"environment"},
     {"results", "predictions"},
     {"models"},
     {"methods", "tasks", "preflight", "memory"},
+    {"prepared"},
     {"scoring"},
     {"optimisation"},
     {"trainer"},
@@ -55,6 +57,7 @@ COMMANDS = {
         *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
         *("run", "space", "sweep"),
     },
+    "rehearsal": {"config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 
@@ -77,6 +80,7 @@ SCHEMAS = {
 } | {f"experiments/{name}/__init__.py" for name in ("hub", "results")}
 
 
+@functools.cache
 def imported(name, *, top_level=False):
     """Modules that a source file imports, functions included, type hints' own imports left out."""
     found = set()

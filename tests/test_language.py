@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import files
 from experiments.tasks import language
+from experiments.tasks import tokens as keeping
 from experiments.tasks.language import IGNORED, Collator, Language, encode
 
 ROWS = [
@@ -137,7 +138,7 @@ def test_tokens_are_made_again_where_they_would_differ(story, cache, monkeypatch
     assert tokens(key="other data or format") == 3
     other = AutoTokenizer.from_pretrained(data_folder / "models/gpt2-tokenizer")
     assert tokens(tokenizer=other) == 3
-    monkeypatch.setattr(language, "TOKENS_VERSION", -1)
+    monkeypatch.setattr(keeping, "VERSION", -1)
     assert tokens() == 3
     assert files.cache_folder("tokens") == cache
 

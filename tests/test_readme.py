@@ -22,6 +22,7 @@ DOCUMENTS = [
     "docs/judge.md",
     "docs/cluster.md",
     "docs/report.md",
+    "docs/methods.md",
 ]
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-
-from experiments.tracking import read_history
+from records import contents
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ["method=fourierft,lora", "seed=0,1,2,3"]
@@ -36,22 +35,6 @@ def sweep(output: Path, *arguments: str, **environment: str) -> subprocess.Popen
     )
 
 
-def cells(output: Path) -> dict[str, dict]:
-    """What each run folder holds, without times and places."""
-    found = {}
-    for path in output.rglob("metrics.json"):
-        place, record = path.parent, json.loads(path.read_text())
-        predictions = {item.name: item.read_bytes() for item in place.glob("predictions/*.npz")}
-        found[place.relative_to(output).as_posix()] = {
-            "curve": [{**line, "elapsed_s": 0} for line in read_history(place)],
-            "adapter": (place / "adapter/adapter_model.safetensors").read_bytes(),
-            "predictions": predictions,
-            "config": {**record["config"], "output": ""},
-            **{name: record[name] for name in ("run", "metrics", "parameters", "preflight")},
-        }
-    return found
-
-
 def wait(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -67,7 +50,7 @@ def reference(tmp_path_factory):
     process = sweep(output, *CELLS, "hydra/launcher=processes")
     text, _ = process.communicate(timeout=500)
     assert process.returncode == 0, text
-    found = cells(output)
+    found = contents(output)
     assert len(found) == 8
     return found
 
@@ -88,7 +71,7 @@ def test_processes_of_this_machine_give_the_records_of_one(reference, tmp_path):
     process = sweep(tmp_path, "method=fourierft,lora")
     text, _ = process.communicate(timeout=500)
     assert process.returncode == 0, text
-    found = cells(tmp_path)
+    found = contents(tmp_path)
     assert len(found) == 2 and found == {name: reference[name] for name in found}
 
 
@@ -110,7 +93,7 @@ def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_proc
     assert not (first / "metrics.json").exists() and not (first / "failure.json").exists()
     text, _ = process.communicate(timeout=500)
     assert process.returncode == 0, text
-    assert cells(output) == reference
+    assert contents(output) == reference
     times = {
         path.parent: json.loads(path.read_text())["time"] for path in output.rglob("metrics.json")
     }

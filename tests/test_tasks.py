@@ -380,3 +380,34 @@ def test_no_task_has_no_data():
     assert NoTask(name="none").head.kind == "none" and not list(NoTask(name="none").problems())
     with pytest.raises(TypeError, match="mode=count"):
         Task(name="none", metrics=[]).load(None, None)
+
+
+def test_glue_tokens_are_kept_and_those_of_other_rows_are_not_taken(
+    compose, data_folder, tmp_path, monkeypatch
+):
+    """The second load calls no tokenizer; another subset, data set or length does."""
+    monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "cache"))
+    calls = []
+
+    def load(*changes):
+        given = ["model=minilm", "task=rte", "method=lora", "source=ours", *changes]
+        found = compose([*given, f"task.path={data_folder / 'glue/rte'}", "task.train_rows=8"])
+        processor = found.model.processor(found.model.locate())
+        kind = type(processor)
+
+        class Counting(kind):
+            def __call__(self, *args, **kwargs):
+                calls.append(args)
+                return super().__call__(*args, **kwargs)
+
+        processor.__class__ = Counting
+        data, before = found.task.load(processor, str(data_folder / "glue/rte")), len(calls)
+        calls.clear()
+        return data, before
+
+    first, made = load("task.eval_rows=8")
+    again, reused = load("task.eval_rows=8")
+    assert made == 2 and reused == 0
+    assert list(first.train) == list(again.train) and first.lengths == again.lengths
+    assert load("task.eval_rows=6")[1] == 1
+    assert load("task.eval_rows=8", "task.max_length=16")[1] == 2

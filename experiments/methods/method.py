@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from experiments.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+    from transformers import TrainerCallback
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,10 @@ class Method:
         """Yields every setting that the method cannot work with."""
         return iter(())
 
+    def penalty(self, net: nn.Module) -> Tensor | None:
+        """What the method adds to the loss of every training batch, a scalar; None: nothing."""
+        return None
+
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """Prepares a freshly built network for training.
 
@@ -50,6 +55,20 @@ class Method:
         raise TypeError(
             f"{type(self).__name__} does not say what it trains"
         )  # a schema alone is no method
+
+    def callbacks(self, net: nn.Module, seed: int) -> list[TrainerCallback]:
+        """What the method does between steps.
+
+        Args:
+            net: what `apply` returned.
+            seed: of the run.
+        """
+        return []
+
+    def checkpoint(self, net: nn.Module, folder: Path) -> None:
+        """Writes what a resumed run of a PEFT model needs: what was trained, unless the method
+        keeps more."""
+        self.save(net, folder)
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Writes what was trained, head included, into an empty folder (safetensors, JSON)."""

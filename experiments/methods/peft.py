@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,10 @@ class Adapter(Method):
 
         try:
             configuration = self.configuration(head)
+            if isinstance(getattr(configuration, "init_lora_weights", None), str) and any(
+                value.is_meta for value in net.parameters()
+            ):  # shapes have no decomposition to start from
+                configuration.init_lora_weights = True
             problems = list(self.unfit(net, configuration))
             if problems:
                 raise ConfigError(f"method={self.name} cannot adapt this model", problems)
@@ -60,20 +64,7 @@ class Adapter(Method):
         wanted = getattr(configuration, "target_modules", None)
         if isinstance(wanted, str) or not wanted:
             return  # a pattern, or PEFT's own choice
-        names = {name: module for name, module in net.named_modules() if name}
-        known = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in names.items()
-                if matrix_shape(module) is not None
-            }
-        )
-        for target in sorted(wanted):
-            if not any(name == target or name.endswith(f".{target}") for name in names):
-                yield (
-                    f"method.targets={target}: no such module "
-                    f"(modules with a matrix: {', '.join(known)})"
-                )
+        yield from unmatched(net, wanted)
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
@@ -96,12 +87,46 @@ class Adapter(Method):
                 warnings.filterwarnings(
                     "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
                 )
+                # AdaLoRA's pattern names parameters; PEFT looks for modules, and finds them later.
+                warnings.filterwarnings("ignore", message=".*rank_pattern keys")
                 adapted = PeftModel.from_pretrained(net, folder)
-                return adapted.merge_and_unload() if merged else adapted
+                return _merge(adapted) if merged else adapted
         except AttributeError as error:
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
         except Exception as error:  # PEFT, safetensors and the system raise many kinds
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
+
+
+def _merge(net: nn.Module) -> nn.Module:
+    """The base model with adapter and head in its own weights.
+
+    Trained heads are put in place of PEFT's wrappers first: most tuners can only unwrap a head that
+    is a single layer.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for path, module in list(net.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            net.set_submodule(path, module.modules_to_save[module.active_adapters[0]])
+    return net.merge_and_unload()
+
+
+def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
+    """Yields every target that no module of the network is called by."""
+    names = {name: module for name, module in net.named_modules() if name}
+    known = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in names.items()
+            if matrix_shape(module) is not None
+        }
+    )
+    for target in sorted(targets):
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            yield (
+                f"method.targets={target}: no such module "
+                f"(modules with a matrix: {', '.join(known)})"
+            )
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -157,7 +182,10 @@ class Peft(Adapter):
         """See `Method.problems`."""
         yield from super().problems()
         if self.peft_type == "ADALORA":  # without its schedule it would be another method
-            yield "method.peft_type=ADALORA: its rank schedule needs steps of its own in training"
+            yield (
+                "method.peft_type=ADALORA: its rank schedule needs steps of its own in training, "
+                "which method=adalora has"
+            )
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import DataError
+from experiments.tasks import tokens
 from experiments.tasks.task import Data, Head, Task
 
 if TYPE_CHECKING:
@@ -110,20 +111,17 @@ class Glue(Task):
             )
             return {**rows, "labels": [number(label) for label in batch["label"]]}
 
-        def prepare(rows: Dataset) -> Dataset:
-            return rows.map(
-                tokenize,
-                batched=True,
-                remove_columns=rows.column_names,
-                keep_in_memory=True,
-                load_from_cache_file=False,
-            )
+        def prepare(name: str, rows: Dataset, cut: int | None) -> Dataset:
+            about = [fingerprint, name, cut, self.columns, self.labels == 1, length]
+            return tokens.tokenised(rows, tokenize, processor, about, batched=True)
 
-        prepared = prepare(train)
+        prepared = prepare("train", train, self.train_rows)
         return Data(
             train=prepared,
-            lengths=[len(tokens) for tokens in prepared["input_ids"]],
-            evaluations={name: prepare(rows) for name, rows in evaluations.items()},
+            lengths=[len(row) for row in prepared["input_ids"]],
+            evaluations={
+                name: prepare(name, rows, self.eval_rows) for name, rows in evaluations.items()
+            },
             collate=DataCollatorWithPadding(processor),
             fingerprint=fingerprint,
         )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from experiments.files import cache_folder
+from experiments.tasks import tokens
 from experiments.tasks.task import Head, Task
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ log = logging.getLogger(__name__)
 
 IGNORED = -100
 """Label of a token that is not scored."""
-TOKENS_VERSION = 1
-"""Changed when `encode` changes, so that rows kept by an earlier version are not used."""
 
 
 @dataclass(kw_only=True)
@@ -105,14 +101,11 @@ class Language(Task):
             `max_length` is left out, and the log says how many.
         """
         length = min(self.max_length, processor.model_max_length)
-        vocabulary = processor.backend_tokenizer.to_str()
-        parts = json.dumps([TOKENS_VERSION, type(self).__name__, key, vocabulary, length])
-        name = hashlib.sha256(parts.encode()).hexdigest()
-        encoded = rows.map(
+        encoded = tokens.tokenised(
+            rows,
             lambda row: encode(processor, *pieces(row), length),
-            remove_columns=rows.column_names,
-            cache_file_name=str(cache_folder("tokens") / f"{name}.arrow"),
-            new_fingerprint=name[:32],
+            processor,
+            [type(self).__name__, key, length],
         )
         kept = encoded.filter(lambda labels: labels[-1] != IGNORED, input_columns=["labels"])
         if len(kept) < len(encoded):

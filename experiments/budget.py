@@ -1,0 +1,90 @@
+"""AdaLoRA's budget within a training: ranks are taken away by importance, from step to step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import TrainerCallback
+
+STATE = "budget.safetensors"
+"""Averaged importances and ranks left, beside the adapter of a checkpoint."""
+
+
+class BudgetSchedule(TrainerCallback):
+    """Tells PEFT's allocator of every step, and of how many there will be.
+
+    Args:
+        net: a PeftModel with one AdaLoRA adapter.
+        warmup: share of all steps before the first rank is taken.
+        final: share of all steps after the last one is.
+    """
+
+    def __init__(self, net: nn.Module, warmup: float, final: float):
+        self.net, self.warmup, self.final = net, warmup, final
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Lays the schedule over the run's steps; goes on where a checkpoint left it."""
+        configuration, total = self.net.active_peft_config, state.max_steps
+        # Importances exist from the first step on, so the last allocation is the second at least.
+        final = max(min(int(self.final * total), total - 2), 0)
+        configuration.total_step, configuration.tfinal = total, final
+        configuration.tinit = max(min(int(self.warmup * total), total - final - 1), 0)
+        if state.global_step:
+            recall(self.net, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Between the step and the reset of the gradients, which importance is made of."""
+        if state.max_steps > 1:  # a single step has no importance to go by
+            self.net.base_model.update_and_allocate(state.global_step + 1)
+
+
+def orthogonality(net: nn.Module) -> torch.Tensor:
+    """Mean of |P^T P - I| and |Q Q^T - I| (Frobenius) over all matrices, as PEFT computes
+    it; 2303.10512 squares the norms."""
+    norms = []
+    for name, value in net.base_model.model.named_parameters():
+        if ".lora_A." in name or ".lora_B." in name:
+            product = value @ value.T if ".lora_A." in name else value.T @ value  # (init_r, init_r)
+            norms.append(torch.linalg.norm(product - torch.eye(len(product)).to(product)))
+    return torch.stack(norms).mean()
+
+
+def ranks_left(net: nn.Module) -> dict[str, list[bool]]:
+    """Per adapted matrix and rank, whether its singular value is not zero."""
+    return {
+        name: (value != 0).flatten().tolist()
+        for name, value in net.base_model.model.named_parameters()
+        if ".lora_E." in name
+    }
+
+
+def note(net: nn.Module, folder: Path) -> None:
+    """Writes what the schedule has gathered so far."""
+    allocator = net.base_model.rankallocator
+    averages = {"sensitivity": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc}
+    tensors = {
+        f"{kind}/{name}": value.cpu().contiguous()
+        for kind, values in averages.items()
+        for name, value in values.items()
+    }
+    ranks = json.dumps(net.active_peft_config.rank_pattern)
+    save_file(tensors, folder / STATE, metadata={"rank_pattern": ranks})
+
+
+def recall(net: nn.Module, folder: Path) -> None:
+    """Reads what `note` wrote, into the allocator."""
+    allocator = net.base_model.rankallocator
+    averages = {"sensitivity": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc}
+    devices = {name: value.device for name, value in net.base_model.model.named_parameters()}
+    with safe_open(folder / STATE, "pt") as file:
+        net.active_peft_config.rank_pattern = json.loads(file.metadata()["rank_pattern"])
+        for key in file.keys():  # noqa: SIM118  (no mapping)
+            kind, _, name = key.partition("/")
+            averages[kind][name] = file.get_tensor(key).to(devices[name])
+            allocator.ipt[name] = torch.zeros_like(averages[kind][name])  # of one step, made anew

@@ -1,0 +1,100 @@
+"""Bottleneck adapters: Houlsby's, Lin's, Pfeiffer's and AdapterDrop, which differ in fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.errors import ConfigError, UserError
+from experiments.methods.method import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Place(Enum):
+    """What an adapter stands behind."""
+
+    attention = "attention"
+    feed_forward = "feed_forward"
+    block = "block"
+
+
+class Activation(Enum):
+    """Between the two projections."""
+
+    relu = "relu"
+    gelu = "gelu"
+
+
+@dataclass(kw_only=True)
+class Bottleneck(Method):
+    """h -> h + W_up f(W_down norm(h)) behind parts of every block; cannot be merged.
+
+    See `experiments.bottlenecks`.
+    """
+
+    width: int
+    """Width of the bottleneck."""
+    places: list[Place]
+    """attention, feed_forward: behind that half's last projection, before its residual is added;
+    block: behind the whole block."""
+    norm: bool
+    """A LayerNorm of the adapter's own before the bottleneck."""
+    activation: Activation
+    """f."""
+    dropped: int = 0
+    """Lowest blocks that go without adapters."""
+    train_norms: bool = False
+    """Trains the normalisations of the adapted blocks, too."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Method.problems`."""
+        if self.width < 1:
+            yield f"method.width={self.width}: must be at least 1"
+        if not self.places:
+            allowed = ", ".join(place.value for place in Place)
+            yield f"method.places=[]: must name at least one (allowed: {allowed})"
+        if self.dropped < 0:
+            yield f"method.dropped={self.dropped}: must not be negative"
+
+    def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
+        """See `Method.apply`."""
+        from experiments import bottlenecks
+        from fourierft.counting import in_head
+
+        blocks = bottlenecks.blocks_of(net)
+        if self.dropped >= len(blocks):
+            problem = (
+                f"method.dropped={self.dropped}: the model has {len(blocks)} blocks"
+                if blocks
+                else "its blocks have no known form (allowed: BERT, RoBERTa, ViT, GPT-2, LLaMA)"
+            )
+            raise ConfigError(f"method={self.name} cannot adapt this model", [problem])
+        adapted = blocks[self.dropped :]
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(in_head(name, head))
+        for block in adapted if self.train_norms else ():
+            for norm in bottlenecks.norms_of(net.get_submodule(block["block"])):
+                norm.requires_grad_(True)
+        bottlenecks.insert(
+            net,
+            [block[place.value] for block in adapted for place in self.places],
+            net.config.hidden_size,
+            width=self.width,
+            activation=self.activation.value,
+            norm=self.norm,
+        )
+        return net
+
+    def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
+        """See `Method.restore`; a nonlinearity is no part of any weight, so nothing is merged."""
+        if merged:
+            raise UserError(
+                f"method={self.name}: cannot be merged, its adapters have a nonlinearity and are "
+                "no part of any weight (allowed: the run itself, and its adapter folder)"
+            )
+        return super().restore(self.apply(net, []), folder)

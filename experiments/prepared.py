@@ -1,0 +1,53 @@
+"""Processor and data of a run; the next cell of a sweep takes those of the last where it can."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import results
+
+if TYPE_CHECKING:
+    from experiments.models import Model
+    from experiments.tasks import Data, Task
+
+_last: tuple[Any, Any, Data] | None = None
+"""What they were made from, and the two. One suffices: sweeps vary method and seed fastest."""
+
+
+def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> tuple[Any, Data]:
+    """Loads a task's data with the model's processor, once for equal cells in a row.
+
+    Data are read-only to a run, so that nothing of one reaches the next. Latent spaces hold
+    networks and are made anew.
+
+    Args:
+        model: whose processor reads the rows.
+        task: whose rows are read.
+        weights: where `Model.locate` found the weights.
+        rows: where `Task.locate` found the data; a file that changed there is read again.
+    """
+    global _last
+    made_from = (type(model), results.plain(model), type(task), results.plain(task), weights, rows)
+    made_from += (_stamp(weights), _stamp(rows))
+    if _last is not None and _last[0] == made_from:
+        return _last[1:]
+    _last = None  # before the next one is loaded: memory for one
+    processor = model.processor(weights)
+    data = task.load(processor, rows)
+    if task.head.kind != "denoising":
+        _last = made_from, processor, data
+    return processor, data
+
+
+def _stamp(place: str | None) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files of a folder."""
+    if place is None or not Path(place).is_dir():
+        return []
+    found = []
+    for folder, _, names in os.walk(place):
+        for name in names:
+            state = os.stat(os.path.join(folder, name))
+            found.append((os.path.join(folder, name), state.st_size, state.st_mtime_ns))
+    return sorted(found)

@@ -1,0 +1,175 @@
+"""Rehearses tables and figures: `python -m experiments.rehearsal [figure5_biased figure6_lora]`.
+
+Each experiment runs as for real, with one seed, two steps per cell and small random networks
+(profile=smoke), searches with few trials. Nothing is downloaded. Runs, logs and the report have a
+folder of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments import config, sweep
+from experiments.errors import ConfigError, UserError
+from experiments.rehearsal import rows, standins
+from experiments.tasks import DreamBooth, Instruction, Task
+
+DATA, LOGS = ".data", ".logs"
+QUESTIONS, INCEPTION = "questions", "inception.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """One experiment of the rehearsal."""
+
+    name: str
+    command: list[str]
+    """What is run, behind the interpreter."""
+    tasks: list[Task]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the experiments, then the report.
+
+    Returns:
+        0, or 1 if one of them failed.
+    """
+    asked = _parse(arguments)
+    config.register()
+    try:
+        acts = [act(name, asked) for name in asked.names or sweep.names()]
+        _lay_out(acts, asked.outputs / DATA, asked.data)
+    except UserError as error:
+        print(f"experiments.rehearsal: {error}", file=sys.stderr)
+        return 1
+    (asked.outputs / LOGS).mkdir(parents=True, exist_ok=True)
+    began, failed = time.monotonic(), []
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for done in as_completed([pool.submit(_play, one, asked.outputs) for one in acts]):
+            name, status, seconds = done.result()
+            told = "done" if status == 0 else f"failed, see {asked.outputs / LOGS / name}.log"
+            print(f"{name:24} {seconds:6.0f} s  {told}", flush=True)
+            failed += [name] if status else []
+    for name, command in _after(acts, asked.outputs):
+        status = _run(command, asked.outputs / LOGS / f"{name}.log")
+        print(f"{name:24} {'done' if status == 0 else 'failed, see its log'}", flush=True)
+        failed += [name] if status else []
+    told = f"failed: {', '.join(failed)}" if failed else "all done"
+    print(f"{told}, {time.monotonic() - began:.0f} s: {asked.outputs / 'report' / 'index.html'}")
+    return 1 if failed else 0
+
+
+def act(name: str, asked: argparse.Namespace) -> Act:
+    """How an experiment is rehearsed.
+
+    Raises:
+        ConfigError: no such experiment.
+    """
+    if name not in sweep.names():
+        raise ConfigError(f"{name}: no experiment (allowed: {', '.join(sweep.names())})")
+    start = [f"experiment={name}"]
+    axes = dict(axis.split("=", 1) for axis in sweep.swept(start))
+    cfg = config.composed(start)
+    shared = [f"output={asked.outputs}", "offline=true"]
+    if not cfg.mode.trains:  # counts real sizes in a second
+        return Act(name=name, command=["train.py", *start, *shared], tasks=[])
+    shared.append(f"seed={axes.get('seed', '0').split(',')[0]}")
+    if cfg.task.name == "toy":  # is small itself
+        return Act(name=name, command=["train.py", *start, *shared], tasks=[])
+    chosen = axes.get("task", cfg.task.name).split(",")
+    tasks = [config.load(config.composed(one)).task for one in _samples(start, axes, chosen)]
+    shared += ["profile=smoke", f"task.path={asked.outputs / DATA}/${{task.name}}"]
+    if any(isinstance(task, Instruction) for task in tasks):
+        shared.append(f"task.questions={asked.outputs / DATA / QUESTIONS}")
+    if any(isinstance(task, DreamBooth) for task in tasks):
+        shared.append(f"task.extractor={asked.outputs / DATA / INCEPTION}")
+    if (config.CONF / "search" / f"{cfg.experiment}.yaml").is_file():
+        search = ["-m", "experiments.search", f"search={cfg.experiment}"]
+        return Act(
+            name=name, command=[*search, *start, *shared, f"--trials={asked.trials}"], tasks=tasks
+        )
+    return Act(name=name, command=["train.py", *start, *shared], tasks=tasks)
+
+
+def _samples(start: list[str], axes: dict[str, str], tasks: list[str]) -> Iterator[list[str]]:
+    """Overrides of one cell per task: the first value of all else."""
+    for task in tasks:
+        first = {key: value.split(",")[0] for key, value in axes.items()} | {"task": task}
+        yield [*start, *(f"{key}={value}" for key, value in first.items()), "profile=smoke"]
+
+
+def _lay_out(acts: list[Act], folder: Path, real: Path | None) -> None:
+    """Data of all tasks, made up where there are no real ones."""
+    tasks = {task.name: task for one in acts for task in one.tasks}
+    for name, task in tasks.items():
+        rows.make(task, folder / name, real)
+    rows.make_questions(folder / QUESTIONS, real)
+    if any(isinstance(task, DreamBooth) for task in tasks.values()):
+        standins.write_inception(folder / INCEPTION)
+
+
+def _after(acts: list[Act], outputs: Path) -> Iterator[tuple[str, list[str]]]:
+    """What follows the runs: grades where there are answers, checks, the report."""
+    if any(isinstance(task, Instruction) for one in acts for task in one.tasks):
+        with standins.judge() as url:
+            given = ["--all", str(outputs), "--questions", str(outputs / DATA / QUESTIONS)]
+            given += ["--base-url", url, "--model", standins.JUDGE, "--partial"]
+            yield "judge", ["-m", "experiments.judge", *given]
+    yield "verify", ["-m", "experiments.results", "verify", str(outputs)]
+    yield "report", ["-m", "experiments.report", "--outputs", str(outputs)]
+
+
+def _play(one: Act, outputs: Path) -> tuple[str, int, float]:
+    began = time.monotonic()
+    status = _run(one.command, outputs / LOGS / f"{one.name}.log")
+    return one.name, status, time.monotonic() - began
+
+
+def _run(command: list[str], log: Path) -> int:
+    """Status of a command; what it says goes to a file."""
+    with log.open("w", encoding="utf-8") as file:
+        file.write(f"python {' '.join(command)}\n\n")
+        file.flush()
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=config.CONF.parent,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+        )
+    return done.returncode
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.rehearsal",
+        description="Rehearses tables and figures end to end on small random networks, offline.",
+    )
+    parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="none: all of conf/")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder of real data, a folder per task (made-up rows where there is none)",
+    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs/smoke"), help="outputs/smoke")
+    parser.add_argument("--trials", type=int, default=2, help="of each search; 2")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
+    asked = parser.parse_args(arguments)
+    asked.outputs = asked.outputs.absolute()
+    if asked.data is not None and not asked.data.is_dir():
+        parser.error(f"--data {asked.data}: no such folder")
+    if min(asked.trials, asked.jobs) < 1:
+        parser.error("--trials and --jobs must be at least 1")
+    return asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())
