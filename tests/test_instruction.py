@@ -307,7 +307,7 @@ def test_a_killed_call_goes_on(task, net, tokenizer, some, tmp_path, monkeypatch
 
 
 def test_what_is_damaged_or_worded_otherwise_is_answered_again(
-    task, net, tokenizer, some, tmp_path, caplog
+    task, net, tokenizer, some, tmp_path, monkeypatch
 ):
     """And nothing else; answers to questions that are not asked now stay in the file."""
     whole = answered(task, net, tokenizer, tmp_path, some[2:])
@@ -318,10 +318,11 @@ def test_what_is_damaged_or_worded_otherwise_is_answered_again(
     path.write_text("\n".join(["{oops", *lines, ""]))
     open_ = asking.open_questions(path, some[2:])
     assert [row["question_id"] for row in open_] == [line["question_id"] for line in whole[:2]]
-    with caplog.at_level("WARNING"):
-        again = answered(task, net, tokenizer, tmp_path, some[2:])
+    lines = []
+    monkeypatch.setattr(asking.log, "warning", lambda form, *given: lines.append(form % given))
+    again = answered(task, net, tokenizer, tmp_path, some[2:])
     assert turns(again[:-1]) == turns(whole) and again[-1] == other and again[2:-1] == whole[2:]
-    told = caplog.text
+    told = "\n".join(lines)
     assert "line 1: damaged, not JSON" in told and "answered again" in told
     assert f"question {whole[0]['question_id']}" in told
     assert f"other words than before, answered again: {whole[1]['question_id']}" in told
