@@ -91,6 +91,8 @@ OF_LANGUAGE = {
     for path in sorted(RECIPES.glob("*/*.yaml"))
     if any(word in path.stem for word in ("gpt2", "llama", "stories"))
 }
+for name in ("fourierft", "full", "lora"):  # tried on E2E as well
+    OF_LANGUAGE[f"ours/{name}_stories260k"].append("e2e")
 
 
 def rate_of(recipe):
