@@ -14,7 +14,6 @@ PLAIN: dict[str, dict[str, Any]] = {
     "fourierft": {"method.basis": "fourier", "method.frequency_bias.center": None},
     "dylora": {"method.evaluated": None},
     "houlsby": {"method.train_norms": False},
-    "adapterdrop": {"method.dropped": 5},
 }
 """Fields that the paper's tables leave as they are; `fields` of a row says otherwise."""
 ATTENTION = ("fourierft", "lora", "adalora", "dylora")
