@@ -129,7 +129,7 @@ def _now() -> float:
 
 
 def main() -> None:
-    """Measures every family with FourierFT and LoRA, and images with loader processes, too."""
+    """Measures every family with FourierFT and LoRA, without loader processes."""
     parser = argparse.ArgumentParser(prog="benchmarks.families", description=__doc__)
     parser.add_argument(
         "data", type=Path, help=f"folder of {', '.join(d for d, _ in CASES.values())}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments import generations, results
 from experiments.errors import RecordError, UserError
+from experiments.fastchat import are_texts, first_choice
 from experiments.files import write_atomically
 
 TITLES = {"mt_bench": "MT-Bench", "vicuna": "Vicuna"}
@@ -63,16 +64,34 @@ def read(place: Path) -> Run:
     found: dict[str, dict[Any, dict[str, Any]]] = {}
     scores: dict[str, dict[str, float]] = {}
     for benchmark in TITLES:
-        lines = generations.read(generations.path_of(place, benchmark))
+        lines = _lines(generations.path_of(place, benchmark))
         if lines:
-            found[benchmark] = {line["question_id"]: line for line in lines}
+            found[benchmark] = lines
         for path in sorted((place / "judgements" / benchmark).glob("*.json")):
             average = _average(path)
             if average is not None:
                 scores.setdefault(benchmark, {})[path.stem] = average
     if not found:
-        raise RecordError(f"{place}: no answers there (train it with task.questions=FOLDER)")
+        raise RecordError(
+            f"{place}: no answers there (the run's command with task.questions=FOLDER makes them)"
+        )
     return Run(name=f"{name}, seed {about['seed']}", answers=found, scores=scores)
+
+
+def _lines(path: Path) -> dict[int, dict[str, Any]]:
+    """Answers by question; damaged lines are left out and named on standard error."""
+    damaged: list[str] = []
+    found: dict[int, dict[str, Any]] = {}
+    for line in generations.read(path, damaged):
+        number, asked = line.get("question_id"), line.get("asked", [""])
+        sound = isinstance(number, int) and first_choice(line) is not None and are_texts(asked)
+        if sound and isinstance(line.get("category", ""), str):
+            found[number] = line
+        else:
+            damaged.append(f"{path}: damaged, no answer: question {number}")
+    for problem in damaged:
+        print(f"{problem}; left out", file=sys.stderr)
+    return found
 
 
 def _average(path: Path) -> float | None:

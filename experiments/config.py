@@ -21,7 +21,7 @@ from experiments import naming, results
 from experiments.errors import ConfigError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
-from experiments.recipe import Select, Train
+from experiments.recipe import Train
 from experiments.tasks import TASKS, Task
 from experiments.tracking import TRACKINGS, Tracking
 
@@ -87,14 +87,8 @@ class Config:
                 yield from part.problems()
         yield from self.model.problems(self.task)
         fits = self.task.head.kind in self.model.heads and self.task.head.kind != "none"
-        if fits and self.train is not None and self.train.group_by_length and not self.task.of_text:
-            yield f"train.group_by_length=true: task={self.task.name} has no text"
-        if fits and self.train is not None and not self.task.selects:
-            if self.train.select is not Select.last:
-                yield (
-                    f"train.select={self.train.select.value}: task={self.task.name} "
-                    "chooses no epoch (allowed: last)"
-                )
+        if fits and self.train is not None:
+            yield from self.train.problems_with(self.task)
         if self.model.quantization is not None and self.method.trains_base:
             yield (
                 f"method={self.method.name}: trains the base weights themselves, which "
@@ -110,7 +104,7 @@ class Config:
 
 
 def register() -> None:
-    """Makes schemas of the dataclasses, and resolvers: `by_task`, `by_model`, `folder_name`."""
+    """Makes schemas of the dataclasses, and the resolvers that conf/ uses."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/train", name="train", node=Train)
@@ -124,6 +118,11 @@ def register() -> None:
             store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
     for part in ("task", "model"):
         OmegaConf.register_new_resolver(f"by_{part}", _picker(part), replace=True)
+    OmegaConf.register_new_resolver(
+        "where_pretrained",  # of what random weights cannot have
+        lambda value, *, _root_: value if _root_.model.pretrained else None,
+        replace=True,
+    )
     OmegaConf.register_new_resolver(
         "folder_name", lambda path: None if path is None else Path(path).name, replace=True
     )

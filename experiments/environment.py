@@ -100,6 +100,13 @@ def check_device(train: Train) -> None:
         raise UserError("this machine cannot train this", problems)
 
 
+def device_of(train: Train) -> str:
+    """Where a network trains and answers: a GPU if there is one and the recipe allows it."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() and train.device != "cpu" else "cpu"
+
+
 def fingerprint_weights(source: str | None) -> str | None:
     """SHA-256 over the weight files, the same for a local folder and for the hub's cache.
 

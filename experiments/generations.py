@@ -33,23 +33,33 @@ def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path, problems: list[str] | None = None) -> list[dict[str, Any]]:
     """Every whole line, in the order they came; an empty list if there is no file yet.
 
+    Args:
+        path: of the file.
+        problems: gets a line for each that is no JSON object, with its number, and the others are
+            returned; None: the first of them is an error.
+
     Raises:
-        RecordError: a line that is no JSON object, with its number. An unfinished last line is what
-            a kill leaves, and is passed over.
+        RecordError: see `problems`. An unfinished last line is what a kill leaves, and is passed
+            over.
     """
     if not path.exists():
         return []
     found = []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+        fault = "no JSON object"
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise RecordError(f"{path}, line {number}: damaged, not JSON ({error})") from error
-        if not isinstance(entry, dict):
-            raise RecordError(f"{path}, line {number}: damaged, no JSON object")
-        found.append(entry)
+            entry, fault = None, f"not JSON ({error})"
+        if isinstance(entry, dict):
+            found.append(entry)
+            continue
+        problem = f"{path}, line {number}: damaged, {fault}"
+        if problems is None:
+            raise RecordError(problem)
+        problems.append(problem)
     return found

@@ -114,7 +114,8 @@ def _passing(
         width = configuration.hidden_size // configuration.num_attention_heads * heads
         size = next(value.element_size() for value in net.parameters() if not is_quantised(value))
         texts = task.generation_batch_size * getattr(task, "beams", 1)
-        texts *= configuration.max_position_embeddings
+        most = configuration.max_position_embeddings
+        texts *= min(data.longest or most, most)
         cache = texts * 2 * width * configuration.num_hidden_layers * size
         found["generation"] = cache + _kept_updates(net, generating=True) - _kept_updates(net)
     return found

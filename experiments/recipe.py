@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.tasks import Task
 
 
 class Schedule(Enum):
@@ -68,7 +72,7 @@ class Train:
     precision: Precision = Precision.fp32
     """Number format of the forward and backward pass."""
     accumulation: int = 1
-    """Micro-batches per optimizer step; local as long as the batch divides evenly."""
+    """Micro-batches per optimizer step; the losses stay those of the whole batch (local)."""
     eval_batch_size: int = 64
     """Rows per forward pass of an evaluation (local)."""
     checkpoint_every: int = 1
@@ -116,3 +120,18 @@ class Train:
             )
         if self.device not in ("auto", "cpu", "cuda"):
             yield f"train.device={self.device}: must be auto, cpu or cuda"
+
+    def problems_with(self, task: Task) -> Iterator[str]:
+        """Yields every setting that makes no sense for a task."""
+        if self.group_by_length and not task.of_text:
+            yield f"train.group_by_length=true: task={task.name} has no text"
+        if not task.selects and self.select is not Select.last:
+            yield (
+                f"train.select={self.select.value}: task={task.name} "
+                "chooses no epoch (allowed: last)"
+            )
+        if self.label_smoothing and task.head.kind in ("regression", "denoising"):
+            yield (
+                f"train.label_smoothing={self.label_smoothing}: task={task.name} predicts "
+                f"neither classes nor tokens but {task.head.kind} (allowed: 0)"
+            )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import hub, journal, lock, ranks, results
+from experiments import hub, journal, lock, ranks, results, supplement
 from experiments.errors import UserError
 from experiments.results import Record
 
@@ -46,7 +46,7 @@ def _lead(config: Config, place: Path) -> Record:
     if finished is not None:
         print(f"done before: {place}", flush=True)
         ranks.tell("verdict", "done before")
-        return finished
+        return supplement.add(config, place, finished, base)
     weights, rows = _locate(config) if config.mode.trains else (None, None)
     place.mkdir(parents=True, exist_ok=True)
     with lock.hold(place) as check:
@@ -195,7 +195,7 @@ def base(config: Config, weights: str | None) -> nn.Module:
     from experiments.streams import stream
 
     torch.manual_seed(stream(config.seed, "head"))
-    return config.model.build(config.task.head, weights)
+    return config.model.build(config.task.head, weights, device=config.train.device)
 
 
 def build(config: Config, weights: str | None) -> nn.Module:

@@ -83,10 +83,12 @@ def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> di
         scores[split] = task.score(entry.predictions, entry.references) | scores.get(split, {})
     primary, chosen = None, {"value": None, "interval": None}
     if scores:  # none where nothing is held out and another command judges what was produced
-        split, values = next(iter(scores.items()))
-        name = next((name for name in task.metrics if name in values), next(iter(values)))
-        interval = measured.interval if measured is not None else None
-        chosen = {"value": values[name], "interval": interval}
+        split, name = _first(task.metrics, scores)
+        of_texts = measured is not None and name in measured.scores.get(split, {})
+        chosen = {
+            "value": scores[split][name],
+            "interval": measured.interval if of_texts else None,
+        }
         primary = {"name": name, "split": split, "select": Select.last.value, **chosen}
     means = {"measured_with": measured.means} if measured is not None and measured.means else {}
     return {
@@ -95,3 +97,13 @@ def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> di
         "last": {"epoch": epoch, "step": step, **chosen, "scores": scores, **means},
         "heldout": None,
     }
+
+
+def _first(metrics: list[str], scores: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """Split and name of the first metric asked for that any split has; failing that, any."""
+    for name in metrics:
+        for split, values in scores.items():
+            if name in values:
+                return split, name
+    split, values = next(iter(scores.items()))
+    return split, next(iter(values))

@@ -58,9 +58,10 @@ class Trainer(transformers.Trainer):
             eval_dataset=data.evaluations,
             callbacks=[_EvaluateAtTheEnd(), *method.callbacks(net, seed)],
         )
-        # Otherwise transformers multiplies the loss of a sequence classifier by accumulation steps
-        # and ranks (its issue 47688).
-        self.model_accepts_loss_kwargs = False
+        # A language model's loss is a mean over the target tokens of the whole step. Other networks
+        # return that of a micro-batch: transformers would multiply a sequence classifier's by
+        # accumulation steps and ranks (its issue 47688).
+        self.model_accepts_loss_kwargs &= task.head.kind == "language"
         self.remove_callback(transformers.PrinterCallback)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:

@@ -119,3 +119,14 @@ def test_damaged_judgements_are_named(finished, tmp_path, capsys):
     (place / "judgements/mt_bench/gpt-4.json").write_text("{}")
     assert answers.main([str(place), "--out", str(tmp_path / "page.html")]) == 1
     assert "gpt-4.json: damaged judgements" in capsys.readouterr().err
+
+
+def test_damaged_answers_are_named_and_left_out(finished, tmp_path, capsys):
+    lines = [line(81, ["a", "b"]), line(82, ["c"]) | {"choices": []}, {"choices": []}]
+    place = finished("lora", lines)
+    with generations.path_of(place, "mt_bench").open("a") as file:
+        file.write("{oops\n")
+    text = page(tmp_path, place)
+    told = capsys.readouterr().err
+    assert "question 81" in text and "question 82" not in text
+    assert "question 82; left out" in told and "line 4: damaged" in told

@@ -170,6 +170,18 @@ def test_model_that_cannot_carry_the_head(overrides, model, kind, compose):
     ]
 
 
+@pytest.mark.parametrize(
+    ("model", "task", "kind"),
+    [("minilm", "stsb", "regression"), ("sd_tiny", "dreambooth", "denoising")],
+)
+def test_labels_that_are_no_classes_cannot_be_smoothed(model, task, kind, compose):
+    error = refused(compose, f"model={model}", f"task={task}", "train.label_smoothing=0.1")
+    assert error.problems == [
+        f"train.label_smoothing=0.1: task={task} predicts neither classes nor tokens but {kind} "
+        "(allowed: 0)"
+    ]
+
+
 def test_task_without_data_is_for_counting(compose):
     error = refused(compose, "model=minilm", "task=none")
     assert len(error.problems) == 1

@@ -111,8 +111,18 @@ def test_every_real_attribute_is_in_the_prompt(splits):
         assert given.count("[") == meanings.linearised(given).count(" : ")
 
 
-def test_a_prompt_as_microsofts_data_have_it(splits):
-    """The first training line of microsoft/LoRA's E2E data."""
+@pytest.mark.parametrize(
+    "meaning", ["name[A], [pub]", "name[A], food", "name[A] food[B]", "food, name[A]", "name[A"]
+)
+def test_an_attribute_that_is_none_is_named_with_its_row(meaning):
+    content = f'mr,ref\nname[B],x\n"{meaning}",y\n'.encode()
+    with pytest.raises(DataError) as caught:
+        meanings._rows(content, "csv")
+    assert str(caught.value).startswith("row 2: no meaning") and meaning in str(caught.value)
+
+
+def test_a_prompt_in_the_form_of_microsofts(splits):
+    """The first training row; the words stay as the challenge has them."""
     assert meanings.linearised(splits["train"][0][0]) == (
         "name : The Vaults | Type : pub | price : more than £30 | customer rating : 5 out of 5"
         " | near : Café Adriatic"
@@ -414,6 +424,24 @@ def test_cross_entropy_alone_needs_no_generation(compose, folder, tmp_path):
     assert record.metrics["primary"]["name"] == "cross_entropy"
     assert record.metrics["primary"]["split"] == "validation"
     assert not list((tmp_path / "o").rglob("generations"))
+
+
+def test_the_first_metric_is_the_primary_one(compose, folder, tmp_path):
+    import numpy as np
+
+    from experiments import predictions
+    from experiments.selection import Evaluation
+
+    lines = [{"id": 0, "given": "name[A]", "text": "A pub.", "references": ["A is a pub."]}]
+    generations.append(generations.path_of(tmp_path, "test"), lines)
+    one = Evaluation(step=1, epoch=1.0, predictions=np.array([3.0]), references=np.array([2]))
+    predictions.store(tmp_path, "validation", one)
+    for metrics, split in ((["cross_entropy", "bleu"], "validation"), (["bleu"], "test")):
+        found = scoring.score(tmp_path, e2e(folder, metrics=metrics), Select.last)
+        primary = found["primary"]
+        assert (primary["name"], primary["split"]) == (metrics[0], split)
+        assert (primary["interval"] is None) == (split == "validation")
+        assert set(found["last"]["scores"]) == {"test", "validation"}
 
 
 @pytest.mark.parametrize("method", ["fourierft", "full"])

@@ -15,6 +15,7 @@ from experiments import config, pictures
 from experiments.errors import DataError
 from experiments.report import paper
 from experiments.tasks import Images, images
+from experiments.tasks.labelled import Labelled
 
 PIXELS = pictures.Pixels(side=32, mean=[0.5] * 3, std=[0.5] * 3)
 TABLE8 = paper.load("table5")["datasets"]
@@ -194,6 +195,23 @@ def test_the_split_is_that_of_every_run(real, data_folder):
         small.evaluations["validation"].rows, data.evaluations["validation"].rows[:20]
     )
     assert small.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_decoded_is_one_line(workers):
+    """Its markers are in order, its tables are not: only decoding finds that out."""
+    import torch
+
+    content = encoded(0, "JPEG")
+    table = content.index(b"\xff\xc4") + 8
+    content = content[:table] + bytes(200) + content[table + 200 :]
+    assert pictures.fault(content) is None
+    source = Labelled(contents=[content], labels=[0], places=["train.parquet row 7"])
+    views = images.Views(source, np.arange(1), 16, augmented=False)
+    with pytest.raises(DataError) as caught:
+        next(iter(torch.utils.data.DataLoader(views, num_workers=workers)))
+    assert str(caught.value).startswith("train.parquet row 7: cannot be decoded (")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ EXPERIMENTS = [
     {"errors", "files", "naming"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
-    {"generations", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
+    {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
     {"environment"},
     {"results", "predictions"},
     {"models"},
@@ -32,6 +32,7 @@ EXPERIMENTS = [
     {"overrides", "recorded", "space", "sweep"},
     {"verify"},
     {"comparison"},
+    {"supplement"},
     {"run"},
 ]
 PACKAGE = [
@@ -49,13 +50,13 @@ PACKAGE = [
 ]
 COMMANDS = {
     "report": {"results", "selection", "metrics", "tracking", "errors", "files"},
-    "judge": {"files", "generations", "hub", "errors"},
-    "answers": {"results", "generations", "files", "errors"},
+    "judge": {"fastchat", "files", "generations", "hub", "errors"},
+    "answers": {"results", "generations", "fastchat", "files", "errors"},
     "search": {
         *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
         *("run", "space", "sweep"),
     },
-    "rehearsal": {"config", "errors", "files", "sweep", "tasks"},
+    "rehearsal": {"config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
 }
 

@@ -13,7 +13,7 @@ from experiments import generations
 from experiments.errors import DataError
 from experiments.tasks import questions as asking
 from experiments.tasks.language import IGNORED
-from experiments.tasks.questions import Sampling, read_questions
+from experiments.tasks.questions import Sampling
 
 
 @pytest.fixture
@@ -73,6 +73,19 @@ def test_rows(task, tokenizer):
     assert not held & {tuple(row["input_ids"]) for row in data.train}
 
 
+def test_the_longest_text_is_a_conversation_with_full_answers(task, tokenizer, data_folder):
+    few = ["task.train_rows=10", "task.validation_rows=0", "task.eval_rows=3"]
+    part = task(*few, "task.max_new_tokens=9", f"task.questions={data_folder}")
+    data = load(part, tokenizer)
+    longest = max(
+        len(tokenizer(part.conversation(row["turns"], [""] * (len(row["turns"]) - 1)))["input_ids"])
+        + 9 * len(row["turns"])
+        for rows in data.prompts.values()
+        for row in rows
+    )
+    assert data.longest == longest > 9 and load(task(*few), tokenizer).longest == 0
+
+
 def test_all_rows_can_be_trained_on(task, tokenizer):
     part = task("task.train_rows=30", "task.validation_rows=0")
     data = load(part, tokenizer)
@@ -125,7 +138,18 @@ def test_more_rows_than_there_are(task, tokenizer, key):
 def test_settings_that_cannot_work(task):
     part = task()
     part.prompt, part.further_turn, part.other_temperature = "x", "{input}", -1
-    assert len(list(part.problems())) == 3
+    assert len(list(part.problems())) == 4, "{input} is not known there"
+
+
+@pytest.mark.parametrize("form", ["{instruction} {", "{instruction} {0}", "{instruction} {x.y}"])
+def test_braces_that_cannot_be_filled_in_are_refused(task, form):
+    part = task()
+    part.prompt = part.prompt_with_input = form
+    first, *_ = (line for line in part.problems() if "cannot be filled in" in line)
+    assert first.startswith(f"task.prompt={form!r}") and "doubled braces" in first
+    part = task()
+    part.prompt = "{{}} {instruction}"
+    assert list(part.problems()) == [] and part.conversation(["a"], []) == "{} a"
 
 
 def test_conversation_repeats_the_form_without_its_opening(task):
@@ -139,7 +163,7 @@ def test_conversation_repeats_the_form_without_its_opening(task):
 
 
 def test_temperatures_are_those_of_mt_bench(task, data_folder):
-    found = read_questions(data_folder)
+    found = asking.read(data_folder)
     assert {name: len(rows) for name, rows in found.items()} == {"mt_bench": 80, "vicuna": 80}
     part = task()
     assert set(part.temperatures) == {row["category"] for row in found["mt_bench"]}
@@ -152,15 +176,18 @@ def test_temperatures_are_those_of_mt_bench(task, data_folder):
     ("line", "words"),
     [
         (None, "no mt_bench/question.jsonl or vicuna_bench/question.jsonl"),
-        ("{", "line 1: no question"),
-        ('{"question_id": 1, "turns": ["x"]}', "category"),
-        ('{"question_id": 1, "category": "x", "turns": []}', "no turns of text"),
+        (b"", "question.jsonl: empty"),
+        (b"{", "line 1 is no JSON object with an integer question_id"),
+        (b'{"question_id": 1, "category": "\xff", "turns": ["x"]}', "line 1 is no JSON object"),
+        (b'{"question_id": 1, "turns": ["x"]}', "question 1 needs a category"),
+        (b'{"question_id": 1, "category": "x", "turns": []}', "question 1 needs"),
+        (b'{"question_id": 1, "category": "x", "turns": ["y"]}\n' * 2, "question_id 1 again"),
     ],
 )
 def test_folders_without_questions_are_refused_before_training(task, tmp_path, line, words):
     if line is not None:
         (tmp_path / "mt_bench").mkdir()
-        (tmp_path / "mt_bench/question.jsonl").write_text(line + "\n")
+        (tmp_path / "mt_bench/question.jsonl").write_bytes(line)
     with pytest.raises(DataError) as caught:
         task(f"task.questions={tmp_path}").locate()
     assert words in str(caught.value) and f"task.questions={tmp_path}" in str(caught.value)
@@ -181,7 +208,7 @@ def turns(lines):
 @pytest.fixture(scope="module")
 def some(data_folder):
     """Six short questions of MT-Bench, greedy and sampled; the last with one turn only."""
-    found = sorted(read_questions(data_folder)["mt_bench"], key=lambda row: len(str(row["turns"])))
+    found = sorted(asking.read(data_folder)["mt_bench"], key=lambda row: len(str(row["turns"])))
     kinds = ("writing", "roleplay", "reasoning", "math", "stem", "coding")
     chosen = [next(row for row in found if row["category"] == kind) for kind in kinds]
     return [*chosen[:5], chosen[5] | {"turns": chosen[5]["turns"][:1]}]
@@ -277,6 +304,27 @@ def test_a_killed_call_goes_on(task, net, tokenizer, some, tmp_path, monkeypatch
             "answer_id": "",
         }
     assert answered(task, net, tokenizer, place, some) == again
+
+
+def test_what_is_damaged_or_worded_otherwise_is_answered_again(
+    task, net, tokenizer, some, tmp_path, caplog
+):
+    """And nothing else; answers to questions that are not asked now stay in the file."""
+    whole = answered(task, net, tokenizer, tmp_path, some[2:])
+    path = generations.path_of(tmp_path, "mt_bench")
+    broken = [whole[0] | {"choices": []}, whole[1] | {"asked": ["Another question?", "So?"]}]
+    other = whole[2] | {"question_id": 9999}
+    lines = [json.dumps(line) for line in (*broken, other, *whole[2:])]
+    path.write_text("\n".join(["{oops", *lines, ""]))
+    open_ = asking.open_questions(path, some[2:])
+    assert [row["question_id"] for row in open_] == [line["question_id"] for line in whole[:2]]
+    with caplog.at_level("WARNING"):
+        again = answered(task, net, tokenizer, tmp_path, some[2:])
+    assert turns(again[:-1]) == turns(whole) and again[-1] == other and again[2:-1] == whole[2:]
+    told = caplog.text
+    assert "line 1: damaged, not JSON" in told and "answered again" in told
+    assert f"question {whole[0]['question_id']}" in told
+    assert f"other words than before, answered again: {whole[1]['question_id']}" in told
 
 
 def test_a_conversation_that_is_too_long_loses_its_beginning(task, net, tokenizer, some, tmp_path):

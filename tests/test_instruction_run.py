@@ -181,6 +181,36 @@ def test_a_kill_while_answering_costs_no_answer(small, compose, data_folder, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [[], ["method=full"], ["model.quantization=nf4"]])
+def test_a_finished_run_answers_later_without_training(
+    small, compose, data_folder, tmp_path, capsys, changes
+):
+    """The texts are those of a run that was asked at once."""
+    given = [one for one in small if changes != ["method=full"] or not one.startswith("method")]
+    given = [*given, *changes]
+    asked = f"task.questions={data_folder}"
+    at_once, later = f"output={tmp_path}/at_once", f"output={tmp_path}/later"
+    run(compose([*given, asked, at_once]))
+    run(compose([*given, later]))
+    place = folder_of(tmp_path / "later")
+    before = json.loads((place / "metrics.json").read_text())
+    adapter = {path.name: path.read_bytes() for path in (place / "adapter").iterdir()}
+    record = run(compose([*given, asked, later]))
+    one = folder_of(tmp_path / "at_once")
+    for benchmark in ("mt_bench", "vicuna"):
+        assert turns(one, benchmark) == turns(place, benchmark)
+    rows = record.environment["rows"]
+    assert rows == json.loads((one / "metrics.json").read_text())["environment"]["rows"]
+    after = json.loads((place / "metrics.json").read_text())
+    assert after["metrics"] == before["metrics"] and after["time"]["train_s"]
+    assert after["time"]["finished"] == before["time"]["finished"], "not trained again"
+    assert {path.name: path.read_bytes() for path in (place / "adapter").iterdir()} == adapter
+    assert "to be answered: mt_bench, vicuna" in capsys.readouterr().out
+    run(compose([*given, asked, later]))
+    assert "to be answered" not in capsys.readouterr().out, "nothing is owed any more"
+
+
+@pytest.mark.slow
 def test_a_kill_within_an_epoch_changes_no_number(small, compose, tmp_path):
     given = [*small, "task.train_rows=80", "train.eval_every=0.2", "method=lora"]
     given = [one for one in given if not one.startswith(("method=f", "method.n"))]

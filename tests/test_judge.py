@@ -188,6 +188,17 @@ def test_repeats_show_the_noise_of_the_judge(folder, capsys):
     assert "At temperature 0 repeats are hardly independent" in capsys.readouterr().out
 
 
+def test_fewer_repeats_do_not_replace_more(folder, capsys):
+    with serving(by_question) as server:
+        assert main(command(folder, server, "--repeats", "2")) == 0
+        more = result_of(folder)
+        assert main(command(folder, server)) == 0
+        assert result_of(folder) == more and len(more["scores"]["repeats"]) == 2
+        assert "has more repeats and stays" in capsys.readouterr().err
+        main(command(folder, server, "--temperature", "0.7"))  # another measurement
+        assert len(result_of(folder)["scores"]["repeats"]) == 1
+
+
 def test_replies_without_a_grade(folder, capsys):
     """Asked again, then kept as failed, never as 0; more attempts ask again."""
 

@@ -9,6 +9,7 @@ import huggingface_hub.constants
 import pytest
 
 from experiments.errors import DataError, HubUnavailable
+from experiments.fastchat import BENCHMARKS
 from experiments.generations import path_of
 from experiments.judge import cases, prompts, questions
 from experiments.judge.rating import find_rating
@@ -97,7 +98,7 @@ def test_own_references_without_reference_answers(data_folder, tmp_path):
 @pytest.mark.parametrize("whose", ["ours", "fastchat"])
 def test_prompts_fill_in_real_questions(data_folder, whose):
     words = prompts.load(data_folder / "judge_prompts.jsonl" if whose == "fastchat" else None)
-    for benchmark in questions.BENCHMARKS:
+    for benchmark in BENCHMARKS:
         for one in questions.load(benchmark, data_folder).by_id.values():
             for turn in range(1, len(one.turns) + 1):
                 given = [f"{{answer}} {number}" for number in range(turn)]
@@ -288,7 +289,7 @@ def test_finding_runs(tmp_path):
         benchmark = "vicuna" if place == "c" else "mt_bench"
         write_lines(path_of(tmp_path / "x.failed-1" / place, benchmark), [])
     top = tmp_path / "x.failed-1"
-    names = [str(run.relative_to(top)) for run in cases.find_runs(top, questions.BENCHMARKS)]
+    names = [str(run.relative_to(top)) for run in cases.find_runs(top, BENCHMARKS)]
     assert names == ["a/seed=0", "b/seed=1", "c"]
     assert cases.find_runs(top, ["vicuna"]) == [top / "c"]
 

@@ -135,6 +135,9 @@ def test_evaluation_and_generation_count_where_they_are_larger(story):
     assert both["evaluation"] >= 3 * 64 * 300 * 512 * 4
     heads, layers = 4 * 8, 5
     assert both["generation"] == 4 * 512 * 2 * heads * layers * 4
+    asked = data_of(300, prompts={"mt_bench": [{}]}, longest=100)
+    short = memory.expected(net, run.model, run.task, run.train, asked)
+    assert short["generation"] == 4 * 100 * 2 * heads * layers * 4
     fixed = sum(both[key] for key in ("weights", "gradients", "optimizer", "updates"))
     passing = max(both[key] for key in ("step", "evaluation", "generation"))
     assert both["total"] == fixed + passing

@@ -284,6 +284,20 @@ def test_quantised_models_load_and_speak(data_folder, quantization, kind):
     assert tokenizer.decode(likely).strip() in ("girl", "b", "bo", "boy", "g")
 
 
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", {"": "cpu"}), ("auto", None)])
+def test_quantised_weights_go_where_they_are_asked_to(data_folder, monkeypatch, device, wanted):
+    part, kept = model("stories260k", quantization=Quantization.nf4), {}
+
+    def network(self, auto, source, meta, loading):
+        kept.update(loading)
+        raise KeyError("seen enough")
+
+    monkeypatch.setattr(type(part), "network", network)
+    with pytest.raises(KeyError, match="seen enough"):
+        part.build(LANGUAGE, str(data_folder / "models/stories260K"), device=device)
+    assert kept.get("device_map") == wanted
+
+
 def test_four_bit_scales_are_quantised_too(data_folder):
     weight = story_net(data_folder, quantization=Quantization.nf4)[1].model.layers[0].mlp.up_proj
     state = weight.weight.quant_state

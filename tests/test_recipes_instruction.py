@@ -1,9 +1,12 @@
 """Recipes of Table 4: Table 11 with its columns exchanged, and the authors' scripts."""
 
+import re
+
 import pytest
 import yaml
 
 from experiments import config, results
+from experiments.errors import ConfigError
 from experiments.models import Quantization
 
 RECIPES = config.CONF / "recipe"
@@ -79,3 +82,65 @@ def test_headers(path):
     first, second, *_ = (RECIPES / f"{path}.yaml").read_text().splitlines()
     assert first == "# @package _global_" and ("2405.03003" in second or "4986a28" in second)
     assert yaml.safe_load((RECIPES / f"{path}.yaml").read_text())["recipe"] == path.split("/")[0]
+
+
+OF_LANGUAGE = {
+    path.relative_to(RECIPES).with_suffix("").as_posix(): ["e2e"]
+    if "gpt2" in path.stem
+    else ["alpaca", "alpaca_cleaned"]
+    for path in sorted(RECIPES.glob("*/*.yaml"))
+    if any(word in path.stem for word in ("gpt2", "llama", "stories"))
+}
+
+
+def rate_of(recipe):
+    """What a recipe's file, or the one it begins with, gives as the learning rate."""
+    found = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
+    rate = found.get("train", {}).get("learning_rate")
+    return rate or rate_of(found["defaults"][0].removeprefix("/recipe/"))
+
+
+@pytest.mark.parametrize("recipe", OF_LANGUAGE)
+def test_recipes_of_language_models_know_their_tasks_alone(recipe):
+    """By the table of the one number that no run can do without."""
+    (table,) = re.findall(r"\$\{by_task:\{(.*)\}\}", rate_of(recipe))
+    assert re.findall(r"(\w+):", table) == OF_LANGUAGE[recipe]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["paper/fourierft_llama2_7b", "paper/lora_gpt2_medium", "ours/full_gpt2_tiny"]
+)
+def test_a_task_that_a_recipe_is_not_of_is_refused(recipe, compose):
+    source, _, name = recipe.partition("/")
+    method, _, model = name.partition("_")
+    wrong = "alpaca" if OF_LANGUAGE[recipe] == ["e2e"] else "e2e"
+    asked = [f"source={source}", f"model={model}", f"method={method}", f"task={wrong}"]
+    with pytest.raises(ConfigError) as caught:
+        compose(asked)
+    allowed = ", ".join(OF_LANGUAGE[recipe])
+    told = f"train.learning_rate: the recipe has no entry for task '{wrong}' (has: {allowed})"
+    assert caught.value.problems == [told]
+    assert compose([*asked, "train.learning_rate=1e-3"]).task.name == wrong, "the user decides"
+
+
+def test_random_weights_are_rehearsed_without_quantisation(compose):
+    asked = ["model=llama2_7b", "task=alpaca", "method=lora", "model.pretrained=false"]
+    assert compose([*asked, "profile=smoke"]).model.quantization is None
+
+
+@pytest.mark.slow
+def test_a_small_llama_of_random_weights_rehearses_table_4(compose, data_folder, tmp_path):
+    """Its sizes are cut for the test; all else is Table 11's."""
+    from experiments.run import run
+
+    sizes = ("hidden_size=64", "num_hidden_layers=2", "num_attention_heads=4")
+    given = [
+        *("model=llama2_7b", "model.pretrained=false", "task=alpaca", "method=fourierft"),
+        *("profile=smoke", f"task.path={data_folder}/alpaca", f"task.questions={data_folder}"),
+        *("task.eval_rows=2", "task.max_new_tokens=2", "task.validation_rows=8"),
+        *(f"model.sizes.{size}" for size in (*sizes, "intermediate_size=64")),
+        *("train.device=cpu", f"output={tmp_path}"),
+    ]
+    record = run(compose(given))
+    assert record.config["model"]["quantization"] is None
+    assert record.environment["rows"]["asked vicuna"] == 2

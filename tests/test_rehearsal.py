@@ -29,8 +29,9 @@ def test_searches_are_rehearsed_as_searches(tmp_path):
     assert act.command[-1] == "--trials=3" and len(SEARCHED) == 3
 
 
-def test_counts_are_not_made_small(tmp_path):
-    command = rehearsal.act("table1", asked(tmp_path)).command
+@pytest.mark.parametrize("name", ["table1", "figure7"])
+def test_what_takes_seconds_is_not_made_small(name, tmp_path):
+    command = rehearsal.act(name, asked(tmp_path)).command
     assert "profile=smoke" not in command
 
 
@@ -75,13 +76,16 @@ def test_profile_smoke_is_small(model, compose):
 @pytest.mark.slow
 def test_rehearsal_runs_to_the_report(tmp_path, data_folder, capsys):
     """A search, real rows, made-up images and questions."""
-    names = ["figure6_lora", "figure1_dtd_full", "figure1_llama_fourierft"]
+    names = ["figure6_lora", "figure1_dtd_full", "figure1_llama_fourierft", "figure7"]
     given = ["--outputs", str(tmp_path), "--data", str(data_folder), "--jobs", "1", *names]
     assert rehearsal.main(given) == 0, capsys.readouterr().out
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/*/*/metrics.json")]
     assert len(found) == 5 and {one["run"]["profile"] for one in found} == {"smoke"}
+    assert len(list(tmp_path.glob("mlp/toy/*/seed=0/metrics.json"))) == 2
     assert (tmp_path / ".data/mrpc").resolve() == (data_folder / "glue/mrpc").resolve()
     page = (tmp_path / "report/figure6.html").read_text()
     assert "profile smoke" in page and (tmp_path / "report/index.html").is_file()
     answers = list(tmp_path.glob("llama2_7b/alpaca/fourierft/*/*/generations/mt_bench.jsonl"))
     assert len(answers) == 2
+    grades = list(tmp_path.glob("llama2_7b/alpaca/fourierft/*/*/judgements/*/stand-in.json"))
+    assert len(grades) == 4, "two runs, two benchmarks"

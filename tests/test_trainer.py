@@ -64,6 +64,35 @@ def test_accumulation_gives_the_losses_of_one_batch(tiny, tmp_path):
     assert parts == pytest.approx(whole, abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "smoothing"), [(FOURIERFT, 0.0), (["method=full"], 0.1)])
+def test_accumulation_moves_no_weight_of_a_language_model(
+    compose, data_folder, tmp_path, method, smoothing
+):
+    """1 x 8 = 4 x 2 rows of unequal length: a real small LLaMA on real rows of E2E."""
+    from safetensors.torch import load_file
+
+    found = {}
+    for parts in (1, 4):
+        given = [
+            *("model=stories260k", f"model.path={data_folder}/models/stories260K", *method),
+            *("task=e2e", f"task.path={data_folder}/e2e", "task.metrics=[cross_entropy]"),
+            *("task.train_rows=28", "task.eval_rows=8", "source=none", "train.batch_size=8"),
+            *("train.epochs=1", "train.learning_rate=1e-3", "train.eval_every=0.25"),
+            *("train.select=last", f"train.label_smoothing={smoothing}", "train.device=cpu"),
+            *("train.schedule=constant", f"train.accumulation={parts}"),
+        ]
+        folder = tmp_path / str(parts)
+        losses_of_steps = trained(compose(given), folder)
+        (kept,) = folder.rglob("adapter/*.safetensors")
+        found[parts] = losses_of_steps, load_file(kept)
+    whole, parts = found[1], found[4]
+    assert len(whole[0]) == 4 and whole[0][-1] < whole[0][0]
+    assert parts[0] == pytest.approx(whole[0], rel=2e-6)
+    for name, value in whole[1].items():
+        assert (parts[1][name] - value).abs().max() < 2e-6, name
+
+
 def test_order_depends_on_seed_and_epoch_alone():
     order = streams.DataOrder(50, 3, None, 8)
     first = list(order)

@@ -75,7 +75,10 @@ def _judge(asked: argparse.Namespace) -> int:
         }
         for case, standing in zip(free, standings, strict=True):
             content = scores.record(case, standing, words, facts)
-            scores.settle(case.folder / f"{name}.json", case, standing, content)
+            path = case.folder / f"{name}.json"
+            written = scores.settle(path, case, standing, content)
+            if not (written or standing.open) and case.items:
+                print(f"{path}: has more repeats and stays", file=sys.stderr)
     print(_shown(free, standings, judge, asked.repeats))
     _report(free, standings, outcome)
     if outcome.stopped == "interrupted":

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from experiments import generations
+from experiments.fastchat import BENCHMARKS
 from experiments.judge.cases import benchmarks_of, find_runs
 from experiments.judge.endpoint import is_loopback
-from experiments.judge.questions import BENCHMARKS
 
 EXAMPLES = """\
 examples:

@@ -9,15 +9,9 @@ from pathlib import Path
 
 from experiments import generations
 from experiments.errors import DataError
+from experiments.fastchat import BENCHMARKS, first_choice, read_rows
 from experiments.judge.prompts import Prompts, digest
-from experiments.judge.questions import (
-    BENCHMARKS,
-    FASTCHAT,
-    Questions,
-    first_choice,
-    ranges,
-    read_rows,
-)
+from experiments.judge.questions import FASTCHAT, Questions, ranges
 
 JUDGEMENTS = "judgements"
 MOVED_ASIDE = re.compile(r"\.(replaced|failed)-\d+$")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from experiments import hub
 from experiments.errors import DataError, HubUnavailable
+from experiments.fastchat import BENCHMARKS, are_texts, first_choice, read_questions, read_rows
 from experiments.judge.prompts import digest
 
-BENCHMARKS = {"mt_bench": "mt_bench", "vicuna": "vicuna_bench"}
-"""Ours, and FastChat's folder of it."""
 WITH_REFERENCE = ("math", "reasoning", "coding")
 HUB_COPY, HUB_FILE = "HuggingFaceH4/mt_bench_prompts", "raw/question.jsonl"
 FASTCHAT = "fastchat/llm_judge/data of https://github.com/lm-sys/FastChat"
@@ -68,32 +65,20 @@ def load(benchmark: str, folder: Path | None) -> Questions:
     """
     path = _from_hub(benchmark) if folder is None else _inside(benchmark, folder)
     problems: list[str] = []
-    rows = read_rows(path, problems)
+    rows = read_questions(path, problems)
     references, whose = _references(path.parent, problems)
     by_id: dict[int, Question] = {}
     for row in rows:
-        # The hub's copy calls the turns `prompt`.
-        turns = row.get("turns", row.get("prompt"))
-        if (
-            not _texts(turns)
-            or len(turns) not in (1, 2)
-            or not isinstance(row.get("category"), str)
-        ):
-            problems.append(
-                f"{path}: question {row['question_id']} needs a category and one or two turns"
-            )
-            continue
-        known = row.get("reference") if references is None else references.get(row["question_id"])
-        usable = _texts(known) and len(known) >= len(turns) and all(known)
+        number, turns = row["question_id"], row["turns"]
+        known = row.get("reference") if references is None else references.get(number)
+        usable = are_texts(known) and len(known) >= len(turns) and all(known)
         needed = row["category"] in WITH_REFERENCE
-        by_id[row["question_id"]] = Question(
-            id=row["question_id"],
+        by_id[number] = Question(
+            id=number,
             category=row["category"],
             turns=tuple(turns),
             reference=tuple(known[: len(turns)]) if needed and usable else None,
         )
-    if not rows and not problems:
-        problems.append(f"{path}: empty")
     if problems:
         raise DataError(f"{benchmark}: the questions cannot be used", problems)
     where = f"{HUB_COPY} on the hub" if folder is None else path.parent.name
@@ -143,46 +128,6 @@ def _references(folder: Path, problems: list[str]) -> tuple[dict[int, list[str]]
         if turns is None:
             problems.append(f"{files[0]}: question {row['question_id']}: no choices[0].turns")
     return found, files[0].stem
-
-
-def first_choice(row: dict[str, Any]) -> list[str] | None:
-    """The turns of an answer in FastChat's format; None if it has another."""
-    try:
-        turns = row["choices"][0]["turns"]
-    except (KeyError, IndexError, TypeError):
-        return None
-    return turns if _texts(turns) else None
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
-
-
-def read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """JSON objects of a file, each with a question_id that no other has.
-
-    What is wrong with other lines is added to `problems`; an unreadable file raises DataError.
-    """
-    found: dict[int, dict[str, Any]] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        value = row.get("question_id") if isinstance(row, dict) else None
-        if not isinstance(value, int):
-            problems.append(f"{path}: line {number} is no JSON object with an integer question_id")
-        elif value in found:
-            problems.append(f"{path}: line {number}: question_id {value} again")
-        else:
-            found[value] = row
-    return list(found.values())
 
 
 def ranges(ids: Iterable[int]) -> str:

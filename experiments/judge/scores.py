@@ -113,20 +113,51 @@ def settle(path: Path, case: Case, standing: Standing, content: dict[str, Any]) 
     """Writes <judge>.json once no judgement is missing.
 
     Until then an earlier one stays, of fewer repeats or another prompt, except where it speaks of
-    answers that are no longer there.
+    answers that are no longer there. One of the same judgements with more repeats stays for good.
 
     Returns:
         True if the file was written.
     """
+    there = _there(path)
     if not standing.open and case.items:
+        if there is not None and _outnumbers(there, content):
+            return False
         write_atomically(path, json.dumps(content, indent=2) + "\n")
         return True
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))["answers"]["hash"]
-    except FileNotFoundError:
-        return False
-    except (ValueError, LookupError, TypeError):
-        there = None
-    if there != case.answers_hash:
+    if there is not None and _settings(there)["answers"] != case.answers_hash:
         path.unlink()
     return False
+
+
+def _there(path: Path) -> dict[str, Any] | None:
+    """An earlier <judge>.json; None if there is none, empty if it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _outnumbers(there: dict[str, Any], content: dict[str, Any]) -> bool:
+    """True if both are of the same answers, questions, prompts and judge, and `there` has more
+    repeats."""
+    if _settings(there) != _settings(content):
+        return False
+    before, now = (len((one.get("scores") or {}).get("repeats") or ()) for one in (there, content))
+    return before > now
+
+
+def _settings(content: dict[str, Any]) -> dict[str, Any]:
+    """What decides which judgements a score is of."""
+    sections = {
+        name: part if isinstance(part := content.get(name), dict) else {}
+        for name in ("answers", "questions", "prompts", "judge")
+    }
+    return {
+        "answers": sections["answers"].get("hash"),
+        "questions": (sections["questions"].get("hash"), sections["questions"].get("unanswered")),
+        "prompts": sections["prompts"].get("hash"),
+        "judge": (sections["judge"].get("asked"), sections["judge"].get("temperature")),
+    }

@@ -106,7 +106,9 @@ class Diffusion(Model):
             trains_text_encoder=self.train_text_encoder,
         )
 
-    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+    def build(
+        self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
+    ) -> nn.Module:
         """See `Model.build`: the U-Net, and the text encoder if it is trained."""
         _require_diffusers()
         from experiments.denoising import Denoiser

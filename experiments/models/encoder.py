@@ -28,7 +28,9 @@ class Encoder(Transformer):
 
         return byte_tokenizer(self.sizes.get("max_position_embeddings", 512))
 
-    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+    def build(
+        self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
+    ) -> nn.Module:
         """See `Model.build`."""
         from transformers import AutoModel, AutoModelForSequenceClassification
 

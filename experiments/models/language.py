@@ -93,7 +93,9 @@ class CausalLM(Transformer):
         """Tokens of the longest text that the model can read."""
         return getattr(self.configuration(source), "max_position_embeddings", 1024)
 
-    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+    def build(
+        self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
+    ) -> nn.Module:
         """See `Model.build`."""
         import torch
         from transformers import AutoModelForCausalLM
@@ -109,6 +111,8 @@ class CausalLM(Transformer):
                     f"a {kind!r} model, whose projections are not linear layers"
                 )
             loading["quantization_config"] = self._quantized(loading["dtype"])
+            if device == "cpu":
+                loading["device_map"] = {"": "cpu"}
         net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
         net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
         net.config.use_cache = False  # of keys and values: training would fill it in vain

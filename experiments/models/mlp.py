@@ -23,7 +23,9 @@ class MLP(Model):
     width: int
     """Rows and columns of the hidden matrix."""
 
-    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+    def build(
+        self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
+    ) -> nn.Module:
         """See `Model.build`."""
         import torch
 

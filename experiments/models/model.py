@@ -87,13 +87,17 @@ class Model:
         """
         return None
 
-    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+    def build(
+        self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
+    ) -> nn.Module:
         """Builds the network with a fresh head.
 
         Args:
             head: what the task asks of the model.
             source: where the pretrained weights are (`locate`), None for random weights.
             meta: allocate nothing: shapes only, for counting.
+            device: `train.device`: quantised weights are made where they stay, on a GPU if there is
+                one unless this is cpu; the trainer moves all others.
         """
         raise TypeError(
             f"{type(self).__name__} does not say how it is built"

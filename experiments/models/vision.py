@@ -55,7 +55,9 @@ class VisionTransformer(Transformer):
             )
         return Pixels(side=side, mean=mean, std=std)
 
-    def build(self, head: Head, source: str | None, *, meta: bool = False) -> nn.Module:
+    def build(
+        self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
+    ) -> nn.Module:
         """See `Model.build`; images may come as floats or, cheaper to move, as bytes."""
         from transformers import AutoModel, AutoModelForImageClassification
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from experiments import config, sweep
 from experiments.errors import ConfigError, UserError
-from experiments.rehearsal import rows
-from experiments.tasks import Instruction, NoTask, Task, Toy
+from experiments.rehearsal import rows, standins
+from experiments.tasks import DreamBooth, Instruction, Task
 
-DATA, LOGS, QUESTIONS = ".data", ".logs", "questions"
+DATA, LOGS = ".data", ".logs"
+QUESTIONS, INCEPTION = "questions", "inception.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = "done" if status == 0 else f"failed, see {asked.outputs / LOGS / name}.log"
             print(f"{name:24} {seconds:6.0f} s  {told}", flush=True)
             failed += [name] if status else []
-    report = ["-m", "experiments.report", "--outputs", str(asked.outputs)]
-    status = _run(report, asked.outputs / LOGS / "report.log")
-    print(f"{'report':24} {'done' if status == 0 else 'failed, see report.log'}")
-    print(f"{len(acts) - len(failed)} of {len(acts)} in {time.monotonic() - began:.0f} s: ", end="")
-    print(asked.outputs / "report" / "index.html")
-    return 1 if failed or status else 0
+    for name, command in _after(acts, asked.outputs):
+        status = _run(command, asked.outputs / LOGS / f"{name}.log")
+        print(f"{name:24} {'done' if status == 0 else 'failed, see its log'}", flush=True)
+        failed += [name] if status else []
+    told = f"failed: {', '.join(failed)}" if failed else "all done"
+    print(f"{told}, {time.monotonic() - began:.0f} s: {asked.outputs / 'report' / 'index.html'}")
+    return 1 if failed else 0
 
 
 def act(name: str, asked: argparse.Namespace) -> Act:
@@ -79,13 +81,16 @@ def act(name: str, asked: argparse.Namespace) -> Act:
     shared = [f"output={asked.outputs}", "offline=true"]
     if not cfg.mode.trains:  # counts real sizes in a second
         return Act(name=name, command=["train.py", *start, *shared], tasks=[])
+    shared.append(f"seed={axes.get('seed', '0').split(',')[0]}")
+    if cfg.task.name == "toy":  # is small itself
+        return Act(name=name, command=["train.py", *start, *shared], tasks=[])
     chosen = axes.get("task", cfg.task.name).split(",")
     tasks = [config.load(config.composed(one)).task for one in _samples(start, axes, chosen)]
-    shared += ["profile=smoke", f"seed={axes.get('seed', '0').split(',')[0]}"]
-    if any(not isinstance(task, (NoTask, Toy)) for task in tasks):
-        shared.append(f"task.path={asked.outputs / DATA}/${{task.name}}")
+    shared += ["profile=smoke", f"task.path={asked.outputs / DATA}/${{task.name}}"]
     if any(isinstance(task, Instruction) for task in tasks):
         shared.append(f"task.questions={asked.outputs / DATA / QUESTIONS}")
+    if any(isinstance(task, DreamBooth) for task in tasks):
+        shared.append(f"task.extractor={asked.outputs / DATA / INCEPTION}")
     if (config.CONF / "search" / f"{cfg.experiment}.yaml").is_file():
         search = ["-m", "experiments.search", f"search={cfg.experiment}"]
         return Act(
@@ -105,9 +110,21 @@ def _lay_out(acts: list[Act], folder: Path, real: Path | None) -> None:
     """Data of all tasks, made up where there are no real ones."""
     tasks = {task.name: task for one in acts for task in one.tasks}
     for name, task in tasks.items():
-        if not isinstance(task, (NoTask, Toy)):
-            rows.make(task, folder / name, real)
+        rows.make(task, folder / name, real)
     rows.make_questions(folder / QUESTIONS, real)
+    if any(isinstance(task, DreamBooth) for task in tasks.values()):
+        standins.write_inception(folder / INCEPTION)
+
+
+def _after(acts: list[Act], outputs: Path) -> Iterator[tuple[str, list[str]]]:
+    """What follows the runs: grades where there are answers, checks, the report."""
+    if any(isinstance(task, Instruction) for one in acts for task in one.tasks):
+        with standins.judge() as url:
+            given = ["--all", str(outputs), "--questions", str(outputs / DATA / QUESTIONS)]
+            given += ["--base-url", url, "--model", standins.JUDGE, "--partial"]
+            yield "judge", ["-m", "experiments.judge", *given]
+    yield "verify", ["-m", "experiments.results", "verify", str(outputs)]
+    yield "report", ["-m", "experiments.report", "--outputs", str(outputs)]
 
 
 def _play(one: Act, outputs: Path) -> tuple[str, int, float]:

@@ -261,7 +261,7 @@ def _line(panel: Panel, said: dict[str, Any], point: Point, evidence: Evidence) 
     record = link(evidence.root, point.setting.first.place) if point.setting else None
 
     def ours(rule: str) -> Shown:
-        score = point.score(rule)
+        score = point.score("last" if panel.rule == "last" else rule)  # grades know no epoch
         return Shown(text="–" if score is None else f"{score:.2f}", link=record)
 
     return Line(

@@ -27,7 +27,7 @@ BLANK = "\n\n"  # a text ends at a blank line, GPT-2's token 628
 
 @dataclass(kw_only=True)
 class E2E(Language):
-    """Data, prompts and beam search of microsoft/LoRA, the metrics of the challenge.
+    """Prompts in the form of microsoft/LoRA's, its beam search, data and metrics of the challenge.
 
     A row is the attributes and the end of text, then " ", reference and end of text. References are
     grouped by equal attributes, in the order of the file; the test set's 630 groups are answered.
@@ -116,11 +116,14 @@ class E2E(Language):
             )
 
         train = prepare("train", self.train_rows)
+        asked = self._prompts(splits["test"], processor) if self._wanted else []
+        longest = max((len(prompt["input_ids"]) for prompt in asked), default=0)
         return Data(
             train=train,
             lengths=[len(tokens) for tokens in train["input_ids"]],
             evaluations={"validation": prepare("validation", self.eval_rows)},
-            prompts={"test": self._prompts(splits["test"], processor)} if self._wanted else {},
+            prompts={"test": asked} if asked else {},
+            longest=longest + self.max_new_tokens,
             collate=Collator(processor.pad_token_id),
             fingerprint=fingerprint,
         )

@@ -215,6 +215,17 @@ def hold_out(rows: np.ndarray, share: float, draw: np.random.Generator) -> tuple
     return np.sort(order[count:]), np.sort(order[:count])
 
 
+class Undecodable(DataError):
+    """An image that looked whole and is not.
+
+    Out of a loader process torch raises it once more, with a traceback as its message, of which
+    the end counts.
+    """
+
+    def __init__(self, summary: str):
+        super().__init__(summary.strip().rpartition(f"{type(self).__name__}: ")[2])
+
+
 class Views(Sequence):
     """Rows of a split as a network takes them, made when asked for.
 
@@ -246,7 +257,8 @@ class Views(Sequence):
             else:
                 pixels = pictures.evaluation_view(content, self.side)
         except Exception as error:  # PIL's readers raise many kinds
-            raise DataError(f"{self.source.places[row]}: cannot be decoded ({error})") from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise Undecodable(f"{self.source.places[row]}: cannot be decoded ({reason})") from error
         return {"pixel_values": pixels, "labels": self.source.labels[row]}
 
 

@@ -6,15 +6,15 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import hub
+from experiments import generations, hub
 from experiments.errors import DataError
+from experiments.tasks import questions as benchmarks
 from experiments.tasks.language import Collator, Language
-from experiments.tasks.questions import Asker, answer_room, read_questions
 from experiments.tasks.task import Data
 
 if TYPE_CHECKING:
@@ -64,9 +64,15 @@ class Instruction(Language):
             ("prompt_with_input", ["{instruction}", "{input}"]),
             ("further_turn", ["{instruction}"]),
         ):
-            for field in fields:
-                if field not in getattr(self, key):
-                    yield f"task.{key}: lacks {field}"
+            form = getattr(self, key)
+            yield from (f"task.{key}: lacks {field}" for field in fields if field not in form)
+            try:
+                form.format(**{field.strip("{}"): "" for field in fields})
+            except (LookupError, ValueError, AttributeError, TypeError) as error:
+                yield (
+                    f"task.{key}={form!r}: cannot be filled in ({error!r}; allowed: "
+                    f"{' and '.join(fields)}, and doubled braces for braces)"
+                )
         for category, value in {**self.temperatures, "other": self.other_temperature}.items():
             if not 0 <= value < 10:
                 yield f"task temperature of {category}={value}: must be in [0, 10)"
@@ -83,8 +89,7 @@ class Instruction(Language):
         )
         if self.path is not None:
             self._file(Path(source))
-        if self.questions is not None:
-            read_questions(Path(self.questions).expanduser())
+        self._questions()
         return source
 
     def downloads(self) -> list[hub.Download]:
@@ -132,11 +137,13 @@ class Instruction(Language):
             )
             for name, part in splits.items()
         }
+        prompts = self._prompts(processor)
         return Data(
             train=parts["train"],
             lengths=[len(tokens) for tokens in parts["train"]["input_ids"]],
             evaluations={name: part for name, part in parts.items() if name != "train"},
-            prompts=self._prompts(processor),
+            prompts=prompts,
+            longest=self._longest(prompts, processor),
             collate=Collator(processor.pad_token_id),
             fingerprint=fingerprint,
         )
@@ -144,7 +151,15 @@ class Instruction(Language):
     def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
         """Answers every question, in FastChat's format: generations/<benchmark>.jsonl."""
         for benchmark, questions in data.prompts.items():
-            Asker(self, net, processor, benchmark, seed).answer(questions, place)
+            benchmarks.Asker(self, net, processor, benchmark, seed).answer(questions, place)
+
+    def owed(self, place: Path) -> dict[str, Sequence[dict[str, Any]]]:
+        """See `Task.owed`: benchmarks with a question that is not answered as it is asked now."""
+        return {
+            benchmark: questions
+            for benchmark, questions in self._questions().items()
+            if benchmarks.open_questions(generations.path_of(place, benchmark), questions)
+        }
 
     def conversation(self, asked: list[str], answers: list[str]) -> str:
         """The text that the answer to the last of `asked` continues.
@@ -172,13 +187,30 @@ class Instruction(Language):
         if self.questions is None:
             log.warning("task.questions=null: this run will answer no benchmark questions")
             return {}
-        room = answer_room(self, processor)
+        room = benchmarks.answer_room(self, processor)
         if room < self.max_new_tokens:
             log.warning(
                 "task.max_new_tokens=%d: answers end after %d, half of what the model reads",
                 *(self.max_new_tokens, room),
             )
-        found = read_questions(Path(self.questions).expanduser())
+        return self._questions()
+
+    def _longest(self, prompts: dict[str, list[dict[str, Any]]], processor: Any) -> int:
+        """Tokens of the longest conversation, with answers as long as they may be."""
+        room = benchmarks.answer_room(self, processor)
+        turns = [row["turns"] for questions in prompts.values() for row in questions]
+        texts = [self.conversation(asked, [""] * (len(asked) - 1)) for asked in turns]
+        tokens = processor(texts, verbose=False)["input_ids"] if texts else []
+        return max(
+            (len(row) + room * len(asked) for row, asked in zip(tokens, turns, strict=True)),
+            default=0,
+        )
+
+    def _questions(self) -> dict[str, list[dict[str, Any]]]:
+        """Questions per benchmark; DataError if the folder does not hold them."""
+        if self.questions is None:
+            return {}
+        found = benchmarks.read(Path(self.questions).expanduser())
         return {name: questions[: self.eval_rows] for name, questions in found.items()}
 
     def _file(self, folder: Path) -> Path:

@@ -22,6 +22,7 @@ COLUMNS = {
 CSV = {"train": "trainset.csv", "validation": "devset.csv", "test": "testset_w_refs.csv"}
 ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
 """Attributes that the data of microsoft/LoRA name otherwise."""
+_ATTRIBUTE = re.compile(r"\s*([^\[\],\s][^\[\],]*)\[([^\[\]]*)\](?:,|\s*$)")
 
 FORMAT = 1
 """Changed when `linearised` changes, so that tokens of an earlier format are not used."""
@@ -90,13 +91,21 @@ def differences(splits: dict[str, list[Row]]) -> Iterator[str]:
 def linearised(meaning: str) -> str:
     """'name[Zizzi], eatType[pub]' as 'name : Zizzi | Type : pub'.
 
+    The form is that of microsoft/LoRA's files, the words are the challenge's own: those files set
+    spaces around punctuation.
+
     Raises:
-        DataError: it is not a list of attributes.
+        DataError: it is not a list of attributes to its end.
     """
-    found = re.findall(r"\s*([^\[\],][^\[\]]*)\[([^\]]*)\](?:,|\s*$)", meaning)
-    if not found:
-        raise DataError(f"no meaning representation, name[value], ...: {meaning[:60]!r}")
-    return " | ".join(f"{ATTRIBUTES.get(name, name)} : {value}" for name, value in found)
+    parts, position = [], 0
+    while position < len(meaning):
+        found = _ATTRIBUTE.match(meaning, position)
+        if found is None:
+            raise DataError(f"no meaning representation, name[value], ...: {meaning!r}")
+        name, value = found.groups()
+        parts.append(f"{ATTRIBUTES.get(name, name)} : {value}")
+        position = found.end()
+    return " | ".join(parts)
 
 
 def _rows(content: bytes, kind: str) -> list[Row]:
@@ -141,5 +150,9 @@ def _rows(content: bytes, kind: str) -> list[Row]:
             f"{len(empty)} of {len(rows)} rows lack {given} or {wanted}, first row {empty[0]}"
         )
     for meaning in dict(rows):
-        linearised(meaning)
+        try:
+            linearised(meaning)
+        except DataError as error:
+            number = next(number for number, row in enumerate(rows, 1) if row[0] == meaning)
+            raise DataError(f"row {number}: {error}") from error
     return rows

@@ -6,12 +6,14 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import generations
 from experiments.errors import DataError
+from experiments.fastchat import BENCHMARKS, first_choice, read_questions
 from experiments.files import write_atomically
 from experiments.tasks.continuation import continuations
 
@@ -23,44 +25,77 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BENCHMARKS = {"mt_bench": "mt_bench", "vicuna": "vicuna_bench"}
-"""What the answers' file is called, and the folder of the questions."""
 
-
-def read_questions(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Questions of every benchmark that a folder holds.
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Questions of every benchmark that a folder holds: question_id, category, turns.
 
     Args:
-        folder: with mt_bench/question.jsonl, vicuna_bench/question.jsonl or both, a question a
-            line: question_id, category, turns.
+        folder: with mt_bench/question.jsonl, vicuna_bench/question.jsonl or both.
 
     Raises:
-        DataError: there is none, or a line is no question.
+        DataError: there is none, or a line is no question; all of them named.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
-    problems = []
-    for benchmark, name in BENCHMARKS.items():
-        path = folder / name / "question.jsonl"
-        if not path.is_file():
-            continue
-        found[benchmark] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                question = json.loads(line)
-                turns = question["turns"]
-                if not (turns and all(isinstance(turn, str) for turn in turns)):
-                    raise ValueError("no turns of text")
-                question["question_id"], question["category"]
-            except (ValueError, KeyError, TypeError) as error:
-                problems.append(f"{path}, line {number}: no question ({error!r})")
-                continue
-            found[benchmark].append(question)
+    paths = {benchmark: folder / name / "question.jsonl" for benchmark, name in BENCHMARKS.items()}
+    problems: list[str] = []
+    found = {
+        benchmark: read_questions(path, problems)
+        for benchmark, path in paths.items()
+        if path.is_file()
+    }
     if not found:
         names = " or ".join(f"{name}/question.jsonl" for name in BENCHMARKS.values())
         problems = [f"no {names} there"]
     if problems:
         raise DataError(f"task.questions={folder}: not FastChat's questions", problems)
     return found
+
+
+def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
+    """What a file of answers holds for these questions as they are asked now."""
+    asked = {question["question_id"]: question["turns"] for question in questions}
+    found = Answers()
+    for line in generations.read(path, found.damaged):
+        number, turns = line.get("question_id"), first_choice(line)
+        cut = line.get("truncated")
+        if not isinstance(number, int) or turns is None or not isinstance(cut, list):
+            found.damaged.append(f"{path}: damaged, no answer of this program: question {number}")
+        elif number not in asked:
+            found.others[number] = line
+        elif line.get("asked") != asked[number] or not len(turns) == len(cut) <= len(asked[number]):
+            found.outdated.append(number)
+            found.current.pop(number, None)
+        else:
+            found.current[number] = line
+    return found
+
+
+def open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that the file does not answer in all their turns."""
+    current = answers(path, questions).current
+    return [
+        question
+        for question in questions
+        if len(turns_of(current.get(question["question_id"]))) < len(question["turns"])
+    ]
+
+
+def turns_of(line: dict[str, Any] | None) -> list[str]:
+    """The answers of a line; none where there is no line yet."""
+    return line["choices"][0]["turns"] if line else []
+
+
+@dataclass
+class Answers:
+    """Lines of a file of answers; of several to one question the last counts."""
+
+    current: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Usable ones by question."""
+    others: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Those to questions that are not asked now."""
+    outdated: list[int] = field(default_factory=list)
+    """Questions that were worded otherwise when they were answered."""
+    damaged: list[str] = field(default_factory=list)
+    """A line for each that cannot be used."""
 
 
 def answer_room(task: Instruction, processor: Any) -> int:
@@ -77,25 +112,29 @@ class Asker:
     processor: Any
     benchmark: str
     seed: int
-    lines: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     """The latest line of each question in the file."""
 
-    def answer(self, questions: list[dict[str, Any]], place: Path) -> None:
+    def answer(self, questions: Sequence[dict[str, Any]], place: Path) -> None:
         """Writes generations/<benchmark>.jsonl below a run folder, one line per question.
 
         Every batch is added when it is done, a question of two turns first with one answer. What a
-        killed call left is kept; in the end each question has one line, in the questions' order.
+        killed call left is kept, what is damaged or answers another wording is made again. In the
+        end each question has one line, in the questions' order, and answers to others follow.
 
         Args:
             questions: question_id, category and turns of each.
             place: the run folder.
         """
         path = generations.path_of(place, self.benchmark)
-        known = {question["question_id"] for question in questions}
-        before = generations.read(path)
-        self.lines = {
-            line["question_id"]: line for line in before if line.get("question_id") in known
-        }
+        before = answers(path, questions)
+        for problem in before.damaged:
+            log.warning("%s; it is answered again", problem)
+        outdated = set(before.outdated) - before.current.keys()
+        if outdated:
+            numbers = ", ".join(map(str, sorted(outdated)))
+            log.warning("%s: other words than before, answered again: %s", self.benchmark, numbers)
+        self.lines = before.current
         for turn in range(max(len(question["turns"]) for question in questions)):
             waiting = [
                 question
@@ -105,8 +144,11 @@ class Asker:
             if waiting:
                 self._turn(waiting, turn, path, _model_id(place, self.task.name))
         ordered = [self.lines[question["question_id"]] for question in questions]
-        if ordered != before:
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
+        text = "".join(
+            json.dumps(line, ensure_ascii=False) + "\n"
+            for line in [*ordered, *before.others.values()]
+        )
+        if text.encode() != path.read_bytes():
             write_atomically(path, text)
         cut = sum(any(line["truncated"]) for line in ordered)
         log.info(
@@ -116,8 +158,7 @@ class Asker:
         )
 
     def _answers(self, question: dict[str, Any]) -> list[str]:
-        line = self.lines.get(question["question_id"])
-        return line["choices"][0]["turns"] if line else []
+        return turns_of(self.lines.get(question["question_id"]))
 
     def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
         """Answers one turn of all these questions."""

@@ -48,6 +48,9 @@ class Data:
     """Of the data as they lie there, before `train_rows` and `eval_rows`."""
     lengths: Sequence[int] | None = None
     """Tokens per training row, for batches of rows of like length; None where there is no text."""
+    longest: int | None = None
+    """Tokens of the longest text, prompt and answer, that the network may write; None: as many as
+    it reads."""
     augmented: bool = False
     """True if a training row looks different in every epoch: `train` is then indexed by
     number * len(train) + row, which alone decides how; each epoch of each seed has a number."""
@@ -167,6 +170,13 @@ class Task:
 
         What is there already is kept: an interrupted call goes on.
         """
+
+    def owed(self, place: Path) -> dict[str, Sequence[dict[str, Any]]]:
+        """Prompts that the settings ask a finished run for and that it has not answered.
+
+        They are not scored by the run, so that `produce` may be called for them at any later time.
+        """
+        return {}
 
     def measure(self, place: Path) -> Measured | None:
         """Metrics of what `produce` wrote, from the files alone; None if it writes nothing."""

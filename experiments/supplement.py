@@ -1,0 +1,101 @@
+"""What a finished run is asked for later: answers to questions that it was not given, for one."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import journal, lock, results
+from experiments.errors import RecordError, UserError
+from experiments.results import Record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from experiments.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def add(
+    config: Config, place: Path, record: Record, base: Callable[[Config, str | None], nn.Module]
+) -> Record:
+    """Produces what `Task.owed` names, with the adapter that the run kept; nothing is trained.
+
+    The record gets the numbers of what was asked and the time that it took, and keeps all else.
+
+    Args:
+        config: as asked for now; the same run.
+        place: its folder.
+        record: as it lies there.
+        base: builds the base model.
+
+    Returns:
+        The record, `record` itself where nothing is owed.
+
+    Raises:
+        UserError: the weights are not here, or others than those that the run began with; the
+            folder is in use, or lacks its adapter. The run stays finished.
+    """
+    if not config.mode.trains or not config.task.owed(place):
+        return record
+    if not (place / "adapter").is_dir():
+        raise RecordError(f"{place}: no adapter there, so the run cannot be asked anything more")
+    weights = config.model.locate(config.offline)
+    with lock.hold(place) as check, journal.keep(place):
+        owed = config.task.owed(place)  # again: another process may have been faster
+        if not owed:
+            return results.read(place)
+        log.info("trained before; to be answered: %s", ", ".join(owed))
+        net, processor = _restored(config, place, weights, record, base)
+        began = time.monotonic()
+        config.task.produce(net, processor, _data(owed, record), place, config.seed)
+        rows = {f"asked {name}": len(prompts) for name, prompts in owed.items()}
+        spent = round(record.time.get("produce_s", 0.0) + time.monotonic() - began, 3)
+        added = dataclasses.replace(
+            record,
+            time=record.time | {"produce_s": spent},
+            environment=record.environment
+            | {"rows": (record.environment.get("rows") or {}) | rows},
+        )
+        check()
+        results.write(place, added)
+    return added
+
+
+def _restored(
+    config: Config,
+    place: Path,
+    weights: str | None,
+    record: Record,
+    base: Callable[[Config, str | None], nn.Module],
+) -> tuple[nn.Module, Any]:
+    """The trained network, its adapter beside the weights as in training, and the processor."""
+    from experiments import environment
+
+    environment.check_device(config.train)
+    config.task.check()
+    processor = config.model.processor(weights)
+    net = base(config, weights)  # downloads, if need be
+    found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
+    if found != expected:
+        raise UserError(
+            f"{weights}: not the weights that the run began with",
+            [f"fingerprint there {found}, the run's {expected}"],
+        )
+    net = config.method.restore(net, place / "adapter", merged=False)
+    if config.model.quantization is None:  # quantised weights are where they stay
+        net = net.to(environment.device_of(config.train))
+    return net, processor
+
+
+def _data(owed: dict[str, Any], record: Record) -> Any:
+    """Prompts without rows to train on."""
+    from experiments.tasks import Data
+
+    fingerprint = record.environment.get("data") or ""
+    return Data(train=(), evaluations={}, prompts=owed, collate=list, fingerprint=fingerprint)
