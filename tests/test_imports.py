@@ -1,6 +1,7 @@
 """Who may import whom, read from the sources: what is lower knows nothing of what is higher."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,7 @@ SCHEMAS = {
 } | {f"experiments/{name}/__init__.py" for name in ("hub", "results")}
 
 
+@functools.cache
 def imported(name, *, top_level=False):
     """Modules that a source file imports, functions included, type hints' own imports left out."""
     found = set()
