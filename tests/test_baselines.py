@@ -340,6 +340,20 @@ def test_other_architectures(name, architecture):
     assert texts.shape == (4, 16)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "vit"])
+def test_encoders_of_other_names(architecture):
+    from transformers import AutoConfig, AutoModel
+
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    with torch.device("meta"):
+        net = AutoModel.from_config(
+            AutoConfig.for_model(architecture, **{name: SIZES[name] for name in names})
+        )
+    for name in BOTTLENECKS:
+        adapted = METHODS[name][0].apply(copy.deepcopy(net), [])
+        assert count(adapted, []).adapter == METHODS[name][1]
+
+
 def test_houlsby_is_what_its_paper_says():
     """f(h W_down + b) W_up + b + h between the projection and the residual's normalisation."""
     net = applied("houlsby").eval()

@@ -185,9 +185,9 @@ def test_missing_runs_are_shown_as_missing(tmp_path):
     files, troubles = shown(tmp_path, "table1", "figure7")
     assert files["table1.md"].count("| not run ") == 3 * 32
     assert "32 not run.**" in files["table1.md"]
-    assert "Not run: `python train.py experiment=table1`" in files["table1.md"]
+    assert "Not run: `make table1`" in files["table1.md"]
     assert files["figure7.md"].count("not run") >= 10
-    assert "Not run: `python train.py experiment=figure7`" in files["figure7.md"]
+    assert "Not run: `make figure7`" in files["figure7.md"]
     assert "Undecided: FourierFT not run, LoRA not run." in files["figure7.md"]
     assert (tmp_path / "report/figure7.png").exists() and not troubles
 
@@ -228,7 +228,7 @@ def test_figure7_reproduced(tmp_path):
     )
     assert "LoRA reaches 100 % within 2000 epochs in 0 of 5 seeds (best 93.0 %)" in text
     line = cells(text, "FourierFT", "1")
-    assert line[2:] == ["380", "380", "100.0 %", "100.0 %", "2000", "128", "0.02", "2.0"]
+    assert line[2:] == ["380", "380", "100.0 %", "100.0 %", "unknown", "2000", "128", "0.02", "2.0"]
     assert cells(text, "LoRA", "4")[2:5] == ["never", "never", "93.0 %"]
     assert "evaluated every 20 epochs" in text and "Not run" not in text
     assert "method.alpha=3.0" in text and "task.any=7" in text
@@ -421,3 +421,19 @@ def test_runs_lists_every_training_with_its_interval(tmp_path):
     found = [cell.strip() for cell in line.strip("| ").split("|")]
     assert found[3:8] == ["x=1", "3", "accuracy", "0.0001", "10"]
     assert found[9:] == ["0.860 [0.840, 0.880]", "0.860 [0.840, 0.880]", "-", "12", "5"]
+
+
+def test_figure7_draws_the_plane_of_the_lowest_seed_that_has_one(tmp_path):
+    places = [write_toy(tmp_path, "fourierft", seed, rising(380)) for seed in (0, 1)]
+    (places[0] / "regions.npz").write_bytes(b"half a file")
+    points, labels = np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1])
+    classes = np.zeros((241, 241), np.uint8)
+    with (places[1] / "regions.npz").open("wb") as file:
+        np.savez(file, classes=classes, reach=7.0, points=points, labels=labels)
+    page = figure7.show("figure7", paper.load("figure7"), evidence.collect(tmp_path))
+    found = [picture for picture in page.pictures if picture.name == "figure7_regions"]
+    (axes,) = found[0].draw().axes
+    assert axes.get_title().startswith("FourierFT, n = 128") and len(axes.collections) == 2
+    (places[1] / "regions.npz").unlink()
+    page = figure7.show("figure7", paper.load("figure7"), evidence.collect(tmp_path))
+    assert [picture.name for picture in page.pictures] == ["figure7"]

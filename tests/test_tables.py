@@ -113,6 +113,15 @@ def test_sizes_biases_and_bases_are_other_cells(tmp_path, cola):
     assert cell.ours["best"].centre == pytest.approx(60.0)
 
 
+def test_a_rank_that_is_evaluated_apart_is_another_cell(tmp_path, plain):
+    """Table 2 has DyLoRA at the rank whose numbers it prints."""
+    cola = plain("model=roberta_base", "task=cola", "method=dylora")
+    scored(tmp_path, cola, 0, 0.6, changes={"method.evaluated": 4}, place=tmp_path / "b" / "seed=0")
+    assert found(tmp_path, method="dylora").verdict("best").value == "not run"
+    scored(tmp_path, cola, 0, 0.61)
+    assert found(tmp_path, method="dylora").ours["best"].centre == pytest.approx(61.0)
+
+
 def test_of_several_ways_the_most_comparable_is_shown(tmp_path, cola):
     five(tmp_path, cola)
     smoke = tmp_path / "smoke"

@@ -411,3 +411,31 @@ def test_glue_tokens_are_kept_and_those_of_other_rows_are_not_taken(
     assert list(first.train) == list(again.train) and first.lengths == again.lengths
     assert load("task.eval_rows=6")[1] == 1
     assert load("task.eval_rows=8", "task.max_length=16")[1] == 2
+
+
+def test_toy_scores_other_points_and_keeps_what_the_network_makes_of_the_plane(compose, tmp_path):
+    import torch
+
+    task = compose(["model=mlp", "task=toy"]).task
+    data = task.load(None, None)
+    train, test = points(data), data.evaluations["test"]
+    assert list(data.evaluations) == task.splits == ["train", "test"] and len(test) == 240
+    other = np.stack([row["points"] for row in test])
+    assert not np.isin(other, train[0]).any(), "a test point is a training point"
+
+    class Sides(torch.nn.Module):
+        """Class 1 right of the middle, else 0."""
+
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, points):
+            return {"logits": torch.stack([-points[:, 0], points[:, 0]], dim=1)}
+
+    task.produce(Sides(), None, data, tmp_path, 0)
+    with np.load(tmp_path / "regions.npz") as found:
+        classes, reach = found["classes"], found["reach"]
+        assert np.array_equal(found["points"], train[0])
+    assert reach == 7 and classes.shape == (241, 241)
+    assert (classes[:, :120] == 0).all() and (classes[:, 121:] == 1).all()

@@ -48,6 +48,11 @@ class Attempt:
         return self.curve[-1][0]
 
     @property
+    def test(self) -> float | None:
+        """Accuracy on other points after the last epoch; None if the record has none."""
+        return self.values.get("metrics.last.scores.test.accuracy")
+
+    @property
     def seconds(self) -> float | None:
         """Training and evaluation together; None if the record does not say."""
         return self.values.get("time.train_s")
@@ -87,3 +92,8 @@ def _unfit(facts: dict[str, Any], run: Run) -> str:
     if run.record.parameters["adapter"] != wanted:
         return f"trains {run.record.parameters['adapter']:,} numbers instead of {wanted}"
     return ""
+
+
+def percent(value: float) -> str:
+    """A fraction in percent with one digit, never rounded up: 100.0 % means all of them."""
+    return f"{math.floor(value * 1000 + 1e-9) / 10:.1f} %"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from experiments.report import attempts as attempts_of
-from experiments.report import curves
-from experiments.report.attempts import Attempt
+from experiments.report import curves, regions
+from experiments.report.attempts import Attempt, percent
 from experiments.report.document import (
     NOT_RUN,
     Block,
@@ -29,7 +28,7 @@ from experiments.report.document import (
 from experiments.report.evidence import Evidence
 
 NUMBERS = (
-    *("Seed", "First at 100 %", "Stays from", "Final", "Best"),
+    *("Seed", "First at 100 %", "Stays from", "Final", "Best", "Test"),
     *("Epochs", "Numbers", "Learning rate", "Seconds"),
 )
 
@@ -58,6 +57,17 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
             draw=partial(curves.draw, facts, drawn, caption),
         )
     )
+    planes = regions.read(attempts, evidence.root)
+    if planes:
+        blocks.append(
+            Picture(
+                name=f"{name}_regions",
+                alt="What class each network gives to every point of the plane",
+                caption="The plane as the networks of the lowest seed divide it; dots: the points "
+                "they were trained on",
+                draw=partial(regions.draw, facts, planes),
+            )
+        )
     blocks.append(
         Table(
             caption=title(facts),
@@ -161,11 +171,6 @@ def _half(said: dict[str, Any], seeds: list[Attempt], horizon: int) -> _Half:
     )
 
 
-def percent(value: float) -> str:
-    """A fraction in percent with one digit, never rounded up: 100.0 % means all of them."""
-    return f"{math.floor(value * 1000 + 1e-9) / 10:.1f} %"
-
-
 def _of(attempts: list[Attempt], method: str, seed: int) -> Attempt | None:
     return next((a for a in attempts if (a.method, a.seed) == (method, seed)), None)
 
@@ -185,6 +190,7 @@ def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
         "stays_from_epoch": attempt and attempt.stays,
         "final_accuracy": attempt and attempt.curve[-1][1],
         "best_accuracy": attempt and attempt.best(),
+        "test_accuracy": attempt and attempt.test,
         "epochs": attempt and attempt.trained,
         "trained_numbers": values.get("parameters.adapter"),
         "learning_rate": values.get("train.learning_rate"),
@@ -209,6 +215,7 @@ def _words(name: str, row: dict[str, Any]) -> list[str | Shown]:
         shown("stays_from_epoch", "never"),
         Shown(text=percent(row["final_accuracy"]), link=record),
         percent(row["best_accuracy"]),
+        "unknown" if row["test_accuracy"] is None else percent(row["test_accuracy"]),
         shown("epochs"),
         shown("trained_numbers"),
         shown("learning_rate"),
@@ -224,7 +231,7 @@ def _reading(attempts: list[Attempt]) -> str:
         f" (evaluated every {' or '.join(f'{step:g}' for step in steps)} epochs)" if steps else ""
     )
     first = f"First at 100 %: the first epoch with every training point right{every}"
-    return f"{first}; stays from: the first from which it stays so."
+    return f"{first}; stays from: the first from which it stays so; test: as many other points."
 
 
 def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> Table:

@@ -11,9 +11,13 @@ from experiments.report import paper
 from experiments.report.evidence import Run, number
 
 PLAIN: dict[str, dict[str, Any]] = {
-    "fourierft": {"method.basis": "fourier", "method.frequency_bias.center": None}
+    "fourierft": {"method.basis": "fourier", "method.frequency_bias.center": None},
+    "dylora": {"method.evaluated": None},
+    "houlsby": {"method.train_norms": False},
 }
 """Fields that the paper's tables leave as they are; `fields` of a row says otherwise."""
+ATTENTION = ("fourierft", "lora", "adalora", "dylora")
+"""Methods whose rows are about query and value, unless `fields` says otherwise."""
 RECIPES = ("paper", "authors", "ours")
 """In the order of preference where a cell was run in several ways."""
 
@@ -80,7 +84,7 @@ def answers(run: Run, wanted: dict[str, Any]) -> bool:
         return False
     targets = "method.targets"
     elsewhere = targets in values and values[targets] != values.get("model.attention")
-    return not elsewhere or targets in fields or said["method"] not in ("fourierft", "lora")
+    return not elsewhere or targets in fields or said["method"] not in ATTENTION
 
 
 def best(settings: list[Setting], obstacles: dict[int, list[str]]) -> list[Setting]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from experiments.tasks.task import Data, Head, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+REGIONS = "regions.npz"
+"""File in a run's folder: the classes of the plane."""
+SIDE = 241
+"""Points of the plane in each direction."""
 
 
 @dataclass(kw_only=True)
 class Toy(Task):
     """Points around `classes` centres with Gaussian noise.
 
-    Trained and scored on the same points, as the figure shows.
+    The figure is about the points that are trained on; as many others are scored beside them, and
+    the classes that the network gives to the plane are kept.
     """
 
     classes: int
@@ -33,6 +45,11 @@ class Toy(Task):
         """Two coordinates in, one score per class out."""
         return Head(kind="points", labels=self.classes, inputs=2)
 
+    @property
+    def splits(self) -> list[str]:
+        """Scored splits, the primary one first."""
+        return ["train", "test"]
+
     def problems(self) -> Iterator[str]:
         """See `Task.problems`."""
         yield from super().problems()
@@ -47,23 +64,56 @@ class Toy(Task):
         """See `Task.load`."""
         import numpy as np
 
-        draw = np.random.default_rng(self.data_seed)
+        points, labels = self._draw(np.random.default_rng(self.data_seed))
+        points, labels = points[: self.train_rows], labels[: self.train_rows]
+        others = self._draw(np.random.default_rng([self.data_seed, 1]))
+        splits = {"train": _rows(points, labels), "test": _rows(*others)}
+        return Data(
+            train=splits["train"],
+            evaluations={split: rows[: self.eval_rows] for split, rows in splits.items()},
+            collate=_collate,
+            fingerprint=hashlib.sha256(points.tobytes() + labels.tobytes()).hexdigest(),
+        )
+
+    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
+        """Writes regions.npz: `classes` (SIDE, SIDE) that the network gives to the plane, row by
+        row from below, from -`reach` to `reach` in both directions; `points` (N, 2) and `labels`
+        (N,) that it was trained on."""
+        import numpy as np
+        import torch
+
+        reach = self.radius + max(1.0, 4 * self.noise)
+        ticks = np.linspace(-reach, reach, SIDE, dtype=np.float32)
+        plane = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+        device = next(net.parameters()).device
+        net.eval()
+        with torch.no_grad():
+            scores = net(points=torch.from_numpy(plane).to(device))["logits"]
+        classes = scores.argmax(-1).cpu().numpy().astype(np.uint8).reshape(SIDE, SIDE)
+        batch = _collate(data.train)
+        draft = place / ".regions.tmp"
+        with draft.open("wb") as file:
+            np.savez_compressed(
+                file, classes=classes, reach=reach, points=batch["points"], labels=batch["labels"]
+            )
+        os.replace(draft, place / REGIONS)
+
+    def _draw(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """points (N, 2) float32 and labels (N,) in random order."""
+        import numpy as np
+
         angles = 2 * np.pi * np.arange(self.classes) / self.classes
         centres = self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (classes, 2)
         labels = np.repeat(np.arange(self.classes), self.points_per_class)
         points = centres[labels] + self.noise * draw.standard_normal((labels.size, 2))
-        order = draw.permutation(labels.size)[: self.train_rows]
-        points, labels = points[order].astype(np.float32), labels[order]
-        rows = [
-            {"points": point, "labels": int(label)}
-            for point, label in zip(points, labels, strict=True)
-        ]
-        return Data(
-            train=rows,
-            evaluations={"train": rows[: self.eval_rows]},
-            collate=_collate,
-            fingerprint=hashlib.sha256(points.tobytes() + labels.tobytes()).hexdigest(),
-        )
+        order = draw.permutation(labels.size)
+        return points[order].astype(np.float32), labels[order]
+
+
+def _rows(points: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {"points": point, "labels": int(label)} for point, label in zip(points, labels, strict=True)
+    ]
 
 
 def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
