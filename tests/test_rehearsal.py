@@ -7,6 +7,7 @@ import pytest
 from experiments import config, overrides, sweep
 from experiments.rehearsal import __main__ as rehearsal
 from experiments.rehearsal import rows
+from experiments.tasks.subject import read_subject
 
 config.register()
 SEARCHED = [name for name in sweep.names() if name.startswith("figure4")]
@@ -62,6 +63,17 @@ def test_real_data_are_linked_and_others_made_up(tmp_path, compose):
     rows.make(task, tmp_path / "more/cola", None)
     assert (tmp_path / "more/cola/train.parquet").is_file()
     assert not list(real.iterdir()), "made-up rows went into the real data"
+
+
+def test_subjects_that_real_data_lack_are_made_up_beside_them(tmp_path, data_folder, compose):
+    task = compose(["model=sd_tiny", "task=dreambooth", "method=fourierft"]).task
+    folder = tmp_path / "data/dreambooth"
+    for _ in range(2):
+        rows.make(task, folder, data_folder)
+    assert (folder / "dog").resolve() == (data_folder / "dreambooth/dog").resolve()
+    assert not (folder / "bear_plushie").is_symlink() and list((folder / "bear_plushie").iterdir())
+    assert not (data_folder / "dreambooth/bear_plushie").exists()
+    assert read_subject(folder, "bear_plushie", None, None).class_name == "stuffed animal"
 
 
 @pytest.mark.parametrize("model", ["roberta_large", "gpt2_large", "llama2_13b", "vit_large"])

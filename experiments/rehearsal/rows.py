@@ -27,13 +27,17 @@ def make(task: Task, folder: Path, real: Path | None) -> None:
 
     Args:
         task: as configured.
-        folder: is made, or becomes a link to real data.
+        folder: is made, or becomes a link to real data (of DreamBooth: holds one per subject).
         real: folder of real data, one folder per task below it or below its `glue`.
     """
-    if folder.is_symlink():
+    if folder.is_symlink():  # perhaps to where the data lay before
         folder.unlink()
     places = [] if real is None else [real / task.name, real / "glue" / task.name]
     found = [place for place in places if place.is_dir()]
+    if found and isinstance(task, DreamBooth) and not folder.is_dir():
+        folder.mkdir(parents=True)
+        for item in found[0].iterdir():  # a copy may lack some of the subjects
+            (folder / item.name).symlink_to(item.absolute())
     if found and not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.symlink_to(found[0].absolute())
@@ -107,10 +111,12 @@ def _images(task: Images, folder: Path, draw: random.Random) -> None:
 
 def _dreambooth(task: DreamBooth, folder: Path, draw: random.Random) -> None:
     subjects = ("dog", "bear_plushie", "colorful_sneaker")
-    for subject in subjects:
-        (folder / subject).mkdir(exist_ok=True)
+    for subject in (one for one in subjects if not (folder / one).exists()):
+        (folder / subject).mkdir()
         for number in range(4):
             (folder / subject / f"{number:02d}.jpg").write_bytes(_picture(draw, 2 * SIDE))
+    if (folder / LISTING).exists():
+        return
     classes = "\n".join(f"{subject},{subject.rpartition('_')[2]}" for subject in subjects)
     prompts = "prompt_list = [\n'a {0} {1} on a table'.format(unique_token, class_token),\n]\n"
     text = f"Classes\n\nsubject_name,class\n{classes}\n\nPrompts\n\n"
