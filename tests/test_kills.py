@@ -12,11 +12,12 @@ import pytest
 from records import contents
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLS = int(os.environ.get("FOURIERFT_KILLS", "3"))
-SEEDS = max(2, KILLS // 2)
+KILLS = int(os.environ.get("FOURIERFT_KILLS", "2"))
+SEEDS = max(1, KILLS // 2)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 90 * KILLS)
 def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data_folder):
     """A real encoder on real rows; FOURIERFT_KILLS says how many kills."""
     command = [
@@ -26,7 +27,7 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data
             f"seed=range({SEEDS})",
             f"task.path={data_folder / 'glue/sst2'}",
         ),
-        *("task.train_rows=96", "task.eval_rows=64", "train.epochs=4", "train.batch_size=16"),
+        *("task.train_rows=32", "task.eval_rows=16", "train.epochs=4", "train.batch_size=16"),
         "train.device=cpu",
     ]
 
@@ -39,14 +40,17 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data
             start_new_session=True,
         )
 
-    began = time.monotonic()
+    def evaluated() -> int:
+        return len(list((tmp_path / "killed").rglob("predictions/*.npz")))
+
     assert sweep("whole").wait(timeout=900) == 0
-    lasted = time.monotonic() - began
     draw = random.Random(KILLS)
     within, resumed = 0, 0
     for _ in range(KILLS):
-        process = sweep("killed")
-        time.sleep(draw.uniform(0.2, 0.45) * lasted)
+        before, process = evaluated(), sweep("killed")
+        while process.poll() is None and evaluated() <= before:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 4))  # about the length of a cell
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             within += 1

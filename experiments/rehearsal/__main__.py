@@ -117,13 +117,12 @@ def _lay_out(acts: list[Act], folder: Path, real: Path | None) -> None:
 
 
 def _after(acts: list[Act], outputs: Path) -> Iterator[tuple[str, list[str]]]:
-    """What follows the runs: grades where there are answers, checks, the report."""
+    """What follows the runs: grades where there are answers, the report."""
     if any(isinstance(task, Instruction) for one in acts for task in one.tasks):
         with standins.judge() as url:
             given = ["--all", str(outputs), "--questions", str(outputs / DATA / QUESTIONS)]
             given += ["--base-url", url, "--model", standins.JUDGE, "--partial"]
             yield "judge", ["-m", "experiments.judge", *given]
-    yield "verify", ["-m", "experiments.results", "verify", str(outputs)]
     yield "report", ["-m", "experiments.report", "--outputs", str(outputs)]
 
 
