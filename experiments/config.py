@@ -133,7 +133,8 @@ def _picker(part: str) -> Any:
         name = _root_[part].name
         if name not in table:
             raise KeyError(
-                f"the recipe has no entry for {part} {name!r} (has: {', '.join(map(str, table))})"
+                f"the recipe has no entry for {part} {name!r} (has: {', '.join(map(str, table))}); "
+                "with source=none every number comes from the command line"
             )
         return table[name] if column is None else table[name][column]
 

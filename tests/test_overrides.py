@@ -13,7 +13,7 @@ def registered():
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("method=fouri", ["method=fouri", "bitfit, fourierft", "did you mean 'fourierft'"]),
+        ("method=fouri", ["method=fouri", "dylora, fourierft", "did you mean 'fourierft'"]),
         ("modle=mlp", ["modle=mlp", "unknown key 'modle'", "model", "did you mean"]),
         ("method.n_freq=3", ["n_freq", "in method", "alpha, basis, entry_seed"]),
         ("method.n=abc", ["method.n=abc", "Integer"]),

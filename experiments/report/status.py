@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     given = [one for one in asked.overrides if not one.startswith("experiment=")]
     failures, boards = 0, {}
     for name in named or sweep.names():
+        print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
             boards[name] = list(rows(name, [*given, f"output={asked.outputs}"]))
         except UserError as error:

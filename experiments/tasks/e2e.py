@@ -135,6 +135,7 @@ class E2E(Language):
             path = generations.path_of(place, split)
             done = {line["id"] for line in _lines(path)}
             open_ = [prompt for prompt in prompts if prompt["id"] not in done]
+            log.info("%s: %d texts to be written, %d are there", split, len(open_), len(done))
             for batch in continuations(
                 net,
                 processor,
