@@ -37,12 +37,13 @@ def test_slow_rows_show_as_waiting(photographs, monkeypatch):
     whole = pictures.training_view
 
     def slow(*args):
-        time.sleep(0.02)
+        time.sleep(0.04)
         return whole(*args)
 
     monkeypatch.setattr(pictures, "training_view", slow)
     found = measure(photographs, method="lora")
-    assert found["waiting"] > 0.3 and found["step_ms"] > 16 * 20
+    # The rest of a step takes longer on a busy machine, the rows do not get faster.
+    assert found["waiting"] > 0.15 and found["step_ms"] > 16 * 40
 
 
 def test_accumulated_batches_are_one_step(photographs):
