@@ -26,11 +26,12 @@ def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> 
         model: whose processor reads the rows.
         task: whose rows are read.
         weights: where `Model.locate` found the weights.
-        rows: where `Task.locate` found the data; a file that changed there is read again.
+        rows: where `Task.locate` found the data; a local file that changed is read again, a
+            download is not looked at again within one process.
     """
     global _last
     made_from = (type(model), results.plain(model), type(task), results.plain(task), weights, rows)
-    made_from += (_stamp(weights), _stamp(rows))
+    made_from += tuple(map(_stamp, (weights, rows, getattr(task, "questions", None))))
     if _last is not None and _last[0] == made_from:
         return _last[1:]
     _last = None  # before the next one is loaded: memory for one

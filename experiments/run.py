@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,36 +51,39 @@ def _lead(config: Config, place: Path) -> Record:
     weights, rows = _locate(config) if config.mode.trains else (None, None)
     place.mkdir(parents=True, exist_ok=True)
     with lock.hold(place) as check:
-        finished = None if config.force else results.find(place, config)
-        if finished is not None:  # by somebody else since the first look
-            ranks.tell("verdict", "done before")
-            return finished
-        replaced = results.open_folder(place, config)
-        ranks.tell("verdict", "go")
-        with journal.keep(place):
-            if replaced is not None:
-                log.info("the earlier run is kept in %s", replaced)
-            try:
-                if config.mode.trains:
-                    record = _train(config, place, weights, rows)
-                else:
-                    record = _count(config)
-                check()
-                results.write(place, record)
-            except BaseException as error:
-                _close(config, None)
-                if isinstance(error, Exception):
-                    mine = _fail(place, error)
-                    if replaced is not None:
-                        failed = results.restore(place, replaced)
-                        log.warning(
-                            "the finished run is back in place, the failed one in %s", failed
-                        )
-                    if not mine:
-                        sys.exit(1)  # whoever failed first says why
-                raise
-            _close(config, record)
-            shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        if config.force or results.find(place, config) is None:
+            return _do(config, place, weights, rows, check)
+    return _lead(config, place)  # somebody else has done it since the first look
+
+
+def _do(
+    config: Config, place: Path, weights: str | None, rows: str | None, check: Callable[[], None]
+) -> Record:
+    """The run itself, its folder being ours; `check` raises if it no longer is."""
+    replaced = results.open_folder(place, config)
+    ranks.tell("verdict", "go")
+    with journal.keep(place):
+        if replaced is not None:
+            log.info("the earlier run is kept in %s", replaced)
+        try:
+            if config.mode.trains:
+                record = _train(config, place, weights, rows)
+            else:
+                record = _count(config)
+            check()
+            results.write(place, record)
+        except BaseException as error:
+            _close(config, None)
+            if isinstance(error, Exception):
+                mine = _fail(place, error)
+                if replaced is not None:
+                    failed = results.restore(place, replaced)
+                    log.warning("the finished run is back in place, the failed one in %s", failed)
+                if not mine:
+                    sys.exit(1)  # whoever failed first says why
+            raise
+        _close(config, record)
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
     print(f"{describe(record)}\n{place}", flush=True)
     return record
 

@@ -47,9 +47,10 @@ def add(
         raise RecordError(f"{place}: no adapter there, so the run cannot be asked anything more")
     weights = config.model.locate(config.offline)
     with lock.hold(place) as check, journal.keep(place):
-        owed = config.task.owed(place)  # again: another process may have been faster
+        # Again: another process may have been faster.
+        owed, record = config.task.owed(place), results.read(place)
         if not owed:
-            return results.read(place)
+            return record
         log.info("trained before; to be answered: %s", ", ".join(owed))
         net, processor = _restored(config, place, weights, record, base)
         began = time.monotonic()

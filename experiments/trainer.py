@@ -91,7 +91,7 @@ class Trainer(transformers.Trainer):
         if penalty is None:
             return found
         if self.model_accepts_loss_kwargs:  # the batch's loss is a part of the step's already
-            penalty = penalty / self.args.gradient_accumulation_steps
+            penalty = penalty / self.current_gradient_accumulation_steps  # fewer in an epoch's last
         return found + penalty
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:

@@ -58,9 +58,9 @@ class DyLoRA(Method):
             if path.rpartition(".")[2] in self.targets
         }
         problems += [
-            f"method.targets: {path} is a {type(module).__name__} (allowed: linear layers)"
+            f"method.targets: {path} is a {type(module).__name__} (allowed: plain linear layers)"
             for path, module in found.items()
-            if not isinstance(module, nn.Linear)
+            if type(module) is not nn.Linear  # quantised ones could not be merged
         ]
         if problems:
             raise ConfigError(f"method={self.name} cannot adapt this model", problems)

@@ -58,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = "done" if status == 0 else f"failed, see {asked.outputs / LOGS / name}.log"
             print(f"{name:24} {seconds:6.0f} s  {told}", flush=True)
             failed += [name] if status else []
+    for one in [
+        one for one in acts if one.name in failed
+    ]:  # a cell may have been at work elsewhere
+        name, status, seconds = _play(one, asked.outputs)
+        print(
+            f"{name:24} {seconds:6.0f} s  {'done' if status == 0 else 'failed'}, again", flush=True
+        )
+        failed = failed if status else [other for other in failed if other != name]
     for name, command in _after(acts, asked.outputs):
         status = _run(command, asked.outputs / LOGS / f"{name}.log")
         print(f"{name:24} {'done' if status == 0 else 'failed, see its log'}", flush=True)

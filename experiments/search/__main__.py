@@ -22,7 +22,10 @@ FAILURES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Searches; status 1 if a cell ends with fewer finished trials than asked for."""
+    """Searches; status 1 if a cell ends with fewer finished trials than asked for.
+
+    A cell that another process is at is passed over and does not count.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m experiments.search", description=__doc__, epilog=HELP
     )

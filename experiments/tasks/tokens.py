@@ -36,7 +36,9 @@ def tokenised(
     """
     tokenizer = json.loads(processor.backend_tokenizer.to_str())
     tokenizer |= {"truncation": None, "padding": None}  # left by the last call, and set by the next
-    parts = [VERSION, about, tokenizer]
+    python = [type(processor).__name__, processor.model_input_names, processor.truncation_side]
+    python += [processor.bos_token_id, processor.eos_token_id, processor.pad_token_id]
+    parts = [VERSION, about, tokenizer, python]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return rows.map(
         tokenise,
