@@ -69,6 +69,14 @@ def one_thread():
         sys.modules["torch"].set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def nothing_prepared():
+    """A test takes no data over from the one before, as the cells of a sweep do."""
+    yield
+    if "experiments.prepared" in sys.modules:
+        sys.modules["experiments.prepared"]._last = None
+
+
 @pytest.fixture(scope="session")
 def data_folder():
     """Folder of real data: FOURIERFT_DATA, or shared/data beside the checkout."""

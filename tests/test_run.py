@@ -51,12 +51,13 @@ def test_a_run_folder_holds_what_the_contract_says(toy, tmp_path):
         "history.jsonl",
         "adapter",
         "run.log",
+        "regions.npz",
     }
     written = json.loads((place / "metrics.json").read_text())
     assert written["metrics"] == record.metrics
     assert {"best", "last", "heldout", "primary"} <= set(written["metrics"])
     assert written["parameters"] == {"adapter": 128, "head": 0, "base": 4808, "stored_bytes": 512}
-    assert len(list((place / "predictions").iterdir())) == 3
+    assert len(list((place / "predictions").iterdir())) == 2 * 3, "two splits"
     assert place == tmp_path / "mlp/toy/fourierft/epochs=60/seed=0"
 
 
