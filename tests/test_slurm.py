@@ -82,8 +82,10 @@ def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_proc
     """Its warning signal asks cell 0 to stop, as before a time limit or a preemption."""
     output = tmp_path / "outputs"
     process = sweep(output, *CELLS, *ON_SLURM, SLURM_CONF=cluster["SLURM_CONF"])
-    wait(lambda: len(list(output.rglob("fourierft/*/seed=0/predictions/*.npz"))) >= 3, process)
-    first = next(output.rglob("fourierft/*/seed=0"))
+    wait(
+        lambda: len(list(output.glob("mlp/toy/fourierft/*/seed=0/predictions/*.npz"))) >= 6, process
+    )
+    first = next(output.glob("mlp/toy/fourierft/*/seed=0"))
     squeue = ["squeue", "--noheader", "--array", "--format=%F_%K"]
     queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
     (array,) = {line.partition("_")[0] for line in queue.stdout.split()}
