@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import prepared
 from experiments.errors import RecordError, UserError
 from experiments.run import run
 from experiments.tracking import read_history
