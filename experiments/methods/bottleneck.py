@@ -64,7 +64,6 @@ class Bottleneck(Method):
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
         from experiments import bottlenecks
-        from fourierft.counting import in_head
 
         blocks = bottlenecks.blocks_of(net)
         if self.dropped >= len(blocks):
@@ -75,8 +74,7 @@ class Bottleneck(Method):
             )
             raise ConfigError(f"method={self.name} cannot adapt this model", [problem])
         adapted = blocks[self.dropped :]
-        for name, parameter in net.named_parameters():
-            parameter.requires_grad_(in_head(name, head))
+        self.train_head_alone(net, head)
         for block in adapted if self.train_norms else ():
             for norm in bottlenecks.norms_of(net.get_submodule(block["block"])):
                 norm.requires_grad_(True)

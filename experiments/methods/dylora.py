@@ -49,7 +49,6 @@ class DyLoRA(Method):
         from torch import nn
 
         from experiments.nested import NestedLinear
-        from fourierft.counting import in_head
 
         problems = list(unmatched(net, self.targets))
         found = {
@@ -64,8 +63,7 @@ class DyLoRA(Method):
         ]
         if problems:
             raise ConfigError(f"method={self.name} cannot adapt this model", problems)
-        for name, parameter in net.named_parameters():
-            parameter.requires_grad_(in_head(name, head))
+        self.train_head_alone(net, head)
         for path, layer in found.items():
             rank = self.evaluated or self.r
             net.set_submodule(path, NestedLinear(layer, self.r, self.alpha, rank))

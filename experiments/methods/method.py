@@ -38,6 +38,13 @@ class Method:
         """Yields every setting that the method cannot work with."""
         return iter(())
 
+    def train_head_alone(self, net: nn.Module, head: Sequence[str]) -> None:
+        """Gives a gradient to the head's parameters and takes it from all others of a network."""
+        from fourierft.counting import in_head
+
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(in_head(name, head))
+
     def penalty(self, net: nn.Module) -> Tensor | None:
         """What the method adds to the loss of every training batch, a scalar; None: nothing."""
         return None

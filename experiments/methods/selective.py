@@ -25,10 +25,10 @@ class Selective(Method):
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
+        self.train_head_alone(net, head)
         for name, parameter in net.named_parameters():
-            parameter.requires_grad_(
-                self.selects(name) or not set(head).isdisjoint(name.split("."))
-            )
+            if self.selects(name):
+                parameter.requires_grad_(True)
         return net
 
 

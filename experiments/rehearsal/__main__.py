@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,25 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"experiments.rehearsal: {error}", file=sys.stderr)
         return 1
     (asked.outputs / LOGS).mkdir(parents=True, exist_ok=True)
-    began, failed = time.monotonic(), []
+    began = time.monotonic()
+
+    def play(one: Act) -> bool:
+        return _run(one.name, one.command, asked.outputs)
+
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for done in as_completed([pool.submit(_play, one, asked.outputs) for one in acts]):
-            name, status, seconds = done.result()
-            told = "done" if status == 0 else f"failed, see {asked.outputs / LOGS / name}.log"
-            print(f"{name:24} {seconds:6.0f} s  {told}", flush=True)
-            failed += [name] if status else []
-    for one in [
-        one for one in acts if one.name in failed
-    ]:  # a cell may have been at work elsewhere
-        name, status, seconds = _play(one, asked.outputs)
-        print(
-            f"{name:24} {seconds:6.0f} s  {'done' if status == 0 else 'failed'}, again", flush=True
-        )
-        failed = failed if status else [other for other in failed if other != name]
+        whole = list(pool.map(play, acts))
+    # Once more where a cell was at work in another experiment.
+    failed = [one.name for one, good in zip(acts, whole, strict=True) if not (good or play(one))]
     for name, command in _after(acts, asked.outputs):
-        status = _run(command, asked.outputs / LOGS / f"{name}.log")
-        print(f"{name:24} {'done' if status == 0 else 'failed, see its log'}", flush=True)
-        failed += [name] if status else []
+        failed += [] if _run(name, command, asked.outputs) else [name]
     told = f"failed: {', '.join(failed)}" if failed else "all done"
     print(f"{told}, {time.monotonic() - began:.0f} s: {asked.outputs / 'report' / 'index.html'}")
     return 1 if failed else 0
@@ -134,14 +126,9 @@ def _after(acts: list[Act], outputs: Path) -> Iterator[tuple[str, list[str]]]:
     yield "report", ["-m", "experiments.report", "--outputs", str(outputs)]
 
 
-def _play(one: Act, outputs: Path) -> tuple[str, int, float]:
-    began = time.monotonic()
-    status = _run(one.command, outputs / LOGS / f"{one.name}.log")
-    return one.name, status, time.monotonic() - began
-
-
-def _run(command: list[str], log: Path) -> int:
-    """Status of a command; what it says goes to a file."""
+def _run(name: str, command: list[str], outputs: Path) -> bool:
+    """Runs a command whose output goes to a file, and says on a line how it went."""
+    log, began = outputs / LOGS / f"{name}.log", time.monotonic()
     with log.open("w", encoding="utf-8") as file:
         file.write(f"python {' '.join(command)}\n\n")
         file.flush()
@@ -152,7 +139,9 @@ def _run(command: list[str], log: Path) -> int:
             stderr=subprocess.STDOUT,
             env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ},
         )
-    return done.returncode
+    told = "done" if done.returncode == 0 else f"failed, see {log}"
+    print(f"{name:28} {time.monotonic() - began:6.0f} s  {told}", flush=True)
+    return done.returncode == 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
