@@ -7,7 +7,7 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
 from .linear import Engine
-from .spectrum import atom_norm, band_pass, sample_entries
+from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries
 from .transform import delta_weight
 from .tuner import (
     FourierFTConfig,
@@ -25,6 +25,7 @@ __all__ = [
     "FourierFTLayer",
     "FourierFTLinear",
     "FourierFTModel",
+    "alpha_of_norm",
     "atom_norm",
     "band_pass",
     "configure",

@@ -39,6 +39,7 @@ _FIELDS = (
     "frequency_bias_center",
     "frequency_bias_bandwidth",
     "basis",
+    "scaling_mode",
     "base_model_name_or_path",
     "task_type",
 )

@@ -15,24 +15,27 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
 from .linear import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
+from .spectrum import alpha_of_norm
 from .transform import check_basis
 
 # What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that
 # it does not know and would go on to compute something else; an unknown type makes it stop.
 EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 
+SCALING_MODES = ("plain", "norm")
+
 
 @dataclass
 class FourierFTConfig(StockConfig):
-    """Configuration of FourierFT: PEFT's own, plus a frequency bias and a basis.
+    """Configuration of FourierFT: PEFT's own, plus a frequency bias, a basis and a way to scale.
 
     The fields of `peft.FourierFTConfig` keep their names, meanings and defaults, among them
     ``n_frequency`` (n), ``scaling`` (alpha) and ``random_loc_seed`` (entry seed; PEFT's default is
     777, the paper used 2024).
 
     A configuration that PEFT can express is saved exactly as PEFT saves it. One with a frequency
-    bias or another basis is saved under the type ``FOURIERFT_EXTENDED``, which PEFT without this
-    package refuses to load.
+    bias, another basis or ``norm`` is saved under the type ``FOURIERFT_EXTENDED``, which PEFT
+    without this package refuses to load.
 
     Args:
         frequency_bias_center: Favoured central frequency ``f_c`` of Eq. 5 in index units, at least
@@ -40,6 +43,10 @@ class FourierFTConfig(StockConfig):
         frequency_bias_bandwidth: Width ``W`` of Eq. 5, above 0; no effect without a centre.
         basis: What the coefficients are coefficients of: ``fourier``, or for the ablation of
             Table 6 ``random``, ``orthogonal``, ``dct``, ``hartley`` (see `Matrices`).
+        scaling_mode: What ``scaling`` is. ``plain``: alpha, the paper's multiplier of every
+            update. ``norm``: the Frobenius norm of the update that one coefficient of value 1
+            makes, whatever the size of the weight; alpha is then ``scaling * sqrt(2 d1 d2)``,
+            another one for each shape (see `alpha_of_norm`).
         memory: Whether W0 + DeltaW is kept: ``auto``, ``cache``, ``recompute`` (see `Engine`).
             This and the next two say how to compute: they are not saved, and taken from a
             model's first adapter (`configure` sets them later).
@@ -58,6 +65,9 @@ class FourierFTConfig(StockConfig):
         default=200.0, metadata={"help": "Width of the favoured band (Eq. 5)."}
     )
     basis: str = field(default="fourier", metadata={"help": "Basis of the coefficients."})
+    scaling_mode: str = field(
+        default=SCALING_MODES[0], metadata={"help": f"What scaling is, one of {SCALING_MODES}."}
+    )
     memory: str = field(
         default=DEFAULT.memory, metadata={"help": f"Keep W0 + DeltaW? One of {MEMORY}."}
     )
@@ -81,7 +91,12 @@ class FourierFTConfig(StockConfig):
         if is_extended(self):
             values["peft_type"] = EXTENDED_PEFT_TYPE
         else:
-            for name in ("frequency_bias_center", "frequency_bias_bandwidth", "basis"):
+            for name in (
+                "frequency_bias_center",
+                "frequency_bias_bandwidth",
+                "basis",
+                "scaling_mode",
+            ):
                 del values[name]
         return values
 
@@ -143,6 +158,18 @@ def basis(config: StockConfig) -> str:
     return getattr(config, "basis", "fourier")
 
 
+def scaling_mode(config: StockConfig) -> str:
+    """What ``scaling`` is; that of PEFT's own configuration is "plain"."""
+    return getattr(config, "scaling_mode", SCALING_MODES[0])
+
+
+def alpha(config: StockConfig, shape: Sequence[int]) -> float:
+    """The paper's alpha for a weight of shape (d1, d2)."""
+    if scaling_mode(config) == "norm":
+        return alpha_of_norm(shape, config.scaling)
+    return config.scaling
+
+
 def engine(config: StockConfig) -> Engine:
     """How to compute; PEFT's own configuration says nothing of it."""
     return Engine(*(getattr(config, name, getattr(DEFAULT, name)) for name in Engine._fields))
@@ -150,7 +177,11 @@ def engine(config: StockConfig) -> Engine:
 
 def is_extended(config: StockConfig) -> bool:
     """Whether PEFT's own tuner could not compute what this configuration says."""
-    return frequency_bias(config)[0] is not None or basis(config) != "fourier"
+    return (
+        frequency_bias(config)[0] is not None
+        or basis(config) != "fourier"
+        or scaling_mode(config) != "plain"
+    )
 
 
 def check_config(config: StockConfig) -> None:
@@ -180,6 +211,10 @@ def check_config(config: StockConfig) -> None:
         check_basis(basis(config))
     except ValueError as error:
         problems.append(str(error))
+    if scaling_mode(config) not in SCALING_MODES:
+        problems.append(
+            f"scaling_mode: got {scaling_mode(config)!r}, allowed {', '.join(SCALING_MODES)}"
+        )
     problems += engine_problems(engine(config))
     if problems:
         raise ValueError("FourierFT configuration: " + "; ".join(problems))

@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .config import basis, engine, frequency_bias
+from .config import alpha, basis, engine, frequency_bias
 from .effective import Part, WeightCache
 from .linear import Engine, adapted_linear
 from .spectrum import sample_entries
@@ -84,7 +84,7 @@ class FourierFTLayer(BaseTunerLayer):
                 f"{self.out_features} * {self.in_features} = {cells}"
             )
         self.fourierft_n_frequency[adapter_name] = n_frequency
-        self.fourierft_scaling[adapter_name] = config.scaling
+        self.fourierft_scaling[adapter_name] = alpha(config, (self.out_features, self.in_features))
         self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
         self.fourierft_frequency_bias[adapter_name] = frequency_bias(config)
         self.fourierft_basis[adapter_name] = basis(config)

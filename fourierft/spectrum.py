@@ -105,6 +105,20 @@ def atom_norm(shape: Sequence[int], alpha: float) -> float:
     return alpha / (2 * d1 * d2) ** 0.5
 
 
+def alpha_of_norm(shape: Sequence[int], norm: float) -> float:
+    """The alpha with which one coefficient of value 1 makes an update of a Frobenius norm.
+
+    The inverse of `atom_norm`: ``alpha = norm * sqrt(2 d1 d2)``. A fixed alpha makes every atom
+    smaller as the weight grows, by ``1 / d``, so the learning rate has to grow with it; a fixed
+    norm does not.
+
+    Args:
+        shape: ``(d1, d2)``.
+        norm: Frobenius norm of the atom.
+    """
+    return norm / atom_norm(shape, 1.0)
+
+
 @lru_cache(maxsize=128)
 def _entries(
     shape: tuple[int, int],

@@ -54,6 +54,7 @@ VALUES = {
     "biased": {"frequency_bias_center": 4.0, "frequency_bias_bandwidth": 3.0},
     "basis": {"basis": "dct"},
     "random": {"basis": "random", "random_loc_seed": 11},
+    "norm": {"scaling_mode": "norm", "scaling": 0.5},
     "head": {"modules_to_save": ["head"]},
     "one": {"target_modules": "conv"},
 }

@@ -414,6 +414,7 @@ SCIENTIFIC = {
     "method.n": 10,
     "method.entry_seed": 5,
     "method.init": "zeros",
+    "method.scaling": "norm",
     "method.frequency_bias.center": 3.0,
     "method.targets": ["key"],
     "train.precision": "bf16",

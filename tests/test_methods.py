@@ -10,10 +10,19 @@ from safetensors.torch import load_file
 
 from experiments.errors import ConfigError
 from experiments.methods import BitFit, FourierFT, Full, LinearProbe, LoRA, Peft
-from experiments.methods.fourierft import Basis, FrequencyBias, Gradient, Init, Memory, Precision
+from experiments.methods.fourierft import (
+    Basis,
+    FrequencyBias,
+    Gradient,
+    Init,
+    Memory,
+    Precision,
+    Scaling,
+)
 from experiments.models import Encoder
 from experiments.tasks import Head
 from fourierft import Engine, FourierFTLinear
+from fourierft.config import SCALING_MODES
 from fourierft.counting import count
 from fourierft.fourier import Fourier
 from fourierft.linear import GRADIENT, MEMORY, PRECISION
@@ -242,6 +251,16 @@ def test_fourierft_settings_reach_the_layers():
         assert layer.fourierft_frequency_bias["default"] == (3.0, 9.0)
 
 
+def test_norm_scaling_reaches_the_layers():
+    net = fourier(scaling=Scaling.norm, alpha=0.5).apply(base(), HEAD)
+    alphas = [
+        module.fourierft_scaling["default"]
+        for module in net.modules()
+        if isinstance(module, FourierFTLinear)
+    ]
+    assert alphas == pytest.approx([0.5 * 2**0.5 * WIDTH] * 2 * LAYERS)
+
+
 @pytest.mark.parametrize("basis", Basis)
 def test_every_basis_reaches_the_layers(basis):
     net = fourier(basis=basis).apply(base(), HEAD)
@@ -253,7 +272,13 @@ def test_every_basis_reaches_the_layers(basis):
 
 @pytest.mark.parametrize(
     ("choices", "allowed"),
-    [(Basis, BASES), (Memory, MEMORY), (Gradient, GRADIENT), (Precision, PRECISION)],
+    [
+        (Basis, BASES),
+        (Memory, MEMORY),
+        (Gradient, GRADIENT),
+        (Precision, PRECISION),
+        (Scaling, SCALING_MODES),
+    ],
 )
 def test_choices_are_those_of_the_package(choices, allowed):
     """Named twice, because a schema must not import torch."""

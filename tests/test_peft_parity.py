@@ -117,7 +117,9 @@ OUR_VALUES = {
     "linear_only": {"target_modules": ["square", "wide", "tall"]},
     "conv_only": {"target_modules": ["conv"]},
     "bias": {"frequency_bias_center": 5.0, "frequency_bias_bandwidth": 3.0},
+    "norm": {"scaling": 0.5, "scaling_mode": "norm"},
 }
+EXTENDED = {"bias": ("frequency_bias_center", 5.0), "norm": ("scaling_mode", "norm")}
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +240,7 @@ def test_import_puts_our_tuner_in_place_and_takes_pefts_config():
     assert peft.get_peft_config({"peft_type": "FOURIERFT"}).basis == "fourier"
 
 
-@pytest.mark.parametrize("name", [name for name in OUR_VALUES if name != "bias"])
+@pytest.mark.parametrize("name", [name for name in OUR_VALUES if name not in EXTENDED])
 @pytest.mark.slow
 def test_peft_reads_ours(exchange, name):
     folder, ours, read = exchange
@@ -251,12 +253,14 @@ def test_peft_reads_ours(exchange, name):
     assert_close(found, ours[name], tolerance=2e-5)  # rounding, through four layers and tanh
 
 
+@pytest.mark.parametrize("name", EXTENDED)
 @pytest.mark.slow
-def test_peft_refuses_what_it_cannot_compute(exchange):
+def test_peft_refuses_what_it_cannot_compute(exchange, name):
     folder, _, read = exchange
-    assert "FOURIERFT_EXTENDED" in read["bias"]["error"]
-    saved = json.loads((folder / "ours" / "bias" / "adapter_config.json").read_text())
-    assert saved["peft_type"] == "FOURIERFT_EXTENDED" and saved["frequency_bias_center"] == 5.0
+    assert "FOURIERFT_EXTENDED" in read[name]["error"]
+    saved = json.loads((folder / "ours" / name / "adapter_config.json").read_text())
+    key, value = EXTENDED[name]
+    assert saved["peft_type"] == "FOURIERFT_EXTENDED" and saved[key] == value
 
 
 @pytest.mark.parametrize("name", OUR_VALUES)

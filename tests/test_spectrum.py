@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fourierft import atom_norm, band_pass, delta_weight, sample_entries
+from fourierft import alpha_of_norm, atom_norm, band_pass, delta_weight, sample_entries
 from fourierft.spectrum import _CELLS_AT_ONCE
 
 
@@ -211,6 +211,7 @@ def test_atom_norm_is_the_norm_of_one_coefficient(shape):
     entries = torch.tensor([[3], [5]])
     norm = delta_weight(torch.ones(1, dtype=torch.float64), entries, shape, 7.0).norm().item()
     assert norm == pytest.approx(atom_norm(shape, 7.0), rel=1e-12)
+    assert alpha_of_norm(shape, norm) == pytest.approx(7.0, rel=1e-12)
     constant = delta_weight(
         torch.ones(1, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.int64), shape, 7.0
     )

@@ -104,6 +104,18 @@ def test_forward_is_the_formula(x):
         torch.testing.assert_close(layer(inputs), expected, rtol=1e-5, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("basis", ["fourier", "orthogonal"])
+def test_norm_gives_every_layer_updates_of_one_size(basis):
+    model = adapted(
+        n_frequency=1, scaling=0.25, scaling_mode="norm", basis=basis, random_loc_seed=3
+    )
+    for layer in layers(model).values():
+        layer.fourierft_spectrum["default"].data.fill_(1.0)
+        assert layer.get_delta_weight("default").norm().item() == pytest.approx(0.25, rel=1e-5)
+    alphas = {round(layer.fourierft_scaling["default"], 6) for layer in layers(model).values()}
+    assert len(alphas) == 3  # one a shape
+
+
 def test_frequency_bias_reaches_the_layers():
     model = adapted(frequency_bias_center=3.0, frequency_bias_bandwidth=1.5, random_loc_seed=5)
     for layer in layers(model).values():
@@ -326,7 +338,7 @@ EXTENDED = {"frequency_bias_center": 4.0, "frequency_bias_bandwidth": 2.0}
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
-@pytest.mark.parametrize("bias", [{}, EXTENDED])
+@pytest.mark.parametrize("bias", [{}, EXTENDED, {"scaling_mode": "norm", "scaling": 0.1}])
 def test_save_and_load(tmp_path, bias, low_memory, x):
     model = adapted(modules_to_save=["head"], **bias)
     with torch.no_grad():
@@ -352,7 +364,7 @@ def test_save_and_load(tmp_path, bias, low_memory, x):
 
 
 def test_config_round_trips():
-    for values in ({}, EXTENDED, {"basis": "fourier", "scaling": 3.0}):
+    for values in ({}, EXTENDED, {"basis": "fourier", "scaling": 3.0}, {"scaling_mode": "norm"}):
         first = config(**values)
         assert peft.get_peft_config(first.to_dict()) == first
 
@@ -447,6 +459,7 @@ def test_gpt2_conv1d_is_adapted_without_warnings():
         ({"random_loc_seed": None}, "random_loc_seed: got None"),
         ({"frequency_bias_center": -2}, "frequency_bias_center: got -2, allowed 0 or above"),
         ({"frequency_bias_bandwidth": 0}, "frequency_bias_bandwidth: got 0, allowed above 0"),
+        ({"scaling_mode": "unit"}, "scaling_mode: got 'unit', allowed plain, norm"),
         ({"basis": "cosine"}, "basis: got 'cosine', allowed 'fourier', 'random'"),
         ({"n_frequency": 0, "scaling": -1}, "n_frequency: .*; scaling"),
     ],

@@ -58,6 +58,13 @@ class Precision(Enum):
     exact = "exact"
 
 
+class Scaling(Enum):
+    """What alpha is."""
+
+    plain = "plain"
+    norm = "norm"
+
+
 @dataclass(kw_only=True)
 class FrequencyBias:
     """Gaussian band-pass that the entries are drawn from (Eq. 5)."""
@@ -78,7 +85,7 @@ class FourierFT(Adapter):
     n: int
     """Coefficients per adapted matrix."""
     alpha: float
-    """Plain multiplier of the update."""
+    """Multiplier of the update; with scaling=norm the norm of one coefficient's update."""
     entry_seed: int
     """Seed of the entries, shared by all layers of one shape; not the run's seed."""
     frequency_bias: FrequencyBias = field(default_factory=FrequencyBias)
@@ -87,6 +94,9 @@ class FourierFT(Adapter):
     """normal: the update is not zero before the first step, as in the paper."""
     basis: Basis = Basis.fourier
     """Another basis is scaled to the size of Fourier's: the same alpha means the same."""
+    scaling: Scaling | None = None
+    """norm: alpha * sqrt(2 d1 d2) takes alpha's place, so that the best learning rate does not
+    depend on the width; null: plain, the paper's."""
     memory: Memory = Memory.auto
     """cache: fastest; recompute: one full-size weight less per adapted matrix (local)."""
     gradient: Gradient = Gradient.auto
@@ -127,6 +137,7 @@ class FourierFT(Adapter):
             frequency_bias_center=self.frequency_bias.center,
             frequency_bias_bandwidth=self.frequency_bias.bandwidth,
             basis=self.basis.value,
+            scaling_mode=(self.scaling or Scaling.plain).value,
             memory=self.memory.value,
             gradient=self.gradient.value,
             precision=(self.precision or Precision.rounded).value,
