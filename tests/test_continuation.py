@@ -5,6 +5,7 @@ import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from experiments.models.language import leave_unpacked
 from experiments.tasks.continuation import continuations
 from fourierft import FourierFTConfig
 from fourierft.layer import adapted_layers
@@ -103,7 +104,7 @@ def test_updates_are_kept_while_texts_are_written(folder, tokenizer, monkeypatch
 
     quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     net = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised),
+        leave_unpacked(AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised)),
         FourierFTConfig(n_frequency=50, target_modules=["q_proj", "v_proj"]),
     )
     made, original = [], effective.effective_weight

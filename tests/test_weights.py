@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from experiments.models.language import leave_unpacked
 from fourierft import FourierFTConfig, FourierFTLayer, configure, weights
 
 CHECKPOINT = "models/stories260K"
@@ -126,7 +127,7 @@ def test_merge_and_unmerge(kind, used, x):
         assert layer.merge_error == pytest.approx(told, rel=1e-4)
         assert 0 < told < (0.05 if kind == "int8" else 0.6)
     merged = model(x)
-    assert (merged - unmerged).norm() < (0.05 if kind == "int8" else 0.3) * unmerged.norm()
+    assert (merged - unmerged).norm() < (0.05 if kind == "int8" else 0.5) * unmerged.norm()
     assert not torch.equal(merged, unmerged)
     model.unmerge_adapter()
     for layer, state in zip(layers(model), before, strict=True):
@@ -142,7 +143,7 @@ def test_merge_and_unload(kind, x):
     with pytest.warns(UserWarning, match="rounding left"):
         net = model.merge_and_unload()
     assert type(net.layer) is type(linear(kind))
-    assert (net(x) - expected).norm() < 0.3 * expected.norm()
+    assert (net(x) - expected).norm() < 0.5 * expected.norm()
 
 
 def test_second_adapter_is_merged_onto_the_frozen_weight(x):
@@ -244,12 +245,13 @@ def load(data_folder):
             "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
             "int8": {"load_in_8bit": True},
         }[kind]
-        return AutoModelForCausalLM.from_pretrained(
+        net = AutoModelForCausalLM.from_pretrained(
             data_folder / CHECKPOINT,
             quantization_config=BitsAndBytesConfig(**values),
             device_map={"": "cpu"},
             dtype=torch.bfloat16,
         )
+        return leave_unpacked(net)
 
     return load
 

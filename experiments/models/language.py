@@ -114,6 +114,7 @@ class CausalLM(Transformer):
             if device == "cpu":
                 loading["device_map"] = {"": "cpu"}
         net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
+        leave_unpacked(net)
         net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
         net.config.use_cache = False  # of keys and values: training would fill it in vain
         return net
@@ -137,3 +138,14 @@ class CausalLM(Transformer):
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
+
+
+def leave_unpacked(net: nn.Module) -> nn.Module:
+    """Stops bitsandbytes from packing 4-bit weights anew on CPUs with AVX512-BF16.
+
+    It refuses layers whose outputs are no multiple of 32, and numbers would depend on the CPU.
+    """
+    for module in net.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return net
