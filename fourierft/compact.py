@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import FourierFTConfig, first_few, opened
+from .config import EXTENSIONS, FourierFTConfig, first_few, opened
 from .layer import FourierFTLayer, adapted_layers
 from .tuner import NO_LAYERS
 
@@ -36,10 +36,7 @@ _FIELDS = (
     "layers_pattern",
     "exclude_modules",
     "modules_to_save",
-    "frequency_bias_center",
-    "frequency_bias_bandwidth",
-    "basis",
-    "scaling_mode",
+    *EXTENSIONS,
     "base_model_name_or_path",
     "task_type",
 )

@@ -22,6 +22,9 @@ from .transform import check_basis
 # it does not know and would go on to compute something else; an unknown type makes it stop.
 EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 
+# Fields that say what an adapter is and that PEFT's configuration does not have.
+EXTENSIONS = ("frequency_bias_center", "frequency_bias_bandwidth", "basis", "scaling_mode")
+
 SCALING_MODES = ("plain", "norm")
 
 
@@ -91,12 +94,7 @@ class FourierFTConfig(StockConfig):
         if is_extended(self):
             values["peft_type"] = EXTENDED_PEFT_TYPE
         else:
-            for name in (
-                "frequency_bias_center",
-                "frequency_bias_bandwidth",
-                "basis",
-                "scaling_mode",
-            ):
+            for name in EXTENSIONS:
                 del values[name]
         return values
 

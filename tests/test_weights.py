@@ -18,7 +18,8 @@ CHECKPOINT = "models/stories260K"
 TARGETS = ["q_proj", "v_proj"]
 
 
-def linear(kind, in_=128, out=96, dtype=torch.float32):
+# Inputs are whole blocks of 64: bitsandbytes 0.50 decodes 96 wrongly on CPUs with AVX512.
+def linear(kind, in_=128, out=192, dtype=torch.float32):
     torch.manual_seed(0)
     source = nn.Linear(in_, out, dtype=dtype)
     if kind == "int8":
@@ -61,7 +62,7 @@ class Net(nn.Module):
     def __init__(self, kind):
         super().__init__()
         self.layer = linear(kind)
-        self.second = linear(kind, 96, 64)
+        self.second = linear(kind, 192, 64)
 
     def forward(self, x):
         return self.second(torch.tanh(self.layer(x)))
@@ -127,7 +128,7 @@ def test_merge_and_unmerge(kind, used, x):
         assert layer.merge_error == pytest.approx(told, rel=1e-4)
         assert 0 < told < (0.05 if kind == "int8" else 0.6)
     merged = model(x)
-    assert (merged - unmerged).norm() < (0.05 if kind == "int8" else 0.5) * unmerged.norm()
+    assert (merged - unmerged).norm() < (0.05 if kind == "int8" else 0.3) * unmerged.norm()
     assert not torch.equal(merged, unmerged)
     model.unmerge_adapter()
     for layer, state in zip(layers(model), before, strict=True):
@@ -143,7 +144,7 @@ def test_merge_and_unload(kind, x):
     with pytest.warns(UserWarning, match="rounding left"):
         net = model.merge_and_unload()
     assert type(net.layer) is type(linear(kind))
-    assert (net(x) - expected).norm() < 0.5 * expected.norm()
+    assert (net(x) - expected).norm() < 0.3 * expected.norm()
 
 
 def test_second_adapter_is_merged_onto_the_frozen_weight(x):

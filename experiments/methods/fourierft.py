@@ -95,8 +95,8 @@ class FourierFT(Adapter):
     basis: Basis = Basis.fourier
     """Another basis is scaled to the size of Fourier's: the same alpha means the same."""
     scaling: Scaling | None = None
-    """norm: alpha * sqrt(2 d1 d2) takes alpha's place, so that the best learning rate does not
-    depend on the width; null: plain, the paper's."""
+    """norm: alpha * sqrt(2 d1 d2) takes alpha's place, so that the learning rate need not grow with
+    the width; null: plain, the paper's."""
     memory: Memory = Memory.auto
     """cache: fastest; recompute: one full-size weight less per adapted matrix (local)."""
     gradient: Gradient = Gradient.auto

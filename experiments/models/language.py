@@ -114,7 +114,8 @@ class CausalLM(Transformer):
             if device == "cpu":
                 loading["device_map"] = {"": "cpu"}
         net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
-        leave_unpacked(net)
+        if self.quantization is Quantization.nf4:
+            leave_unpacked(net)
         net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
         net.config.use_cache = False  # of keys and values: training would fill it in vain
         return net
