@@ -14,7 +14,8 @@ from records import contents
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ["method=fourierft,lora", "seed=0,1,2,3"]
-TOY = ["train.epochs=240", "train.eval_every=20", "train.checkpoint_every=1"]
+# Long enough that a cell still has most of its way before it when it is told to stop.
+TOY = ["train.epochs=1200", "train.eval_every=100", "train.checkpoint_every=1"]
 ON_SLURM = [
     "hydra/launcher=slurm",
     "hydra.launcher.partition=debug",
@@ -82,14 +83,18 @@ def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_proc
     """Its warning signal asks cell 0 to stop, as before a time limit or a preemption."""
     output = tmp_path / "outputs"
     process = sweep(output, *CELLS, *ON_SLURM, SLURM_CONF=cluster["SLURM_CONF"])
-    wait(
-        lambda: len(list(output.glob("mlp/toy/fourierft/*/seed=0/predictions/*.npz"))) >= 6, process
-    )
-    first = next(output.glob("mlp/toy/fourierft/*/seed=0"))
     squeue = ["squeue", "--noheader", "--array", "--format=%F_%K"]
-    queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
-    (array,) = {line.partition("_")[0] for line in queue.stdout.split()}
+
+    def arrays() -> set[str]:
+        queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
+        return {line.partition("_")[0] for line in queue.stdout.split()}
+
+    wait(arrays, process)
+    (array,) = arrays()
     stop = ["scancel", "--signal=USR2", f"{array}_0"]
+    evaluations = "mlp/toy/fourierft/*/seed=0/predictions/*.npz"
+    wait(lambda: len(list(output.glob(evaluations))) >= 2, process)
+    first = next(output.glob("mlp/toy/fourierft/*/seed=0"))
     wait(lambda: subprocess.run(stop, env=cluster, capture_output=True).returncode == 0, process)
     wait(lambda: not (first / "lock.json").exists(), process)
     assert not (first / "metrics.json").exists() and not (first / "failure.json").exists()
