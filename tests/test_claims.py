@@ -68,14 +68,47 @@ def test_figure5_from_records(tmp_path, rte):
     assert len(figure.axes) == 4
 
 
-def test_figure5_of_another_model_is_drawn_beside(tmp_path, compose):
-    choice = ["model=minilm", "task=rte", "method=fourierft", "method.n=1000"]
-    minilm = results.plain(compose(choice))
-    scored(tmp_path, minilm, 0, 0.6)
+def test_figure5_of_other_models_tasks_and_sizes(tmp_path, compose):
+    """What the paper has not is shown at the sizes that were run, and apart for other rows."""
+    for task in ("rte", "sst2"):
+        choice = ["model=minilm", f"task={task}", "method=fourierft", "method.n=1000"]
+        plain = results.plain(compose(choice))
+        cases = [(None, 100, 0.6), (0, 100, 0.61), (500, 100, 0.62), (7, 50, 0.5), (9, None, 0.4)]
+        for center, rows, value in cases:
+            changes = {"method.frequency_bias.center": center, "task.train_rows": rows}
+            place = tmp_path / f"{task}/{center}/{rows}/seed=0"
+            scored(tmp_path, plain, 0, value, changes=changes, place=place)
     page = pages.build("figure5", evidence.collect(tmp_path))
-    assert {row["panel"] for row in page.rows} >= {"RTE", "RTE, minilm"}
-    assert "another base model (minilm)" in text.markdown(page)
-    assert len(next(page.pictures).draw().axes) >= 5
+    panels = {"RTE, minilm, 100 rows", "sst2, minilm, 100 rows"}
+    assert {row["panel"] for row in page.rows} - {"RTE", "MRPC", "STS-B", "CoLA"} == panels
+    for panel in panels:
+        shown = [row for row in page.rows if row["panel"] == panel]
+        assert [(row["size"], row["x"], row["ours_best"]) for row in shown] == [
+            (0, 0, 61.0), (500, 500, 62.0), (None, None, 60.0)
+        ]  # fmt: skip
+        assert all("minilm" in row["obstacles"] and "=100" in row["obstacles"] for row in shown)
+    assert page.verdicts == {"not run": 2}
+    [figure] = [picture.draw() for picture in page.pictures]
+    assert sum(axes.get_visible() for axes in figure.axes) == 6
+
+
+def test_figure4_of_another_width_is_drawn_at_its_own_numbers(tmp_path, compose):
+    """minilm has six blocks of two matrices; the records say 24,000 numbers, 2,000 for each."""
+    for method, sizes in {"fourierft": ("n", (50, 2000)), "lora": ("r", (1, 3))}.items():
+        plain = results.plain(compose(["model=minilm", "task=sst2", f"method={method}"]))
+        for size in sizes[1]:
+            changes = {f"method.{sizes[0]}": size}
+            if size == 50:
+                changes["method.scaling"] = "plain"
+            scored(tmp_path, plain, 0, 0.8, changes=changes, place=tmp_path / f"{method}{size}")
+    norm = results.plain(compose(["model=minilm", "task=sst2", "method=fourierft"]))
+    changes = {"method.n": 77, "method.scaling": "norm"}
+    scored(tmp_path, norm, 0, 0.8, changes=changes, place=tmp_path / "norm")
+    page = pages.build("figure4", evidence.collect(tmp_path))
+    shown = [row for row in page.rows if row["panel"] == "SST-2, minilm"]
+    assert [(row["series"], row["size"], row["x"]) for row in shown] == [
+        ("fourierft", 50, 2000), ("fourierft", 2000, 2000), ("lora", 1, 2000), ("lora", 3, 2000)
+    ]  # fmt: skip
 
 
 def test_figure6_from_histories(tmp_path, compose):

@@ -11,11 +11,16 @@ from experiments.report import paper
 from experiments.report.evidence import Run, number
 
 PLAIN: dict[str, dict[str, Any]] = {
-    "fourierft": {"method.basis": "fourier", "method.frequency_bias.center": None},
+    "fourierft": {
+        "method.basis": "fourier",
+        "method.frequency_bias.center": None,
+        "method.scaling": (None, "plain"),
+    },
     "dylora": {"method.evaluated": None},
     "houlsby": {"method.train_norms": False},
 }
-"""Fields that the paper's tables leave as they are; `fields` of a row says otherwise."""
+"""Fields that the paper's tables leave as they are, a tuple where several values mean the same;
+`fields` of a row says otherwise."""
 ATTENTION = ("fourierft", "lora", "adalora", "dylora")
 """Methods whose rows are about query and value, unless `fields` says otherwise."""
 RECIPES = ("paper", "authors", "ours")
@@ -80,7 +85,10 @@ def answers(run: Run, wanted: dict[str, Any]) -> bool:
         return False
     fields = {key: value for key, value in wanted.items() if key not in named}
     fields = PLAIN.get(said.get("method"), {}) | fields
-    if any(values.get(key) != value for key, value in fields.items()):
+    if any(
+        values.get(key) not in (value if isinstance(value, tuple) else (value,))
+        for key, value in fields.items()
+    ):
         return False
     targets = "method.targets"
     elsewhere = targets in values and values[targets] != values.get("model.attention")

@@ -10,7 +10,7 @@ from experiments.report import canvas
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from experiments.report.sweeps import Panel
+    from experiments.report.panels import Panel
 
 WIDE, HIGH = 3.3, 2.75  # inches of a panel
 FADED = 0.45

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from experiments.report import claims, paper, settings, sweeping
+from experiments.report import claims, sweeping
 from experiments.report.document import (
     RULES,
     Block,
@@ -27,60 +25,13 @@ from experiments.report.document import (
     title,
 )
 from experiments.report.evidence import Evidence
-from experiments.report.settings import Setting
+from experiments.report.panels import Panel, Point, of_figure
 from experiments.report.verdict import Judgement
-
-
-@dataclass(kw_only=True)
-class Point:
-    """One size of one series."""
-
-    size: float | None
-    x: float | None
-    """Where it is drawn; None if the reference does not say."""
-    known: float | None
-    """What the paper's tables print for it."""
-    setting: Setting | None = None
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    """Of every seed, by selection rule."""
-    obstacles: list[str] = field(default_factory=list)
-
-    def score(self, rule: str) -> float | None:
-        """Mean over the seeds; None if there is none."""
-        found = self.scores.get(rule)
-        return statistics.fmean(found) if found else None
-
-
-@dataclass(kw_only=True)
-class Panel:
-    """One panel of the figure."""
-
-    key: str
-    title: str
-    label: str
-    ticks: list[float] | None
-    rule: str
-    series: dict[str, list[Point]]
-    own: bool = True
-    """False: drawn from another base model than the paper's."""
-
-    @property
-    def obstacles(self) -> list[str]:
-        """Why its runs cannot be compared with the paper's."""
-        found = [
-            one for points in self.series.values() for point in points for one in point.obstacles
-        ]
-        return list(dict.fromkeys(found))
-
-    @property
-    def run(self) -> bool:
-        """True if any point was run."""
-        return any(point.setting for points in self.series.values() for point in points)
 
 
 def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
     """Draws every point that was run beside the paper's claims and known points."""
-    panels = list(_panels(facts, evidence))
+    panels = list(of_figure(facts, evidence))
     own = {panel.key: panel for panel in panels if panel.own}
     told = [(claim["says"], _weigh(claim, own)) for claim in facts["claims"]]
     counts = Counter(judgement.verdict.value for _, judgement in told)
@@ -112,84 +63,6 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         summary=summary,
         verdicts=dict(counts),
     )
-
-
-def _panels(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
-    """The paper's panels, then those of other base models that were run the same way."""
-    known, seen = paper.weights(), settings.fingerprints(evidence.runs)
-    for entry in facts["panels"]:
-        about = {"model": facts.get("model"), "scale": facts.get("scale", 1), **entry}
-        series = entry.get("series") or facts["series"]
-        models = sorted({run.record.run["model"] for run in evidence.select(task=entry["task"])})
-        for model in [about["model"], *(one for one in models if one != about["model"])]:
-            own = model == about["model"]
-            panel = Panel(
-                key=entry.get("key", entry["task"]) if own else f"{entry['task']} {model}",
-                title=entry["title"] if own else f"{entry['title']}, {model}",
-                label=entry["label"],
-                ticks=entry.get("ticks") if own else None,
-                rule="last" if entry.get("judged") else "best",
-                series={},
-                own=own,
-            )
-            for name, said in series.items():
-                marks = said.get("known") or (entry.get("known") or {}).get(name) or []
-                panel.series[name] = [
-                    _point(
-                        name,
-                        said,
-                        size,
-                        dict(map(tuple, marks)) if own else {},
-                        about | {"model": model},
-                        evidence,
-                    )
-                    for size in said["values"]
-                ]
-            for points in panel.series.values():
-                for point in points:
-                    if point.setting is not None:
-                        point.obstacles = settings.obstacles(point.setting, None, known, seen)
-            if own or panel.run:
-                yield panel
-
-
-def _point(
-    name: str,
-    said: dict[str, Any],
-    size: float | None,
-    known: dict[float | None, float],
-    about: dict[str, Any],
-    evidence: Evidence,
-) -> Point:
-    """A point with the runs that answer it."""
-    wanted = {"model": about["model"], "task": about["task"], "method": said.get("method", name)}
-    wanted |= said.get("fields") or {}
-    if said.get("size"):
-        wanted[f"method.{said['size']}"] = size
-    x = said.get("at") if size is None else size * said.get("per_size", 1)
-    point = Point(size=size, x=x, known=known.get(size))
-    runs = [
-        run
-        for run in evidence.select(model=wanted["model"], task=wanted["task"])
-        if run.record.metrics and settings.answers(run, wanted)
-    ]
-    there = settings.settle(runs)
-    if not there:
-        return point
-    hurdles = {id(one): settings.obstacles(one, None, paper.weights(), {}) for one in there}
-    point.setting = settings.best(there, hurdles)[0]
-    for rule in RULES:
-        found = []
-        for run in point.setting.runs.values():
-            if about.get("judged"):
-                grades = evidence.judged(run, about["judged"]) if rule == "last" else []
-                score = grades[0]["average"] if grades else None
-            else:
-                score = run.score(rule, about["metric"])
-            if score is not None:
-                found.append(score * about["scale"])
-        point.scores[rule] = found
-    return point
 
 
 def _weigh(claim: dict[str, Any], own: dict[str, Panel]) -> Judgement:

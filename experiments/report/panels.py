@@ -1,0 +1,202 @@
+"""The panels of a figure that sets a score against a size: the paper's, and others like them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.report import paper, settings
+from experiments.report.document import RULES
+from experiments.report.evidence import Evidence, Run
+from experiments.report.settings import Setting
+
+
+@dataclass(kw_only=True)
+class Point:
+    """One size of one series."""
+
+    size: float | None
+    x: float | None = None
+    """Where it is drawn; None if that is not known."""
+    known: float | None = None
+    """What the paper's tables print for it."""
+    setting: Setting | None = None
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    """Of every seed, by selection rule."""
+    obstacles: list[str] = field(default_factory=list)
+
+    def score(self, rule: str) -> float | None:
+        """Mean over the seeds; None if there is none."""
+        found = self.scores.get(rule)
+        return statistics.fmean(found) if found else None
+
+
+@dataclass(kw_only=True)
+class Panel:
+    """One panel of the figure."""
+
+    key: str
+    title: str
+    label: str
+    ticks: list[float] | None
+    rule: str
+    series: dict[str, list[Point]]
+    own: bool = True
+    """False: of another base model or task than the paper's."""
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Why its runs cannot be compared with the paper's."""
+        found = [
+            one for points in self.series.values() for point in points for one in point.obstacles
+        ]
+        return list(dict.fromkeys(found))
+
+    @property
+    def run(self) -> bool:
+        """True if any point was run."""
+        return any(point.setting for points in self.series.values() for point in points)
+
+
+def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
+    """The paper's panels, each followed by those of other base models; then other tasks'.
+
+    What the paper does not have is shown at the sizes that were run, if a series has two of them;
+    runs on different numbers of rows never share a panel.
+    """
+    seen = settings.fingerprints(evidence.runs)
+    common = {"scale": facts.get("scale", 1), "of": facts["x"].get("of", "model")}
+    for entry in facts["panels"]:
+        about = common | {"model": facts.get("model"), **entry}
+        series = entry.get("series") or facts["series"]
+        yield _own(about, series, evidence, seen)
+        runs = evidence.select(task=entry["task"])
+        others = [run for run in runs if run.record.run["model"] != about["model"]]
+        yield from _others(about, series, others, evidence, seen)
+    tasks = {entry["task"] for entry in facts["panels"]}
+    rest: dict[str, list[Run]] = {}
+    for run in evidence.runs:
+        if "series" in facts and run.record.metrics and run.record.run["task"] not in tasks:
+            rest.setdefault(run.record.run["task"], []).append(run)
+    for task, runs in sorted(rest.items()):
+        metric = runs[0].record.metrics["primary"]["name"]
+        label = f"{metric} x {common['scale']}"
+        about = common | {"task": task, "title": task, "metric": metric, "label": label}
+        yield from _others(about, facts["series"], runs, evidence, seen)
+
+
+def _own(
+    about: dict[str, Any], series: dict[str, Any], evidence: Evidence, seen: dict[str, set[str]]
+) -> Panel:
+    runs = evidence.select(model=about["model"], task=about["task"])
+    panel = _empty(about, key=about.get("key", about["task"]), title=about["title"], own=True)
+    for name, said in series.items():
+        known = dict(map(tuple, said.get("known") or (about.get("known") or {}).get(name) or []))
+        for size in said["values"]:
+            point = _point(name, said, size, about, runs, evidence, seen)
+            point.x = said.get("at") if size is None else size * said.get("per_size", 1)
+            point.known = known.get(size)
+            panel.series.setdefault(name, []).append(point)
+    return panel
+
+
+def _others(
+    about: dict[str, Any],
+    series: dict[str, Any],
+    runs: Iterable[Run],
+    evidence: Evidence,
+    seen: dict[str, set[str]],
+) -> Iterator[Panel]:
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        key = (run.record.run["model"], run.values.get("task.train_rows") or 0)
+        groups.setdefault(key, []).append(run)
+    for (model, rows), found in sorted(groups.items()):
+        cut = f", {rows} rows" if rows else ""
+        title, key = f"{about['title']}, {model}{cut}", f"{about['task']} {model}{cut}"
+        panel = _empty(about, key=key, title=title, own=False)
+        for name, said in series.items():
+            sizes = [None] if said.get("size") is None else _sizes(name, said, found)
+            points = [_point(name, said, size, about, found, evidence, seen) for size in sizes]
+            for point in points:
+                if point.setting and (said.get("at") or said.get("per_size")):
+                    point.x = _numbers(point.setting, about["of"])
+                elif point.setting:
+                    point.x = point.size
+            panel.series[name] = points
+        if any(len(points) > 1 for points in panel.series.values()):
+            yield panel
+
+
+def _empty(about: dict[str, Any], *, key: str, title: str, own: bool) -> Panel:
+    return Panel(
+        key=key,
+        title=title,
+        label=about["label"],
+        ticks=about.get("ticks") if own else None,
+        rule="last" if about.get("judged") else "best",
+        series={},
+        own=own,
+    )
+
+
+def _point(
+    name: str,
+    said: dict[str, Any],
+    size: float | None,
+    about: dict[str, Any],
+    runs: Iterable[Run],
+    evidence: Evidence,
+    seen: dict[str, set[str]],
+) -> Point:
+    """A point with those of the runs that answer it."""
+    point, known = Point(size=size), paper.weights()
+    wanted = _wanted(name, said, size)
+    there = settings.settle(
+        run for run in runs if run.record.metrics and settings.answers(run, wanted)
+    )
+    if not there:
+        return point
+    hurdles = {id(one): settings.obstacles(one, None, known, {}) for one in there}
+    point.setting = settings.best(there, hurdles)[0]
+    point.obstacles = settings.obstacles(point.setting, None, known, seen)
+    for rule in RULES:
+        found = []
+        for run in point.setting.runs.values():
+            if about.get("judged"):
+                grades = evidence.judged(run, about["judged"]) if rule == "last" else []
+                score = grades[0]["average"] if grades else None
+            else:
+                score = run.score(rule, about["metric"])
+            if score is not None:
+                found.append(score * about["scale"])
+        point.scores[rule] = found
+    return point
+
+
+def _wanted(name: str, said: dict[str, Any], size: float | None) -> dict[str, Any]:
+    """What a run's record must say to be the point of this size."""
+    wanted = {"method": said.get("method", name), **(said.get("fields") or {})}
+    return wanted | {f"method.{said['size']}": size} if said.get("size") else wanted
+
+
+def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
+    """Every size of a series that was run."""
+    found = set()
+    for run in runs:
+        size = run.values.get(f"method.{said['size']}")
+        if size is not None and settings.answers(run, _wanted(name, said, size)):
+            found.add(size)
+    return sorted(found)
+
+
+def _numbers(setting: Setting, of: str) -> float | None:
+    """Trained numbers without the head, of the whole model or of one of its matrices."""
+    values = setting.first.values
+    if of == "model":
+        return values["parameters.adapter"]
+    layers = values.get("model.sizes.num_hidden_layers")
+    matrices = layers and layers * len(values.get("method.targets") or ())
+    return values["parameters.adapter"] / matrices if matrices else None
