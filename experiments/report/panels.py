@@ -26,6 +26,8 @@ class Point:
     scores: dict[str, list[float]] = field(default_factory=dict)
     """Of every seed, by selection rule."""
     obstacles: list[str] = field(default_factory=list)
+    interval: tuple[float, float] | None = None
+    """Over the rows that are scored, 95 %, at the best epoch; mean ends of the seeds."""
 
     def score(self, rule: str) -> float | None:
         """Mean over the seeds; None if there is none."""
@@ -61,18 +63,21 @@ class Panel:
 
 
 def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
-    """The paper's panels, each followed by those of other base models; then other tasks'.
+    """The paper's panels, then those of other base models, then other tasks'.
 
     What the paper does not have is shown at the sizes that were run, if a series has two of them;
     runs on different numbers of rows never share a panel.
     """
     seen = settings.fingerprints(evidence.runs)
     common = {"scale": facts.get("scale", 1), "of": facts["x"].get("of", "model")}
-    for entry in facts["panels"]:
-        about = common | {"model": facts.get("model"), **entry}
-        series = entry.get("series") or facts["series"]
+    entries = [
+        (common | {"model": facts.get("model"), **entry}, entry.get("series") or facts["series"])
+        for entry in facts["panels"]
+    ]
+    for about, series in entries:
         yield _own(about, series, evidence, seen)
-        runs = evidence.select(task=entry["task"])
+    for about, series in entries:
+        runs = evidence.select(task=about["task"])
         others = [run for run in runs if run.record.run["model"] != about["model"]]
         yield from _others(about, series, others, evidence, seen)
     tasks = {entry["task"] for entry in facts["panels"]}
@@ -173,7 +178,20 @@ def _point(
             if score is not None:
                 found.append(score * about["scale"])
         point.scores[rule] = found
+    point.interval = _interval(point.setting, about)
     return point
+
+
+def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | None:
+    found = []
+    for run in setting.runs.values():
+        metrics = run.record.metrics
+        ends = metrics.get("best", {}).get("interval")
+        if about.get("metric") != metrics.get("primary", {}).get("name") or not ends:
+            return None
+        found.append(ends)
+    low, high = (about["scale"] * statistics.fmean(ends) for ends in zip(*found, strict=True))
+    return low, high
 
 
 def _wanted(name: str, said: dict[str, Any], size: float | None) -> dict[str, Any]:

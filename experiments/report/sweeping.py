@@ -94,6 +94,8 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
                 markersize=6,
                 alpha=faded,
             )
+        if not panel.own:
+            _intervals(axes, points, horizontal, colour)
         if points and points[0].x is None and (score := points[0].score(panel.rule)) is not None:
             axes.axhline(score, color=colour, linestyle=line, alpha=faded)
         _known(axes, points, horizontal, colour)
@@ -130,7 +132,11 @@ def _vertical(axes: Any, panel: Panel) -> None:
         score
         for points in panel.series.values()
         for point in points
-        for score in (point.score(panel.rule), point.known)
+        for score in (
+            point.score(panel.rule),
+            point.known,
+            *((point.interval or ()) if not panel.own else ()),
+        )
         if score is not None
     ]
     ticks = panel.ticks or []
@@ -142,6 +148,18 @@ def _vertical(axes: Any, panel: Panel) -> None:
     axes.set_ylim(low - room, high + room)
     if ticks and high - low <= 2 * (ticks[-1] - ticks[0]):
         axes.set_yticks(ticks)
+
+
+def _intervals(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str) -> None:
+    """Over the rows scored, as thin bars, or as a band where there is no place for a point."""
+    for point in points:
+        place = _placed(point.x, horizontal)
+        if point.interval is None:
+            continue
+        if place is None:
+            axes.axhspan(*point.interval, color=colour, alpha=0.08, linewidth=0)
+        else:
+            axes.vlines(place, *point.interval, color=colour, alpha=FADED, linewidth=1)
 
 
 def _known(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str) -> None:

@@ -43,7 +43,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
             name=name,
             alt=f"{title(facts)}. {summary}",
             caption=f"{title(facts)}: mean over seeds; hollow diamonds: what the paper's tables "
-            "print; grey: runs that cannot be compared",
+            "print; pale: runs that cannot be compared; bars and band: 95 % over the rows scored",
             draw=partial(sweeping.draw, facts, panels),
         ),
         Prose("The plotted values are an image in the paper; only the words can be compared."),
