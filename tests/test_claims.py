@@ -128,6 +128,32 @@ def test_figure6_from_histories(tmp_path, compose):
     assert len(next(page.pictures).draw().axes) == 3
 
 
+@pytest.mark.parametrize("name", ["figure1", "figure4", "figure5"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"best": None},
+        {"primary": None},
+        {"primary": {"name": None}, "best": None, "last": None, "heldout": None},
+        {"best": {"value": 0.8, "interval": None}},
+        {"best": {"value": 0.8, "interval": [0.7, "x"]}},
+    ],
+)
+def test_records_without_scores_or_intervals_are_drawn(tmp_path, compose, name, broken):
+    for model, task in (("roberta_base", "rte"), ("minilm", "rte"), ("minilm", "qnli")):
+        plain = results.plain(compose([f"model={model}", f"task={task}", "method=fourierft"]))
+        for n in (50, 100, 1000):
+            place = tmp_path / model / task / f"{n}/seed=0"
+            scored(tmp_path, plain, 0, 0.8, changes={"method.n": n}, place=place)
+            path = place / "metrics.json"
+            record = json.loads(path.read_text())
+            record["metrics"] |= broken
+            path.write_text(json.dumps(record))
+    page = pages.build(name, evidence.collect(tmp_path))
+    assert text.markdown(page)
+    assert next(page.pictures).draw().axes
+
+
 @pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure5", "figure6"])
 def test_figures_without_runs_are_drawn(tmp_path, name):
     page = pages.build(name, evidence.collect(tmp_path))

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.report import paper, settings
 from experiments.report.document import RULES
-from experiments.report.evidence import Evidence, Run
+from experiments.report.evidence import Evidence, Run, number
 from experiments.report.settings import Setting
 
 
@@ -83,10 +83,10 @@ def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
     tasks = {entry["task"] for entry in facts["panels"]}
     rest: dict[str, list[Run]] = {}
     for run in evidence.runs:
-        if "series" in facts and run.record.metrics and run.record.run["task"] not in tasks:
+        if "series" in facts and _primary(run) and run.record.run["task"] not in tasks:
             rest.setdefault(run.record.run["task"], []).append(run)
     for task, runs in sorted(rest.items()):
-        metric = runs[0].record.metrics["primary"]["name"]
+        metric = _primary(runs[0])
         label = f"{metric} x {common['scale']}"
         about = common | {"task": task, "title": task, "metric": metric, "label": label}
         yield from _others(about, facts["series"], runs, evidence, seen)
@@ -116,7 +116,7 @@ def _others(
 ) -> Iterator[Panel]:
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        key = (run.record.run["model"], run.values.get("task.train_rows") or 0)
+        key = (run.record.run["model"], number(run.values.get("task.train_rows")) or 0)
         groups.setdefault(key, []).append(run)
     for (model, rows), found in sorted(groups.items()):
         cut = f", {rows} rows" if rows else ""
@@ -185,13 +185,22 @@ def _point(
 def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | None:
     found = []
     for run in setting.runs.values():
-        metrics = run.record.metrics
-        ends = metrics.get("best", {}).get("interval")
-        if about.get("metric") != metrics.get("primary", {}).get("name") or not ends:
+        best = (run.record.metrics or {}).get("best")
+        ends = best.get("interval") if isinstance(best, dict) else None
+        if about.get("metric") != _primary(run) or not isinstance(ends, list) or len(ends) != 2:
+            return None
+        if any(number(end) is None for end in ends):
             return None
         found.append(ends)
     low, high = (about["scale"] * statistics.fmean(ends) for ends in zip(*found, strict=True))
     return low, high
+
+
+def _primary(run: Run) -> str | None:
+    """The metric that an epoch is chosen by; None if the record names none."""
+    primary = (run.record.metrics or {}).get("primary")
+    name = primary.get("name") if isinstance(primary, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _wanted(name: str, said: dict[str, Any], size: float | None) -> dict[str, Any]:
@@ -205,7 +214,7 @@ def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
     found = set()
     for run in runs:
         size = run.values.get(f"method.{said['size']}")
-        if size is not None and settings.answers(run, _wanted(name, said, size)):
+        if number(size) is not None and settings.answers(run, _wanted(name, said, size)):
             found.add(size)
     return sorted(found)
 
@@ -213,8 +222,9 @@ def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
 def _numbers(setting: Setting, of: str) -> float | None:
     """Trained numbers without the head, of the whole model or of one of its matrices."""
     values = setting.first.values
-    if of == "model":
-        return values["parameters.adapter"]
-    layers = values.get("model.sizes.num_hidden_layers")
-    matrices = layers and layers * len(values.get("method.targets") or ())
-    return values["parameters.adapter"] / matrices if matrices else None
+    trained = number(values.get("parameters.adapter"))
+    if of == "model" or trained is None:
+        return trained
+    layers = number(values.get("model.sizes.num_hidden_layers")) or 0
+    matrices = layers * len(values.get("method.targets") or ())
+    return trained / matrices if matrices else None
