@@ -92,8 +92,9 @@ def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_proc
     wait(arrays, process)
     (array,) = arrays()
     stop = ["scancel", "--signal=USR2", f"{array}_0"]
-    evaluations = "mlp/toy/fourierft/*/seed=0/predictions/*.npz"
-    wait(lambda: len(list(output.glob(evaluations))) >= 2, process)
+    # The state comes last: with two of them there, the first checkpoint is whole.
+    checkpoints = "mlp/toy/fourierft/*/seed=0/checkpoints/checkpoint-*/trainer_state.json"
+    wait(lambda: len(list(output.glob(checkpoints))) >= 2, process)
     first = next(output.glob("mlp/toy/fourierft/*/seed=0"))
     wait(lambda: subprocess.run(stop, env=cluster, capture_output=True).returncode == 0, process)
     wait(lambda: not (first / "lock.json").exists(), process)
