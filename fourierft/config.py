@@ -49,7 +49,8 @@ class FourierFTConfig(StockConfig):
         scaling_mode: What ``scaling`` is. ``plain``: alpha, the paper's multiplier of every
             update. ``norm``: the Frobenius norm of the update that one coefficient of value 1
             makes, whatever the size of the weight; alpha is then ``scaling * sqrt(2 d1 d2)``,
-            another one for each shape (see `alpha_of_norm`).
+            another one for each shape (see `alpha_of_norm`). Entries that are their own
+            conjugate make sqrt(2) times it, those of the ``random`` basis make it on average.
         memory: Whether W0 + DeltaW is kept: ``auto``, ``cache``, ``recompute`` (see `Engine`).
             This and the next two say how to compute: they are not saved, and taken from a
             model's first adapter (`configure` sets them later).

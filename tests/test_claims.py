@@ -128,30 +128,90 @@ def test_figure6_from_histories(tmp_path, compose):
     assert len(next(page.pictures).draw().axes) == 3
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure4", "figure5"])
+BEYOND = {
+    "figure1": ("method.n", (100, 1000), [("vit_large", "dtd"), ("vit_small", "dtd")]),
+    "figure4": (
+        "method.n",
+        (50, 100),
+        [("roberta_base", "rte"), ("minilm", "rte"), ("minilm", "qnli")],
+    ),
+    "figure5": ("method.frequency_bias.center", (0, 100), [("minilm", "rte"), ("minilm", "qnli")]),
+}
+"""A figure's sizes, and runs that it shows."""
+
+
+def sized(folder, compose, name, choice, **record):
+    """Records of FourierFT at both sizes of a figure; `record` changes what they say."""
+    key, sizes, _ = BEYOND[name]
+    plain = results.plain(compose([*choice, "method=fourierft", "method.n=1000"]))
+    for size in sizes:
+        place = folder / "-".join(choice).replace("/", "_") / f"{size}/seed=0"
+        scored(folder, plain, 0, 0.8, changes={key: size}, place=place)
+        path = place / "metrics.json"
+        told = json.loads(path.read_text())
+        for part, changed in record.items():
+            told[part] = None if changed is None else told[part] | changed
+        path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("name", BEYOND)
 @pytest.mark.parametrize(
-    "broken",
+    ("broken", "drawn"),
     [
-        {"best": None},
-        {"primary": None},
-        {"primary": {"name": None}, "best": None, "last": None, "heldout": None},
-        {"best": {"value": 0.8, "interval": None}},
-        {"best": {"value": 0.8, "interval": [0.7, "x"]}},
+        ({}, True),
+        ({"best": None}, False),
+        ({"primary": {"name": None}, "best": None, "last": None, "heldout": None}, False),
+        ({"best": {"value": 0.8, "interval": None}}, True),
+        ({"best": {"value": 0.8, "interval": [0.7, "x"]}}, True),
     ],
 )
-def test_records_without_scores_or_intervals_are_drawn(tmp_path, compose, name, broken):
-    for model, task in (("roberta_base", "rte"), ("minilm", "rte"), ("minilm", "qnli")):
-        plain = results.plain(compose([f"model={model}", f"task={task}", "method=fourierft"]))
-        for n in (50, 100, 1000):
-            place = tmp_path / model / task / f"{n}/seed=0"
-            scored(tmp_path, plain, 0, 0.8, changes={"method.n": n}, place=place)
-            path = place / "metrics.json"
-            record = json.loads(path.read_text())
-            record["metrics"] |= broken
-            path.write_text(json.dumps(record))
-    page = pages.build(name, evidence.collect(tmp_path))
+def test_records_without_scores_or_intervals(tmp_path, compose, name, broken, drawn):
+    """They stop no figure, and what has no score gets no panel beside the paper's."""
+    for model, task in BEYOND[name][2]:
+        sized(tmp_path, compose, name, [f"model={model}", f"task={task}"], metrics=broken)
+    found = evidence.collect(tmp_path)
+    assert len(found.runs) == 2 * len(BEYOND[name][2])
+    page = pages.build(name, found)
     assert text.markdown(page)
-    assert next(page.pictures).draw().axes
+    beyond = [row for row in page.rows if "minilm" in row["panel"] or "vit_small" in row["panel"]]
+    assert [row["ours_best"] is not None for row in beyond if row["seeds"]] == [True] * (
+        2 * drawn * sum(model in ("minilm", "vit_small") for model, _ in BEYOND[name][2])
+    )
+    shown = {row["panel"] for row in page.rows}
+    [figure] = [picture.draw() for picture in page.pictures]
+    assert sum(axes.get_visible() for axes in figure.axes) == len(shown)
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_is_no_result_of_the_figures_kind_has_no_panel(tmp_path, compose, name):
+    """Counted runs, tasks that are not GLUE's, and the paper's models at a sister's panel."""
+    papers = {row["panel"] for row in pages.build(name, evidence.collect(tmp_path)).rows}
+    sized(tmp_path, compose, name, ["model=minilm", "task=rte"], metrics=None)
+    sized(tmp_path, compose, name, ["model=mlp", "task=toy"])
+    sized(tmp_path, compose, name, ["model=gpt2_medium", "task=e2e"])
+    sized(tmp_path, compose, name, ["model=vit_large", "task=dtd"])
+    found = evidence.collect(tmp_path)
+    assert len(found.runs) == 8
+    assert {row["panel"] for row in pages.build(name, found).rows} == papers
+
+
+@pytest.mark.parametrize("name", ["figure4", "figure5"])
+def test_runs_of_other_rows_steps_or_weights_have_panels_of_their_own(tmp_path, compose, name):
+    cuts = {
+        "": "",
+        "task.train_rows=8": ", 8 rows",
+        "task.eval_rows=9": ", 9 rows scored",
+        "train.max_steps=3": ", 3 steps",
+        "model.pretrained=false": ", random weights",
+        "profile=smoke": ", 16 rows, 16 rows scored, 2 steps, profile smoke",
+    }
+    for cut in cuts:
+        choice = ["model=minilm", "task=sst2", *([cut] if cut else [])]
+        sized(tmp_path, compose, name, choice)
+    rows = pages.build(name, evidence.collect(tmp_path)).rows
+    shown = {row["panel"] for row in rows if "minilm" in row["panel"]}
+    subject = "SST-2" if name == "figure4" else "sst2"
+    assert shown == {f"{subject}, minilm{told}" for told in cuts.values()}
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure5", "figure6"])

@@ -12,6 +12,13 @@ from experiments.report.document import RULES
 from experiments.report.evidence import Evidence, Run, number
 from experiments.report.settings import Setting
 
+_RAN = {
+    "task.train_rows": "{} rows",
+    "task.eval_rows": "{} rows scored",
+    "train.max_steps": "{} steps",
+}
+"""Cuts of a run, as a panel's title tells them."""
+
 
 @dataclass(kw_only=True)
 class Point:
@@ -56,6 +63,13 @@ class Panel:
         ]
         return list(dict.fromkeys(found))
 
+    def placed(self, name: str) -> int:
+        """How many points of a series have a place and a score."""
+        return sum(
+            point.x is not None and point.score(self.rule) is not None
+            for point in self.series[name]
+        )
+
     @property
     def run(self) -> bool:
         """True if any point was run."""
@@ -65,8 +79,10 @@ class Panel:
 def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
     """The paper's panels, then those of other base models, then other tasks'.
 
-    What the paper does not have is shown at the sizes that were run, if a series has two of them;
-    runs on different numbers of rows never share a panel.
+    Of other base models and tasks the sizes that were run are shown, if a series has two of them
+    with a score. Runs on other rows, of a limited number of steps, with random weights or of a
+    profile get panels of their own. `facts["beyond"]` says what a record of another task must
+    hold; without it there are no other tasks.
     """
     seen = settings.fingerprints(evidence.runs)
     common = {"scale": facts.get("scale", 1), "of": facts["x"].get("of", "model")}
@@ -76,20 +92,31 @@ def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
     ]
     for about, series in entries:
         yield _own(about, series, evidence, seen)
+    runs = [run for run in evidence.runs if _primary(run)]
+    models: dict[str, set[str]] = {}  # the paper may have two of one subject
+    for about, _ in entries:
+        models.setdefault(_subject(about), set()).add(about["model"])
     for about, series in entries:
-        runs = evidence.select(task=about["task"])
-        others = [run for run in runs if run.record.run["model"] != about["model"]]
-        yield from _others(about, series, others, evidence, seen)
+        own = models.pop(_subject(about), None)
+        if own is None:
+            continue
+        others = [
+            run
+            for run in runs
+            if run.record.run["task"] == about["task"] and run.record.run["model"] not in own
+        ]
+        yield from _others(about | {"title": _subject(about)}, series, others, evidence, seen)
     tasks = {entry["task"] for entry in facts["panels"]}
     rest: dict[str, list[Run]] = {}
-    for run in evidence.runs:
-        if "series" in facts and _primary(run) and run.record.run["task"] not in tasks:
+    for run in runs if "beyond" in facts else ():
+        alike = all(run.values.get(key) == value for key, value in facts["beyond"].items())
+        if alike and run.record.run["task"] not in tasks:
             rest.setdefault(run.record.run["task"], []).append(run)
-    for task, runs in sorted(rest.items()):
-        metric = _primary(runs[0])
+    for task, found in sorted(rest.items()):
+        metric = _primary(found[0])
         label = f"{metric} x {common['scale']}"
         about = common | {"task": task, "title": task, "metric": metric, "label": label}
-        yield from _others(about, facts["series"], runs, evidence, seen)
+        yield from _others(about, facts["series"], found, evidence, seen)
 
 
 def _own(
@@ -114,13 +141,11 @@ def _others(
     evidence: Evidence,
     seen: dict[str, set[str]],
 ) -> Iterator[Panel]:
-    groups: dict[tuple[str, int], list[Run]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = (run.record.run["model"], number(run.values.get("task.train_rows")) or 0)
-        groups.setdefault(key, []).append(run)
-    for (model, rows), found in sorted(groups.items()):
-        cut = f", {rows} rows" if rows else ""
-        title, key = f"{about['title']}, {model}{cut}", f"{about['task']} {model}{cut}"
+        groups.setdefault(f"{run.record.run['model']}{_ran(run)}", []).append(run)
+    for title, found in sorted(groups.items()):
+        key, title = f"{about['task']} {title}", f"{about['title']}, {title}"
         panel = _empty(about, key=key, title=title, own=False)
         for name, said in series.items():
             sizes = [None] if said.get("size") is None else _sizes(name, said, found)
@@ -131,8 +156,22 @@ def _others(
                 elif point.setting:
                     point.x = point.size
             panel.series[name] = points
-        if any(len(points) > 1 for points in panel.series.values()):
+        if any(panel.placed(name) > 1 for name in panel.series):
             yield panel
+
+
+def _subject(about: dict[str, Any]) -> str:
+    """What a panel is about, its base model left out."""
+    return about.get("subject", about["title"])
+
+
+def _ran(run: Run) -> str:
+    """How a run was made smaller than its task and base model, for the title of its panel."""
+    values = run.values
+    parts = [text.format(values[key]) for key, text in _RAN.items() if values.get(key) is not None]
+    parts += ["random weights"] if values.get("model.pretrained") is False else []
+    profile = run.record.run.get("profile")
+    return "".join(f", {part}" for part in [*parts, *([f"profile {profile}"] if profile else [])])
 
 
 def _empty(about: dict[str, Any], *, key: str, title: str, own: bool) -> Panel:

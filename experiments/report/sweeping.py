@@ -10,7 +10,7 @@ from experiments.report import canvas
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from experiments.report.panels import Panel
+    from experiments.report.panels import Panel, Point
 
 WIDE, HIGH = 3.3, 2.75  # inches of a panel
 FADED = 0.45
@@ -96,8 +96,9 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
             )
         if not panel.own:
             _intervals(axes, points, horizontal, colour)
-        if points and points[0].x is None and (score := points[0].score(panel.rule)) is not None:
-            axes.axhline(score, color=colour, linestyle=line, alpha=faded)
+        for point in points:
+            if (score := point.score(panel.rule)) is not None and _everywhere(point):
+                axes.axhline(score, color=colour, linestyle=line, alpha=faded)
         _known(axes, points, horizontal, colour)
     if horizontal["scale"] == "log":
         axes.set_xscale("log")
@@ -150,19 +151,19 @@ def _vertical(axes: Any, panel: Panel) -> None:
         axes.set_yticks(ticks)
 
 
-def _intervals(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str) -> None:
-    """Over the rows scored, as thin bars, or as a band where there is no place for a point."""
+def _intervals(axes: Any, points: list[Point], horizontal: dict[str, Any], colour: str) -> None:
+    """Over the rows scored, as thin bars, or as a band where a series has no sizes."""
     for point in points:
         place = _placed(point.x, horizontal)
         if point.interval is None:
             continue
-        if place is None:
+        if _everywhere(point):
             axes.axhspan(*point.interval, color=colour, alpha=0.08, linewidth=0)
-        else:
+        elif place is not None:
             axes.vlines(place, *point.interval, color=colour, alpha=FADED, linewidth=1)
 
 
-def _known(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str) -> None:
+def _known(axes: Any, points: list[Point], horizontal: dict[str, Any], colour: str) -> None:
     """What the paper's tables print: a hollow diamond, or a line where there is no place for it."""
     for point in points:
         if point.known is None:
@@ -181,6 +182,11 @@ def _known(axes: Any, points: list[Any], horizontal: dict[str, Any], colour: str
                 markeredgecolor=colour,
                 markeredgewidth=1.6,
             )
+
+
+def _everywhere(point: Point) -> bool:
+    """True for the only point of a series without sizes, if it has no place of its own."""
+    return point.size is None and point.x is None
 
 
 def _placed(x: float | None, horizontal: dict[str, Any]) -> float | None:

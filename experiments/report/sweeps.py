@@ -43,7 +43,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
             name=name,
             alt=f"{title(facts)}. {summary}",
             caption=f"{title(facts)}: mean over seeds; hollow diamonds: what the paper's tables "
-            "print; pale: runs that cannot be compared; bars and band: 95 % over the rows scored",
+            f"print; pale: runs that cannot be compared{_bars(panels)}",
             draw=partial(sweeping.draw, facts, panels),
         ),
         Prose("The plotted values are an image in the paper; only the words can be compared."),
@@ -63,6 +63,13 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         summary=summary,
         verdicts=dict(counts),
     )
+
+
+def _bars(panels: list[Panel]) -> str:
+    """What the caption says of the intervals, which only panels beyond the paper's have."""
+    if all(panel.own for panel in panels):
+        return ""
+    return "; bars and band: 95 % over the rows scored, the mean ends of the seeds' intervals"
 
 
 def _weigh(claim: dict[str, Any], own: dict[str, Panel]) -> Judgement:
