@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments import config, environment, hub, results
 from experiments.errors import RecordError, UserError
+from experiments.files import share
 
 ALLOWED = ("model.path", "model.tokenizer", "offline")
 """Keys of the record that may be given anew."""
@@ -75,6 +76,7 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     plain.save_pretrained(draft)
     if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
         processor.save_pretrained(draft)
+    share(draft)
     draft.rename(to)
 
 

@@ -16,6 +16,14 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def share(folder: Path) -> None:
+    """Gives weights the mode of any new file: safetensors keeps what it writes to its owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o666 & ~mask)
+
+
 def cache_folder(name: str) -> Path:
     """A folder for what can be made again: FOURIERFT_CACHE, else the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -63,14 +63,14 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
             f"the adapter cannot learn: {steps} steps at train.learning_rate="
             f"{train.learning_rate:g} move DeltaW by at most {reach:.2%} of |W| ({step:.1e} per "
             "step); the paper's settings reach several times |W|. Raise train.learning_rate (the "
-            "paper uses 1e-2 to 3e-1) or method.alpha"
+            "paper uses 1e-2 to 3e-1), method.alpha or the number of steps"
         )
     elif start > 0 and travel < 1.0:
         warnings.append(
             f"the adapter can hardly leave its random start: {steps} steps at train.learning_rate="
             f"{train.learning_rate:g} move a coefficient by at most {travel:.2g}, it starts at a "
-            "random value of size 1; raise train.learning_rate (the paper uses 1e-2 to 3e-1) or "
-            "start at zero with method.init=zeros"
+            "random value of size 1; train longer, raise train.learning_rate (the paper uses 1e-2 "
+            "to 3e-1) or start at zero with method.init=zeros"
         )
     if start > 1.0:
         warnings.append(

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from experiments import predictions
+from experiments.files import share
 from experiments.methods import Method
 from experiments.optimisation import arguments_of, optimizer_of
 from experiments.recipe import Select, Train
@@ -191,6 +192,7 @@ class Trainer(transformers.Trainer):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             self.method.save(self.network, draft)
+            share(draft)
             shutil.rmtree(kept, ignore_errors=True)
             draft.rename(kept)
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from records import scored
 
@@ -88,8 +89,22 @@ def test_figure5_of_other_models_tasks_and_sizes(tmp_path, compose):
         ]  # fmt: skip
         assert all("minilm" in row["obstacles"] and "=100" in row["obstacles"] for row in shown)
     assert page.verdicts == {"not run": 2}
+    points = text.markdown(page).splitlines()
+    assert any("another base model" in line and "recipe ours" in line for line in points)
     [figure] = [picture.draw() for picture in page.pictures]
     assert sum(axes.get_visible() for axes in figure.axes) == 6
+
+
+def test_centres_beyond_the_papers_axis_keep_their_ticks_apart(tmp_path, compose):
+    plain = results.plain(compose(["model=minilm", "task=sst2", "method=fourierft"]))
+    for center in (0, 9999):
+        changes = {"method.n": 1000, "method.frequency_bias.center": center}
+        scored(tmp_path, plain, 0, 0.8, changes=changes, place=tmp_path / f"{center}/seed=0")
+    page = pages.build("figure5", evidence.collect(tmp_path))
+    [figure] = [picture.draw() for picture in page.pictures]
+    axes = [one for one in figure.axes if one.get_visible()][-1]
+    low, high = axes.get_xlim()
+    assert low < 0 < 9999 < high and np.diff(axes.get_xticks()).min() > 0.1 * (high - low)
 
 
 def test_figure4_of_another_width_is_drawn_at_its_own_numbers(tmp_path, compose):

@@ -246,6 +246,13 @@ def test_values_out_of_range_one_by_one(compose):
         assert [problem.partition(": ")[0] for problem in error.problems] == [override]
 
 
+def test_a_recipes_alpha_is_no_norm(compose):
+    choice = ["model=minilm", "task=sst2", "method=fourierft", "method.scaling=norm"]
+    [problem] = refused(compose, *choice).problems
+    assert problem.startswith("method.alpha=100: ") and "up to 10" in problem
+    compose([*choice, "method.alpha=0.18"])
+
+
 def test_value_out_of_range_of_glue_and_lora(compose):
     changes = ["task.max_length=3", "method.r=0", "method.dropout=1.0"]
     error = refused(compose, "model=minilm", "task=sst2", "method=lora", *changes)
@@ -415,6 +422,7 @@ SCIENTIFIC = {
     "method.entry_seed": 5,
     "method.init": "zeros",
     "method.scaling": "norm",
+    "method.alpha": 0.2,
     "method.frequency_bias.center": 3.0,
     "method.targets": ["key"],
     "train.precision": "bf16",
@@ -437,7 +445,7 @@ def test_scientific_keys_change_what_a_run_is(compose):
     before, after = identity(plain), identity(other)
     assert before.keys() == after.keys()
     assert {key: after[key] for key in after if after[key] != before[key]} == SCIENTIFIC
-    assert other.variant.startswith("basis=dct,entry_seed=5,center=3,init=zeros,n=10,")
+    assert other.variant.startswith("alpha=0.2,basis=dct,entry_seed=5,center=3,init=zeros,n=10,")
     assert len(other.variant) < 120
     fewer = compose([*BASE, *(f"{key}={value}" for key, value in list(SCIENTIFIC.items())[:-1])])
     assert fewer.variant != other.variant, "cut names end in a hash of everything"

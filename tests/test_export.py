@@ -126,6 +126,9 @@ def test_a_classifier(method, sentences, compose, tmp_path):
     place = finished(compose, tmp_path, *choice, "train.select=last")
     out = tmp_path / "plain"
     assert export.main([str(place), str(out)]) == 0
+    plain = (out / "config.json").stat().st_mode
+    weights = [*out.glob("*.safetensors"), *place.glob("adapter/*.safetensors")]
+    assert [path.stat().st_mode for path in weights] == [plain, plain], "others may read them"
     net = AutoModelForSequenceClassification.from_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     rows = parquet.read_table(sentences / "validation.parquet").to_pydict()

@@ -58,7 +58,7 @@ COMMANDS = {
         *("run", "space", "sweep"),
     },
     "rehearsal": {"config", "errors", "files", "inception", "sweep", "tasks"},
-    "export": {"config", "environment", "errors", "hub", "networks", "results", "run"},
+    "export": {"config", "environment", "errors", "files", "hub", "networks", "results", "run"},
 }
 
 # Commands within packages, and the board of a sweep: what they may import besides.

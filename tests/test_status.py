@@ -76,9 +76,19 @@ def test_nothing_done_nothing_promised(tmp_path, capsys):
     assert "0 of 10 runs done, 10 missing; time left unknown" in capsys.readouterr().out
 
 
+def test_a_figure_of_several_experiments_and_how_to_go_on(tmp_path, capsys):
+    narrow = ["task=rte", "model=minilm", "task.path=two words"]
+    assert main(["status", "experiment=figure4", *narrow, "--outputs", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    given = f"task=rte model=minilm 'task.path=two words' output={tmp_path}`"
+    for name in ("figure4_fourierft", "figure4_fourierft_qqp", "figure4_lora"):
+        assert f"To go on: `.venv/bin/python train.py experiment={name} {given}" in shown
+
+
 def test_wrong_requests(tmp_path, capsys):
     assert main(["status", "experiment=figure99", "--outputs", str(tmp_path)]) == 1
     assert "experiment=figure99: unknown" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists(), "no board takes the place of an older one"
     with pytest.raises(SystemExit, match="2"):
         main(["status", "figure7"])
 

@@ -58,6 +58,10 @@ class Precision(Enum):
     exact = "exact"
 
 
+LARGEST_NORM = 10.0
+"""Of one coefficient's update: no weight of a base model could stand next to a larger one."""
+
+
 class Scaling(Enum):
     """What alpha is."""
 
@@ -112,6 +116,12 @@ class FourierFT(Adapter):
             yield f"method.n={self.n}: must be at least 1"
         if not 0 < self.alpha < math.inf:
             yield f"method.alpha={self.alpha}: must be positive"
+        if self.scaling is Scaling.norm and self.alpha > LARGEST_NORM:
+            yield (
+                f"method.alpha={self.alpha:g}: with method.scaling=norm it is the norm of one "
+                f"coefficient's update (allowed: up to {LARGEST_NORM:g}; the paper's alphas make "
+                "0.03 to 0.3), and recipes hold plain ones: name yours"
+            )
         if bias.center is not None and not bias.center >= 0:
             yield (
                 f"method.frequency_bias.center={bias.center}: must not be negative, "

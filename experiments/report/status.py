@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from experiments.report.document import (
 )
 from experiments.report.standing import Standing, State, look
 
+OUTPUTS = Path("outputs")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -49,14 +51,16 @@ def main(arguments: Sequence[str]) -> int:
     named = [one.partition("=")[2] for one in asked.overrides if one.startswith("experiment=")]
     given = [one for one in asked.overrides if not one.startswith("experiment=")]
     failures, boards = 0, {}
-    for name in named or sweep.names():
+    for name in [one for asked_for in named for one in _named(asked_for)] or sweep.names():
         print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
             boards[name] = list(rows(name, [*given, f"output={asked.outputs}"]))
         except UserError as error:
             print(error, file=sys.stderr)
             failures += 1
-    page = board(boards, asked.outputs)
+    if not boards:
+        return 1
+    page = board(boards, asked.outputs, given)
     print(text.markdown(page))
     try:
         print(f"written: {site.write_page(page, asked.to, pages.menu())}")
@@ -81,8 +85,21 @@ def rows(name: str, given: Sequence[str]) -> Iterator[Row]:
         yield Row(name=label, key=key, runs=runs)
 
 
-def board(boards: dict[str, list[Row]], outputs: Path) -> Page:
-    """All experiments as one page."""
+def _named(name: str) -> list[str]:
+    """The experiments of a table or figure that has several; else the name itself."""
+    if name in sweep.names():
+        return [name]
+    return [one for one in sweep.names() if one.startswith(f"{name}_")] or [name]
+
+
+def board(boards: dict[str, list[Row]], outputs: Path, given: Sequence[str] = ()) -> Page:
+    """All experiments as one page.
+
+    Args:
+        boards: the cells of each.
+        outputs: folder of the runs.
+        given: what narrowed their sweeps, for the command that goes on.
+    """
     blocks: list[Block] = []
     everything = [row for found in boards.values() for row in found]
     total = _told(everything)
@@ -93,11 +110,16 @@ def board(boards: dict[str, list[Row]], outputs: Path) -> Page:
         notes = list(_notes(found, outputs))
         blocks += [Items(notes)] if notes else []
         if any(one.state is not State.done for row in found for one in row.runs.values()):
-            blocks.append(Prose(f"To go on: `python train.py experiment={name}`"))
+            command = shlex.join(["train.py", f"experiment={name}", *given, *_elsewhere(outputs)])
+            blocks.append(Prose(f"To go on: `.venv/bin/python {command}`"))
     counts = Counter(one.state.value for row in everything for one in row.runs.values())
     return Page(
         name=site.STATUS, title="Status", blocks=blocks, summary=total, verdicts=dict(counts)
     )
+
+
+def _elsewhere(outputs: Path) -> list[str]:
+    return [] if outputs == OUTPUTS else [f"output={outputs}"]
 
 
 def _told(found: Sequence[Row]) -> str:
@@ -199,7 +221,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="experiment=NAME (none: all of them) and what else narrows its sweep",
     )
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
     asked = parser.parse_args(arguments)
     wrong = [one for one in asked.overrides if "=" not in one]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from experiments.report import canvas
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 WIDE, HIGH = 3.3, 2.75  # inches of a panel
 FADED = 0.45
+WIDTH = 30  # letters of a line of a panel's title
 LETTERS = 42  # of the remark above a panel; the table on the page holds all of it
 
 
@@ -104,14 +106,19 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
         axes.set_xscale("log")
     ticks = horizontal.get("ticks")
     if ticks:
-        room = 0.06 * (ticks[-1] - ticks[0])
-        axes.set_xticks(ticks)
-        axes.set_xlim(min([*known, *ticks]) - room, max([*known, *ticks]) + room)
+        low, high = min([*known, *ticks]), max([*known, *ticks])
+        room = 0.06 * (high - low)
+        axes.set_xlim(low - room, high + room)
+        if high - low <= 2 * (ticks[-1] - ticks[0]):
+            axes.set_xticks(ticks)
     elif known:
         axes.set_xlim(0.6 * min(known), 1.7 * max(known))
     _vertical(axes, panel)
     reason = "not run" if not panel.run else "; ".join(panel.obstacles)
-    axes.set_title(panel.title, fontsize=12, pad=17 if reason else 6)
+    if not panel.own:
+        reason = ""  # the title tells the base model and how the runs were cut
+    text = textwrap.fill(panel.title, WIDTH, break_long_words=False)
+    axes.set_title(text, fontsize=12, pad=17 if reason else 6)
     axes.set_xlabel(horizontal["label"], fontsize=10)
     axes.set_ylabel(panel.label, fontsize=10)
     if reason:

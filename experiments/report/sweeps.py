@@ -150,7 +150,7 @@ def _line(panel: Panel, said: dict[str, Any], point: Point, evidence: Evidence) 
             Ruled(**{rule: ours(rule) for rule in RULES}),
             "" if point.known is None else f"{point.known:g}",
             str(len(point.setting.runs)) if point.setting else "",
-            "; ".join(point.obstacles) or (point.setting.label if point.setting else "not run"),
+            "; ".join([*point.obstacles, point.setting.label]) if point.setting else "not run",
         ],
         tone="not-run" if point.setting is None else "muted" if point.obstacles else None,
     )
