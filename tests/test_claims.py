@@ -169,6 +169,7 @@ def sized(folder, compose, name, choice, **record):
         path.write_text(json.dumps(told))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BEYOND)
 @pytest.mark.parametrize(
     ("broken", "drawn"),

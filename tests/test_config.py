@@ -134,6 +134,7 @@ def ours(recipe):
     return model, method, extra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", OURS)
 def test_every_recipe_of_ours_is_a_run(recipe, compose):
     """Each with its share of the tasks, so that all are met; paper and authors: test_recipes."""

@@ -49,6 +49,8 @@ def test_train_commands_compose(command, compose):
         sweep = "-m" in words or any(word.startswith("experiment=") for word in words)
         swept = sweep and "," in value
         values = value.split(",")[: 1 if key == "seed" else None]  # a seed is like another
+        if swept and all(re.fullmatch(r"[\d.e+-]+", one) for one in values):
+            values = list(dict.fromkeys([values[0], values[-1]]))  # so is a number between two
         choices.append([f"{key}={one}" for one in values] if swept else [override])
     experiment = next((one for one in overrides if one.startswith("experiment=")), None)
     if experiment:  # the first cell of its sweep; test_recipes composes all of them

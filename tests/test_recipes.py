@@ -113,6 +113,7 @@ def test_every_row_has_a_value_in_every_table(recipe):
     assert len({tuple(tasks) for tasks in tables(recipe)}) == 1, "columns differ in order"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", OTHERS)
 def test_a_run_of_the_recipe_is_plain(recipe, compose):
     source, method, model = parts(recipe)
