@@ -152,15 +152,16 @@ def is_quantised(weight: Any) -> bool:
 def _dequantised_4bit(weight: Any) -> Tensor:
     from bitsandbytes import functional
 
-    data, state = weight.data, copy.copy(weight.quant_state)
+    data, state = weight.data, weight.quant_state
     if getattr(state, "packing_format_for_cpu", False):
         # bitsandbytes has rearranged the weight for a faster product; only it knows the way back,
         # which writes into the state that it is given.
         data, state = functional._convert_weight_packed_for_cpu_inverse(data, copy.deepcopy(state))
     # As one long row: on CPUs with AVX512 bitsandbytes 0.50 takes a wrong scale for parts of rows
     # that are not whole blocks.
-    shape, state.shape = state.shape, torch.Size((1, state.shape.numel()))
-    return functional.dequantize_4bit(data, state).float().reshape(shape)
+    row = copy.copy(state)
+    row.shape = torch.Size((1, state.shape.numel()))
+    return functional.dequantize_4bit(data, row).float().reshape(state.shape)
 
 
 def _dequantised_8bit(data: Tensor, scales: Tensor, device: torch.device) -> Tensor:

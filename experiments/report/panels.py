@@ -12,13 +12,6 @@ from experiments.report.document import RULES
 from experiments.report.evidence import Evidence, Run, number
 from experiments.report.settings import Setting
 
-_RAN = {
-    "task.train_rows": "{} rows",
-    "task.eval_rows": "{} rows scored",
-    "train.max_steps": "{} steps",
-}
-"""Cuts of a run, as a panel's title tells them."""
-
 
 @dataclass(kw_only=True)
 class Point:
@@ -93,24 +86,23 @@ def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
     for about, series in entries:
         yield _own(about, series, evidence, seen)
     runs = [run for run in evidence.runs if _primary(run)]
-    models: dict[str, set[str]] = {}  # the paper may have two of one subject
-    for about, _ in entries:
-        models.setdefault(_subject(about), set()).add(about["model"])
-    for about, series in entries:
-        own = models.pop(_subject(about), None)
-        if own is None:
-            continue
+    subjects: dict[str, list[Any]] = {}  # of one the paper may have several base models
+    for entry in entries:
+        subjects.setdefault(_subject(entry[0]), []).append(entry)
+    for subject, alike in subjects.items():
+        about, series = alike[0]
+        own = {one["model"] for one, _ in alike}
         others = [
             run
             for run in runs
             if run.record.run["task"] == about["task"] and run.record.run["model"] not in own
         ]
-        yield from _others(about | {"title": _subject(about)}, series, others, evidence, seen)
+        yield from _others(about | {"title": subject}, series, others, evidence, seen)
     tasks = {entry["task"] for entry in facts["panels"]}
     rest: dict[str, list[Run]] = {}
     for run in runs if "beyond" in facts else ():
-        alike = all(run.values.get(key) == value for key, value in facts["beyond"].items())
-        if alike and run.record.run["task"] not in tasks:
+        fits = all(run.values.get(key) == value for key, value in facts["beyond"].items())
+        if fits and run.record.run["task"] not in tasks:
             rest.setdefault(run.record.run["task"], []).append(run)
     for task, found in sorted(rest.items()):
         metric = _primary(found[0])
@@ -168,10 +160,13 @@ def _subject(about: dict[str, Any]) -> str:
 def _ran(run: Run) -> str:
     """How a run was made smaller than its task and base model, for the title of its panel."""
     values = run.values
-    parts = [text.format(values[key]) for key, text in _RAN.items() if values.get(key) is not None]
-    parts += ["random weights"] if values.get("model.pretrained") is False else []
-    profile = run.record.run.get("profile")
-    return "".join(f", {part}" for part in [*parts, *([f"profile {profile}"] if profile else [])])
+    cuts = settings.CUTS.items()
+    parts = [told.format(values[key]) for key, told in cuts if values.get(key) is not None]
+    if values.get("model.pretrained") is False:
+        parts.append("random weights")
+    if profile := run.record.run.get("profile"):
+        parts.append(f"profile {profile}")
+    return "".join(f", {part}" for part in parts)
 
 
 def _empty(about: dict[str, Any], *, key: str, title: str, own: bool) -> Panel:

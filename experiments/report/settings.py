@@ -23,6 +23,12 @@ PLAIN: dict[str, dict[str, Any]] = {
 `fields` of a row says otherwise."""
 ATTENTION = ("fourierft", "lora", "adalora", "dylora")
 """Methods whose rows are about query and value, unless `fields` says otherwise."""
+CUTS = {
+    "task.train_rows": "{} rows",
+    "task.eval_rows": "{} rows scored",
+    "train.max_steps": "{} steps",
+}
+"""Fields that make a run smaller than its task and recipe, and how a title tells them."""
 RECIPES = ("paper", "authors", "ours")
 """In the order of preference where a cell was run in several ways."""
 
@@ -138,7 +144,7 @@ def _rehearsal(setting: Setting) -> Iterator[str]:
     if setting.run.get("profile"):
         yield f"a rehearsal (profile {setting.run['profile']})"
     values = setting.first.values
-    for key in ("task.train_rows", "task.eval_rows", "train.max_steps"):
+    for key in CUTS:
         if values.get(key) is not None:
             yield f"a subset ({key.partition('.')[2]}={values[key]})"
 

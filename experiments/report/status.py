@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import statistics
 import sys
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     named = [one.partition("=")[2] for one in asked.overrides if one.startswith("experiment=")]
     given = [one for one in asked.overrides if not one.startswith("experiment=")]
     failures, boards = 0, {}
-    for name in [one for asked_for in named for one in _named(asked_for)] or sweep.names():
+    for name in itertools.chain.from_iterable(map(_called, named)) if named else sweep.names():
         print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
             boards[name] = list(rows(name, [*given, f"output={asked.outputs}"]))
@@ -85,7 +86,7 @@ def rows(name: str, given: Sequence[str]) -> Iterator[Row]:
         yield Row(name=label, key=key, runs=runs)
 
 
-def _named(name: str) -> list[str]:
+def _called(name: str) -> list[str]:
     """The experiments of a table or figure that has several; else the name itself."""
     if name in sweep.names():
         return [name]

@@ -114,9 +114,9 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
     elif known:
         axes.set_xlim(0.6 * min(known), 1.7 * max(known))
     _vertical(axes, panel)
-    reason = "not run" if not panel.run else "; ".join(panel.obstacles)
-    if not panel.own:
-        reason = ""  # the title tells the base model and how the runs were cut
+    reason = ""  # beyond the paper's, the title tells the base model and how the runs were cut
+    if panel.own:
+        reason = "; ".join(panel.obstacles) if panel.run else "not run"
     text = textwrap.fill(panel.title, WIDTH, break_long_words=False)
     axes.set_title(text, fontsize=12, pad=17 if reason else 6)
     axes.set_xlabel(horizontal["label"], fontsize=10)
