@@ -7,15 +7,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
-.PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark test test-fast lint format clean
+.PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark test test-slow lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 	@echo "  table1 ... figure7: one table or figure, run what is missing, then report"
 
 # Tiny matrices: threads that wait for each other cost more than they bring.
-quickstart table1 figure7 test test-fast: export OMP_NUM_THREADS ?= 1
-quickstart table1 figure7 test test-fast: export OMP_WAIT_POLICY ?= PASSIVE
+quickstart table1 figure7 test test-slow: export OMP_NUM_THREADS ?= 1
+quickstart table1 figure7 test test-slow: export OMP_WAIT_POLICY ?= PASSIVE
 
 install: .venv/.installed  ## create .venv with the tested set of packages
 
@@ -49,11 +49,11 @@ smoke: install  ## all of them in small, offline and without weights: outputs/sm
 benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes
 	$(BIN)/python -m benchmarks.engine
 
-test: install lint  ## lint and every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
-
-test-fast: install  ## the tests that take a moment
+test: install lint  ## lint and every test that takes a moment
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+test-slow: install  ## the other tests: trainings, kills, browser, SLURM
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: install  ## ruff, format and rules
 	$(BIN)/ruff format --check .
