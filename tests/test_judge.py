@@ -671,3 +671,19 @@ def test_help_is_fast_and_shows_examples():
     )
     assert done.returncode == 0 and "--base-url http://localhost:8000/v1" in done.stdout
     assert time.monotonic() - started < 5
+
+
+def test_one_reply_that_cannot_be_read_ends_no_judging_and_takes_no_key_along(folder):
+    """Nested beyond what a parser reads; then the key, spelled as JSON may."""
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
+    said = f'{{"choices": [{{"message": {{"content": "[[7]] {spelled}"}}}}], "model": "{spelled}"}}'
+
+    def script(_, number):
+        return Answer(raw=b"[" * 100_000 if number < 2 else said.encode())
+
+    with serving(script) as server:
+        assert main(command(folder, server, "--retries", "3", "--concurrency", "1")) == 0
+    assert len(lines_of(folder)) == 6
+    for line in lines_of(folder):
+        assert line["reply"] == "[[7]] ***" and KEY not in json.dumps(line)
+    assert KEY not in json.dumps(result_of(folder))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -115,6 +117,60 @@ def test_a_dribbling_server():
     assert time.monotonic() - started < 6
 
 
+@contextmanager
+def dripping(start: bytes, forever: bytes):
+    """A server that begins an answer and then sends bytes of it in good time, without end."""
+    over = threading.Event()
+
+    def answer(there):
+        line, _ = there.accept()
+        with line, contextlib.suppress(OSError):
+            line.recv(65536)
+            line.sendall(start)
+            while not over.wait(0.03):
+                line.sendall(forever)
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        thread = threading.Thread(target=answer, args=(there,), daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{there.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("start", "forever"),
+    [
+        (b"HTTP", b"1"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 401 No\r\nContent-Length: 100000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+    ],
+    ids=["status", "a header", "headers", "continue", "refusal", "chunks", "body"],
+)
+def test_a_dripping_server_does_not_outlast_the_timeout(start, forever):
+    with dripping(start, forever) as host:
+        there = Endpoint(f"http://{host}/v1", KEY, timeout=0.5, retries=0)
+        started = time.monotonic()
+        with pytest.raises(EndpointError, match="no answer within 0.5 s|status 401"):
+            there.ask(BODY, threading.Event())
+    assert time.monotonic() - started < 3
+
+
+def test_a_handshake_that_drips():
+    with dripping(b"\x16\x03\x03\xff\x00", b"\x00") as host:
+        there = Endpoint(f"https://{host}/v1", KEY, timeout=0.5, retries=0)
+        started = time.monotonic()
+        with pytest.raises(EndpointError):
+            there.ask(BODY, threading.Event())
+    assert time.monotonic() - started < 3
+
+
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as there:
         port = there.getsockname()[1]
@@ -201,6 +257,68 @@ def test_a_quoted_key_is_not_repeated(form):
         with pytest.raises(EndpointError) as caught:
             ask(server, retries=0)
     assert KEY not in str(caught.value)
+
+
+ESCAPED = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
+
+
+def test_a_key_that_json_spells_otherwise_is_not_repeated():
+    reply = (
+        '{"choices": [{"message": {"content": "%s [[7]]"}, "finish_reason": "%s"}], "model": "%s"'
+    )
+    reply += ', "usage": {"%s": 3, "prompt_tokens": 5, "of": {"%s": {"a": 1}}}}'
+    with serving(Answer(raw=reply.replace("%s", ESCAPED).encode())) as server:
+        found = ask(server)
+    assert (found.text, found.finish, found.model) == ("*** [[7]]", "***", "***")
+    assert found.usage == {"***": 3, "prompt_tokens": 5, "of": {"***": {"a": 1}}}
+    for raw in (f'{{"error": "bad {ESCAPED}"}}', f'{{"error": {{"message": ["{ESCAPED}"]}}}}'):
+        with serving(Answer(status=401, raw=raw.encode())) as server:
+            with pytest.raises(EndpointError, match=r"\*\*\*") as caught:
+                ask(server)
+        assert KEY[:8] not in str(caught.value) and ESCAPED[:12] not in str(caught.value)
+
+
+def test_a_key_in_headers_or_at_the_end_of_what_is_shown_is_not_repeated():
+    bad = [
+        Answer(status=301, headers={"Location": f"/{KEY}"}),
+        Answer(status=401, raw=b"x " * 193 + KEY.encode()),
+        Answer(status=401, raw=b"x" * 389 + b" " + KEY.encode()),
+        Answer(headers={"Content-Type": f"text/{KEY}"}, raw=b"x"),
+    ]
+    for answer in bad:
+        with serving(answer) as server:
+            with pytest.raises(EndpointError) as caught:
+                ask(server, retries=0)
+        assert KEY[:4].lower() not in str(caught.value).lower()
+
+
+NESTED = {
+    "a list": b"[" * 100_000,
+    "objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "a digit too many": b"9" * 10_000,
+    "choices of nothing": b'{"choices": [null]}',
+    "a finish of its own kind": b'{"choices": [[]]}',
+}
+
+
+@pytest.mark.parametrize("raw", NESTED.values(), ids=NESTED)
+def test_what_no_parser_reads_is_a_bad_answer_as_any_other(raw):
+    with serving(first(Answer(raw=raw))) as server:
+        assert ask(server).text == "Fine. [[7]]"
+    for status in (200, 500):
+        with serving(Answer(status=status, raw=raw)) as server:
+            with pytest.raises(EndpointError, match="tried 3 times") as caught:
+                ask(server)
+        assert not caught.value.final and len(str(caught.value)) < 600
+
+
+def test_deep_token_counts_are_left_out():
+    deep = '{"a":' * 500 + "1" + "}" * 500
+    raw = '{"choices": [{"message": {"content": "[[1]]"}}], "usage": {"t": 1, "n": NaN, "d": %s}}'
+    with serving(Answer(raw=(raw % deep).encode())) as server:
+        usage = ask(server).usage
+    assert usage["t"] == 1 and "n" not in usage
+    assert json.dumps(usage).count("{") < 10
 
 
 def test_a_short_key_is_not_repeated_in_messages_but_a_word_of_replies():

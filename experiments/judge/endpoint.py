@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import math
 import random
-import re
 import ssl
 import threading
 import time
@@ -18,11 +18,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from experiments.errors import UserError
+from experiments.judge.deadline import Deadline, HTTPHandler, HTTPSHandler, Request
+from experiments.judge.secret import Secret
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 PATIENCE = 600.0
 """Seconds; a server that asks to wait longer, as for a daily limit, is not waited for."""
-LARGEST_BODY = 32 * 1024**2
+LARGEST_BODY = 4 * 1024**2
+LONGEST_MESSAGE, SHOWN = 100_000, 400
+"""Characters of an error that are looked at, and shown."""
+DEEPEST = 8
+"""Levels of a server's token counts that are kept."""
 AGAIN = {408, 425, 429}
 EVERY_REQUEST = {401, 402, 403, 404, 405}
 """Statuses that the next request would get as well."""
@@ -78,7 +84,7 @@ class Endpoint:
     Args:
         url: up to and without `/chat/completions`.
         key: sent as bearer token if given; never part of a message, a reply or a file.
-        timeout: seconds for one answer.
+        timeout: seconds for one answer, from connecting to its last byte.
         retries: further tries after failures that may pass.
     """
 
@@ -86,9 +92,10 @@ class Endpoint:
         self.host = urlsplit(url).netloc
         self._url = url.rstrip("/") + "/chat/completions"
         self._key, self._timeout, self._retries = key, timeout, retries
+        self._secret = Secret(key)
         # A proxy is not on the way to this machine itself.
         proxies = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+        self._opener = urllib.request.build_opener(_NoRedirect, HTTPHandler, HTTPSHandler, *proxies)
 
     def ask(self, body: dict[str, Any], stop: threading.Event) -> Reply:
         """Sends a request, again after failures that may pass, with growing random pauses.
@@ -117,100 +124,119 @@ class Endpoint:
         raise AssertionError("unreachable")
 
     def _post(self, body: dict[str, Any]) -> Reply:
-        request = urllib.request.Request(
+        request = Request(
             self._url,
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Accept": "application/json"},
         )
         if self._key:
             request.add_unredirected_header("Authorization", f"Bearer {self._key}")
-        deadline = time.monotonic() + self._timeout
-        try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                kind = response.headers.get_content_type()
-                return self._reply(self._read(response, deadline), kind)
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error, deadline) from None
-        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            message = self._clean(str(reason) or type(reason).__name__)
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                raise EndpointError(f"{self.host}: {message}", final=True) from None
-            if isinstance(reason, TimeoutError):
-                message = f"no answer within {self._timeout:g} s"
-            raise _Passing(f"{self.host}: {message}") from None
+        with Deadline(self._timeout) as request.deadline:
+            try:
+                with self._opener.open(request, timeout=self._timeout) as response:
+                    kind = response.headers.get_content_type()
+                    return self._reply(self._read(response, request.deadline), kind)
+            except urllib.error.HTTPError as error:
+                raise self._refusal(error, request.deadline) from None
+            except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+                reason = getattr(error, "reason", None) or error
+                if isinstance(reason, TimeoutError) or request.deadline.passed:
+                    raise self._passing(f"no answer within {self._timeout:g} s") from None
+                if isinstance(reason, ssl.SSLCertVerificationError):
+                    raise EndpointError(self._said(str(reason)), final=True) from None
+                raise self._passing(str(reason) or type(reason).__name__) from None
 
-    def _read(self, response: Any, deadline: float) -> str:
-        """The body. A socket's time limit starts anew with every byte, the deadline does not."""
+    def _read(self, response: Any, deadline: Deadline) -> str:
+        """The body."""
         parts, size = [], 0
         while part := response.read1(65536):
             parts.append(part)
             size += len(part)
-            if time.monotonic() > deadline:
-                raise TimeoutError
             if size > LARGEST_BODY:
-                raise _Passing(f"{self.host}: an answer of more than {LARGEST_BODY} bytes")
-        text = b"".join(parts).decode("utf-8", "replace")
-        # A server that repeats the key must not get it into a file; short ones are words.
-        return text.replace(self._key, "***") if self._key and len(self._key) >= 8 else text
+                raise self._passing(f"an answer of more than {LARGEST_BODY} bytes")
+        if deadline.passed:
+            raise TimeoutError  # which ends the body as its server might
+        return b"".join(parts).decode("utf-8", "replace")
 
     def _reply(self, text: str, kind: str) -> Reply:
+        """What a body says; the key is looked for in what was decoded, since JSON can spell it in
+        many ways."""
         try:
             found = json.loads(text)
             choice = found["choices"][0]
             content = choice["message"]["content"]
+            finish, model = choice.get("finish_reason"), found.get("model")
             if not isinstance(content, str | None):
                 raise TypeError
-        except (ValueError, LookupError, TypeError):
-            shown = self._clean(_message(text))
-            raise _Passing(f"{self.host}: no chat completion but {kind}: {shown!r}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            shown = self._secret.hide_in_message(_message(text))
+            raise self._passing(f"no chat completion but {kind}: {_shortened(shown)!r}") from None
+        hide = self._secret.hide_in_reply
         return Reply(
-            text=content or "",  # a refusal has none: a reply without a grade
-            model=found.get("model") if isinstance(found.get("model"), str) else None,
-            finish=choice.get("finish_reason"),
-            usage=found.get("usage") if isinstance(found.get("usage"), dict) else None,
+            text=hide(content or ""),  # a refusal has none: a reply without a grade
+            model=hide(model) if isinstance(model, str) else None,
+            finish=hide(finish) if isinstance(finish, str) else None,
+            usage=self._counts(found.get("usage")),
         )
 
-    def _refusal(self, error: urllib.error.HTTPError, deadline: float) -> EndpointError | _Passing:
+    def _counts(self, found: Any, level: int = 0) -> dict[str, Any] | None:
+        """The numbers of a server's `usage`, which may have parts of its own."""
+        if not isinstance(found, dict) or level == DEEPEST:
+            return None
+        kept = {}
+        for name, value in found.items():
+            if isinstance(value, dict):
+                value = self._counts(value, level + 1)
+            if isinstance(value, dict | int) or isinstance(value, float) and math.isfinite(value):
+                kept[self._secret.hide_in_reply(name)] = value
+        return kept
+
+    def _refusal(
+        self, error: urllib.error.HTTPError, deadline: Deadline
+    ) -> EndpointError | _Passing:
         """An answer with an error status, as what is to be raised."""
         try:
             text = self._read(error, deadline)
         except (OSError, http.client.HTTPException, _Passing):
             text = ""
-        message = self._clean(f"{self.host}: status {error.code}: {_message(text) or error.reason}")
+        message = f"status {error.code}: {_message(text) or error.reason}"
         # "429, come back when you have paid" does not pass.
         unpaid = "insufficient_quota" in text
         if error.code in AGAIN or error.code >= 500:
             if not unpaid:
-                return _Passing(message, _retry_after(error.headers.get("Retry-After")))
+                return self._passing(message, _retry_after(error.headers.get("Retry-After")))
         moved = 300 <= error.code < 400
         if moved:
-            message += f" (moved to {self._clean(str(error.headers.get('Location')))})"
-        return EndpointError(message, final=unpaid or moved or error.code in EVERY_REQUEST)
+            message += f" (moved to {error.headers.get('Location')})"
+        final = unpaid or moved or error.code in EVERY_REQUEST
+        return EndpointError(self._said(message), final=final)
 
-    def _clean(self, message: str) -> str:
-        """A message without the key, nor what begins like it: servers like to quote it."""
-        if not self._key:
-            return message
-        message = message.replace(self._key, "***")
-        return (
-            re.sub(re.escape(self._key[:6]) + r"\S*", "***", message)
-            if len(self._key) >= 12
-            else message
-        )
+    def _passing(self, message: str, wait: float | None = None) -> _Passing:
+        return _Passing(self._said(message), wait)
+
+    def _said(self, message: str) -> str:
+        """A message of this server without the key, shortened after the key is hidden."""
+        return f"{self.host}: {_shortened(self._secret.hide_in_message(message))}"
 
 
 def _message(text: str) -> str:
-    """What an error body says, shortened."""
+    """What an error body says."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = text
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(name):
             found = found[name]
-    words = " ".join((found if isinstance(found, str) else json.dumps(found)).split())
-    return words if len(words) <= 300 else words[:299] + "…"
+    try:
+        words = found if isinstance(found, str) else json.dumps(found)
+    except RecursionError:
+        words = text
+    return " ".join(words[:LONGEST_MESSAGE].split())
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= SHOWN else words[: SHOWN - 1] + "…"
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -223,7 +249,7 @@ def _retry_after(value: str | None) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

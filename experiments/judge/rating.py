@@ -11,7 +11,6 @@ PATTERNS = {
     "[[x]]": re.compile(r"\[\[\s*(\d+(?:\.\d*)?)\s*\]\]"),
     "[x]": re.compile(r"\[(\d+(?:\.\d*)?)\]"),
 }
-THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 def find_rating(reply: str) -> tuple[float | None, str | None]:
@@ -21,7 +20,7 @@ def find_rating(reply: str) -> tuple[float | None, str | None]:
     `row[1]` beside `row[2]`, are no grade (FastChat takes the first); nor is one below 1 or above
     10. What a reasoning model thinks aloud does not count.
     """
-    text = THOUGHTS.sub("", reply)
+    text = _spoken(reply)
     for name, pattern in PATTERNS.items():
         found = {float(number) for number in pattern.findall(text)}
         if len(found) == 1 and LOWEST <= min(found) <= HIGHEST:
@@ -29,3 +28,15 @@ def find_rating(reply: str) -> tuple[float | None, str | None]:
         if found:
             break
     return None, None
+
+
+def _spoken(reply: str) -> str:
+    """A reply without what stands between <think> and </think>; in one pass, however many open."""
+    parts, place = [], 0
+    while (opened := reply.find("<think>", place)) >= 0:
+        closed = reply.find("</think>", opened)
+        if closed < 0:
+            break
+        parts.append(reply[place:opened])
+        place = closed + len("</think>")
+    return "".join([*parts, reply[place:]])
