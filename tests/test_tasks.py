@@ -299,6 +299,66 @@ def test_wrong_data(folder, tokenizer, table, problem):
     assert problem in found
 
 
+def in_shards(folder, *tables):
+    (folder / "train.parquet").unlink()
+    for number, table in enumerate(tables):
+        name = f"train-{number:05d}-of-{len(tables):05d}.parquet"
+        parquet.write_table(table, folder / name)
+
+
+def labelled_by(values, kind=None):
+    return rows().set_column(2, "label", pa.array(values, kind))
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (labelled_by([0, 0.5, 1, 1, 0, 1]), "column 'label' holds double, wanted whole numbers"),
+        (labelled_by(list("010101")), "column 'label' holds string, wanted whole numbers"),
+        (labelled_by([0, 1, 0, 1, 0, None]), "column 'label' is empty in 1 rows"),
+        (labelled_by([0, 1, 0, 1, 0, 2]), "labels from 0 to 2, allowed 0 to 1"),
+        (labelled_by([True, False] * 3), "column 'label' holds bool, wanted whole numbers"),
+        (
+            pa.table({"sentence1": list(b"abcdef"), "sentence2": list("abcdef"), "label": [0] * 6}),
+            "column 'sentence1' holds int64, wanted text",
+        ),
+        (
+            pa.table({"sentence1": [b"a"], "sentence2": ["b"], "label": [0]}),
+            "column 'sentence1' holds binary, wanted text",
+        ),
+        (rows().drop_columns(["sentence2"]), "no column 'sentence2'"),
+    ],
+)
+def test_every_shard_is_checked_as_a_single_file_is(folder, tokenizer, table, problem):
+    in_shards(folder, rows(), table)
+    (found,) = refused(glue(path=str(folder)), tokenizer).problems
+    assert found.startswith(f"split train, train-00001-of-00002.parquet: {problem}")
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64()])
+def test_shards_of_other_widths_and_empty_ones_fit(folder, tokenizer, kind):
+    empty = pa.table({"sentence1": [], "sentence2": [], "label": pa.array([], pa.float64())})
+    in_shards(folder, rows(), labelled_by([1] * 6, kind), empty)
+    assert load(glue(path=str(folder)), tokenizer).train["labels"] == [0, 1, 0, 1, 0, 1] + [1] * 6
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_labels_that_are_not_finite_are_refused_as_empty_ones_are(
+    tmp_path, tokenizer, kind, value, shards
+):
+    good = rows(("sentence1", "sentence2"), labels=1)
+    bad = labelled_by(np.array([0, 1, value, 2, 3, 4], kind.to_pandas_dtype()), kind)
+    parquet.write_table(good, tmp_path / "train.parquet")
+    parquet.write_table(bad, tmp_path / "validation.parquet")
+    if shards == 2:
+        in_shards(tmp_path, good, bad)
+        parquet.write_table(good, tmp_path / "validation.parquet")
+    (problem,) = refused(glue("stsb", path=str(tmp_path)), tokenizer).problems
+    assert problem.endswith(": column 'label' is NaN or infinite in 1 rows")
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

@@ -178,11 +178,12 @@ class Glue(Task):
                 digest.update(content)
             if len(tables) < len(paths):
                 continue
-            found = list(self._unfit(split, tables))
+            found = list(self._unfit(split, dict(zip(paths, tables, strict=True))))
             if not found:
                 wanted = [
                     table.select([*self.columns, "label"]).replace_schema_metadata(None)
                     for table in tables
+                    if len(table)  # an empty one may have any types
                 ]
                 splits[split] = Dataset(pyarrow.concat_tables(wanted, promote_options="permissive"))
             problems += found
@@ -190,48 +191,56 @@ class Glue(Task):
             raise DataError(f"task={self.name}: wrong data in {self.path or self.repo}", problems)
         return splits, digest.hexdigest()
 
-    def _unfit(self, split: str, tables: list[Any]) -> Iterator[str]:
+    def _unfit(self, split: str, tables: dict[str, Any]) -> Iterator[str]:
+        """Yields what is wrong in any of a split's files, each checked as if it were alone."""
+        if not any(map(len, tables.values())):
+            yield f"split {split}: no rows"
+        for path, table in tables.items():
+            where = f"split {split}" + (f", {Path(path).name}" if len(tables) > 1 else "")
+            for problem in self._faults(table):
+                yield f"{where}: {problem}"
+
+    def _faults(self, table: Any) -> Iterator[str]:
         """Yields missing columns, wrong types, empty cells, hidden and out-of-range labels."""
-        from pyarrow import compute, types
+        from pyarrow import types
 
         regression = self.labels == 1
-        columns = tables[0].column_names
-        missing = [
-            name
-            for name in (*self.columns, "label")
-            if any(name not in table.column_names for table in tables)
-        ]
-        for name in missing:
-            yield f"split {split}: no column {name!r} (columns: {', '.join(columns) or 'none'})"
-        if not sum(len(table) for table in tables):
-            yield f"split {split}: no rows"
-            return
         for name in (*self.columns, "label"):
-            if name in missing:
+            if name not in table.column_names:
+                there = ", ".join(table.column_names) or "none"
+                yield f"no column {name!r} (columns: {there})"
                 continue
-            parts = [table.column(name) for table in tables if len(table)]
-            kind = parts[0].type
+            column = table.column(name)
+            kind = column.type
+            if not len(table):
+                continue
             if name != "label":
                 fits = types.is_string(kind) or types.is_large_string(kind)
             else:
                 fits = types.is_integer(kind) or (regression and types.is_floating(kind))
             if not fits:
                 wanted = "text" if name != "label" else "numbers" if regression else "whole numbers"
-                yield f"split {split}: column {name!r} holds {kind}, wanted {wanted}"
-                continue
-            empty = sum(part.null_count for part in parts)
-            if empty:
-                yield f"split {split}: column {name!r} is empty in {empty} rows"
-                continue
-            if name == "label" and not regression:
-                low, high = (
-                    pick(bound(part).as_py() for part in parts)
-                    for pick, bound in ((min, compute.min), (max, compute.max))
-                )
-                if not (0 <= low and high < self.labels):
-                    hidden = " (hidden labels cannot be scored)" if low < 0 else ""
-                    allowed = f"allowed 0 to {self.labels - 1}{hidden}"
-                    yield f"split {split}: labels from {low} to {high}, {allowed}"
+                yield f"column {name!r} holds {kind}, wanted {wanted}"
+            elif column.null_count:
+                yield f"column {name!r} is empty in {column.null_count} rows"
+            elif name == "label":
+                yield from self._unfit_labels(column)
+
+    def _unfit_labels(self, column: Any) -> Iterator[str]:
+        """Yields labels that cannot be learnt: not finite, hidden or of no class."""
+        from pyarrow import compute, types
+
+        if types.is_floating(column.type):
+            # pyarrow has no kernel for half precision
+            finite = compute.is_finite(column.cast("float64"))
+            broken = len(column) - compute.sum(finite).as_py()
+            if broken:
+                yield f"column 'label' is NaN or infinite in {broken} rows"
+        elif self.labels > 1:
+            low, high = (bound(column).as_py() for bound in (compute.min, compute.max))
+            if not (0 <= low and high < self.labels):
+                hidden = " (hidden labels cannot be scored)" if low < 0 else ""
+                yield f"labels from {low} to {high}, allowed 0 to {self.labels - 1}{hidden}"
 
 
 def _first_line(error: Exception) -> str:
