@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, overrides, ranks, results
+from experiments import config, metrics, overrides, ranks, results
 from experiments.errors import UserError
 
 config.register()
@@ -45,8 +45,8 @@ def main(cfg: DictConfig) -> float | None:
             ranks.leave(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
-    primary = (record.metrics or {}).get("primary") or {}
-    return primary.get("value")
+    primary = (record.metrics or {}).get("primary")
+    return metrics.objective(primary["name"], primary["value"]) if primary else None
 
 
 def refuse_failed(run_config: config.Config) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub, journal, lock, ranks, results, supplement
 from experiments.errors import UserError
+from experiments.metrics import shown
 from experiments.results import Record
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _fail(place: Path, error: Exception) -> bool:
 def _close(config: Config, record: Record | None) -> None:
     """Ends tracking; a service that fails now costs a warning, not the run."""
     try:
-        config.tracking.finish(record.metrics if record is not None else None)
+        config.tracking.finish(results.finite(record.metrics or {}) if record else None)
     except Exception as error:  # whatever a service's library raises
         log.warning("tracking=%s could not be closed: %s", config.tracking.name, error)
 
@@ -284,10 +285,12 @@ def describe(record: Record) -> str:
     if parameters["head"]:
         line += f" + {parameters['head']:,} in the head"
     if record.metrics and (primary := record.metrics["primary"]) is not None:
-        line += f"; {primary['select']} {primary['name']} {primary['value']:.4f}"
-        if primary["interval"] is not None:
-            low, high = primary["interval"]
-            line += f" [{low:.4f}, {high:.4f}]"
+        value, interval = results.finite([primary["value"], primary["interval"]])
+        if value is None:
+            return f"{line}; no {primary['name']} that is finite ({primary['select']})"
+        line += f"; {primary['select']} {primary['name']} {shown(value)}"
+        if interval is not None:
+            line += f" [{', '.join(map(shown, interval))}]"
     return line
 
 

@@ -22,7 +22,8 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
         split at that step. The primary split is the first of the task's. Where the task names a
         split of its own for choosing the epoch, `best` is the primary split's score at the epoch
         that is best there, `best.chosen_on` {split, value} says so, and `heldout` is None: `best`
-        is held out already. For a task that selects nothing, `best` and `heldout` are None, and
+        is held out already. Where no score is finite, `best` and `heldout` are None and the primary
+        value too. For a task that selects nothing, `best` and `heldout` are None, and
         `last` scores what the network produced too; without any score `primary` is None and so are
         the values of `last`.
 
@@ -56,8 +57,11 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
                 f"{primary} at {here}"
             )
         chosen = select(evaluations[primary], METRICS[name], evaluations[chooser])
-        chosen["best"]["chosen_on"] = {"split": chooser} | chosen["best"]["chosen_on"]
+        if chosen["best"] is not None:
+            chosen["best"]["chosen_on"] = {"split": chooser} | chosen["best"]["chosen_on"]
     for rule_name in ("best", "last"):
+        if chosen[rule_name] is None:
+            continue
         step = chosen[rule_name]["step"]
         chosen[rule_name]["scores"] = {
             split: task.score(entry.predictions, entry.references)
@@ -66,8 +70,9 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
             if entry.step == step
         }
     named = {"name": name, "split": primary, "select": rule.value}
+    by_rule = chosen[rule.value] or {"value": None, "interval": None}
     return {
-        "primary": named | {key: chosen[rule.value][key] for key in ("value", "interval")},
+        "primary": named | {key: by_rule[key] for key in ("value", "interval")},
         **chosen,
     }
 

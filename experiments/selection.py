@@ -3,7 +3,7 @@
 The paper reports the best of up to 158 dev epochs, which flatters; every record therefore holds all
 three, each with a 95 % bootstrap interval over the rows of the split (it does not cover seeds or
 selection). Where a split of its own chooses the epoch, best is honest and takes the place of the
-third. A NaN score never wins against a number.
+third. A score that is not finite is never chosen: without any other there is no best.
 """
 
 from __future__ import annotations
@@ -50,28 +50,27 @@ def select(
 
     Returns:
         `best`, `last`: {epoch, step, value, interval}; `heldout`: {epochs, steps, value, interval},
-        None for fewer than four rows. The first of equal epochs counts as best.
+        None for fewer than four rows. The first of equal epochs counts as best. Where no score is
+        finite, `best` and `heldout` are None.
     """
     scores = [
         metric(entry.predictions, entry.references)
         for entry in (evaluations if chosen_on is None else chosen_on)
     ]
-    if chosen_on is not None:
-        best = _first_highest(scores)
-        return {
-            "best": _chosen(evaluations[best], metric) | {"chosen_on": {"value": scores[best]}},
-            "last": _chosen(evaluations[-1], metric),
-            "heldout": None,
-        }
+    place = _first_highest(scores)
+    best = None if place is None else _chosen(evaluations[place], metric)
+    if best is not None and chosen_on is not None:
+        best["chosen_on"] = {"value": scores[place]}
     return {
-        "best": _chosen(evaluations[_first_highest(scores)], metric),
+        "best": best,
         "last": _chosen(evaluations[-1], metric),
-        "heldout": _heldout(evaluations, metric),
+        "heldout": _heldout(evaluations, metric) if chosen_on is None else None,
     }
 
 
-def _first_highest(scores: Sequence[float]) -> int:
-    return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
+def _first_highest(scores: Sequence[float]) -> int | None:
+    finite = np.isfinite(scores)
+    return int(np.argmax(np.where(finite, scores, -np.inf))) if finite.any() else None
 
 
 def _chosen(entry: Evaluation, metric: Metric) -> dict[str, Any]:
@@ -96,7 +95,10 @@ def _heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any
             metric(entry.predictions[chosen_on], entry.references[chosen_on])
             for entry in evaluations
         ]
-        parts.append((evaluations[_first_highest(scores)], scored_on))
+        place = _first_highest(scores)
+        if place is None:
+            return None
+        parts.append((evaluations[place], scored_on))
     return {
         "epochs": [entry.epoch for entry, _ in parts],
         "steps": [entry.step for entry, _ in parts],

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from experiments import predictions
 from experiments.files import share
 from experiments.methods import Method
+from experiments.metrics import shown
 from experiments.optimisation import arguments_of, optimizer_of
 from experiments.recipe import Select, Train
 from experiments.selection import Evaluation
@@ -50,6 +51,7 @@ class Trainer(transformers.Trainer):
         self.head, self.run, self.history = head, run, history
         self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
         self.best: float | None = None
+        self.diverged = False
         arguments = arguments_of(train, len(data.train), run, seed)
         super().__init__(
             net,
@@ -152,6 +154,15 @@ class Trainer(transformers.Trainer):
             super()._save(output_dir, state_dict)
 
     def _record(self, values: dict[str, float]) -> None:
+        broken = [name for name in values if not math.isfinite(values[name])]
+        # A gradient may overflow in half precision: the step is then left out.
+        if set(broken) - {"train/gradient_norm"} and not self.diverged:
+            self.diverged = True
+            log.warning(
+                "diverged: %s not finite at epoch %.4g, step %d; a lower train.learning_rate or "
+                "train.max_grad_norm may help",
+                *(" and ".join(broken), self.state.epoch or 0.0, self.state.global_step),
+            )
         if self.is_world_process_zero():
             epoch = float(self.state.epoch or 0.0)
             self.history.log(self.state.global_step, epoch, time.monotonic() - self.started, values)
@@ -168,21 +179,22 @@ class Trainer(transformers.Trainer):
             if position % every == 0 or state.global_step >= state.max_steps
             else logging.DEBUG
         )
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        told = "  ".join(f"{name} {shown(value)}" for name, value in scores.items())
         log.log(
             level,
-            "epoch %.4g, step %d/%d  loss %.4f  %s",
+            "epoch %.4g, step %d/%d  loss %s  %s",
             state.epoch,
             state.global_step,
             state.max_steps,
-            self.loss,
-            shown,
+            shown(self.loss),
+            told,
         )
 
     def _keep(self, score: float) -> None:
         """Saves the adapter if this evaluation is the one to keep so far."""
         if self.train_recipe.select is Select.best:
-            wanted = self.best is None or score > self.best or math.isnan(self.best)
+            nothing = self.best is None or not math.isfinite(self.best)
+            wanted = nothing or (math.isfinite(score) and score > self.best)
         else:
             wanted = self.state.global_step >= self.state.max_steps
         if wanted:
@@ -238,7 +250,7 @@ def _best_so_far(trainer: Trainer) -> float | None:
     """Primary score of the adapter kept before an interruption; None if there is none."""
     key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
     scores = [line[key] for line in trainer.history.lines() if key in line]
-    finite = [score for score in scores if not math.isnan(score)]
+    finite = [score for score in scores if math.isfinite(score)]
     return max(finite) if finite else (math.nan if scores else None)
 
 

@@ -65,12 +65,23 @@ def differences(place: Path, record: results.Record) -> Iterator[str]:
     except (TypeError, LookupError, ValueError) as error:
         raise RecordError(f"no train.select in its configuration ({recipe!r})") from error
     task = recorded.task_of(record.config.get("task"))
-    again = results.flatten(results.plain(scoring.score(place, task, rule)))
-    there = results.flatten(record.metrics)
+    computed = results.plain(scoring.score(place, task, rule))
+    again, there = (results.flatten(_without_chance(one)) for one in (computed, record.metrics))
     for key in sorted(there.keys() | again.keys()):
         stored, computed = there.get(key), again.get(key)
         if not _same(stored, computed):
             yield f"metrics.{key}: stored {stored!r}, computed {computed!r}"
+
+
+def _without_chance(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without the epoch that earlier versions called best although no score was finite."""
+    chosen = {
+        rule: None
+        for rule in ("best", "heldout")
+        if isinstance(metrics.get(rule), dict)
+        and results.finite(metrics[rule].get("value")) is None
+    }
+    return metrics | chosen
 
 
 def _same(stored: Any, computed: Any) -> bool:

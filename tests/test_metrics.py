@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from experiments import metrics
 from experiments.metrics import METRICS, OF_NUMBERS, as_evaluate
 
 OF_CLASSES = sorted(set(METRICS) - set(OF_NUMBERS))
@@ -80,6 +81,14 @@ def test_constant_side_correlates_with_nothing(name):
         warnings.simplefilter("error")
         assert METRICS[name](np.ones_like(scores), labels) == 0.0
         assert METRICS[name](scores, np.ones_like(labels)) == 0.0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, None])
+def test_a_score_that_is_not_finite_is_the_worst_of_a_search_and_shown_as_none(broken):
+    assert metrics.objective("accuracy", broken) == -math.inf
+    assert metrics.objective("cross_entropy", broken) == math.inf
+    assert metrics.objective("accuracy", 0.25) == 0.25
+    assert (metrics.shown(broken), metrics.shown(0.25)) == ("not finite", "0.2500")
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])

@@ -151,6 +151,18 @@ def test_a_diverged_validation_epoch_never_wins(images):
     assert score(images, of_images(), Select.best)["best"]["step"] == 30
 
 
+@pytest.mark.parametrize(("kind", "scored"), [("images", "validation"), ("folder", SPLITS[0])])
+def test_where_every_evaluation_diverged_nothing_is_best(request, kind, scored):
+    place = request.getfixturevalue(kind)
+    for diverged in predictions.load(place, scored):
+        diverged.predictions[0] = np.nan
+        predictions.store(place, scored, diverged)
+    found = score(place, of_images() if kind == "images" else task(), Select.best)
+    assert found["best"] is None and found["heldout"] is None
+    assert found["primary"]["value"] is None and found["primary"]["interval"] is None
+    assert found["primary"]["select"] == "best" and found["primary"]["name"] == "accuracy"
+
+
 def test_both_splits_are_needed_at_the_same_steps(images):
     for path in (images / "predictions").glob("validation-*30.npz"):
         path.unlink()

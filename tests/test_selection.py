@@ -166,14 +166,25 @@ def test_nan_never_wins(broken, few_resamples):
     assert math.isnan(found["last"]["value"]) is (broken == 2)
 
 
-def test_nothing_but_nan_is_still_an_answer(few_resamples):
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("on_another_split", [False, True])
+def test_where_no_score_is_finite_there_is_no_best(broken, on_another_split, few_resamples):
     entries = [
-        Evaluation(
-            step=step, epoch=1.0, predictions=np.full((9, 2), math.nan), references=np.ones(9)
-        )
+        Evaluation(step=step, epoch=1.0, predictions=np.zeros((9, 2)), references=np.ones(9))
         for step in (1, 2)
     ]
-    found = select(entries, accuracy)
-    assert found["best"]["step"] == 1
-    assert math.isnan(found["best"]["value"]) and math.isnan(found["heldout"]["value"])
-    assert all(math.isnan(bound) for bound in found["best"]["interval"])
+    found = select(
+        entries, lambda predictions, references: broken, entries if on_another_split else None
+    )
+    assert found["best"] is None and found["heldout"] is None
+    assert found["last"]["step"] == 2 and not math.isfinite(found["last"]["value"])
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_never_wins(broken, few_resamples):
+    entries = made_up(epochs=2, rows=40, right=0.6)
+    entries[0].predictions[:] = math.nan
+    metric = lambda scores, labels: accuracy(scores, labels) if scores[0, 0] in (0, 1) else broken  # noqa: E731
+    found = select(entries, metric)
+    assert found["best"]["step"] == entries[1].step
+    assert found["heldout"]["steps"] == [entries[1].step] * 2

@@ -166,9 +166,37 @@ def test_a_diverged_evaluation_never_replaces_the_kept_adapter(tiny, tmp_path):
     fitting = build_trainer(tiny(), tmp_path)
     kept = []
     fitting.method.save = lambda net, folder: kept.append(fitting.best)
-    for score in (math.nan, 0.5, math.nan, 0.4, 0.5, 0.6):
+    for score in (math.inf, 0.5, math.nan, 0.4, math.inf, 0.5, 0.6):
         fitting._keep(score)
-    assert kept[1:] == [0.5, 0.6] and math.isnan(kept[0])
+    assert kept == [math.inf, 0.5, 0.6]
+
+
+@pytest.mark.parametrize("name", ["train/loss", "validation/matthews"])
+def test_a_run_that_diverges_says_so_in_one_line(tiny, tmp_path, caplog, name):
+    import math
+
+    fitting = build_trainer(tiny(), tmp_path)
+    fitting._record({name: 0.5, "train/gradient_norm": math.inf})
+    assert not caplog.messages
+    for value in (math.nan, 0.5, math.inf):
+        fitting._record({name: value})
+    (said,) = caplog.messages
+    assert said.startswith(f"diverged: {name} not finite at epoch 0, step 0; a lower train.learn")
+
+
+@pytest.mark.slow
+def test_a_diverged_run_has_no_best_and_shows_no_score(tiny, tmp_path, capsys):
+    from experiments import results, run
+    from experiments.verify import report
+
+    config = tiny("train.learning_rate=1e30", "train.epochs=2", "train.max_grad_norm=1e30")
+    record = run.run(config)
+    out = capsys.readouterr().out
+    assert record.metrics["best"] is None and "diverged: " in out
+    assert "; no matthews that is finite (best)" in out and " nan" not in out
+    assert results.read(results.folder(config)).metrics["primary"]["value"] is None
+    assert (results.folder(config) / "adapter").is_dir()
+    assert report(tmp_path) == 0
 
 
 @pytest.mark.slow
@@ -219,6 +247,7 @@ def test_the_best_score_so_far_is_the_primary_metrics():
     assert best() is None and best(0.1, 0.4, 0.3) == 0.4
     nan = float("nan")
     assert best(nan, 0.2) == 0.2 and best(nan) != best(nan)
+    assert best(float("inf"), 0.2) == 0.2
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):

@@ -81,6 +81,28 @@ def test_an_edited_number_is_named(folder, capsys):
     assert "0 of 1 trained records match" in captured.out
 
 
+def test_a_diverged_run_of_an_earlier_version_matches(folder, capsys):
+    """It called its first evaluation best, though no score was finite."""
+    none = {"epoch": 1.0, "step": 1, "value": None, "interval": [None, None]}
+    for path in (folder / "predictions").glob("*.npz"):
+        with np.load(path) as arrays:
+            kept = dict(arrays)
+        kept["predictions"] = np.full_like(kept["predictions"], np.nan)
+        np.savez(path, **kept)
+    path = folder / "metrics.json"
+    record = json.loads(path.read_text())
+    task = recorded.task_of(record["config"]["task"])
+    again = results.finite(scoring.score(folder, task, Select.best))
+    assert again["best"] is None
+    for best in (none, again["best"]):
+        record["metrics"] = again | {"best": best, "heldout": none}
+        path.write_text(json.dumps(record))
+        assert main(["verify", outputs(folder)]) == 0, capsys.readouterr().err
+    record["metrics"]["best"] = none | {"value": 0.5}
+    path.write_text(json.dumps(record))
+    assert main(["verify", outputs(folder)]) == 1
+
+
 def test_rounding_is_no_difference(folder, capsys):
     value = json.loads((folder / "metrics.json").read_text())["metrics"]["last"]["value"]
     change(folder, last__value=value * (1 + 1e-12))

@@ -220,16 +220,16 @@ def write(place: Path, record: Record) -> None:
 
     NaN and infinity, as a diverged run has, become null.
     """
-    text = json.dumps(_finite(dataclasses.asdict(record)), indent=2, allow_nan=False)
+    text = json.dumps(finite(dataclasses.asdict(record)), indent=2, allow_nan=False)
     write_atomically(place / RECORD, text + "\n")
 
 
-def _finite(value: Any) -> Any:
-    """Nested values with null for the numbers that JSON does not have."""
+def finite(value: Any) -> Any:
+    """Nested values with None for the numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments import config, lock, naming, overrides, results, space, sweep
 from experiments.errors import ConfigError, Occupied, UserError
@@ -143,12 +142,8 @@ def _try(study: Study, fixed: list[str], metric: str) -> bool:
         study.fail(proposal.number, f"{type(error).__name__}: {error}", place)
         print(f"trial {proposal.number} failed: {error}", file=sys.stderr, flush=True)
         return False
-    study.finish(proposal.number, _finite(record.metrics["primary"]["value"]), place)
+    study.finish(proposal.number, results.finite(record.metrics["primary"]["value"]), place)
     return True
-
-
-def _finite(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
 
 
 def folder(cell: config.Config, fixed: list[str]) -> Path:
