@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, metrics, overrides, ranks, results
+from experiments import config, console, metrics, overrides, ranks, results
 from experiments.errors import UserError
 
 config.register()
@@ -23,7 +23,9 @@ class Refused(CompactHydraException):
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Composed configuration -> the primary metric, None where nothing is trained."""
-    config.register()  # once more: a launcher may have carried this function to another process
+    # Once more: a launcher may have carried this function to another process.
+    config.register()
+    console.steady()
     sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
     if sweeping and ranks.size() > 1:
         ranks.leave(
@@ -71,5 +73,6 @@ def check(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    console.steady()
     check(sys.argv[1:])
     main()

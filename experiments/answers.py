@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from experiments import generations, results
+from experiments import console, generations, results
 from experiments.errors import RecordError, UserError
 from experiments.fastchat import are_texts, first_choice
 from experiments.files import write_atomically
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.html")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     found, problems = [], []
     for place in asked.runs:
         try:
@@ -206,4 +206,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.answers", main)

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from experiments import config, environment, hub, results
+from experiments import config, console, environment, hub, results
 from experiments.errors import RecordError, UserError
 from experiments.files import share
 
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("out", type=Path, help="folder to write, which must not exist")
     parser.add_argument("changes", nargs="*", metavar="key=value", help=", ".join(ALLOWED))
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     try:
         export(asked.run, asked.out, asked.changes)
     except UserError as error:
@@ -98,4 +98,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.export", main)

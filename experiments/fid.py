@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import console
 from experiments.drawings import read_folder
 from experiments.errors import DataError, UserError
 
@@ -196,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--weights", type=Path, help="Inception's weights (.safetensors); without: frechet_pixels"
     )
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     try:
         extractor = Inception(asked.weights) if asked.weights else Pixels()
@@ -213,4 +214,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.fid", main)

@@ -18,6 +18,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "files", "naming"},
+    {"console"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
     {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
@@ -50,23 +51,43 @@ PACKAGE = [
     {"__init__"},
 ]
 COMMANDS = {
-    "report": {"results", "selection", "metrics", "tracking", "errors", "files"},
-    "judge": {"fastchat", "files", "generations", "hub", "errors"},
-    "answers": {"results", "generations", "fastchat", "files", "errors"},
+    "report": {"console", "results", "selection", "metrics", "tracking", "errors", "files"},
+    "judge": {"console", "fastchat", "files", "generations", "hub", "errors"},
+    "answers": {"console", "results", "generations", "fastchat", "files", "errors"},
     "search": {
-        *("config", "errors", "files", "lock", "metrics", "naming", "overrides", "results"),
+        *(
+            "config",
+            "console",
+            "errors",
+            "files",
+            "lock",
+            "metrics",
+            "naming",
+            "overrides",
+            "results",
+        ),
         *("run", "space", "sweep"),
     },
-    "rehearsal": {"config", "errors", "files", "inception", "sweep", "tasks"},
-    "export": {"config", "environment", "errors", "files", "hub", "networks", "results", "run"},
+    "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
+    "export": {
+        "console",
+        "config",
+        "environment",
+        "errors",
+        "files",
+        "hub",
+        "networks",
+        "results",
+        "run",
+    },
 }
 
 # Commands within packages, and the board of a sweep: what they may import besides.
 DOORS = {
-    "experiments/results/__main__.py": {"results", "verify", "comparison", "errors"},
+    "experiments/results/__main__.py": {"console", "results", "verify", "comparison", "errors"},
     "experiments/report/status.py": {"sweep"},
     "experiments/report/standing.py": {"lock"},
-    "experiments/hub/__main__.py": {"config", "errors", "overrides", "sweep"},
+    "experiments/hub/__main__.py": {"console", "config", "errors", "overrides", "sweep"},
 }
 
 HYDRA = {"train.py"} | {

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import config, hub, overrides, sweep
+from experiments import config, console, hub, overrides, sweep
 from experiments.errors import ConfigError, HubUnavailable, RecordError, UserError
 from experiments.hub import manifest
 
@@ -124,4 +124,4 @@ def _require_hub() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.command("experiments.hub", main, prints=False)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments import console
 from experiments.errors import UserError
 from experiments.judge import arguments, cases, prompts, questions, scores, table
 from experiments.judge.cases import Case
@@ -171,4 +172,4 @@ def file_name(judge: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.judge", main)

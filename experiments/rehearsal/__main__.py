@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import config, sweep
+from experiments import config, console, sweep
 from experiments.errors import ConfigError, UserError
 from experiments.rehearsal import rows, standins
 from experiments.tasks import DreamBooth, Instruction, Task
@@ -158,7 +158,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--outputs", type=Path, default=Path("outputs/smoke"), help="outputs/smoke")
     parser.add_argument("--trials", type=int, default=2, help="of each search; 2")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     asked.outputs = asked.outputs.absolute()
     if asked.data is not None and not asked.data.is_dir():
         parser.error(f"--data {asked.data}: no such folder")
@@ -168,4 +168,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.rehearsal", main, prints=False)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from experiments import console
 from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.report import canvas, evidence, pages, site, text
@@ -87,10 +88,10 @@ def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     asked.to = asked.to or asked.outputs / "report"
     return asked
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.report", main)

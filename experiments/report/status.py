@@ -224,7 +224,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     wrong = [one for one in asked.overrides if "=" not in one]
     if wrong:
         parser.error(f"{', '.join(wrong)}: not an override, write key=value")

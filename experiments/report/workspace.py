@@ -175,6 +175,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--project", default="fourierft", help="wandb project (%(default)s)")
     parser.add_argument("--entity", help="wandb team or user (the login's)")
     parser.add_argument("--offline", action="store_true", help="build and check, save nothing")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     asked.to = asked.to or asked.outputs / "report"
     return asked

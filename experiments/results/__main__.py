@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments import comparison, verify
+from experiments import comparison, console, verify
 from experiments.errors import UserError
 
 
@@ -52,4 +52,4 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.results", main)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments import config, lock, naming, overrides, results, space, sweep
+from experiments import config, console, lock, naming, overrides, results, space, sweep
 from experiments.errors import ConfigError, Occupied, UserError
 from experiments.metrics import LOWER_IS_BETTER
 from experiments.search.study import Study
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="+", help="as for train.py, with search=… or intervals")
     parser.add_argument("--trials", type=int, help="finished trials of every cell")
     parser.add_argument("--seed", type=int, default=0, help="of the search; 0")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     try:
         short = search(given.overrides, given.trials, given.seed)
     except UserError as error:
@@ -161,4 +161,4 @@ def folder(cell: config.Config, fixed: list[str]) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    console.command("experiments.search", main, prints=False)

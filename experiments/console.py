@@ -1,0 +1,92 @@
+"""Standard output and error that may go away, or be full, without taking the work along."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
+
+from experiments.errors import UserError
+
+PIPES = {errno.EPIPE, errno.ECONNRESET}
+"""Errors of a reader that has seen enough, as `head` has; all others lose what somebody wants."""
+
+
+class _Steady(io.FileIO):
+    """A stream that drops what cannot be written, and says so once."""
+
+    def __init__(self, number: int, name: str, told: Callable[[str], Any]):
+        super().__init__(number, "w", closefd=False)
+        self._name, self._told, self.lost = name, told, False
+
+    def write(self, data: Any) -> int:
+        """See `io.RawIOBase.write`."""
+        try:
+            while (written := super().write(data)) is None:  # a pipe that does not block is full
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            if error.errno not in PIPES and not self.lost:
+                self.lost = True
+                self._told(f"{self._name} cannot be written ({error.strerror}); the work goes on\n")
+            return len(data)
+
+
+def steady() -> None:
+    """Lets print and log lines never fail.
+
+    Not for a full disk, a pipe whose reader has gone, a closed stream, nor a letter that the
+    terminal's encoding lacks. Streams that something else has put in place stay.
+    """
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        sys.stderr = _made(sys.stderr, 2, "standard error", lambda _: None)
+    if sys.stdout is None or sys.stdout is sys.__stdout__:
+        sys.stdout = _made(sys.stdout, 1, "standard output", lambda line: sys.stderr.write(line))
+
+
+def _made(stream: TextIO | None, number: int, name: str, told: Callable[[str], Any]) -> TextIO:
+    if stream is None:  # closed by whoever started us
+        return open(os.devnull, "w")
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Steady(number, name, told)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering or number == 2,
+    )
+
+
+def lost() -> bool:
+    """True if standard output was wanted and could not be written."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    sys.stdout.flush()
+    return isinstance(raw, _Steady) and raw.lost
+
+
+def command(name: str, main: Callable[[], int | None], *, prints: bool = True) -> NoReturn:
+    """Runs a command and ends the process with its status, 1 for what the user can mend.
+
+    Args:
+        name: of the command, for its messages.
+        main: returns the status, None for 0.
+        prints: what it prints is what it is for: lost output is a failure.
+    """
+    steady()
+    try:
+        status = main() or 0
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        status = 130
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        status = 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        status = 1
+    sys.exit(status or int(prints and lost()))
