@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +13,7 @@ from experiments import console, generations, results
 from experiments.errors import RecordError, UserError
 from experiments.fastchat import are_texts, first_choice
 from experiments.files import write_atomically
+from experiments.stored import read_json
 
 TITLES = {"mt_bench": "MT-Bench", "vicuna": "Vicuna"}
 
@@ -60,7 +60,7 @@ def read(place: Path) -> Run:
     if not (place / results.RECORD).is_file():
         raise RecordError(f"{place}: no {results.RECORD} there, so no finished run")
     about = results.read(place).run
-    name = f"{about['model']}, {about['method']} {about['variant']}".rstrip()
+    name = f"{about['model']}, {about['method']} {about.get('variant') or ''}".rstrip()
     found: dict[str, dict[Any, dict[str, Any]]] = {}
     scores: dict[str, dict[str, float]] = {}
     for benchmark in TITLES:
@@ -75,7 +75,7 @@ def read(place: Path) -> Run:
         raise RecordError(
             f"{place}: no answers there (the run's command with task.questions=FOLDER makes them)"
         )
-    return Run(name=f"{name}, seed {about['seed']}", answers=found, scores=scores)
+    return Run(name=f"{name}, seed {about.get('seed')}", answers=found, scores=scores)
 
 
 def _lines(path: Path) -> dict[int, dict[str, Any]]:
@@ -96,9 +96,9 @@ def _lines(path: Path) -> dict[int, dict[str, Any]]:
 
 def _average(path: Path) -> float | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))["scores"]["average"]
+        value = read_json(path)["scores"]["average"]
         return None if value is None else float(value)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise RecordError(f"{path}: damaged judgements ({error!r})") from error
 
 

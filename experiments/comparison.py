@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import results, verify
+from experiments import results, stored, verify
 from experiments.errors import RecordError
 from experiments.files import write_atomically
+from experiments.stored import legible
 from experiments.tracking import read_history
 
 ADAPTER = "adapter_config.json"
@@ -30,18 +31,17 @@ def export(outputs: Path, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     written = unreadable = 0
     for place in verify.places(outputs):
+        name = legible(place.relative_to(outputs).as_posix())
         try:
             record = results.read(place)
-        except RecordError as error:
-            print(error, file=sys.stderr)
+            if record.metrics is None:
+                continue
+            text = json.dumps(converted(record, place, name), indent=2) + "\n"
+            write_atomically(folder / f"{name.replace('/', '--')}.json", text)
+        except (RecordError, OSError) as error:
+            print(legible(error), file=sys.stderr)
             unreadable += 1
             continue
-        if record.metrics is None:
-            continue
-        name = place.relative_to(outputs).as_posix()
-        content = converted(record, place, name)
-        text = json.dumps(content, indent=2) + "\n"
-        write_atomically(folder / f"{name.replace('/', '--')}.json", text)
         written += 1
     print(f"{written} results in {folder}")
     return 1 if unreadable else 0
@@ -54,8 +54,14 @@ def converted(record: results.Record, place: Path, name: str) -> dict[str, Any]:
         record: a trained run.
         place: its folder.
         name: of the experiment.
+
+    Raises:
+        RecordError: history or adapter are damaged, or the record lacks what it was trained with.
     """
-    model, train = record.config["model"], record.config["train"]
+    model, task, train = (record.config.get(part) or {} for part in ("model", "task", "train"))
+    absent = [key for key in ("precision", "batch_size", "learning_rate") if key not in train]
+    if absent:
+        raise RecordError(f"{place}: no train.{', train.'.join(absent)} in its configuration")
     time, memory, said = record.time, record.memory, record.environment
     peak = memory.get("peak_gpu") or memory.get("peak_rss") or 0
     spent = [value for key, value in time.items() if key.endswith("_s") and value is not None]
@@ -66,15 +72,15 @@ def converted(record: results.Record, place: Path, name: str) -> dict[str, Any]:
             "experiment_name": name,
             "peft_branch": None,
             "train_config": {
-                "model_id": model.get("repo") or model["name"],
+                "model_id": model.get("repo") or record.run["model"],
                 "dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(
                     train["precision"]
                 ),
-                "max_seq_length": record.config["task"].get("max_length"),
+                "max_seq_length": task.get("max_length"),
                 "batch_size": train["batch_size"],
                 "batch_size_eval": train.get("eval_batch_size"),
                 "max_steps": train.get("max_steps"),
-                "seed": record.config["seed"],
+                "seed": record.config.get("seed"),
                 "grad_norm_clip": train.get("max_grad_norm"),
                 "optimizer_type": OPTIMIZER,
                 "optimizer_kwargs": {
@@ -115,20 +121,17 @@ def converted(record: results.Record, place: Path, name: str) -> dict[str, Any]:
 def _adapter(place: Path) -> dict[str, Any] | None:
     """PEFT's configuration of the stored adapter; None for methods that PEFT does not do."""
     found = [*sorted(place.glob(f"adapter/{ADAPTER}")), *sorted(place.glob(f"adapter/*/{ADAPTER}"))]
-    try:
-        return json.loads(found[0].read_text(encoding="utf-8")) if found else None
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{found[0]}: damaged, not JSON ({error})") from error
+    return stored.read_json(found[0]) if found else None
 
 
 def _metrics(record: results.Record, place: Path) -> list[dict[str, Any]]:
     """One entry per evaluation, and a last one with the number that tables show."""
-    primary = record.metrics["primary"]
-    key = f"{primary['split']}/{primary['name']}"
+    primary = record.metrics.get("primary") or {}
+    key = f"{primary.get('split')}/{primary.get('name')}"
     entries, loss = [], None
     for line in read_history(place):
         loss = line.get("train/loss", loss)
-        if key in line:
+        if isinstance(line.get(key), (int, float)):
             entries.append(
                 {
                     "step": line["step"],
@@ -139,14 +142,14 @@ def _metrics(record: results.Record, place: Path) -> list[dict[str, Any]]:
             )
     rows = (record.environment.get("rows") or {}).get("train")
     steps = entries[-1]["step"] if entries else None
-    samples = (steps or 0) * record.config["train"]["batch_size"]
+    samples = (steps or 0) * (record.config["train"]["batch_size"] or 0)
     last = {
         "step": steps,
-        "test accuracy": primary["value"],
+        "test accuracy": primary.get("value"),
         "train loss": loss,
         "train samples": samples,
         "train total tokens": 0,
-        "metric": primary["name"],
+        "metric": primary.get("name"),
         "train rows": rows,
     }
     return [*entries, last]

@@ -13,7 +13,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -171,27 +170,6 @@ def load(cfg: DictConfig) -> Config:
     if problems:
         raise ConfigError("this run cannot be done", problems)
     return config
-
-
-def recorded(found: dict[str, Any], changes: list[str]) -> Config:
-    """The Config of a finished run from its record.
-
-    Args:
-        found: `Record.config`.
-        changes: `key=value` of what is elsewhere now, folders for example.
-
-    Raises:
-        ConfigError: the record is of a version with other keys, or a change does not fit.
-    """
-    try:
-        names = [f"{part}={found[part]['name']}" for part in ("model", "task", "method")]
-        schema = composed([*names, "source=none"])
-        cfg = OmegaConf.merge(schema, found, OmegaConf.from_dotlist(changes))
-        return OmegaConf.to_object(cfg)
-    except (OmegaConfBaseException, HydraException, KeyError, TypeError) as error:
-        raise ConfigError(
-            "the record's configuration does not fit this version", [str(error).splitlines()[0]]
-        ) from error
 
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:

@@ -11,11 +11,19 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from experiments import config, console, environment, hub, results
+from experiments import console, environment, hub, results, stored
 from experiments.errors import RecordError, UserError
 from experiments.files import share
+from experiments.recorded import config_of
+from experiments.stored import legible
 
+if TYPE_CHECKING:
+    from experiments.config import Config
+
+ADAPTER = 2**40
+"""Bytes of a file of the adapter, which for full fine-tuning is the model."""
 ALLOWED = ("model.path", "model.tokenizer", "offline")
 """Keys of the record that may be given anew."""
 
@@ -42,18 +50,23 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     if not (run / results.RECORD).is_file():
         raise RecordError(f"{run}: no {results.RECORD} there, so no finished run")
     record = results.read(run)
-    config.register()
-    recorded = config.recorded(record.config, changes)
+    recorded = config_of(record.config, changes)
     if not (run / "adapter").is_dir():
         raise RecordError(f"{run}: no adapter there (mode={recorded.mode.value})")
     if recorded.offline:
         hub.go_offline()
     weights = recorded.model.locate(recorded.offline)
+    _check_counts(recorded, record)
 
     from experiments.networks import fuse_attention
     from experiments.run import base
 
-    net = base(recorded, weights)  # downloads, if need be
+    try:
+        net = base(recorded, weights)  # downloads, if need be
+    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise RecordError(
+            f"{run}: its base model cannot be built ({legible(error)[:300]})"
+        ) from error
     if recorded.model.quantization is not None:
         net = net.dequantize()  # the values that the adapter was trained beside, and no others
     found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
@@ -63,6 +76,9 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
             [f"fingerprint there {found}, the run's {expected}"],
         )
 
+    for path in (run / "adapter").rglob("*"):
+        if not path.is_dir():
+            stored.check_file(path, ADAPTER)
     net = fuse_attention(recorded.method.restore(net, run / "adapter"))
     plain = recorded.model.plain(net, weights)
     if plain is None:
@@ -78,6 +94,37 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
         processor.save_pretrained(draft)
     share(draft)
     draft.rename(to)
+
+
+def _check_counts(recorded: Config, record: results.Record) -> None:
+    """Raises RecordError if random weights of the record's sizes are not as many as it counts.
+
+    Otherwise a number that went wrong could ask for all memory there is. Pretrained weights are
+    compared with the sizes where they are read.
+    """
+    if recorded.model.pretrained:
+        return
+    from experiments.run import counting
+
+    sizes, base = getattr(recorded.model, "sizes", {}), record.parameters.get("base") or 0
+    layers, width = sizes.get("num_hidden_layers", 1), sizes.get("hidden_size", 1)
+    problem = f"{layers!r:.30} layers of {width!r:.30}"
+    if not isinstance(layers, int) or not isinstance(width, int) or layers * width <= base:
+        try:  # shapes alone, without memory
+            net = recorded.model.build(recorded.task.head, None, meta=True)
+            counts = counting(recorded.method.apply(net, recorded.model.head), recorded.model.head)
+        except UserError:
+            raise
+        except Exception:  # as many kinds as there are architectures; said where it is built
+            return
+        names = ("adapter", "head", "base")
+        problem = ", ".join(
+            f"{name} {counts[name]:,} (recorded: {record.parameters.get(name)})"
+            for name in names
+            if counts[name] != record.parameters.get(name)
+        )
+    if problem:
+        raise RecordError("the record's sizes do not give the numbers that it counts", [problem])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import DataError
+from experiments import stored
+from experiments.errors import DataError, RecordError
 
+LARGEST = 2**30
+"""Bytes of a file of questions or answers."""
 BENCHMARKS = {"mt_bench": "mt_bench", "vicuna": "vicuna_bench"}
 """Ours, and FastChat's folder of it."""
 
@@ -44,14 +46,14 @@ def read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """
     found: dict[int, dict[str, Any]] = {}
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        lines = stored.read_bytes(path, LARGEST).split(b"\n")
+    except RecordError as error:
+        raise DataError(str(error)) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = stored.parse_json(line)
         except ValueError:  # no JSON, or no UTF-8
             row = None
         value = row.get("question_id") if isinstance(row, dict) else None

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments import stored
 from experiments.errors import RecordError
 
 FOLDER = "generations"
+LARGEST = 2**30
+"""Bytes of a file of texts."""
 
 
 def path_of(run: Path, name: str) -> Path:
@@ -48,11 +51,11 @@ def read(path: Path, problems: list[str] | None = None) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    whole, _, _ = stored.read_bytes(path, LARGEST).rpartition(b"\n")
     for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
         fault = "no JSON object"
         try:
-            entry = json.loads(line)
+            entry = stored.parse_json(line)
         except ValueError as error:
             entry, fault = None, f"not JSON ({error})"
         if isinstance(entry, dict):

@@ -8,10 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import stored
 from experiments.errors import RecordError
 from experiments.selection import Evaluation
 
 FOLDER = "predictions"
+LARGEST = 2**32
+"""Bytes of the predictions of one evaluation."""
+DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, OverflowError),
+    *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile),
+)
+"""What numpy and zipfile raise for damaged bytes."""
 
 
 def store(run: Path, split: str, entry: Evaluation) -> None:
@@ -37,7 +45,9 @@ def load(run: Path, split: str) -> list[Evaluation]:
     """
     found = []
     for path in sorted((run / FOLDER).glob(f"{split}-*.npz")):
+        stored.check_file(path, LARGEST)
         try:
+            _check_sizes(path)
             with np.load(path, allow_pickle=False) as arrays:
                 found.append(
                     Evaluation(
@@ -47,9 +57,22 @@ def load(run: Path, split: str) -> list[Evaluation]:
                         references=arrays["references"],
                     )
                 )
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise RecordError(f"{path}: damaged predictions ({error})") from error
+        entry = found[-1]
+        arrays = (entry.predictions, entry.references)
+        if any(array.ndim == 0 or array.dtype.kind not in "biuf" for array in arrays):
+            raise RecordError(f"{path}: damaged predictions (not arrays of numbers)")
+        if len(entry.predictions) != len(entry.references):
+            raise RecordError(f"{path}: damaged predictions (not as many as references)")
     return found
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises ValueError if the file would take more memory than it has bytes."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("compressed, which ours are not")
 
 
 def cut(run: Path, step: int) -> None:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError
+from experiments import stored
+from experiments.errors import RecordError, UserError
 
 HISTORY = "history.jsonl"
+PLACE = ("step", "epoch", "elapsed_s")
+"""What every line says of itself."""
 INIT_SECONDS = 30.0  # that wandb may take to reach its server
 NO_SERVICE = "or without any service: tracking=local"
 
@@ -182,15 +185,29 @@ class History:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a run's history; a line cut off by a kill is left out."""
+    """Lines of a run's history; a line cut off by a kill is left out.
+
+    Raises:
+        RecordError: it is not a regular file of text, or a line lacks its numbers.
+    """
     path = folder / HISTORY
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    text = stored.read_text(path) if path.exists() else ""
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            found = stored.parse_json(line)
+        except ValueError:
             break
+        if not isinstance(found, dict) or not all(_is_finite(found.get(key)) for key in PLACE):
+            wanted = ", ".join(PLACE)
+            raise RecordError(f"{path}, line {number}: damaged, not an object with {wanted}")
+        lines.append(found)
     return lines
+
+
+def _is_finite(value: Any) -> bool:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and abs(value) <= stored.MOST
 
 
 TRACKINGS = (Tracking, Wandb, Tensorboard)

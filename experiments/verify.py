@@ -11,6 +11,7 @@ from typing import Any
 from experiments import recorded, results, scoring
 from experiments.errors import RecordError, UserError
 from experiments.recipe import Select
+from experiments.stored import legible
 
 CLOSE = 1e-9
 """Relative difference that another processor's sums may make."""
@@ -32,9 +33,12 @@ def report(outputs: Path) -> int:
             wrong = list(differences(place, record))
         except UserError as error:
             wrong = [error.summary, *error.problems]
+        except Exception as error:  # metrics of arrays that are not theirs raise any kind
+            wrong = [f"cannot be computed again ({type(error).__name__}: {error})"]
         looked_at += 1
         if wrong:
-            print("\n  - ".join([f"{place}: does not match", *wrong]), file=sys.stderr, flush=True)
+            lines = map(legible, [f"{place}: does not match", *wrong])
+            print("\n  - ".join(lines), file=sys.stderr, flush=True)
         matching += not wrong
     counted = f"{matching} of {looked_at} trained records match"
     print(f"{counted} what is stored beside them below {outputs}")

@@ -31,8 +31,9 @@ def finished(tmp_path):
         place = tmp_path / method
         generations.append(generations.path_of(place, "mt_bench"), lines)
         run = {"model": "m", "task": "alpaca", "method": method, "variant": "", "seed": 0}
-        empty = {"parameters": {}, "time": {}, "memory": {}, "environment": {}}
-        results.write(place, Record(run=run, config={}, **empty))
+        counts = {"adapter": 1, "stored_bytes": 4}
+        empty = {"time": {}, "memory": {}, "environment": {}}
+        results.write(place, Record(run=run, config={}, parameters=counts, **empty))
         if grade is not None:
             folder = place / "judgements/mt_bench"
             folder.mkdir(parents=True)

@@ -178,7 +178,7 @@ def sized(folder, compose, name, choice, **record):
         ({"best": None}, False),
         ({"primary": {"name": None}, "best": None, "last": None, "heldout": None}, False),
         ({"best": {"value": 0.8, "interval": None}}, True),
-        ({"best": {"value": 0.8, "interval": [0.7, "x"]}}, True),
+        ({"best": {"value": 0.8, "interval": [0.7, None]}}, True),
     ],
 )
 def test_records_without_scores_or_intervals(tmp_path, compose, name, broken, drawn):

@@ -49,7 +49,7 @@ def test_unreadable_records(tmp_path, config, content, kind):
         ("parameters", {"adapter": "many", "stored_bytes": 1}, "damaged"),
         ("run", {"model": None, "task": "cola", "method": "lora"}, "damaged"),
         ("metrics", [0.9], "damaged"),
-        ("metrics", {"primary": None}, "damaged"),
+        ("metrics", {"primary": [0.9]}, "damaged"),
         ("config", {"model": "roberta"}, "damaged"),
     ],
 )

@@ -108,10 +108,10 @@ def test_a_language_model(method, meanings, compose, tmp_path):
     if method in ("fourierft", "lora"):
         from peft import PeftModel
 
-        from experiments import config, results
+        from experiments import recorded, results
         from experiments.run import base
 
-        settings = config.recorded(results.read(place).config, [])
+        settings = recorded.config_of(results.read(place).config, [])
         adapted = PeftModel.from_pretrained(base(settings, None), place / "adapter").eval()
         given = tokenizer(TEXT, return_tensors="pt")
         with torch.no_grad():

@@ -18,7 +18,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "files", "naming"},
-    {"console"},
+    {"console", "stored"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
     {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
@@ -51,9 +51,11 @@ PACKAGE = [
     {"__init__"},
 ]
 COMMANDS = {
-    "report": {"console", "results", "selection", "metrics", "tracking", "errors", "files"},
-    "judge": {"console", "fastchat", "files", "generations", "hub", "errors"},
-    "answers": {"console", "results", "generations", "fastchat", "files", "errors"},
+    "report": {
+        *("console", "results", "selection", "metrics", "tracking", "errors", "files", "stored"),
+    },
+    "judge": {"console", "fastchat", "files", "generations", "hub", "errors", "stored"},
+    "answers": {"console", "results", "generations", "fastchat", "files", "errors", "stored"},
     "search": {
         *(
             "config",
@@ -70,15 +72,8 @@ COMMANDS = {
     },
     "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {
-        "console",
-        "config",
-        "environment",
-        "errors",
-        "files",
-        "hub",
-        "networks",
-        "results",
-        "run",
+        *("config", "console", "environment", "errors", "files", "hub", "networks", "recorded"),
+        *("results", "run", "stored"),
     },
 }
 

@@ -291,7 +291,7 @@ def test_figure7_lists_runs_that_are_not_its_own(tmp_path):
 
 def test_figure7_damaged_history_is_named(tmp_path):
     place = write_toy(tmp_path / "outputs", "lora", 0, rising(None))
-    (place / "history.jsonl").write_text('{"epoch": "late", "train/accuracy": 1.0}\n')
+    (place / "history.jsonl").write_text('{"step": 1, "epoch": "late", "train/accuracy": 1.0}\n')
     files, _ = shown(tmp_path, "figure7", "troubles")
     assert "no train/accuracy in its history" in files["figure7.md"]
     assert str(place / "history.jsonl") in files["troubles.md"]

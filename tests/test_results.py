@@ -70,7 +70,7 @@ def changed(config, values):
 
 def record(config, **values):
     given = {
-        "run": {"model": "mlp"},
+        "run": {"model": "mlp", "task": "toy", "method": "fourierft"},
         "config": results.plain(config),
         "parameters": {"adapter": 1, "head": 0, "base": 2, "stored_bytes": 4},
         "metrics": {"primary": {"value": 0.5}},

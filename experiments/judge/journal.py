@@ -12,8 +12,11 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.judge.cases import Item
+from experiments.stored import check_file, parse_json, read_bytes
 
 Line = dict[str, Any]
+LARGEST = 2**30
+"""Bytes of a journal."""
 
 
 class InUse(UserError):
@@ -34,6 +37,8 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            check_file(self.path, LARGEST)  # a pipe would be waited for
         file = self.path.open("ab+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,11 +75,12 @@ class Journal:
     def read(self) -> tuple[list[Line], int]:
         """All lines, and the number of those that a kill has damaged."""
         lines, damaged = [], 0
-        for text in self.path.read_bytes().split(b"\n") if self.path.exists() else ():
+        content = read_bytes(self.path, LARGEST) if self.path.exists() else b""
+        for text in content.split(b"\n"):
             if not text.strip():
                 continue
             try:
-                line = json.loads(text)
+                line = parse_json(text)
             except ValueError:
                 line = None
             if isinstance(line, dict):

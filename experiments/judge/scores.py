@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import RecordError
 from experiments.files import write_atomically
 from experiments.judge.cases import Case, Item
 from experiments.judge.journal import Line, Standing
 from experiments.judge.prompts import Prompts
+from experiments.stored import read_json
 
 SCHEMA = 1
 Graded = tuple[Item, float]
@@ -132,11 +135,9 @@ def settle(path: Path, case: Case, standing: Standing, content: dict[str, Any]) 
 def _there(path: Path) -> dict[str, Any] | None:
     """An earlier <judge>.json; None if there is none, empty if it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return {}
+        found = read_json(path)
+    except RecordError:
+        return {} if os.path.lexists(path) else None
     return found if isinstance(found, dict) else {}
 
 
@@ -145,8 +146,13 @@ def _outnumbers(there: dict[str, Any], content: dict[str, Any]) -> bool:
     repeats."""
     if _settings(there) != _settings(content):
         return False
-    before, now = (len((one.get("scores") or {}).get("repeats") or ()) for one in (there, content))
-    return before > now
+    return _repeats(there) > _repeats(content)
+
+
+def _repeats(content: dict[str, Any]) -> int:
+    scores = content.get("scores")
+    found = scores.get("repeats") if isinstance(scores, dict) else None
+    return len(found) if isinstance(found, list) else 0
 
 
 def _settings(content: dict[str, Any]) -> dict[str, Any]:

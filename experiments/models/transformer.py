@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from experiments.models.model import Model
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from experiments.tasks import Task
 
 _SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads"),
@@ -41,10 +44,17 @@ class Transformer(Model):
     """`model_type` of transformers; null: what the folder's config.json says."""
     sizes: dict[str, Any]
     """Fields of the architecture's configuration that differ from its defaults."""
-    package: str | None = None
+    package: str | None = field(default=None, metadata={"code": True})
     """Python package that carries the weights in its folder `model`, tried before cache and hub."""
     weights_file: str = "model.safetensors"
     """File whose presence in the cache means that the repository was downloaded."""
+
+    def problems(self, task: Task) -> Iterator[str]:
+        """See `Model.problems`."""
+        yield from super().problems(task)
+        if self.package is not None and not self.package.isidentifier():
+            # To look for a part of a package, Python imports the package.
+            yield f"model.package={self.package}: must be the name of a package, without a dot"
 
     def locate(self, offline: bool = False) -> str | None:
         """See `Model.locate`."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.evidence import Evidence, Run
+from experiments.report.evidence import Evidence, Run, number
 
 KEY = "train/accuracy"
 
@@ -50,12 +50,12 @@ class Attempt:
     @property
     def test(self) -> float | None:
         """Accuracy on other points after the last epoch; None if the record has none."""
-        return self.values.get("metrics.last.scores.test.accuracy")
+        return number(self.values.get("metrics.last.scores.test.accuracy"))
 
     @property
     def seconds(self) -> float | None:
         """Training and evaluation together; None if the record does not say."""
-        return self.values.get("time.train_s")
+        return number(self.values.get("time.train_s"))
 
 
 def find(facts: dict[str, Any], evidence: Evidence) -> tuple[list[Attempt], list[str]]:

@@ -46,6 +46,11 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DOTS, facecolor=GROUND)
 
 
+def literal(text: str) -> str:
+    """Text that matplotlib draws as it stands: two dollar signs would make it mathematics."""
+    return text.replace("$", r"\$")
+
+
 def style(axes: object) -> None:
     """Quiet axes in the palette's colours."""
     axes.set_facecolor(GROUND)

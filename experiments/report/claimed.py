@@ -31,7 +31,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
     ratios = [row["ours"] for row in rows if row["ours"] is not None]
     same = sum(row["verdict"] == "reproduced" for row in rows)
     summary = f"{same} of {len(rows)} shares are the counts'."
-    fewer = [round(100 / ratio) for ratio in ratios]
+    fewer = [round(100 / ratio) for ratio in ratios if ratio]
     least, most = facts["fewer"]["printed"]
     spread = f"; here {min(fewer)} to {max(fewer)} times" if fewer else ""
     blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**")]

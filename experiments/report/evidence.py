@@ -12,10 +12,13 @@ from typing import Any
 from experiments import results
 from experiments.errors import RecordError
 from experiments.results import Record
+from experiments.stored import FARTHEST, legible, read_json
 from experiments.tracking import HISTORY, read_history
 
 MOVED_ASIDE = (".replaced-", ".failed-")
 JUDGEMENTS = "judgements"
+LONGEST = 300
+"""Letters of a reason."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Trouble:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.kind}, {self.reason}"
+        return f"{legible(self.path)}: {self.kind}, {self.reason}"
 
 
 @dataclass
@@ -51,6 +54,11 @@ class Run:
         return results.identity(self.record.config)
 
     @property
+    def primary(self) -> dict[str, Any]:
+        """What the record says of its primary metric; empty if there was none to compute."""
+        return (self.record.metrics or {}).get("primary") or {}
+
+    @property
     def seed(self) -> Any:
         """The run's seed."""
         return self.record.run.get("seed")
@@ -63,15 +71,12 @@ class Run:
             metric: its name.
             split: None means the primary one.
         """
-        metrics = self.record.metrics or {}
-        primary, chosen = metrics.get("primary") or {}, metrics.get(rule)
-        if not isinstance(chosen, dict):
-            return None
+        primary, chosen = self.primary, (self.record.metrics or {}).get(rule) or {}
         if metric == primary.get("name") and split in (None, primary.get("split")):
             return number(chosen.get("value"))
         scores = chosen.get("scores") or {}
-        scored = scores.get(primary.get("split") if split is None else split)
-        return number(scored.get(metric)) if isinstance(scored, dict) else None
+        scored = scores.get(primary.get("split") if split is None else split) or {}
+        return number(scored.get(metric))
 
 
 @dataclass
@@ -97,49 +102,47 @@ class Evidence:
 
     def curve(self, run: Run, key: str) -> list[tuple[float, float]]:
         """(epoch, value) of every line of the run's history that holds `key`, in the order of
-        training."""
+        training; values that are not finite, as of a run that diverged, are left out."""
         path = run.place / HISTORY
         try:
             lines = read_history(run.place)
-        except (OSError, UnicodeDecodeError) as error:
+        except RecordError as error:
             self.report("damaged", path, str(error))
             return []
-        points = [
-            (line.get("epoch"), line[key])
-            for line in lines
-            if isinstance(line, dict) and key in line
-        ]
-        if not all(number(value) is not None for point in points for value in point):
-            self.report("damaged", path, f"{key} or epoch is not a number")
+        points = [(line["epoch"], line[key]) for line in lines if key in line]
+        if not all(type(value) in (int, float) for _, value in points):
+            self.report("damaged", path, f"{key} is not a number")
             return []
-        return [(float(epoch), float(value)) for epoch, value in points]
+        return [
+            (float(epoch), float(value)) for epoch, value in points if number(value) is not None
+        ]
 
     def judged(self, run: Run, benchmark: str) -> list[dict[str, Any]]:
         """Every judge's scores of the run's answers to a benchmark."""
         found = []
         for path in sorted((run.place / JUDGEMENTS / benchmark).glob("*.json")):
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = read_json(path)
                 average = number(content["scores"]["average"])
-                judge = content["judge"]["asked"]
-            except (OSError, ValueError, LookupError, TypeError) as error:
+                judge = legible(content["judge"]["asked"])
+            except (RecordError, LookupError, TypeError) as error:
                 self.report("damaged", path, f"no scores of a judge ({error})")
                 continue
             if average is not None:
-                found.append({"judge": str(judge), "average": average, "path": path})
+                found.append({"judge": judge, "average": average, "path": path})
         return found
 
     def report(self, kind: str, path: Path, reason: str) -> None:
         """Adds a trouble once."""
-        trouble = Trouble(kind, path, " ".join(reason.split()))
+        trouble = Trouble(kind, path, legible(reason)[:LONGEST])
         if trouble not in self.troubles:
             self.troubles.append(trouble)
 
 
 def number(value: Any) -> float | None:
-    """A number, or None for anything else."""
+    """A finite number that arithmetic can take, or None for anything else."""
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if real else None
+    return value if real and abs(value) <= FARTHEST else None
 
 
 def collect(root: Path) -> Evidence:
@@ -150,15 +153,14 @@ def collect(root: Path) -> Evidence:
             continue
         try:
             record = results.read(path.parent)
-            wrong = list(_wrong(record))
-        except (RecordError, OSError) as error:
+        except RecordError as error:
             kind = _kind(path)
             reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{kind}, ")
             evidence.report(kind, path, reason)
             continue
-        contradictions = [] if wrong else list(_contradictions(record))
-        if wrong:
-            evidence.report("damaged", path, f"unusable {', '.join(wrong)}")
+        contradictions = list(_contradictions(record))
+        if legible(path) != str(path):
+            evidence.report("damaged", path, "lies in a folder that no page can name")
         elif contradictions:
             evidence.report("contradictory", path, "; ".join(contradictions))
         else:
@@ -178,8 +180,8 @@ def _aside(place: Path, root: Path) -> bool:
 def _kind(path: Path) -> str:
     """Why `results.read` refused a file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(path)
+    except RecordError:
         return "damaged"
     if not isinstance(found, dict) or "schema" not in found:
         return "foreign"
@@ -188,23 +190,6 @@ def _kind(path: Path) -> str:
         return "damaged"
     older = number(schema) is not None and schema < results.SCHEMA
     return "older schema" if older else "foreign"
-
-
-def _wrong(record: Record) -> Iterator[str]:
-    """Yields what lacks the shape that tables and figures rely on."""
-    for name in ("adapter", "stored_bytes"):
-        if number(record.parameters.get(name)) is None:
-            yield f"parameters.{name}"
-    for name in ("model", "task", "method"):
-        if not isinstance(record.run.get(name), str):
-            yield f"run.{name}"
-        if not isinstance(record.config.get(name) or {}, dict):
-            yield f"config.{name}"
-    if record.metrics is not None:
-        if not isinstance(record.metrics, dict):
-            yield "metrics"
-        elif not isinstance(record.metrics.get("primary"), dict):
-            yield "metrics.primary"
 
 
 def _contradictions(record: Record) -> Iterator[str]:
@@ -256,8 +241,7 @@ def _agree(one: Record, other: Record) -> bool:
 
 def _failure(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        message = f"{found['error']}: {found['message']}"
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        found = read_json(path)
+        return f"{found['error']}: {found['message']}"
+    except (RecordError, LookupError, TypeError) as error:
         return f"the failure itself cannot be read ({error})"
-    return message[:300]

@@ -192,7 +192,7 @@ def _draw(
         figure.text(
             0.99,
             0.95,
-            "; ".join(dict.fromkeys(obstacles)),
+            canvas.literal("; ".join(dict.fromkeys(obstacles))),
             ha="right",
             fontsize=9,
             color=canvas.PAPER,

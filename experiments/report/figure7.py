@@ -25,7 +25,7 @@ from experiments.report.document import (
     heading,
     title,
 )
-from experiments.report.evidence import Evidence
+from experiments.report.evidence import Evidence, number
 
 NUMBERS = (
     *("Seed", "First at 100 %", "Stays from", "Final", "Best", "Test"),
@@ -192,8 +192,8 @@ def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
         "best_accuracy": attempt and attempt.best(),
         "test_accuracy": attempt and attempt.test,
         "epochs": attempt and attempt.trained,
-        "trained_numbers": values.get("parameters.adapter"),
-        "learning_rate": values.get("train.learning_rate"),
+        "trained_numbers": number(values.get("parameters.adapter")),
+        "learning_rate": number(values.get("train.learning_rate")),
         "seconds": attempt and attempt.seconds,
         "record": attempt and attempt.record,
     }

@@ -219,11 +219,8 @@ def _point(
 def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | None:
     found = []
     for run in setting.runs.values():
-        best = (run.record.metrics or {}).get("best")
-        ends = best.get("interval") if isinstance(best, dict) else None
-        if about.get("metric") != _primary(run) or not isinstance(ends, list) or len(ends) != 2:
-            return None
-        if any(number(end) is None for end in ends):
+        ends = ((run.record.metrics or {}).get("best") or {}).get("interval")
+        if about.get("metric") != _primary(run) or ends is None or None in ends:
             return None
         found.append(ends)
     low, high = (about["scale"] * statistics.fmean(ends) for ends in zip(*found, strict=True))
@@ -232,9 +229,7 @@ def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | 
 
 def _primary(run: Run) -> str | None:
     """The metric that an epoch is chosen by; None if the record names none."""
-    primary = (run.record.metrics or {}).get("primary")
-    name = primary.get("name") if isinstance(primary, dict) else None
-    return name if isinstance(name, str) else None
+    return run.primary.get("name")
 
 
 def _wanted(name: str, said: dict[str, Any], size: float | None) -> dict[str, Any]:

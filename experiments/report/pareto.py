@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from experiments.report.document import (
     Table,
     link,
 )
-from experiments.report.evidence import Evidence, number
+from experiments.report.evidence import Evidence
 from experiments.report.settings import Setting
 
 if TYPE_CHECKING:
@@ -102,17 +101,16 @@ def _offers(evidence: Evidence) -> list[Offer]:
     found = []
     for setting in settings.settle(run for run in evidence.runs if run.record.metrics):
         runs = list(setting.runs.values())
-        metric = (runs[0].record.metrics["primary"]).get("name")
+        metric = runs[0].primary.get("name")
         scores = {rule: _mean(run.score(rule, metric) for run in runs) for rule in RULES}
         found.append(
             Offer(
                 setting=setting,
                 scores=scores,
                 numbers=runs[0].record.parameters["adapter"],
-                seconds=_mean(number(run.record.time.get("train_s")) for run in runs),
+                seconds=_mean(run.record.time.get("train_s") for run in runs),
                 peak=_mean(
-                    number(run.record.memory.get("peak_gpu"))
-                    or number(run.record.memory.get("peak_rss"))
+                    run.record.memory.get("peak_gpu") or run.record.memory.get("peak_rss")
                     for run in runs
                 ),
                 obstacles=settings.obstacles(setting, None, known, seen),
@@ -129,7 +127,7 @@ def _mean(values: Any) -> float | None:
 
 def _score(offer: Offer) -> float | None:
     """The higher the better, by the recipe's own rule."""
-    primary = offer.setting.first.record.metrics["primary"]
+    primary = offer.setting.first.primary
     score = offer.scores.get(primary.get("select"))
     return score if score is None or primary.get("name") not in LOWER_IS_BETTER else -score
 
@@ -196,9 +194,9 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
             for offer in offers:
                 x, score = (
                     getattr(offer, cost),
-                    offer.scores.get(offer.setting.first.record.metrics["primary"].get("select")),
+                    offer.scores.get(offer.setting.first.primary.get("select")),
                 )
-                if score is None or not x or not math.isfinite(score):
+                if score is None or not x:
                     continue
                 method = offer.setting.run["method"]
                 colour, _, mark = canvas.STYLES.get(method, canvas.OTHER)
@@ -216,8 +214,8 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
             axes.set_xscale("log")
             _ends(axes, [getattr(offer, cost) for offer in offers])
             axes.set_xlabel(label, fontsize=10)
-            axes.set_title(" ".join(filter(None, key)), fontsize=11)
-        line[0].set_ylabel(offers[0].setting.first.record.metrics["primary"].get("name"))
+            axes.set_title(canvas.literal(" ".join(filter(None, key))), fontsize=11)
+        line[0].set_ylabel(offers[0].setting.first.primary.get("name") or "")
     handles: dict[str, Any] = {}
     for axes in places.ravel():
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

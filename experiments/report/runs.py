@@ -56,16 +56,11 @@ def _cells(run: Run, evidence: Evidence) -> dict[str, Any]:
     cell["learning_rate"] = number(values.get("train.learning_rate"))
     cell["adapter"], cell["head"] = record.parameters["adapter"], record.parameters.get("head")
     for rule in RULES:
-        chosen = (record.metrics or {}).get(rule)
-        chosen = chosen if isinstance(chosen, dict) else {}
-        cell[rule] = number(chosen.get("value"))
-        interval = chosen.get("interval")
-        interval = interval if isinstance(interval, list) and len(interval) == 2 else (None, None)
-        cell[f"{rule}_low"], cell[f"{rule}_high"] = map(number, interval)
-    cell["train_s"] = number(record.time.get("train_s"))
-    cell["peak_bytes"] = number(record.memory.get("peak_gpu")) or number(
-        record.memory.get("peak_rss")
-    )
+        chosen = (record.metrics or {}).get(rule) or {}
+        cell[rule] = chosen.get("value")
+        cell[f"{rule}_low"], cell[f"{rule}_high"] = chosen.get("interval") or (None, None)
+    cell["train_s"] = record.time.get("train_s")
+    cell["peak_bytes"] = record.memory.get("peak_gpu") or record.memory.get("peak_rss")
     cell["record"] = evidence.name(run)
     return cell
 
@@ -75,7 +70,7 @@ def _words(cell: dict[str, Any], record: str) -> list[str | Shown]:
         value, low, high = (cell[key] for key in (rule, f"{rule}_low", f"{rule}_high"))
         if value is None:
             return Shown(text="-")
-        interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+        interval = "" if None in (low, high) else f" [{low:.3f}, {high:.3f}]"
         return Shown(text=f"{value:.3f}{interval}", link=record)
 
     differs = cell["variant"] or (f"profile={cell['profile']}" if cell["profile"] else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from experiments import lock, results
 from experiments.errors import RecordError
 from experiments.report.evidence import number
+from experiments.stored import legible, read_json
 from experiments.tracking import read_history
 
 
@@ -42,7 +42,7 @@ def look(place: Path, config: Any) -> Standing:
         try:
             record = results.find(place, config)
         except RecordError as error:
-            return Standing(state=State.failed, place=place, note=error.summary)
+            return Standing(state=State.failed, place=place, note=legible(error.summary))
         if record is not None:
             spent = [number(value) for key, value in record.time.items() if key.endswith("_s")]
             seconds = sum(value for value in spent if value is not None)
@@ -51,8 +51,8 @@ def look(place: Path, config: Any) -> Standing:
     total = config.train.epochs if config.train is not None else None
     owner = lock.holder(place)
     if owner is not None:
-        note, left = f"on {owner.get('host')}", None
-        if epochs and total:
+        note, left = legible(f"on {owner.get('host')}"), None
+        if epochs and epochs > 0 and total:
             note = f"epoch {epochs:g} of {total:g} {note}"
             left = max(0.0, elapsed * (total - epochs) / epochs)
         return Standing(state=State.running, place=place, note=note, left=left)
@@ -65,17 +65,15 @@ def look(place: Path, config: Any) -> Standing:
 def _progress(place: Path) -> tuple[float | None, float]:
     """Epochs and seconds so far, from the run's history."""
     try:
-        lines = [line for line in read_history(place) if isinstance(line, dict)]
-    except (OSError, UnicodeDecodeError):
+        lines = read_history(place)
+    except RecordError:
         return None, 0.0
-    if not lines:
-        return None, 0.0
-    return number(lines[-1].get("epoch")), number(lines[-1].get("elapsed_s")) or 0.0
+    return (lines[-1]["epoch"], lines[-1]["elapsed_s"]) if lines else (None, 0.0)
 
 
 def _message(place: Path) -> str:
     try:
-        found = json.loads((place / results.FAILURE).read_text(encoding="utf-8"))
-        return f"{found['error']}: {found['message'].splitlines()[0]}"
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        found = read_json(place / results.FAILURE)
+        return legible(f"{found['error']}: {found['message'].splitlines()[0]}")
+    except (RecordError, LookupError, AttributeError, TypeError):
         return "the failure cannot be read"

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in itertools.chain.from_iterable(map(_called, named)) if named else sweep.names():
         print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
-            boards[name] = list(rows(name, [*given, f"output={asked.outputs}"]))
+            boards[name] = list(rows(name, given, asked.outputs))
         except UserError as error:
             print(error, file=sys.stderr)
             failures += 1
@@ -71,14 +71,15 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def rows(name: str, given: Sequence[str]) -> Iterator[Row]:
-    """How every cell of an experiment stands."""
+def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[Row]:
+    """How every cell of an experiment stands below `outputs`."""
     for cell in sweep.cells(name, given):
         label = " ".join(cell.overrides) or name
         if cell.config is None:
             yield Row(name=label, key=("", "", ""), runs={}, problem=cell.problem)
             continue
         config, runs = cell.config, {}
+        config.output = str(outputs)
         for seed in cell.seeds:
             config.seed = seed
             runs[seed] = look(results.folder(config), config)
@@ -120,7 +121,7 @@ def board(boards: dict[str, list[Row]], outputs: Path, given: Sequence[str] = ()
 
 
 def _elsewhere(outputs: Path) -> list[str]:
-    return [] if outputs == OUTPUTS else [f"output={outputs}"]
+    return [] if outputs == OUTPUTS else [f"output={sweep.quoted(str(outputs))}"]
 
 
 def _told(found: Sequence[Row]) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from experiments.report.panels import Panel, Point
 
+DRAWN = 36
+"""More panels than that are left to the table: a picture has at most 65,535 dots."""
 WIDE, HIGH = 3.3, 2.75  # inches of a panel
 FADED = 0.45
 WIDTH = 30  # letters of a line of a panel's title
@@ -21,6 +23,7 @@ LETTERS = 42  # of the remark above a panel; the table on the page holds all of 
 
 def draw(facts: dict[str, Any], panels: list[Panel]) -> Figure:
     """The figure, at most three panels wide."""
+    panels = panels[:DRAWN]
     across = min(3 if len(panels) != 4 else 2, len(panels))
     down = math.ceil(len(panels) / across)
     figure = canvas.blank(max(WIDE * across, 5.2), HIGH * down + 0.9)
@@ -117,7 +120,7 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
     reason = ""  # beyond the paper's, the title tells the base model and how the runs were cut
     if panel.own:
         reason = "; ".join(panel.obstacles) if panel.run else "not run"
-    text = textwrap.fill(panel.title, WIDTH, break_long_words=False)
+    text = textwrap.fill(canvas.literal(panel.title), WIDTH, break_long_words=False)
     axes.set_title(text, fontsize=12, pad=17 if reason else 6)
     axes.set_xlabel(horizontal["label"], fontsize=10)
     axes.set_ylabel(panel.label, fontsize=10)
@@ -126,7 +129,7 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
         axes.text(
             0.5,
             1.03,
-            shown,
+            canvas.literal(shown),
             transform=axes.transAxes,
             ha="center",
             fontsize=9,
@@ -197,4 +200,8 @@ def _everywhere(point: Point) -> bool:
 
 
 def _placed(x: float | None, horizontal: dict[str, Any]) -> float | None:
-    return math.log(x) if x is not None and horizontal["scale"] == "ln" else x
+    if x is None or horizontal["scale"] not in ("ln", "log"):
+        return x
+    if x <= 0:  # a record may say so, and no such axis has a place for it
+        return None
+    return math.log(x) if horizontal["scale"] == "ln" else x

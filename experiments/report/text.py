@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from experiments.report.document import (
     Block,
@@ -20,6 +22,9 @@ from experiments.report.document import (
     pieces,
 )
 
+_CODE = re.compile(r"(`[^`\n]+`)")
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])")
+_LINK = re.compile(r"\]([(\[])")
 _SPECIAL = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -33,19 +38,41 @@ _SPECIAL = {
 
 
 def markdown(page: Page) -> str:
-    """GitHub-flavoured Markdown whose tables also line up as plain text."""
+    """GitHub-flavoured Markdown whose tables also line up as plain text.
+
+    What records say may hold markup: it stands for itself.
+    """
     parts = [f"# {page.title}"]
     parts += ["\n".join(_lines(block, page.rule)) for block in page.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def separated(page: Page) -> str:
-    """The page's raw numbers as csv; None is an empty cell."""
+    """The page's raw numbers as csv; None is an empty cell, and no text is a formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(page.rows[0]) if page.rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(page.rows)
+    writer.writerows({key: _inert(value) for key, value in row.items()} for row in page.rows)
     return text.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet computes: an apostrophe before text that begins as a formula."""
+    formula = isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@"))
+    return f"'{value}" if formula else value
+
+
+def _tame(text: str) -> str:
+    """Markdown without the tags, links and pictures that it may hold, save for code.
+
+    Where backticks stand beside each other, what is code is another rule than ours: then all is
+    treated as text.
+    """
+    parts = [text] if "``" in text else _CODE.split(text)
+    return "".join(
+        part if place % 2 else _LINK.sub(r"]\\\1", _TAG.sub("&lt;", part))
+        for place, part in enumerate(parts)
+    )
 
 
 def latex(page: Page) -> str:
@@ -70,7 +97,8 @@ def escaped(text: str) -> str:
 
 def plain(cell: Cell, rule: str) -> str:
     """A cell as one line of text."""
-    return " ".join(filter(None, (_piece(piece, rule) for piece in pieces(cell))))
+    text = " ".join(filter(None, (_piece(piece, rule) for piece in pieces(cell))))
+    return " ".join(text.splitlines())
 
 
 def grid(
@@ -109,16 +137,16 @@ def _piece(piece: str | Shown | Ruled, rule: str) -> str:
 
 def _lines(block: Block, rule: str) -> Iterator[str]:
     if isinstance(block, Prose):
-        yield block.text
+        yield _tame(block.text)
     elif isinstance(block, Heading):
-        yield f"## {block.text}"
+        yield f"## {_tame(block.text)}"
     elif isinstance(block, Items):
-        yield from (f"- {_piece(line, rule)}" for line in block.lines)
+        yield from (f"- {_tame(plain(line, rule))}" for line in block.lines)
     elif isinstance(block, Picture):
-        yield f"![{block.alt}]({block.name}.png)"
+        yield f"![{_tame(block.alt)}]({block.name}.png)"
     else:
         lines = [line for line in block.lines if not (block.brief and line.tone == "not-run")]
-        rows = [[plain(cell, rule) for cell in line.cells] for line in lines]
+        rows = [[_tame(plain(cell, rule)) for cell in line.cells] for line in lines]
         yield from grid(block.columns, rows, block.numbers) if rows else ["(none)"]
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 from experiments.report.document import Block, Items, Line, Page, Prose, Table
 from experiments.report.evidence import Evidence
+from experiments.stored import legible
 
 KINDS = {
     "damaged": "not to be read, or without what a record must hold; move it away to run it again",
@@ -32,7 +33,9 @@ def show(evidence: Evidence) -> Page:
             Table(
                 caption="Files that are not counted",
                 columns=("Kind", "File", "Why"),
-                lines=[Line(cells=[one.kind, f"`{one.path}`", one.reason]) for one in found],
+                lines=[
+                    Line(cells=[one.kind, f"`{legible(one.path)}`", one.reason]) for one in found
+                ],
                 filtered=len(found) > 10,
             )
         )
@@ -41,7 +44,7 @@ def show(evidence: Evidence) -> Page:
         name="troubles",
         title="Records that do not count",
         blocks=blocks,
-        rows=[{"kind": one.kind, "path": str(one.path), "reason": one.reason} for one in found]
+        rows=[{"kind": one.kind, "path": legible(one.path), "reason": one.reason} for one in found]
         or [{"kind": None}],
         summary=f"Left out: {summary}.",
     )

@@ -7,6 +7,7 @@ metrics.json: it exists if and only if the run finished. A failed run leaves fai
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -17,9 +18,11 @@ from typing import Any
 
 import yaml
 
+from experiments import stored
 from experiments.errors import RecordError, UserError
 from experiments.files import write_atomically
 from experiments.lock import LOCK
+from experiments.results.schema import LARGEST, MANY, problems
 
 SCHEMA = 1
 RECORD, FAILURE, CONFIG = "metrics.json", "failure.json", "config.yaml"
@@ -135,8 +138,8 @@ def find(place: Path, config: Any) -> Record | None:
 def failure(place: Path, config: Any) -> dict[str, Any] | None:
     """What failure.json says of this very run; None if it did not fail or is another's."""
     try:
-        found = json.loads((place / FAILURE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = stored.read_json(place / FAILURE)
+    except RecordError:
         return None
     return found if isinstance(found, dict) and _continues(place, config) else None
 
@@ -145,9 +148,9 @@ def _config(place: Path) -> dict[str, Any]:
     """The configuration that a run started with."""
     path, cure = place / CONFIG, "move the folder away or use force=true"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecordError(f"{path}: damaged, not YAML; {cure}") from error
+        found = stored.read_yaml(path)
+    except RecordError as error:
+        raise RecordError(f"{error}; {cure}") from error
     if not isinstance(found, dict):
         raise RecordError(f"{path}: damaged, no configuration; {cure}")
     return found
@@ -251,30 +254,27 @@ def read(place: Path) -> Record:
     """Reads a run folder's record.
 
     Raises:
-        RecordError: not JSON, or not a record; the message names the file and what is missing.
+        RecordError: not JSON, or not a record; the message names the file, and what is missing or
+            has another type than its readers rely on.
     """
-    path = place / RECORD
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(
-            f"{path}: damaged, not JSON ({error}); move the folder away to run it again"
-        ) from error
+    path, cure = place / RECORD, "move the folder away to run it again"
+    found = stored.read_json(path, LARGEST)
     known = {entry.name: entry for entry in dataclasses.fields(Record)}
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         given = found.get("schema") if isinstance(found, dict) else type(found).__name__
-        raise RecordError(f"{path}: schema {given!r}, this version reads {SCHEMA}")
+        raise RecordError(f"{path}: schema {given!r:.40}, this version reads {SCHEMA}")
     missing = [
         name
         for name, entry in known.items()
         if name not in found and entry.default is dataclasses.MISSING
     ]
     if missing:
-        raise RecordError(
-            f"{path}: damaged, without {', '.join(missing)}; move the folder away to run it again"
-        )
+        raise RecordError(f"{path}: damaged, without {', '.join(missing)}; {cure}")
     sections = ("run", "config", "parameters", "time", "memory", "environment")
     wrong = [name for name in sections if not isinstance(found[name], dict)]
     if wrong:
         raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")
+    first = list(itertools.islice(problems(found), MANY))
+    if first:
+        raise RecordError(f"{path}: damaged, unusable {'; '.join(first)}")
     return Record(**{name: value for name, value in found.items() if name in known})

@@ -1,0 +1,154 @@
+"""Files as others may have left them: read without waiting, within bounds, as data and no more.
+
+What lies in an output folder may be damaged, of another program, or made to do harm. A pipe would
+wait for a writer for ever, a device never ends, an alias of YAML can stand for gigabytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.errors import RecordError
+
+LARGEST = 64 * 2**20
+"""Bytes of a file that is read whole."""
+LARGEST_YAML = 2**20
+DEEPEST = 32
+"""Levels of nesting; a configuration has five."""
+BOTTOMLESS = 200
+"""Levels that no file has, and that a later writer could not write."""
+MOST = 2**63
+"""Magnitude of an integer."""
+FARTHEST = 1e100
+"""Magnitude of another number: its square is a number too."""
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters and lone surrogates: no terminal and no UTF-8 file should get them."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """Content of a regular file, or of what a link to one leads to.
+
+    Raises:
+        RecordError: it is something else, too large, or cannot be read.
+    """
+    try:
+        _check(path, os.stat(path), largest)
+        # Between the look and this it may have become a pipe, which must not be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            _check(path, os.fstat(descriptor), largest)
+            content = file.read(largest + 1) or b""
+    except OSError as error:
+        raise RecordError(f"{path}: damaged, cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a null character in the path
+        raise RecordError(f"{path!r}: damaged, not a path ({error})") from error
+    if len(content) > largest:
+        raise RecordError(f"{path}: damaged, more than {largest:,} bytes")
+    return content
+
+
+def check_file(path: Path, largest: int = LARGEST) -> None:
+    """Raises RecordError unless `path` leads to a regular file of at most `largest` bytes."""
+    try:
+        _check(path, os.stat(path), largest)
+    except OSError as error:
+        raise RecordError(f"{path}: damaged, cannot be read ({error.strerror})") from error
+
+
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """Text of a regular file in UTF-8; RecordError as `read_bytes`."""
+    try:
+        return read_bytes(path, largest).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: damaged, not UTF-8 ({error.reason})") from error
+
+
+def read_json(path: Path, largest: int = LARGEST) -> Any:
+    """What a file of JSON holds; RecordError as `read_bytes`, and if it is not JSON."""
+    content = read_bytes(path, largest)
+    try:
+        return parse_json(content.decode("utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: damaged, not JSON ({error})") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON; ValueError for whatever cannot be parsed, however deep it is nested."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    level, depth = [found], 0
+    while level := [item for node in level for item in _items(node)]:
+        depth += 1
+        if depth > BOTTOMLESS:
+            raise ValueError("nested too deep")
+    return found
+
+
+def _items(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file of YAML without aliases holds; RecordError as `read_bytes`, and if it is not."""
+    text = read_text(path, LARGEST_YAML)
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("an alias, which a configuration does not have")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError("nested too deep")
+        return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise RecordError(f"{path}: damaged, not YAML ({reason})") from error
+
+
+def legible(text: Any) -> str:
+    """Text on one line, control characters and lone surrogates written as escapes."""
+    line = " ".join(str(text).split())
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], line)
+
+
+def excesses(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:
+    """Yields where parsed JSON leaves the bounds that all later arithmetic and writing rely on."""
+    if isinstance(value, (dict, list)):
+        if depth == DEEPEST:
+            yield f"{key or 'it'} is nested more than {DEEPEST} deep"
+            return
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in pairs:
+            if isinstance(name, str) and _UNSEEN.search(name):
+                yield f"{key or 'it'} has the key {name!r}"
+            yield from excesses(item, f"{key}.{name}" if key else str(name), depth + 1)
+    elif isinstance(value, str):
+        if found := _UNSEEN.search(value):
+            yield f"{key} holds the character {found[0]!r}"
+    elif isinstance(value, float):
+        if not math.isfinite(value) or abs(value) > FARTHEST:
+            yield f"{key} is {value!r}"
+    elif isinstance(value, int) and abs(value) > MOST:
+        yield f"{key} is an integer of {value.bit_length()} bits"
+
+
+def _check(path: Path, found: os.stat_result, largest: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise RecordError(f"{path}: damaged, not a regular file")
+    if found.st_size > largest:
+        raise RecordError(f"{path}: damaged, {found.st_size:,} bytes (at most {largest:,})")
