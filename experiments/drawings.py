@@ -43,7 +43,7 @@ def save(image: Image.Image, path: Path, **about: str) -> None:
     info = PngInfo()
     for key, text in about.items():
         info.add_itxt(key, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # without parents: the folder of a run may be taken away
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     image.save(draft, format="PNG", pnginfo=info)
     os.replace(draft, path)

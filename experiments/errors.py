@@ -36,3 +36,7 @@ class RecordError(UserError):
 
 class Occupied(RecordError):
     """Another live process is at work in the folder."""
+
+
+class Lost(RecordError):
+    """Another process took the folder over: whoever meets this must change nothing there."""

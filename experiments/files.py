@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+REPETITION, LEAVING = "repetition", ".leaving"
+"""Folders within a run folder: a forced repetition at work, and the earlier run on its way out."""
+
+_ASIDE = re.compile(r".+\.(replaced|failed)-\d+")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -30,3 +36,16 @@ def cache_folder(name: str) -> Path:
     folder = Path(os.environ.get("FOURIERFT_CACHE") or Path(home) / "fourierft") / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def is_aside(folder: Path, root: Path) -> bool:
+    """True for what no longer or not yet counts as a run: moved aside, or still a repetition.
+
+    Args:
+        folder: below `root`.
+        root: the folder of all runs.
+    """
+    return any(
+        part in (REPETITION, LEAVING) or _ASIDE.fullmatch(part)
+        for part in folder.relative_to(root).parts
+    )

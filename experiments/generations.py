@@ -23,7 +23,7 @@ def path_of(run: Path, name: str) -> Path:
 
 def append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Adds lines; what a kill leaves of the last one is cut off by the next call."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # without parents: the folder of a run may be taken away
     with path.open("a+b") as file:
         file.seek(0)
         whole = file.read().rpartition(b"\n")

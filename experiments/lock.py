@@ -1,34 +1,68 @@
 """One run folder, one run at a time.
 
-A lock file with a heartbeat, safe over shared file systems and after a kill.
+A lock file with a heartbeat, safe over shared file systems and after a kill. Its owner reaches the
+folder by a link of its own, which a successor takes away: what a process that slept meanwhile still
+wants to write, rename or delete there fails, however late it wakes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Occupied, RecordError
+from experiments.errors import Lost, Occupied
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
 
 
-@contextmanager
-def hold(folder: Path) -> Iterator[Callable[[], None]]:
-    """Holds the folder's lock for the duration of the block.
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """A folder that is held, as its owner sees it."""
 
-    Yields a check that raises RecordError if the lock was lost meanwhile: a process that slept for
-    longer than `STALE_SECONDS` must not write over its successor's work.
+    place: Path
+    """The folder."""
+    token: str
+    """Of this owner, never used again."""
+
+    @property
+    def path(self) -> Path:
+        """The folder by the owner's link, `.<name>.<token>` beside it.
+
+        All that the owner changes is reached this way.
+        """
+        return self.place.with_name(f".{self.place.name}.{self.token}")
+
+    @property
+    def kept(self) -> bool:
+        """False once another process has taken the folder over."""
+        return _owner(self.path / LOCK).get("token") == self.token
+
+    def shown(self, path: Path) -> Path:
+        """A path below `path` by the folder's own name, for messages."""
+        return self.place / path.relative_to(self.path)
+
+    def check(self) -> None:
+        """Raises Lost if another process has taken the folder over."""
+        if not self.kept:
+            raise Lost(f"{self.place}: another run took this folder over while this one slept")
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Hold]:
+    """Holds the folder's lock for the duration of the block.
 
     A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
     is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean
@@ -37,23 +71,19 @@ def hold(folder: Path) -> Iterator[Callable[[], None]]:
     Raises:
         Occupied: another live run holds the folder.
     """
-    path, token = folder / LOCK, uuid.uuid4().hex
-    _take(path, token)
+    held = Hold(place=folder, token=uuid.uuid4().hex)
+    _take(folder / LOCK, held)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, token, stop), daemon=True)
+    beat = threading.Thread(target=_beat, args=(held, stop), daemon=True)
     beat.start()
-
-    def check() -> None:
-        if _owner(path).get("token") != token:
-            raise RecordError(f"{folder}: another run took this folder over while this one slept")
-
     try:
-        yield check
+        yield held
     finally:
         stop.set()
         beat.join()
-        if _owner(path).get("token") == token:
-            path.unlink(missing_ok=True)
+        if held.kept:
+            (held.path / LOCK).unlink(missing_ok=True)
+        _remove(held.path)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
@@ -75,13 +105,28 @@ def holder(folder: Path) -> dict[str, Any] | None:
     return owner if age <= STALE_SECONDS else None
 
 
-def _take(path: Path, token: str) -> None:
+def _take(path: Path, held: Hold) -> None:
     # Written aside and linked: a lock appears with its content or not at all, and only one of
     # several takers gets it.
-    draft = path.with_name(f".{LOCK}.{token}")
-    draft.write_text(json.dumps({"token": token, **_this_process()}), encoding="utf-8")
+    draft = path.with_name(f".{LOCK}.{held.token}")
     try:
-        if _link(draft, path) or _take_over(path, draft):
+        while True:
+            draft.write_text(json.dumps({"token": held.token, **_this_process()}), encoding="utf-8")
+            try:
+                taken = _link(draft, path) or _take_over(path, draft, held)
+                break
+            except FileNotFoundError:
+                if not path.parent.is_dir():
+                    raise
+                # Another taker found the draft before it was written, and took it for a dead one's.
+        if taken:
+            try:
+                _fence(held)
+                held.path.symlink_to(held.place.name)
+            except OSError:  # a full disk
+                path.unlink(missing_ok=True)
+                raise
+            _sweep(path, draft)
             return
     finally:
         draft.unlink(missing_ok=True)
@@ -95,7 +140,7 @@ def _take(path: Path, token: str) -> None:
     )
 
 
-def _take_over(path: Path, draft: Path) -> bool:
+def _take_over(path: Path, draft: Path, held: Hold) -> bool:
     """Replaces a dead owner's lock by the draft.
 
     False if its owner lives or somebody was faster.
@@ -115,10 +160,34 @@ def _take_over(path: Path, draft: Path) -> bool:
             return _link(draft, path)
         if not _stale(path, draft):
             return False
+        _fence(held)  # before: else an owner that wakes at its end would remove the new lock
         os.replace(draft, path)
         return True
     finally:
         heir.unlink(missing_ok=True)
+
+
+def _fence(held: Hold) -> None:
+    """Takes the folder away from all earlier owners, wherever they are in what they do."""
+    links = re.compile(rf"\.{re.escape(held.place.name)}\.[0-9a-f]{{32}}")
+    for item in held.place.absolute().parent.iterdir():
+        if links.fullmatch(item.name) and item.name != held.path.name:
+            _remove(item)
+
+
+def _remove(link: Path) -> None:
+    """Removes an owner's link, or the folder that an owner without its link has made there."""
+    try:
+        link.unlink(missing_ok=True)
+    except OSError:
+        shutil.rmtree(link, ignore_errors=True)
+
+
+def _sweep(path: Path, draft: Path) -> None:
+    """Removes what takers that died on the way have left."""
+    for item in path.parent.glob(f".{LOCK}.*"):
+        if item != draft and (not _owner(item) or _stale(item, draft)):
+            item.unlink(missing_ok=True)
 
 
 def _link(draft: Path, path: Path) -> bool:
@@ -130,10 +199,11 @@ def _link(draft: Path, path: Path) -> bool:
     return True
 
 
-def _beat(path: Path, token: str, stop: threading.Event) -> None:
+def _beat(held: Hold, stop: threading.Event) -> None:
+    path = held.path / LOCK
     while not stop.wait(BEAT_SECONDS):
         try:
-            if _owner(path).get("token", token) != token:
+            if _owner(path).get("token", held.token) != held.token:
                 return  # taken over while this process slept: the new owner's to keep alive
             os.utime(path)
         except OSError:

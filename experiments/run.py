@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import hub, journal, lock, ranks, results, supplement
+from experiments import attempt, hub, journal, lock, ranks, results, supplement
 from experiments.errors import UserError
 from experiments.metrics import shown
 from experiments.results import Record
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from experiments.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+DONE = "done before"
 
 
 def run(config: Config) -> Record:
@@ -45,72 +46,95 @@ def run(config: Config) -> Record:
 def _lead(config: Config, place: Path) -> Record:
     """A run alone, or as the first of several ranks."""
     finished = None if config.force else results.find(place, config)
-    if finished is not None:
-        print(f"done before: {place}", flush=True)
-        ranks.tell("verdict", "done before")
-        return supplement.add(config, place, finished, base)
-    weights, rows = _locate(config) if config.mode.trains else (None, None)
-    place.mkdir(parents=True, exist_ok=True)
-    with lock.hold(place) as check:
-        if config.force or results.find(place, config) is None:
-            return _do(config, place, weights, rows, check)
-    return _lead(config, place)  # somebody else has done it since the first look
+    if finished is None:
+        weights, rows = _locate(config) if config.mode.trains else (None, None)
+        place.mkdir(parents=True, exist_ok=True)
+        with lock.hold(place) as held:
+            work = attempt.begin(held, config)
+            if work is not None:
+                return _do(config, held, work, weights, rows)
+        # Somebody else has done it since the first look, or a start that was killed.
+        finished = results.read(place)
+    else:
+        attempt.tidy(place)
+    print(f"{DONE}: {place}", flush=True)
+    ranks.tell("verdict", DONE)
+    return supplement.add(config, place, finished, base)
 
 
 def _do(
-    config: Config, place: Path, weights: str | None, rows: str | None, check: Callable[[], None]
+    config: Config, held: lock.Hold, work: Path, weights: str | None, rows: str | None
 ) -> Record:
-    """The run itself, its folder being ours; `check` raises if it no longer is."""
-    replaced = results.open_folder(place, config)
-    ranks.tell("verdict", "go")
-    with journal.keep(place):
-        if replaced is not None:
-            log.info("the earlier run is kept in %s", replaced)
+    """The run itself, made in the folder `work`."""
+    ranks.tell("owner", held.token)
+    ranks.tell("verdict", str(work))
+    with journal.keep(work):
         try:
             if config.mode.trains:
-                record = _train(config, place, weights, rows)
+                record = _train(config, held, work, weights, rows)
             else:
                 record = _count(config)
-            check()
-            results.write(place, record)
+            held.check()
+            results.write(work, record)
         except BaseException as error:
             _close(config, None)
-            if isinstance(error, Exception):
-                mine = _fail(place, error)
-                if replaced is not None:
-                    failed = results.restore(place, replaced)
-                    log.warning("the finished run is back in place, the failed one in %s", failed)
-                if not mine:
-                    sys.exit(1)  # whoever failed first says why
+            if isinstance(error, Exception) and not _fail(held, work, error):
+                sys.exit(1)  # whoever failed first says why
             raise
         _close(config, record)
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)
-    print(f"{describe(record)}\n{place}", flush=True)
+        earlier = attempt.settle(held)
+        if earlier is not None:
+            log.info("the earlier run is kept in %s", earlier)
+        attempt.clear(held.path)
+    print(f"{describe(record)}\n{held.place}", flush=True)
     return record
 
 
 def _follow(config: Config, place: Path) -> Record:
     """A rank behind the first: computes with it and writes nothing but its own failure."""
     journal.silence()  # the first rank tells
-    if ranks.ask("verdict") == "go":
+    verdict = ranks.ask("verdict")
+    if verdict != DONE:
+        work, held = Path(verdict), lock.Hold(place=place, token=ranks.ask("owner"))
         try:
             if config.mode.trains:
                 from experiments import trainer
 
                 with ranks.first_alone("prepared"):
                     _, data, net = _prepare(config, *_locate(config))
-                trainer.fit(trainer_of(config, net, data, place))
+                trainer.fit(trainer_of(config, net, data, work, held.check))
         except Exception as error:
-            if not _fail(place, error):
+            if not _fail(held, work, error):
                 sys.exit(1)
             raise
         ranks.ask("ended")
     return results.read(place)
 
 
-def _fail(place: Path, error: Exception) -> bool:
-    """Records the error if it is the first of the run; False if another rank failed before."""
-    return ranks.first_to_fail(lambda: results.write_failure(place, error))
+def _fail(held: lock.Hold, work: Path, error: Exception) -> bool:
+    """Records the error if it is the first of the run; False if another rank failed before.
+
+    A repetition that failed goes beside the finished run.
+
+    Raises:
+        Lost: the folder is another process's by now, which is left alone.
+    """
+
+    def record() -> None:
+        try:
+            results.write_failure(work, error)
+        except OSError as trouble:  # a full disk, for one
+            log.warning("failure.json cannot be written: %s", trouble)
+
+    if not held.kept:
+        ranks.first_to_fail(lambda: None)
+        held.check()
+    mine = ranks.first_to_fail(record)
+    if not ranks.rank():
+        failed = attempt.give_up(held)
+        if failed is not None:
+            log.warning("the finished run is in its place, the failed one in %s", failed)
+    return mine
 
 
 def _close(config: Config, record: Record | None) -> None:
@@ -138,7 +162,9 @@ def _locate(config: Config) -> tuple[str | None, str | None]:
     return places[0], places[1]
 
 
-def _train(config: Config, place: Path, weights: str | None, rows: str | None) -> Record:
+def _train(
+    config: Config, held: lock.Hold, work: Path, weights: str | None, rows: str | None
+) -> Record:
     began = time.time()
     from experiments import environment, memory, preflight, scoring, trainer
 
@@ -153,15 +179,16 @@ def _train(config: Config, place: Path, weights: str | None, rows: str | None) -
     outlook["memory"] = memory.expected(net, config.model, config.task, config.train, data)
     log.info("memory expected: %s", memory.describe(outlook["memory"]))
     identity = describe_run(config)
-    config.tracking.start(place, identity, results.plain(config), counts)
-    fitting = trainer_of(config, net, data, place)
+    config.tracking.start(work, identity, results.plain(config), counts)
+    fitting = trainer_of(config, net, data, work, held.check)
     spent = trainer.fit(fitting)
     began_producing = time.monotonic()
-    config.task.produce(fitting.network, processor, data, place, config.seed)
+    config.task.produce(fitting.network, processor, data, work, config.seed)
+    held.check()
     spent["produce_s"] = round(time.monotonic() - began_producing, 3)
     peak = measured.peak()
     log.info("memory taken: %.3g GB", peak["taken"] / memory.GIGABYTE)
-    metrics = scoring.score(place, config.task, config.train.select)
+    metrics = scoring.score(held.shown(work), config.task, config.train.select)
     return Record(
         run=identity,
         config=results.plain(config),
@@ -214,8 +241,17 @@ def build(config: Config, weights: str | None) -> nn.Module:
     return config.method.apply(net, config.model.head)
 
 
-def trainer_of(config: Config, net: nn.Module, data: Data, place: Path) -> Trainer:
-    """The trainer that a configuration describes, writing into the run folder `place`."""
+def trainer_of(
+    config: Config,
+    net: nn.Module,
+    data: Data,
+    place: Path,
+    check: Callable[[], None] = lambda: None,
+) -> Trainer:
+    """The trainer that a configuration describes, writing into the run folder `place`.
+
+    `check` is called before whatever is written.
+    """
     from experiments.tracking import History
     from experiments.trainer import Trainer
 
@@ -229,6 +265,7 @@ def trainer_of(config: Config, net: nn.Module, data: Data, place: Path) -> Train
         run=place,
         history=History(place, config.tracking),
         seed=config.seed,
+        check=check,
     )
 
 

@@ -6,10 +6,11 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import journal, lock, results
+from experiments import attempt, journal, lock, results
 from experiments.errors import RecordError, UserError
 from experiments.results import Record
 
@@ -46,7 +47,7 @@ def add(
     if not (place / "adapter").is_dir():
         raise RecordError(f"{place}: no adapter there, so the run cannot be asked anything more")
     weights = config.model.locate(config.offline)
-    with lock.hold(place) as check, journal.keep(place):
+    with lock.hold(place) as held, _journal(held):
         # Again: another process may have been faster.
         owed, record = config.task.owed(place), results.read(place)
         if not owed:
@@ -54,7 +55,7 @@ def add(
         log.info("trained before; to be answered: %s", ", ".join(owed))
         net, processor = _restored(config, place, weights, record, base)
         began = time.monotonic()
-        config.task.produce(net, processor, _data(owed, record), place, config.seed)
+        config.task.produce(net, processor, _data(owed, record), held.path, config.seed)
         rows = {f"asked {name}": len(prompts) for name, prompts in owed.items()}
         spent = round(record.time.get("produce_s", 0.0) + time.monotonic() - began, 3)
         added = dataclasses.replace(
@@ -63,9 +64,14 @@ def add(
             environment=record.environment
             | {"rows": (record.environment.get("rows") or {}) | rows},
         )
-        check()
-        results.write(place, added)
+        held.check()
+        results.write(held.path, added)
     return added
+
+
+def _journal(held: lock.Hold) -> AbstractContextManager[None]:
+    attempt.renew(held.path)
+    return journal.keep(held.path)
 
 
 def _restored(

@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,11 @@ class Trainer(transformers.Trainer):
         run: Path,
         history: History,
         seed: int,
+        check: Callable[[], None] = lambda: None,
     ):
+        """See `run.trainer_of`; `check` raises where the run folder is no longer ours."""
+        self.check = check
+        check()
         self.data, self.train_recipe, self.task, self.method = data, train, task, method
         self.head, self.run, self.history = head, run, history
         self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
@@ -105,6 +109,7 @@ class Trainer(transformers.Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Scores every split, stores its predictions, keeps the adapter the selection
         rule names."""
+        self.check()
         began, values = time.monotonic(), {}
         for split in self.data.evaluations:
             output = self.evaluation_loop(
@@ -120,6 +125,7 @@ class Trainer(transformers.Trainer):
             )
             scores = self.task.score(entry.predictions, entry.references)
             values |= {f"{split}/{name}": value for name, value in scores.items()}
+            self.check()
             if self.is_world_process_zero():
                 predictions.store(self.run, split, entry)
         self._keep(next(iter(values.values()), math.nan))
@@ -143,6 +149,10 @@ class Trainer(transformers.Trainer):
             self.loss = values.get("train/loss", self.loss)
             self._record(values)
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.check()
+        super()._save_checkpoint(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Checkpoints hold what the method needs; PEFT's own way would ask the hub every time."""
         net = self.network
@@ -154,6 +164,7 @@ class Trainer(transformers.Trainer):
             super()._save(output_dir, state_dict)
 
     def _record(self, values: dict[str, float]) -> None:
+        self.check()
         broken = [name for name in values if not math.isfinite(values[name])]
         # A gradient may overflow in half precision: the step is then left out.
         if set(broken) - {"train/gradient_norm"} and not self.diverged:

@@ -10,12 +10,12 @@ from typing import Any
 
 from experiments import recorded, results, scoring
 from experiments.errors import RecordError, UserError
+from experiments.files import is_aside
 from experiments.recipe import Select
 from experiments.stored import legible
 
 CLOSE = 1e-9
 """Relative difference that another processor's sums may make."""
-MOVED_ASIDE = (".replaced-", ".failed-")
 
 
 def report(outputs: Path) -> int:
@@ -48,13 +48,7 @@ def report(outputs: Path) -> int:
 def places(outputs: Path) -> list[Path]:
     """Folders with a record, those of runs that were moved aside left out."""
     found = [path.parent for path in sorted(outputs.rglob(results.RECORD))]
-    return [
-        place
-        for place in found
-        if not any(
-            mark in part for mark in MOVED_ASIDE for part in place.relative_to(outputs).parts
-        )
-    ]
+    return [place for place in found if not is_aside(place, outputs)]
 
 
 def differences(place: Path, record: results.Record) -> Iterator[str]:

@@ -34,6 +34,7 @@ EXPERIMENTS = [
     {"overrides", "recorded", "space", "sweep"},
     {"verify"},
     {"comparison"},
+    {"attempt"},
     {"supplement"},
     {"run"},
 ]

@@ -206,9 +206,9 @@ def test_of_processes_racing_for_a_stale_lock_one_gets_it(tmp_path):
 
 
 def test_a_process_that_lost_its_lock_is_told(tmp_path):
-    with lock.hold(tmp_path) as check:
-        check()
+    with lock.hold(tmp_path) as held:
+        held.check()
         owner = json.loads((tmp_path / lock.LOCK).read_text())
         (tmp_path / lock.LOCK).write_text(json.dumps(owner | {"token": "another"}))
         with pytest.raises(RecordError, match="took this folder over"):
-            check()
+            held.check()

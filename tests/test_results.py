@@ -16,7 +16,6 @@ import yaml
 
 from experiments import results
 from experiments.errors import DataError, RecordError
-from experiments.lock import LOCK
 from experiments.results import Record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,12 +80,16 @@ def record(config, **values):
     return Record(**given | values)
 
 
+def write_configuration(folder, config):
+    (folder / "config.yaml").write_text(yaml.safe_dump(results.plain(config)))
+
+
 @pytest.fixture
 def place(config):
     """A finished run."""
     folder = results.folder(config)
     folder.mkdir(parents=True)
-    results.open_folder(folder, config)
+    write_configuration(folder, config)
     (folder / "history.jsonl").write_text("{}\n")
     (folder / "adapter").mkdir()
     (folder / "adapter" / "weights").write_bytes(b"1234")
@@ -119,7 +122,7 @@ def test_scientific_keys_are_identity(config, key):
 
 def test_identity_survives_the_file(config, tmp_path):
     config = changed(config, {"train.learning_rate": 1e-5, "train.epsilon": 1e-8})
-    results.open_folder(tmp_path, config)
+    write_configuration(tmp_path, config)
     found = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert results.identity(found) == results.identity(results.plain(config))
 
@@ -229,65 +232,6 @@ def test_damaged_configuration_is_named(place, config, content):
     (place / "config.yaml").write_bytes(content)
     with pytest.raises(RecordError, match="config.yaml: damaged"):
         results.find(place, config)
-
-
-def test_failed_run_is_continued_by_itself(place, config):
-    (place / "metrics.json").unlink()
-    results.write_failure(place, RuntimeError("out of memory"))
-    assert results.find(place, config) is None
-    results.open_folder(place, config)
-    assert not (place / "failure.json").exists()
-    assert (place / "adapter" / "weights").exists()
-
-
-def test_failed_run_of_another_configuration_is_moved_aside(place, config):
-    """Its checkpoints would otherwise be taken for ours."""
-    (place / "metrics.json").unlink()
-    results.write_failure(place, RuntimeError("out of memory"))
-    before, other = contents(place), changed(config, {"method.n": 5})
-    assert results.find(place, other) is None
-    results.open_folder(place, other)
-    assert set(contents(place)) == {"config.yaml"}
-    assert contents(place.with_name("seed=0.replaced-1")) == before
-
-
-def test_force_moves_everything_aside(place, config):
-    (place / LOCK).write_text("{}")
-    before = contents(place)
-    forced = changed(config, {"force": True, "method.n": 5})
-    results.open_folder(place, forced)
-    assert set(contents(place)) == {LOCK, "config.yaml"}
-    old = place.with_name("seed=0.replaced-1")
-    assert contents(old) == {name: text for name, text in before.items() if name != LOCK}
-
-    results.write(place, record(forced))
-    results.open_folder(place, forced)
-    assert contents(old) == {name: text for name, text in before.items() if name != LOCK}
-    assert results.read(place.with_name("seed=0.replaced-2")).config["method"]["n"] == 5
-
-
-def test_what_a_kill_left_while_moving_aside_is_nobodys(place, config):
-    """Record and configuration are gone already, the old checkpoints are still here."""
-    (place / "metrics.json").unlink()
-    (place / "config.yaml").unlink()
-    results.open_folder(place, config)
-    assert set(contents(place)) == {"config.yaml"}
-    assert "adapter/weights" in contents(place.with_name("seed=0.replaced-1"))
-
-
-def test_lock_drafts_of_others_are_left_alone(place, config):
-    draft = place / f".{LOCK}.0123"
-    draft.write_text("{}")
-    results.open_folder(place, changed(config, {"force": True}))
-    assert draft.exists()
-
-
-def test_force_in_an_empty_folder_moves_nothing(tmp_path, config):
-    place = tmp_path / "seed=0"
-    place.mkdir()
-    (place / LOCK).write_text("{}")
-    results.open_folder(place, changed(config, {"force": True}))
-    assert [path.name for path in tmp_path.iterdir() if "replaced" in path.name] == []
 
 
 def test_numbers_that_json_lacks_become_null(place, config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 from experiments import generations
 from experiments.errors import DataError
 from experiments.fastchat import BENCHMARKS, first_choice, read_rows
+from experiments.files import is_aside
 from experiments.judge.prompts import Prompts, digest
 from experiments.judge.questions import FASTCHAT, Questions, ranges
 
 JUDGEMENTS = "judgements"
-MOVED_ASIDE = re.compile(r"\.(replaced|failed)-\d+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +73,7 @@ def find_runs(outputs: Path, benchmarks: Iterable[str]) -> list[Path]:
         for benchmark in benchmarks
         for path in outputs.rglob(f"{generations.FOLDER}/{benchmark}.jsonl")
     }
-    return sorted(
-        run
-        for run in found
-        if not any(MOVED_ASIDE.search(part) for part in run.relative_to(outputs).parts)
-    )
+    return sorted(run for run in found if not is_aside(run, outputs))
 
 
 def benchmarks_of(run: Path, wanted: Iterable[str] = BENCHMARKS) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from experiments import results
 from experiments.errors import RecordError
+from experiments.files import is_aside
 from experiments.results import Record
 from experiments.stored import FARTHEST, legible, read_json
 from experiments.tracking import HISTORY, read_history
 
-MOVED_ASIDE = (".replaced-", ".failed-")
 JUDGEMENTS = "judgements"
 LONGEST = 300
 """Letters of a reason."""
@@ -149,7 +149,7 @@ def collect(root: Path) -> Evidence:
     """Reads every finished run below `root`; what cannot be counted costs a line, not the rest."""
     evidence = Evidence(Path(root))
     for path in sorted(evidence.root.rglob(results.RECORD)):
-        if _aside(path.parent, evidence.root):
+        if is_aside(path.parent, evidence.root):
             continue
         try:
             record = results.read(path.parent)
@@ -167,14 +167,9 @@ def collect(root: Path) -> Evidence:
             evidence.runs.append(Run(path.parent, record))
     _part(evidence)
     for path in sorted(evidence.root.rglob(results.FAILURE)):
-        if not _aside(path.parent, evidence.root) and not (path.parent / results.RECORD).exists():
+        if not is_aside(path.parent, evidence.root) and not (path.parent / results.RECORD).exists():
             evidence.report("failed", path, _failure(path))
     return evidence
-
-
-def _aside(place: Path, root: Path) -> bool:
-    """True for a run that was moved aside, wherever in its path that shows."""
-    return any(mark in part for mark in MOVED_ASIDE for part in place.relative_to(root).parts)
 
 
 def _kind(path: Path) -> str:

@@ -21,7 +21,6 @@ import yaml
 from experiments import stored
 from experiments.errors import RecordError, UserError
 from experiments.files import write_atomically
-from experiments.lock import LOCK
 from experiments.results.schema import LARGEST, MANY, problems
 
 SCHEMA = 1
@@ -122,7 +121,7 @@ def find(place: Path, config: Any) -> Record | None:
         record = read(place)
         what, found = "a finished", record.config
     elif (place / CONFIG).exists() and not (place / FAILURE).exists():
-        what, found = "an unfinished", _config(place)
+        what, found = "an unfinished", configuration(place)
     else:
         return None
     differing = _differing(found, config)
@@ -141,10 +140,10 @@ def failure(place: Path, config: Any) -> dict[str, Any] | None:
         found = stored.read_json(place / FAILURE)
     except RecordError:
         return None
-    return found if isinstance(found, dict) and _continues(place, config) else None
+    return found if isinstance(found, dict) and continues(place, config) else None
 
 
-def _config(place: Path) -> dict[str, Any]:
+def configuration(place: Path) -> dict[str, Any]:
     """The configuration that a run started with."""
     path, cure = place / CONFIG, "move the folder away or use force=true"
     try:
@@ -166,56 +165,12 @@ def _differing(found: dict[str, Any], config: Any) -> list[str]:
     ]
 
 
-def open_folder(place: Path, config: Any) -> Path | None:
-    """Readies a locked folder: moves aside what must not be continued, then writes config.yaml.
-
-    That is everything if `force` is set, and what another configuration left when it failed: its
-    checkpoints are not ours.
-
-    Returns:
-        The folder beside it that now holds a finished run; None if there was none.
-    """
-    aside = None
-    items = _items(place)
-    if items and (config.force or not _continues(place, config)):
-        aside = _move(items, place, "replaced")
-    (place / FAILURE).unlink(missing_ok=True)
-    write_atomically(place / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
-    return aside if aside is not None and (aside / RECORD).exists() else None
-
-
-def restore(place: Path, aside: Path) -> Path:
-    """Puts a finished run back after its repetition failed; returns where the failed one went."""
-    failed = _move(_items(place), place, "failed")
-    for item in sorted(aside.iterdir(), key=lambda item: item.name == RECORD):
-        item.rename(place / item.name)
-    aside.rmdir()
-    return failed
-
-
-def _items(place: Path) -> list[Path]:
-    """What lies in a run folder, without locks and others' drafts of locks."""
-    return [item for item in place.iterdir() if LOCK not in item.name]
-
-
-def _continues(place: Path, config: Any) -> bool:
+def continues(place: Path, config: Any) -> bool:
     """True if what lies in the folder was left by this very run."""
     try:
-        return not _differing(_config(place), config)
+        return not _differing(configuration(place), config)
     except RecordError:
         return False
-
-
-def _move(items: list[Path], place: Path, why: str) -> Path:
-    """Moves items into a new folder beside the run folder."""
-    number = 1
-    while (aside := place.with_name(f"{place.name}.{why}-{number}")).exists():
-        number += 1
-    aside.mkdir()
-    # First the record: without it nothing counts as done.
-    for item in sorted(items, key=lambda item: item.name != RECORD):
-        item.rename(aside / item.name)
-    return aside
 
 
 def write(place: Path, record: Record) -> None:

@@ -190,6 +190,7 @@ class DreamBooth(Task):
         from experiments.streams import stream
 
         place = place / drawings.FOLDER
+        place.mkdir(exist_ok=True)
         for number, photo in enumerate(data.train.photos):
             drawings.save(photo, place / drawings.SUBJECT / f"{number:02d}.png")
         plain = net.get_base_model() if hasattr(net, "get_base_model") else net
