@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import attempt, hub, journal, lock, ranks, results, supplement
+from experiments.description import describe, describe_run
 from experiments.errors import UserError
-from experiments.metrics import shown
 from experiments.results import Record
 
 if TYPE_CHECKING:
@@ -296,39 +296,6 @@ def counting(net: Any, head: list[str]) -> dict[str, int]:
     from fourierft.counting import count
 
     return results.plain(count(net, head))
-
-
-def describe_run(config: Config) -> dict[str, Any]:
-    """What the run is, in a few words."""
-    return {
-        "model": config.model.name,
-        "task": config.task.name,
-        "method": config.method.name,
-        "variant": config.variant,
-        "seed": config.seed,
-        "source": config.source,
-        "recipe": config.recipe,
-        "profile": config.profile,
-        "mode": config.mode.value,
-        "experiment": config.experiment,
-    }
-
-
-def describe(record: Record) -> str:
-    """One line about a finished run for the terminal."""
-    run, parameters = record.run, record.parameters
-    line = f"{run['model']} {run['task']} {run['method']} {run['variant']}".rstrip()
-    line += f": {parameters['adapter']:,} adapter numbers ({parameters['stored_bytes']:,} bytes)"
-    if parameters["head"]:
-        line += f" + {parameters['head']:,} in the head"
-    if record.metrics and (primary := record.metrics["primary"]) is not None:
-        value, interval = results.finite([primary["value"], primary["interval"]])
-        if value is None:
-            return f"{line}; no {primary['name']} that is finite ({primary['select']})"
-        line += f"; {primary['select']} {primary['name']} {shown(value)}"
-        if interval is not None:
-            line += f" [{', '.join(map(shown, interval))}]"
-    return line
 
 
 def _stamp(seconds: float) -> str:

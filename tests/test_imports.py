@@ -34,7 +34,7 @@ EXPERIMENTS = [
     {"overrides", "recorded", "space", "sweep"},
     {"verify"},
     {"comparison"},
-    {"attempt"},
+    {"attempt", "description"},
     {"supplement"},
     {"run"},
 ]
