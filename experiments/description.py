@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from experiments import results
 from experiments.metrics import shown
 from experiments.results import Record
 
@@ -42,3 +44,8 @@ def describe(record: Record) -> str:
         if interval is not None:
             line += f" [{', '.join(map(shown, interval))}]"
     return line
+
+
+def stamp(seconds: float) -> str:
+    """A moment as a record holds it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

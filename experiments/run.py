@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import attempt, hub, journal, lock, ranks, results, supplement
-from experiments.description import describe, describe_run
+from experiments.description import describe, describe_run, stamp
 from experiments.errors import UserError
 from experiments.results import Record
 
@@ -53,8 +53,7 @@ def _lead(config: Config, place: Path) -> Record:
             work = attempt.begin(held, config)
             if work is not None:
                 return _do(config, held, work, weights, rows)
-        # Somebody else has done it since the first look, or a start that was killed.
-        finished = results.read(place)
+        finished = results.read(place)  # done since the first look, or by a start that was killed
     else:
         attempt.tidy(place)
     print(f"{DONE}: {place}", flush=True)
@@ -195,7 +194,7 @@ def _train(
         parameters=counts,
         metrics=metrics,
         preflight=outlook,
-        time={"started": _stamp(began), "finished": _stamp(time.time()), **spent},
+        time={"started": stamp(began), "finished": stamp(time.time()), **spent},
         memory=peak,
         environment={
             **surroundings,
@@ -285,7 +284,7 @@ def _count(config: Config) -> Record:
         config=results.plain(config),
         parameters=counting(net, config.model.head),
         preflight={"memory": outlook},
-        time={"started": _stamp(began), "finished": _stamp(time.time())},
+        time={"started": stamp(began), "finished": stamp(time.time())},
         memory=measured.peak(),
         environment=environment.describe(),
     )
@@ -296,7 +295,3 @@ def counting(net: Any, head: list[str]) -> dict[str, int]:
     from fourierft.counting import count
 
     return results.plain(count(net, head))
-
-
-def _stamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

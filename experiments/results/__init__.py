@@ -16,8 +16,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments import stored
 from experiments.errors import RecordError, UserError
 from experiments.files import write_atomically
