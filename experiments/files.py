@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
+
+from experiments.errors import UserError
 
 REPETITION, LEAVING = "repetition", ".leaving"
 """Folders within a run folder: a forced repetition at work, and the earlier run on its way out."""
@@ -31,10 +34,27 @@ def share(folder: Path) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder for what can be made again: FOURIERFT_CACHE, else the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("FOURIERFT_CACHE") or Path(home) / "fourierft") / name
-    folder.mkdir(parents=True, exist_ok=True)
+    """A folder for what can be made again: FOURIERFT_CACHE, else the user's cache.
+
+    A user without a home, as containers have them, gets one among the temporary files.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    place = os.environ.get("FOURIERFT_CACHE")
+    if not place:
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        place = Path(os.path.expanduser(caches)) / "fourierft"
+        if str(place).startswith("~"):
+            place = Path(tempfile.gettempdir()) / f"fourierft-{os.getuid()}"
+    folder = Path(os.path.expanduser(place)) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); "
+            "FOURIERFT_CACHE names another folder for what can be made again"
+        ) from error
     return folder
 
 

@@ -68,6 +68,12 @@ def load(run: Path, split: str) -> list[Evaluation]:
     return found
 
 
+def first_damaged(run: Path) -> Path | None:
+    """The earliest stored evaluation that cannot be read; None if all can."""
+    paths = sorted((run / FOLDER).glob("*-*.npz"), key=step_of)
+    return next((path for path in paths if step_of(path) >= 0 and not _whole(path)), None)
+
+
 def _check_sizes(path: Path) -> None:
     """Raises ValueError if the file would take more memory than it has bytes."""
     with zipfile.ZipFile(path) as archive:
@@ -78,5 +84,20 @@ def _check_sizes(path: Path) -> None:
 def cut(run: Path, step: int) -> None:
     """Deletes what lies behind `step`: a resumed run ends with an uninterrupted one's files."""
     for path in (run / FOLDER).glob("*-*.npz"):
-        if int(path.stem.rpartition("-")[2]) > step:
+        if step_of(path) > step:
             path.unlink()
+
+
+def step_of(path: Path) -> int:
+    """Step of a stored evaluation, as its file is called."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _whole(path: Path) -> bool:
+    """True if the file's checksums hold."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # readers of damaged files raise many kinds
+        return False

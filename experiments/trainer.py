@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -17,7 +16,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerCallback
 
-from experiments import predictions
+from experiments import checkpoints, predictions
 from experiments.files import share
 from experiments.methods import Method
 from experiments.metrics import shown
@@ -238,7 +237,13 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
     """
     with trainer.args.main_process_first(local=False):
-        checkpoint, step = latest_checkpoint(trainer.run / "checkpoints")
+        damaged = predictions.first_damaged(trainer.run)
+        if damaged is not None:
+            log.warning("%s: damaged; its evaluation is made again", damaged)
+        checkpoint, step = checkpoints.latest(
+            trainer.run / "checkpoints",
+            before=None if damaged is None else predictions.step_of(damaged),
+        )
         if trainer.is_world_process_zero():
             trainer.history.cut(step)
             predictions.cut(trainer.run, step)
@@ -263,19 +268,3 @@ def _best_so_far(trainer: Trainer) -> float | None:
     scores = [line[key] for line in trainer.history.lines() if key in line]
     finite = [score for score in scores if math.isfinite(score)]
     return max(finite) if finite else (math.nan if scores else None)
-
-
-def latest_checkpoint(folder: Path) -> tuple[Path | None, int]:
-    """The newest checkpoint written whole (its state file comes last) and its step; others go."""
-    found: tuple[Path | None, int] = (None, 0)
-    for path in folder.glob("checkpoint-*"):
-        try:
-            step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))[
-                "global_step"
-            ]
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        if step > found[1]:
-            found = (path, step)
-    return found

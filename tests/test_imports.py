@@ -17,13 +17,14 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
-    {"errors", "files", "naming"},
+    {"errors", "naming"},
+    {"files"},
     {"console", "stored"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
     {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
     {"environment"},
-    {"results", "predictions"},
+    {"results", "predictions", "checkpoints"},
     {"models"},
     {"methods", "tasks", "preflight", "memory"},
     {"prepared"},

@@ -7,6 +7,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import files
+from experiments.errors import UserError
 from experiments.tasks import language
 from experiments.tasks import tokens as keeping
 from experiments.tasks.language import IGNORED, Collator, Language, encode
@@ -141,6 +142,63 @@ def test_tokens_are_made_again_where_they_would_differ(story, cache, monkeypatch
     monkeypatch.setattr(keeping, "VERSION", -1)
     assert tokens() == 3
     assert files.cache_folder("tokens") == cache
+
+
+def tokens_of(story, limit=64):
+    part, made = task(), []
+    part.max_length = limit
+
+    def counted(row):
+        made.append(row)
+        return pieces(row)
+
+    found = part.tokenised(Dataset.from_list(ROWS), story[1], counted, "key")
+    return list(found), len(made)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-9],
+        lambda content: b"\0" * len(content),
+        lambda content: content[:-200] + b"\0" * 200,
+    ],
+)
+@pytest.mark.parametrize("limit", [64, 6])
+def test_damaged_tokens_are_made_anew_with_a_warning(story, cache, caplog, damage, limit):
+    first, made = tokens_of(story, limit)
+    assert made == 3 and not [line for line in caplog.messages if "damaged" in line]
+    for path in cache.glob("*.arrow"):
+        path.write_bytes(damage(path.read_bytes()))
+    assert tokens_of(story, limit) == (first, 3)
+    (said,) = [line for line in caplog.messages if "tokens are made" in line]
+    assert str(path) in said and "damaged" in said
+    assert tokens_of(story, limit) == (first, 0)
+
+
+def test_where_tokens_cannot_be_kept_they_are_made_for_this_run(
+    story, tmp_path, monkeypatch, caplog
+):
+    first, _ = tokens_of(story)
+    (tmp_path / "file").write_text("")
+    for place in ("/proc/nowhere", tmp_path / "file"):
+        monkeypatch.setenv("FOURIERFT_CACHE", str(place))
+        assert tokens_of(story) == (first, 3)
+        assert "the tokens are not kept for later runs: " in caplog.messages[-1]
+
+
+def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):
+    for name in ("FOURIERFT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: str(path))  # neither HOME nor an entry
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert files.cache_folder("x").parent.parent == tmp_path
+    monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "own"))
+    assert files.cache_folder("x") == tmp_path / "own/x"
+    monkeypatch.setenv("FOURIERFT_CACHE", "/proc/nowhere")
+    with pytest.raises(UserError, match="/proc/nowhere/x: cannot be made .*FOURIERFT_CACHE names"):
+        files.cache_folder("x")
 
 
 def test_a_prompt_that_leaves_no_room_is_left_out_and_told(story, cache, monkeypatch):

@@ -121,3 +121,21 @@ def test_pickled_arrays_are_refused(tmp_path):
     )
     with pytest.raises(RecordError, match="damaged"):
         predictions.load(tmp_path, "validation")
+
+
+def test_the_earliest_damaged_evaluation_is_found(tmp_path):
+    for step in (9, 20, 1000):
+        predictions.store(tmp_path, "validation", entry(step))
+    assert predictions.first_damaged(tmp_path) is None
+    for step, size in ((1000, 100), (20, 0)):
+        path = tmp_path / f"predictions/validation-{step:07d}.npz"
+        path.write_bytes(path.read_bytes()[:size])
+        assert predictions.first_damaged(tmp_path) == path
+
+
+def test_other_files_are_no_evaluations(tmp_path):
+    predictions.store(tmp_path, "validation", entry(9))
+    (tmp_path / "predictions/validation-old.npz").write_bytes(b"")
+    assert predictions.first_damaged(tmp_path) is None
+    predictions.cut(tmp_path, 5)
+    assert files(tmp_path) == ["validation-old.npz"]

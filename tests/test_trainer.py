@@ -250,18 +250,56 @@ def test_the_best_score_so_far_is_the_primary_metrics():
     assert best(float("inf"), 0.2) == 0.2
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    for step, text in (
-        (10, '{"global_step": 10}'),
-        (20, '{"global_step": 20}'),
-        (30, '{"global_st'),
-    ):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text(text)
-    (tmp_path / "checkpoint-40").mkdir()
-    assert trainer.latest_checkpoint(tmp_path) == (tmp_path / "checkpoint-20", 20)
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-20"]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damaged", "goes_on_from"),
+    [
+        (["checkpoint-4/optimizer.pt"], 3),
+        (["checkpoint-4/adapter_model.safetensors"], 3),
+        (["checkpoint-4/rng_state.pth"], 3),
+        (["checkpoint-4/scheduler.pt", "checkpoint-3/trainer_state.json"], None),
+        (["../predictions/validation-0000004.npz"], 3),
+        (["../predictions/validation-0000001.npz"], None),
+    ],
+)
+def test_a_damaged_file_costs_a_checkpoint_and_changes_no_number(
+    tiny, tmp_path, monkeypatch, damaged, goes_on_from
+):
+    from experiments import predictions, results, run
+
+    def few(name):
+        config = tiny("train.epochs=6")
+        config.output = str(tmp_path / name)
+        return config
+
+    store = predictions.store
+
+    def interrupted(place, split, entry):
+        if entry.step == 5:
+            raise KeyboardInterrupt
+        store(place, split, entry)
+
+    whole = run.run(few("whole"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predictions, "store", interrupted)
+        run.run(few("killed"))
+    place = results.folder(few("killed"))
+    for name in damaged:
+        path = place / "checkpoints" / name
+        path.write_bytes(path.read_bytes()[:1000][:-1])
+    record = run.run(few("killed"))
+    assert record.time["resumed_from"] == goes_on_from
+    assert record.metrics == whole.metrics
+    lines = [
+        [{**line, "elapsed_s": 0} for line in read_history(results.folder(few(name)))]
+        for name in ("whole", "killed")
+    ]
+    assert lines[0] == lines[1]
+    adapters = [
+        (results.folder(few(name)) / "adapter/adapter_model.safetensors").read_bytes()
+        for name in ("whole", "killed")
+    ]
+    assert adapters[0] == adapters[1]
 
 
 def build_trainer(config, folder):

@@ -107,13 +107,15 @@ class Language(Task):
             processor,
             [type(self).__name__, key, length],
         )
-        kept = encoded.filter(lambda labels: labels[-1] != IGNORED, input_columns=["labels"])
-        if len(kept) < len(encoded):
-            log.warning(
-                "%d of %d rows have a prompt longer than task.max_length=%d and are left out",
-                *(len(encoded) - len(kept), len(encoded), length),
-            )
-        return kept
+        # Not `filter`, which would keep a file of its own in the cache.
+        kept = [row for row, labels in enumerate(encoded["labels"][:]) if labels[-1] != IGNORED]
+        if len(kept) == len(encoded):
+            return encoded
+        log.warning(
+            "%d of %d rows have a prompt longer than task.max_length=%d and are left out",
+            *(len(encoded) - len(kept), len(encoded), length),
+        )
+        return encoded.select(kept)
 
 
 def encode(processor: Any, prompt: str, completion: str, length: int) -> dict[str, list[int]]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.files import cache_folder
+from experiments.errors import UserError
+from experiments.files import cache_folder, write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+log = logging.getLogger(__name__)
 
 VERSION = 2
 """Changed when the tokens of equal rows change, so that those of an earlier version rest unused."""
@@ -40,10 +46,43 @@ def tokenised(
     python += [processor.bos_token_id, processor.eos_token_id, processor.pad_token_id]
     parts = [VERSION, about, tokenizer, python]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return rows.map(
+    make = functools.partial(
+        rows.map,
         tokenise,
         batched=batched,
         remove_columns=rows.column_names,
-        cache_file_name=str(cache_folder("tokens") / f"{name}.arrow"),
         new_fingerprint=name[:32],  # else `datasets` hashes the function, which takes a second
     )
+    try:
+        path = cache_folder("tokens") / f"{name}.arrow"
+        there = _whole(path)
+        made = make(cache_file_name=str(path), load_from_cache_file=there)
+        if not there:
+            write_atomically(_sum_of(path), _hash(path))
+        return made
+    except (OSError, UserError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("the tokens are not kept for later runs: %s", reason)
+        return make(keep_in_memory=True, load_from_cache_file=False)
+
+
+def _whole(path: Path) -> bool:
+    """True if the file is as it was written, not what a power cut or a full disk left of it."""
+    if not path.exists():
+        return False
+    try:
+        if _sum_of(path).read_text(encoding="utf-8") == _hash(path):
+            return True
+        log.warning("%s: damaged, its tokens are made again", path)
+    except (OSError, UnicodeDecodeError):
+        log.debug("%s: without a checksum, its tokens are made again", path)
+    return False
+
+
+def _sum_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
