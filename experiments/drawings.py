@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments import imagefolder
 from experiments.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ FOLDER = "images"
 SUBJECT = "subject"
 """Folder, beside those of the prompts, with the photos that were trained on."""
 GRID = "grid.png"
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Of what counts as an image in a folder."""
 
 _MARGIN = 6  # pixels
 
@@ -58,21 +56,21 @@ def read(path: Path) -> Image.Image:
 
 
 def files(folder: Path) -> list[Path]:
-    """The images of a folder, by name.
+    """The images below a folder, by name.
 
     Raises:
         DataError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    found = imagefolder.scan(folder).images
     if not found:
-        raise DataError(f"{folder}: holds no image ({', '.join(SUFFIXES)})")
+        raise DataError(f"{folder}: holds no image")
     return found
 
 
 def read_folder(folder: Path) -> list[Image.Image]:
-    """Every image of a folder.
+    """Every image below a folder; a warning names files that are none.
 
     Raises:
         DataError: see `files`, or images that cannot be read, each with its reason.
@@ -84,7 +82,8 @@ def read_folder(folder: Path) -> list[Image.Image]:
         try:
             images.append(read(path))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            damaged.append(f"{path.name}: {error}")
+            damaged.append(f"{path.relative_to(folder)}: {error}")
+    imagefolder.warn_of(imagefolder.scan(folder).unused, str(folder))
     if damaged:
         raise DataError(f"{folder}: images that cannot be read", damaged)
     return images

@@ -98,6 +98,24 @@ def test_photos_that_cannot_be_read_are_all_named(photos, tmp_path):
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["01.jpg", "02.png"]
 
 
+def test_photos_in_subfolders_and_of_any_ending_are_read(tmp_path, caplog):
+    (tmp_path / "more").mkdir()
+    photo = Image.new("RGB", (20, 20), "red")
+    for name, kind in (
+        ("0.JPG", "JPEG"),
+        ("1.jfif", "JPEG"),
+        ("more/2.avif", "AVIF"),
+        ("3", "PNG"),
+    ):
+        photo.save(tmp_path / name, kind)
+    for name in ("._0.JPG", ".DS_Store", "4.heic", "notes.txt"):
+        (tmp_path / name).write_text("not an image")
+    assert len(drawings.read_folder(tmp_path)) == 4
+    assert caplog.messages == [
+        f"{tmp_path}: 2 files are not used, PIL reads no image there: .heic 1, .txt 1"
+    ]
+
+
 def test_photos_are_cut_to_their_middle_and_turned_as_held(tmp_path):
     image = Image.new("RGB", (60, 20), "red")
     image.paste("blue", (12, 0, 48, 20))  # the filter reaches a little beyond the square

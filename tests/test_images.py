@@ -303,6 +303,88 @@ def test_several_files_of_a_split_and_the_hubs_data_folder(tmp_path):
     assert len(data.train) + len(data.evaluations["validation"]) == 6
 
 
+def test_every_file_of_a_split_has_labels_of_one_kind(parquets, tmp_path):
+    part = parquets(test=table([0, 1, 2]))
+    for number, labels in enumerate(([0, 1, 2], ["a", "b", "c"])):
+        parquet.write_table(table(labels), tmp_path / f"train-{number}.parquet")
+    assert "train-1.parquet: class names here and class numbers in other files" in problems(part)
+
+
+def test_all_splits_have_labels_of_one_kind(parquets):
+    part = parquets(train=table([0, 1, 2] * 2), test=table(["a", "b", "c"]))
+    assert "class names in one split and class numbers in another" in problems(part)
+
+
+@pytest.mark.parametrize(
+    "note", [b"not JSON", b"[]", b'{"info": null}', b'{"info": {"features": 1}}']
+)
+def test_a_note_of_features_that_is_none_is_passed_over(parquets, note):
+    noted = table([0, 1, 2] * 2).replace_schema_metadata({b"huggingface": note})
+    assert len(load(parquets(train=noted, test=noted)).evaluations["test"]) == 6
+
+
+def test_images_below_a_class_are_read_whatever_their_endings(tmp_path, caplog):
+    """As torchvision's ImageFolder walks; .jfif, .avif, capitals, and names that lie."""
+    kinds = {
+        "0.png": "PNG",
+        "1.PNG": "PNG",
+        "more/2.jfif": "JPEG",
+        "more/deep/3.JPE": "JPEG",
+        "more/4.avif": "AVIF",
+        "5.heic": "JPEG",
+        "6": "WEBP",
+        "7.tga": "TGA",
+        "8.jp2": "JPEG2000",
+    }
+    for split in ("train", "test"):
+        for kind in ("a", "b", "c"):
+            for name, format_ in kinds.items():
+                path = tmp_path / split / kind / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encoded(7, format_))
+    part = task(path=str(tmp_path), validation_share=0.5)
+    assert len(load(part).evaluations["test"]) == 3 * len(kinds)
+    assert not [line for line in caplog.messages if "not used" in line]
+
+
+def test_files_that_are_no_images_are_counted_and_hidden_ones_ignored(folders, tmp_path, caplog):
+    part = folders(
+        {"train/a": 4, "train/b": 4, "train/c": 4, "test/a": 1, "test/b": 1, "test/c": 1}
+    )
+    (tmp_path / "train/a/more").mkdir()
+    unused = ["a/notes.txt", "a/more/x.HEIC", "b/y.heic", "c/LICENSE"]
+    for name in [*unused, "a/._0.png", "a/.DS_Store", "b/.hidden.jpg"]:
+        (tmp_path / "train" / name).write_bytes(b"\0\5\26\7 not an image")
+    (tmp_path / "train/.git").mkdir()
+    (tmp_path / "train/a/.thumbs").mkdir()
+    (tmp_path / "train/a/.thumbs/0.png").write_bytes(encoded(1))
+    assert len(load(part).train) == 9
+    (said,) = [line for line in caplog.messages if "not used" in line]
+    assert said == (
+        f"{tmp_path / 'train'}: 4 files are not used, PIL reads no image there: "
+        ".heic 2, .txt 1, no ending 1"
+    )
+
+
+def test_links_to_folders_are_followed_and_not_in_circles(folders, tmp_path):
+    part = folders({"train/a": 4, "train/b": 4, "test/a": 1, "test/b": 1, "test/c": 1})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/0.png").write_bytes(encoded(3))
+    (tmp_path / "train/c").mkdir()
+    (tmp_path / "train/c/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "train/c")
+    data = load(part)
+    assert len(data.train) + len(data.evaluations["validation"]) == 9
+
+
+def test_a_link_that_leads_nowhere_is_named(folders, tmp_path):
+    part = folders(
+        {"train/a": 4, "train/b": 4, "train/c": 4, "test/a": 1, "test/b": 1, "test/c": 1}
+    )
+    (tmp_path / "train/a/9.png").symlink_to(tmp_path / "nowhere.png")
+    assert "train/a/9.png: cannot be read (No such file or directory)" in problems(part)
+
+
 def test_all_faults_are_said_at_once(parquets):
     rows = table([0, 1, 2, 3, 9])
     contents = rows.column("image").to_pylist()

@@ -18,7 +18,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "naming"},
-    {"files"},
+    {"files", "imagefolder"},
     {"console", "stored"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
@@ -31,6 +31,7 @@ EXPERIMENTS = [
     {"scoring"},
     {"optimisation"},
     {"trainer"},
+    {"paths"},
     {"config"},
     {"overrides", "recorded", "space", "sweep"},
     {"verify"},
@@ -70,7 +71,7 @@ COMMANDS = {
             "overrides",
             "results",
         ),
-        *("run", "space", "sweep"),
+        *("paths", "run", "space", "sweep"),
     },
     "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {
@@ -82,13 +83,13 @@ COMMANDS = {
 # Commands within packages, and the board of a sweep: what they may import besides.
 DOORS = {
     "experiments/results/__main__.py": {"console", "results", "verify", "comparison", "errors"},
-    "experiments/report/status.py": {"sweep"},
+    "experiments/report/status.py": {"paths", "sweep"},
     "experiments/report/standing.py": {"lock"},
-    "experiments/hub/__main__.py": {"console", "config", "errors", "overrides", "sweep"},
+    "experiments/hub/__main__.py": {"console", "config", "errors", "overrides", "paths", "sweep"},
 }
 
 HYDRA = {"train.py"} | {
-    f"experiments/{name}.py" for name in "config overrides recorded space sweep".split()
+    f"experiments/{name}.py" for name in "config overrides paths recorded space sweep".split()
 }
 PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "tuner", "compact")}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import pictures
+from experiments import imagefolder, pictures
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 """Columns that hold the label where neither a setting nor class names say which."""
 ALIASES = {"validation": ("validation", "val", "valid"), "train": ("train",), "test": ("test",)}
@@ -54,7 +53,7 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
-    """Images of <folder>/<class>/, the classes taking turns so that first rows are of all.
+    """Images below <folder>/<class>/, the classes taking turns so that first rows are of all.
 
     Args:
         folder: with a subfolder per class.
@@ -63,14 +62,15 @@ def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
     Returns:
         The images, and a line for each problem.
     """
-    split, problems, files = Labelled(), [], []
+    split, problems, files, unused = Labelled(), [], [], []
     classes = class_folders(folder)
     split.names = [path.name for path in classes]
     for number, path in enumerate(classes):
-        images = sorted(item for item in path.iterdir() if item.suffix.lower() in ENDINGS)
-        if not images:
-            problems.append(f"{path}: no images ({', '.join(ENDINGS)})")
-        files += [(turn, number, image) for turn, image in enumerate(images)]
+        found = imagefolder.scan(path)
+        if not found.images:
+            problems.append(f"{path}: no images")
+        files += [(turn, number, image) for turn, image in enumerate(found.images)]
+        unused += found.unused
     if not classes:
         problems.append(f"{folder}: no subfolders, wanted one per class")
     for _, number, image in sorted(files):
@@ -79,11 +79,12 @@ def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
         except OSError as error:
             problems.append(f"{image}: cannot be read ({error.strerror})")
             continue
-        digest.update(f"{image.parent.name}/{image.name}".encode())
+        digest.update(image.relative_to(folder).as_posix().encode())
         digest.update(content)
         split.contents.append(content)
         split.labels.append(number)
         split.places.append(str(image))
+    imagefolder.warn_of(unused, str(folder))
     return split, problems
 
 
@@ -125,6 +126,10 @@ def read_parquet(
             problems.append(f"{path.name}: other class names than in {paths[0].name}")
         split.names = names
         labels = table.column(label).to_pylist()
+        kinds = {type(one) for one in [*split.labels[:1], *labels] if one is not None}
+        if len(kinds) > 1:
+            problems.append(f"{path.name}: class names here and class numbers in other files")
+            continue
         empty = 0
         for row, content in enumerate(_contents(table.column(image))):
             if content is None or labels[row] is None:
@@ -146,6 +151,8 @@ def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
         labels out of range, classes without a training image.
     """
     problems = []
+    if len({type(split.labels[0]) for split in splits.values() if split.labels}) > 1:
+        return ["class names in one split and class numbers in another"]
     for split in splits.values():
         if split.names is None and split.labels and isinstance(split.labels[0], str):
             split.names = sorted(set(split.labels))
@@ -237,12 +244,17 @@ def _holds_images(kind: Any) -> bool:
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
     """Columns of class labels and the names of their classes, as `datasets` notes them."""
-    noted = (schema.metadata or {}).get(b"huggingface")
-    features = json.loads(noted).get("info", {}).get("features", {}) if noted else {}
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted["info"]["features"].items()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}  # a note of something else, or none
     return {
         column: feature["names"]
-        for column, feature in features.items()
-        if isinstance(feature, dict) and "names" in feature and column in schema.names
+        for column, feature in features
+        if column in schema.names
+        and isinstance(feature, dict)
+        and isinstance(feature.get("names"), list)
     }
 
 
