@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, console, metrics, overrides, ranks, results
+from experiments import config, console, metrics, overrides, paths, ranks, results
 from experiments.errors import UserError
 
 config.register()
@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> float | None:
     # Once more: a launcher may have carried this function to another process.
     config.register()
     console.steady()
+    sys.argv[1:] = paths.quote(sys.argv[1:])
     sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
     if sweeping and ranks.size() > 1:
         ranks.leave(
@@ -74,5 +75,6 @@ def check(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     console.steady()
+    sys.argv[1:] = paths.quote(sys.argv[1:])
     check(sys.argv[1:])
     main()

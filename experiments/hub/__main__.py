@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import config, console, hub, overrides, sweep
+from experiments import config, console, hub, overrides, paths, sweep
 from experiments.errors import ConfigError, HubUnavailable, RecordError, UserError
 from experiments.hub import manifest
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.check is not None:
             check(given.check)
         else:
-            prefetch(given.overrides, given.manifest)
+            prefetch(paths.quote(given.overrides), given.manifest)
     except UserError as error:
         sys.exit(f"experiments.hub: {error}")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import results, sweep
+from experiments import paths, results, sweep
 from experiments.errors import UserError
 from experiments.report import pages, site, text
 from experiments.report.document import (
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in itertools.chain.from_iterable(map(_called, named)) if named else sweep.names():
         print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
-            boards[name] = list(rows(name, given, asked.outputs))
+            boards[name] = list(rows(name, paths.quote(given), asked.outputs))
         except UserError as error:
             print(error, file=sys.stderr)
             failures += 1

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments import config, console, lock, naming, overrides, results, space, sweep
+from experiments import config, console, lock, naming, overrides, paths, results, space, sweep
 from experiments.errors import ConfigError, Occupied, UserError
 from experiments.metrics import LOWER_IS_BETTER
 from experiments.search.study import Study
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the search; 0")
     given = parser.parse_intermixed_args(arguments)
     try:
-        short = search(given.overrides, given.trials, given.seed)
+        short = search(paths.quote(given.overrides), given.trials, given.seed)
     except UserError as error:
         sys.exit(f"experiments.search: {error}")
     except KeyboardInterrupt:
