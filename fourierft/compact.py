@@ -83,7 +83,7 @@ def export_compact(
     if problems:
         raise ValueError("export_compact: " + "; ".join(problems))
     coefficients = torch.cat(
-        [layer.fourierft_spectrum[adapter_name].detach().float().cpu() for layer in layers.values()]
+        [layer.coefficients(adapter_name).detach().float().cpu() for layer in layers.values()]
     )
     stored = coefficients.to(dtype)
     if not torch.isfinite(coefficients).all():

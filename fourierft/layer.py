@@ -1,21 +1,20 @@
-"""The adapted linear layer."""
+"""The adapters of a linear layer."""
 
-import warnings
 from typing import Any
 
 import torch
 from peft import FourierFTConfig as StockConfig
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTunerLayer, onload_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .config import alpha, basis, engine, frequency_bias
+from .config import alpha, basis, frequency_bias
 from .effective import Part, WeightCache
-from .linear import Engine, adapted_linear
+from .linear import Engine, adapted_weight
+from .offloading import execution_device, recall
 from .spectrum import sample_entries
-from .tensors import HALF
 from .transform import Transform, apply_transform, transform_of
-from .weights import SUPPORTED, FrozenWeight, frozen_weight, is_plain, is_quantised, weight_shape
+from .weights import SUPPORTED, FrozenWeight, is_ordinary, weight_shape
 
 
 class FourierFTLayer(BaseTunerLayer):
@@ -56,6 +55,8 @@ class FourierFTLayer(BaseTunerLayer):
         self._transforms: dict[str, Transform] = {}
         self._cache = WeightCache()
         self.engine = Engine()
+        self.weight_is_read = False
+        """Whether the module around computes with `weight` instead of calling this layer."""
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._frozen: FrozenWeight | None = None
@@ -101,13 +102,32 @@ class FourierFTLayer(BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         self._prepare()
 
+    def coefficients(self, adapter_name: str) -> nn.Parameter:
+        """``c`` of an adapter, (n,), brought back if accelerate has offloaded it."""
+        coefficients = self.fourierft_spectrum[adapter_name]
+        if coefficients.is_meta:
+            recall(self.fourierft_spectrum)
+        return coefficients
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that a module computes with which reads it: ``W0 + sum of DeltaW``.
+
+        W0, as in PEFT's layers, where the module around calls this layer (`weight_is_read`), while
+        merged or disabled, and if W0 is not an ordinary matrix.
+        """
+        weight = super().weight
+        if not (self.weight_is_read and self._is_adapting() and is_ordinary(weight)):
+            return weight
+        return adapted_weight(weight, self._active_parts(), self.engine, self._cache)
+
     def transform(self, adapter_name: str) -> Transform:
         """What makes an update of coefficients, in the layout of the base layer's weight.
 
         Shared with the other layers of this shape, where the coefficients live.
         """
         transform = self._transforms.get(adapter_name)
-        device = self.fourierft_spectrum[adapter_name].device
+        device = self.coefficients(adapter_name).device
         if transform is None or transform.device != device:
             transform = self._transforms[adapter_name] = transform_of(
                 (self.out_features, self.in_features),
@@ -130,7 +150,7 @@ class FourierFTLayer(BaseTunerLayer):
             self.fourierft_n_frequency[adapter_name],
             self.fourierft_random_loc_seed[adapter_name],
             *self.fourierft_frequency_bias[adapter_name],
-            device=self.fourierft_spectrum[adapter_name].device,
+            device=self.coefficients(adapter_name).device,
         )
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
@@ -147,8 +167,25 @@ class FourierFTLayer(BaseTunerLayer):
         return Part(
             self.transform(adapter_name),
             self.fourierft_scaling[adapter_name],
-            self.fourierft_spectrum[adapter_name],
+            self.coefficients(adapter_name),
         )
+
+    def _active_parts(self) -> list[Part]:
+        return [self._part(name) for name in self.active_adapters if name in self.fourierft_scaling]
+
+    def _is_adapting(self) -> bool:
+        """Whether DeltaW is to be added; a disabled layer is unmerged first."""
+        if self._disable_adapters and self.merged_adapters:
+            with onload_layer(self):
+                self.unmerge()
+        return not (self._disable_adapters or self.merged_adapters)
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        """Move an adapter to its base layer, also if that was offloaded: to where it runs."""
+        device = device or execution_device(self.get_base_layer())
+        super()._move_adapter_to_device_of_base_layer(adapter_name, device)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """See PEFT's."""
@@ -162,130 +199,8 @@ class FourierFTLayer(BaseTunerLayer):
                 self.transform(adapter_name)
 
 
-class FourierFTLinear(nn.Module, FourierFTLayer):
-    """FourierFT around ``nn.Linear`` or the ``Conv1D`` of transformers (see `FourierFTLayer`).
-
-    Args:
-        base_layer: The layer to adapt.
-        adapter_name: Name of the first adapter.
-        config: Ours or PEFT's own.
-        n_frequency: ``n`` for this layer.
-    """
-
-    def __init__(
-        self,
-        base_layer: nn.Module,
-        adapter_name: str,
-        config: StockConfig,
-        n_frequency: int = 1000,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__()
-        FourierFTLayer.__init__(self, base_layer, **kwargs)
-        self._active_adapter = adapter_name
-        self.engine = engine(config)
-        self.update_layer(adapter_name, n_frequency, config)
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """``W0 x + sum of DeltaW x`` over the active adapters.
-
-        Args:
-            x: (..., in).
-
-        Returns:
-            (..., out) in the dtype that the base layer returns.
-        """
-        layer = self.base_layer
-        if self._disable_adapters or self.merged_adapters:
-            if self._disable_adapters and self.merged_adapters:
-                self.unmerge()
-            return layer(x, *args, **kwargs)
-        parts = [
-            self._part(name) for name in self.active_adapters if name in self.fourierft_scaling
-        ]
-        if not parts:
-            return layer(x, *args, **kwargs)
-        options = self.fan_in_fan_out, self.engine, self._cache
-        if not (args or kwargs) and is_plain(layer):
-            return adapted_linear(x, layer.weight, layer.bias, parts, *options)
-        result = layer(x, *args, **kwargs)
-        return (result + adapted_linear(x, None, None, parts, *options)).to(result.dtype)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
-        result = super()._apply(fn, recurse)
-        self._cache.clear()
-        self._prepare()
-        return result
-
-    @torch.no_grad()
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add DeltaW to the weight of the base layer.
-
-        All merged adapters are summed in float32 onto W0 and rounded once. A quantised weight is
-        dequantised, added to and quantised again; `merge_error` says what that took.
-
-        Args:
-            safe_merge: Leave the layer as it is and raise if the merged weight is not finite.
-            adapter_names: Adapters to merge; None for the active ones.
-
-        Raises:
-            ValueError: The weight is quantised by something else than bitsandbytes, or
-                (``safe_merge``) the result is not finite.
-        """
-        added = [
-            name
-            for name in check_adapters_to_merge(self, adapter_names)
-            if name in self.fourierft_spectrum
-        ]
-        if not added:
-            return
-        layer = self.get_base_layer()
-        frozen = self._frozen or frozen_weight(layer)
-        names = [*self.merged_adapters, *added]
-        with torch.inference_mode(False), torch.no_grad():  # the result may be trained through
-            update = sum(self.get_delta_weight(name) for name in names)
-            merged = frozen.values(layer) + (update.T if self.fan_in_fan_out else update)
-        if safe_merge and not torch.isfinite(merged.to(_storage_dtype(layer.weight))).all():
-            raise ValueError(
-                f"merge: the weight would not be finite with adapters {names}; "
-                "their coefficients or the weight are broken"
-            )
-        stored = frozen.store(layer, merged)
-        self._frozen = frozen
-        self._cache.clear()
-        self.merged_adapters.extend(added)
-        self.merge_error = None
-        if (is_quantised(layer.weight) or layer.weight.dtype in HALF) and update.any():
-            self.merge_error = float((stored - merged).norm() / update.norm())
-
-    def unmerge(self) -> None:
-        """Put W0 back, bit for bit as it was before the first merge."""
-        if not self.merged:
-            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
-            return
-        self._frozen.restore(self.get_base_layer())
-        self._frozen = self.merge_error = None
-        self.merged_adapters.clear()
-
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Whether PEFT can turn the update into LoRA: it expects the weight's own layout."""
-        return not self.fan_in_fan_out
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles take the shared transforms anew instead of each carrying its own.
-        return {**self.__dict__, "_transforms": {}}
-
-    def __repr__(self) -> str:
-        return "fourierft." + super().__repr__()
-
-
 def adapted_layers(model: nn.Module) -> dict[str, FourierFTLayer]:
     """The FourierFT layers of a model by their paths, in its order."""
     return {
         name: module for name, module in model.named_modules() if isinstance(module, FourierFTLayer)
     }
-
-
-def _storage_dtype(weight: Tensor) -> torch.dtype:
-    """What a merged weight is rounded to first."""
-    return torch.float32 if is_quantised(weight) else weight.dtype

@@ -102,13 +102,8 @@ def adapted_linear(
         with without_autocast(device):
             return _plain(x, weight, bias, parts, transposed, dtype, exact)
     form = Form(torch.float32) if exact and device == "cpu" else Form(dtype, exact)
-    if engine.memory != "cache" and (
-        # The update alone is for quantised weights, where a full-size copy would undo their point.
-        engine.memory == "recompute" or device != "cpu" or weight is None
-    ):
+    if not _caches(engine, device, weight):
         cache = None
-    if _get_current_dispatch_mode() is not None:
-        cache = None  # selective checkpointing replays operations: they must be the same again
     if not torch.is_grad_enabled():
         effective = _effective(cache, weight, parts, form)
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
@@ -119,6 +114,20 @@ def adapted_linear(
     spectra = spectra_of(entered) if shares else None
     operands = Operands(transforms, alphas, transposed, form, cache, spectra, sampled)
     return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
+
+
+def adapted_weight(
+    weight: Tensor,
+    parts: Sequence[Part],
+    engine: Engine = DEFAULT,
+    cache: WeightCache | None = None,
+) -> Tensor:
+    """``W0 + sum of alpha S(c)`` in the dtype of W0, differentiable; not to be written to."""
+    if torch.is_grad_enabled() or _needs_plain_operations(weight, weight, parts):
+        return _differentiable_sum(weight, parts).to(weight.dtype)
+    if not _caches(engine, weight.device.type, weight):
+        cache = None
+    return _effective(cache, weight, parts, Form(weight.dtype))
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -138,7 +147,8 @@ class _AdaptedLinear(torch.autograd.Function):
         ctx.values = None if keeps else [c.detach().clone() for c in coefficients]
         ctx.save_for_backward(x if learns else None, weight, effective if keeps else None)
         multiply = _to_columns if operands.transposed else _to_rows
-        return multiply(x, effective, bias)
+        # With a bias the product is a view, into which autograd lets nobody write (ReLU in place).
+        return multiply(x, effective, bias).data
 
     @staticmethod
     def backward(ctx, dy):
@@ -222,6 +232,16 @@ def _effective(
     cache: WeightCache | None, weight: Tensor | None, parts: Sequence[Part], form: Form
 ) -> Tensor:
     return (effective_weight if cache is None else cache.get)(weight, parts, form)
+
+
+def _caches(engine: Engine, device: str, weight: Tensor | None) -> bool:
+    """Whether the effective weight is kept."""
+    if _get_current_dispatch_mode() is not None:
+        return False  # selective checkpointing replays operations: they must be the same again
+    if engine.memory == "auto":
+        # The update alone is for quantised weights, where a full-size copy would undo their point.
+        return device == "cpu" and weight is not None
+    return engine.memory == "cache"
 
 
 def _samples(engine: Engine, device: str, part: Part, tokens: int) -> bool:

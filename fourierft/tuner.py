@@ -3,6 +3,8 @@
 import re
 import statistics
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
@@ -12,10 +14,12 @@ from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .bypass import weights_read_by
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
-from .layer import FourierFTLayer, FourierFTLinear, adapted_layers
+from .layer import FourierFTLayer, adapted_layers
 from .linear import Engine, engine_problems
-from .weights import SUPPORTED, is_quantised, weight_shape
+from .module import NO_MIXED_BATCHES, FourierFTLinear
+from .weights import SUPPORTED, is_quantised, merge_problem, weight_shape
 
 __all__ = [
     "FourierFTConfig",
@@ -56,19 +60,24 @@ class FourierFTModel(BaseTuner):
                 matched ``target_modules`` (then PEFT's `NoMatchingPeftModuleError`).
             TypeError: A targeted module is not linear.
         """
+        targets = self.peft_config[adapter_name].target_modules
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except NoMatchingPeftModuleError as error:
-            names = sorted(
-                {
-                    name.rpartition(".")[2]
-                    for name, module in model.named_modules()
-                    if isinstance(module, SUPPORTED)
-                }
+            raise NoMatchingPeftModuleError(f"{error} {_linear_modules(model)}") from error
+        if targets is None or isinstance(targets, str):
+            return
+        adapted = [
+            f".{name}"
+            for name, layer in adapted_layers(model).items()
+            if adapter_name in layer.fourierft_spectrum
+        ]
+        unused = [t for t in sorted(targets) if not any(a.endswith(f".{t}") for a in adapted)]
+        if unused:
+            warnings.warn(
+                f"target_modules: {unused} match no adapted module. {_linear_modules(model)}",
+                stacklevel=2,
             )
-            raise NoMatchingPeftModuleError(
-                f"{error} Linear modules of this model: {', '.join(names) or 'none'}."
-            ) from error
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
         """See PEFT's. Warns, with numbers, of the error that rounding left."""
@@ -81,6 +90,24 @@ class FourierFTModel(BaseTuner):
         merged = super().merge_and_unload(*args, **kwargs)
         self._report_rounding(layers)
         return merged
+
+    def _check_merge_allowed(self) -> None:
+        """Before the first weight is changed, name every weight that nothing can be merged into."""
+        super()._check_merge_allowed()
+        problems: dict[str, list[str]] = {}
+        for name, layer in adapted_layers(self.model).items():
+            if problem := merge_problem(layer.get_base_layer()):
+                problems.setdefault(problem, []).append(name)
+        if problems:
+            listed = [f"{first_few(names)}: {problem}" for problem, names in problems.items()]
+            raise ValueError("merge: " + "; ".join(listed))
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Called by PEFT around ``forward`` and ``generate``, with their arguments."""
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(NO_MIXED_BATCHES)
+        yield
 
     @staticmethod
     def _report_rounding(layers: dict[str, FourierFTLayer]) -> None:
@@ -158,6 +185,7 @@ class FourierFTModel(BaseTuner):
             target.update_layer(adapter_name, n, peft_config)
             return
         adapted = FourierFTLinear(target, adapter_name, peft_config, n)
+        adapted.weight_is_read = target_name in weights_read_by(type(parent))
         if adapter_name not in self.active_adapters:
             adapted.requires_grad_(False)  # an added adapter trains only once it is set active
         self._replace_module(parent, target_name, adapted, target)
@@ -165,11 +193,9 @@ class FourierFTModel(BaseTuner):
     def _replace_module(
         self, parent: nn.Module, name: str, new_module: nn.Module, old_module: nn.Module
     ) -> None:
-        if hasattr(new_module, "base_layer"):
-            super()._replace_module(parent, name, new_module, old_module)
-        else:
-            # Unloading. PEFT's would copy ``weight`` over, which a head of several layers has not.
-            setattr(parent, name, new_module)
+        # PEFT's would copy ``weight`` over when unloading, which a head of several layers has not,
+        # and move coefficients to the weight, which is on the meta device where it is offloaded.
+        setattr(parent, name, new_module)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -246,6 +272,15 @@ def register() -> None:
     for peft_type in (PeftType.FOURIERFT, EXTENDED_PEFT_TYPE):
         PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = FourierFTConfig
     PEFT_TYPE_TO_TUNER_MAPPING[PeftType.FOURIERFT] = FourierFTModel
+
+
+def _linear_modules(model: nn.Module) -> str:
+    names = {
+        name.removesuffix(".base_layer").rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, SUPPORTED)
+    }
+    return f"Linear modules of this model: {', '.join(sorted(names)) or 'none'}."
 
 
 def _layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:

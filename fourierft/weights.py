@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
 # The quantised layers of bitsandbytes derive from nn.Linear.
@@ -101,21 +102,31 @@ def frozen_weight(layer: nn.Module) -> FrozenWeight:
     """The weight of a layer, to be kept while another takes its place.
 
     Raises:
-        ValueError: The weight is quantised or wrapped in a way that is not known here.
+        ValueError: Nothing can be merged into it (see `merge_problem`).
     """
-    weight = layer.weight
-    if is_4bit(weight):
+    if problem := merge_problem(layer):
+        raise ValueError(f"merge: {problem}")
+    if is_4bit(layer.weight):
         return FrozenWeight4bit(layer)
-    floating = weight.dtype.is_floating_point
-    if hasattr(weight, "SCB") and not floating:
-        return FrozenWeight8bit(layer)
-    if not floating or not (type(weight) in (Tensor, nn.Parameter) or hasattr(weight, "SCB")):
-        raise ValueError(
-            f"merge: the weight is no plain matrix ({type(weight).__name__}, {weight.dtype}), "
-            "allowed are floating-point weights and those of bitsandbytes' Linear4bit and "
-            "Linear8bitLt"
+    return FrozenWeight(layer) if layer.weight.dtype.is_floating_point else FrozenWeight8bit(layer)
+
+
+def merge_problem(layer: nn.Module) -> str | None:
+    """Why nothing can be merged into the weight of a layer; None if something can."""
+    weight = layer.weight
+    hooked = "weight" not in layer._parameters and layer._forward_pre_hooks
+    if hooked or is_parametrized(layer, "weight"):
+        return (
+            "the weight is recomputed at every call, which would undo the merge: end that first "
+            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm, prune.remove or "
+            "parametrize.remove_parametrizations of the base layer), or keep the adapter apart"
         )
-    return FrozenWeight(layer)
+    if is_4bit(weight) or hasattr(weight, "SCB") or is_ordinary(weight):
+        return None
+    return (
+        f"the weight is no plain matrix ({type(weight).__name__}, {weight.dtype}), allowed are "
+        "floating-point weights and those of bitsandbytes' Linear4bit and Linear8bitLt"
+    )
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, int]:
@@ -131,12 +142,16 @@ def is_plain(layer: nn.Module) -> bool:
     """Whether the layer does nothing but W0 x + b, so that W0 + DeltaW can replace W0."""
     return (
         type(layer) in SUPPORTED
-        and type(layer.weight) in (Tensor, nn.Parameter)
+        and is_ordinary(layer.weight)
         and not (layer._forward_hooks or layer._forward_pre_hooks)
         and not (layer._backward_hooks or layer._backward_pre_hooks)
         and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
-        and layer.weight.dtype.is_floating_point
     )
+
+
+def is_ordinary(weight: Tensor) -> bool:
+    """Whether the weight is a floating-point matrix and nothing else."""
+    return type(weight) in (Tensor, nn.Parameter) and weight.dtype.is_floating_point
 
 
 def is_4bit(weight: Any) -> bool:

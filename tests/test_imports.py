@@ -41,7 +41,7 @@ EXPERIMENTS = [
     {"run"},
 ]
 PACKAGE = [
-    {"spectrum", "counting", "sampling", "tensors", "weights"},
+    {"spectrum", "counting", "sampling", "tensors", "weights", "bypass", "offloading"},
     {"fourier"},
     {"matrices"},
     {"transform"},
@@ -49,6 +49,7 @@ PACKAGE = [
     {"linear"},
     {"config"},
     {"layer"},
+    {"module"},
     {"tuner"},
     {"compact"},
     {"__init__"},
@@ -91,7 +92,7 @@ DOORS = {
 HYDRA = {"train.py"} | {
     f"experiments/{name}.py" for name in "config overrides paths recorded space sweep".split()
 }
-PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "tuner", "compact")}
+PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "module", "tuner", "compact")}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 SCHEMAS = {
     f"experiments/{name}.py"

@@ -113,6 +113,29 @@ def test_half_precision(dtype, transposed, engine):
     assert_close(found[3:], case.expected()[3:], 5e-7)
 
 
+@pytest.mark.parametrize("tokens", [(), (5,), (3, 7), (2, 3, 5)])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("engine", [*MODES, Engine("cache", "auto", "exact")])
+@pytest.mark.parametrize("weight", [True, False])
+def test_output_may_be_written_to(tokens, transposed, engine, weight):
+    """As ``nn.ReLU(inplace=True)`` does, and attention that scales its queries in place."""
+    case, twin = (Case((24, 36), transposed, tokens=tokens) for _ in range(2))
+    if engine.precision == "exact":
+        case.cast(torch.bfloat16), twin.cast(torch.bfloat16)
+    leaves = case.leaves if weight else (case.x, *case.leaves[2:])
+    others = twin.leaves if weight else (twin.x, *twin.leaves[2:])
+    in_place = case.call(engine, weight).mul_(2)
+    in_place.narrow(-1, 0, 4).mul_(3)
+    in_place.relu_()
+    apart = twin.call(engine, weight) * 2
+    apart = torch.relu(torch.cat([apart[..., :4] * 3, apart[..., 4:]], -1))
+    assert torch.equal(in_place, apart)
+    found = torch.autograd.grad(in_place, leaves, case.dy)
+    expected = torch.autograd.grad(apart, others, twin.dy)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def gain(case, engine):
     """How much of the update's effect survives: 1 if all of it, 0 if it is rounded away."""
     frozen = F.linear(case.x, case.weight)

@@ -13,6 +13,7 @@ from peft import PeftModel, get_peft_model
 from peft.utils.error import NoMatchingPeftModuleError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
@@ -673,3 +674,93 @@ def test_how_to_compute_is_not_saved(tmp_path):
     adapted(memory="recompute", gradient="dense", precision="exact").save_pretrained(tmp_path)
     saved = (tmp_path / "adapter_config.json").read_text()
     assert not any(f'"{name}"' in saved for name in Engine._fields)
+
+
+# What PEFT would pass over
+
+
+def causal():
+    settings = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    return LlamaForCausalLM(settings)
+
+
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
+def test_rows_with_adapters_of_their_own_are_refused(task_type):
+    """LoRA's mixed batches: every row would silently get the active adapter."""
+    targets = {"target_modules": ["q_proj"], "task_type": task_type}
+    model = get_peft_model(causal(), config(**targets)).eval()
+    model.add_adapter("other", config(**targets))
+    ids, names = torch.arange(6).view(2, 3), ["default", "other"]
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="adapter_names: FourierFT cannot apply another"):
+            call(input_ids=ids, adapter_names=names)
+    layer = layers(model)["q_proj"]
+    with pytest.raises(ValueError, match="adapter_names"):
+        layer(torch.randn(2, 16), adapter_names=names)
+    model(input_ids=ids, adapter_names=None)
+    model.generate(input_ids=ids, max_new_tokens=1)
+
+
+def test_names_that_match_nothing_are_named():
+    with pytest.warns(UserWarning, match=r"\['squares', 'wid'\] match no adapted.*conv, head, sq"):
+        model = adapted(target_modules=["square", "squares", "wid"])
+    assert list(layers(model)) == ["square"]
+    with pytest.warns(UserWarning, match=r"\['deep'\] match no"):
+        model.add_adapter("other", config(target_modules=["deep", "conv"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted(), adapted(target_modules="all-linear"), adapted(target_modules=".*(square|wid.*)")
+
+
+def weight_norm(layer):
+    nn.utils.weight_norm(layer)
+
+
+def spectral_norm(layer):
+    nn.utils.spectral_norm(layer)
+
+
+def pruning(layer):
+    prune.l1_unstructured(layer, "weight", 0.3)
+
+
+PLAIN_AGAIN = {
+    weight_norm: nn.utils.remove_weight_norm,
+    spectral_norm: nn.utils.remove_spectral_norm,
+    pruning: lambda layer: prune.remove(layer, "weight"),
+    parametrizations.weight_norm: lambda layer: parametrize.remove_parametrizations(
+        layer, "weight"
+    ),
+    parametrizations.orthogonal: lambda layer: parametrize.remove_parametrizations(layer, "weight"),
+}
+
+
+@pytest.mark.parametrize("recompute", PLAIN_AGAIN)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_every_call_recomputes_do_not_lose_a_merge(recompute, x):
+    net = build().eval()
+    recompute(net.square)
+    frozen = net(x).detach()
+    model = get_peft_model(net, config(target_modules=["square", "wide"])).eval()
+    expected = model(x).detach()
+    assert not torch.allclose(expected, frozen, atol=1e-3)
+    layer, wide = (layers(model)[name] for name in ("square", "wide"))
+    before = wide.get_base_layer().weight.clone()
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(ValueError, match="merge: .*square: the weight is recomputed .*remove_"):
+            merge()
+    with pytest.raises(ValueError, match="merge: the weight is recomputed"):
+        layer.merge()
+    assert torch.equal(wide.get_base_layer().weight, before)  # no layer before it was merged
+    assert torch.equal(model(x), expected)
+    PLAIN_AGAIN[recompute](layer.base_layer)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.merge_and_unload()(x), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,42 @@
+"""Coefficients that accelerate has moved away come back for good: they are small.
+
+Its hooks bring a module's parameters before the module runs. Coefficients lie in a
+``ParameterDict``, which never runs, so its hook would leave them on the meta device.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate.hooks import AlignDevicesHook, SequentialHook, remove_hook_from_module
+from torch import nn
+from torch.utils import swap_tensors
+
+
+def recall(parameters: nn.ParameterDict) -> None:
+    """Bring offloaded parameters to where they are used, and have them stay there.
+
+    They remain the same objects, so that an optimizer which holds them goes on training them.
+    """
+    hook = _offload_hook(parameters)
+    if hook is None:
+        return
+    for name, parameter in parameters.items():
+        if parameter.is_meta:
+            value = hook.weights_map[name].to(hook.execution_device, copy=True)
+            swap_tensors(parameter, nn.Parameter(value, requires_grad=parameter.requires_grad))
+    hook.offload = False  # or it would put new parameters in their place when it is removed
+    remove_hook_from_module(parameters)
+
+
+def execution_device(layer: nn.Module) -> torch.device | None:
+    """Where an offloaded layer runs; None if it is not offloaded."""
+    hook = _offload_hook(layer)
+    return None if hook is None else torch.device(hook.execution_device)
+
+
+def _offload_hook(module: nn.Module) -> AlignDevicesHook | None:
+    hook = module.__dict__.get("_hf_hook")
+    for each in hook.hooks if isinstance(hook, SequentialHook) else (hook,):
+        if isinstance(each, AlignDevicesHook) and each.offload:
+            return each
+    return None
