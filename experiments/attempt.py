@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from experiments import results
+from experiments import provenance, results
 from experiments.errors import RecordError
 from experiments.files import LEAVING, REPETITION, write_atomically
 from experiments.lock import LOCK, Hold, hold
@@ -27,14 +27,15 @@ CHECKPOINTS = "checkpoints"
 def begin(held: Hold, config: Any) -> Path | None:
     """Readies a run folder, completing first what an earlier start did not live to complete.
 
-    What must not be continued is moved aside: what another configuration left when it failed, since
-    its checkpoints are not ours, and with `force` whatever this repetition has not made itself.
+    What must not be continued is moved aside: what another configuration, or this one with other
+    inputs, left when it failed, since its checkpoints are not ours, and with `force` whatever this
+    repetition has not made itself.
 
     Returns:
         Where to make the run, by the owner's link; None if the run is finished.
 
     Raises:
-        RecordError: the folder holds another run.
+        RecordError: the folder holds another run, or one that began with other inputs.
     """
     root = held.path
     if (root / LEAVING).is_dir():
@@ -46,11 +47,12 @@ def begin(held: Hold, config: Any) -> Path | None:
     if not config.force:
         if results.find(held.place, config) is not None:
             return None
-        if _items(root) and not results.continues(root, config):
+        provenance.check(held.place, config, None)
+        if _items(root) and not _continues(root, config):
             _move_aside(held)
     elif (root / RECORD).exists():
         work = root / REPETITION
-        if work.exists() and not results.continues(work, config):
+        if work.exists() and not _continues(work, config):
             work.rename(_beside(held.place, "replaced"))
         if not work.exists():
             draft = root / f".{REPETITION}.tmp"
@@ -163,9 +165,14 @@ def _is_record(item: Path) -> bool:
     return item.name == RECORD
 
 
+def _continues(folder: Path, config: Any) -> bool:
+    """True if this very run left what lies in a folder, and can go on with what is here now."""
+    return results.continues(folder, config) and not provenance.changed(folder, config)
+
+
 def _repeats(root: Path, config: Any) -> bool:
     """True if what lies in the folder is this very repetition, which was killed."""
-    if (root / FAILURE).exists() or not results.continues(root, config):
+    if (root / FAILURE).exists() or not _continues(root, config):
         return False
     return bool(results.configuration(root).get("force"))
 

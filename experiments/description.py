@@ -32,15 +32,16 @@ def describe_run(config: Config) -> dict[str, Any]:
 def describe(record: Record) -> str:
     """One line about a finished run for the terminal."""
     run, parameters = record.run, record.parameters
-    line = f"{run['model']} {run['task']} {run['method']} {run['variant']}".rstrip()
+    line = f"{run['model']} {run['task']} {run['method']} {run.get('variant') or ''}".rstrip()
     line += f": {parameters['adapter']:,} adapter numbers ({parameters['stored_bytes']:,} bytes)"
-    if parameters["head"]:
+    if parameters.get("head"):
         line += f" + {parameters['head']:,} in the head"
-    if record.metrics and (primary := record.metrics["primary"]) is not None:
-        value, interval = results.finite([primary["value"], primary["interval"]])
+    primary = (record.metrics or {}).get("primary")
+    if primary:
+        value, interval = results.finite([primary.get("value"), primary.get("interval")])
         if value is None:
-            return f"{line}; no {primary['name']} that is finite ({primary['select']})"
-        line += f"; {primary['select']} {primary['name']} {shown(value)}"
+            return f"{line}; no {primary.get('name')} that is finite ({primary.get('select')})"
+        line += f"; {primary.get('select')} {primary.get('name')} {shown(value)}"
         if interval is not None:
             line += f" [{', '.join(map(shown, interval))}]"
     return line

@@ -1,12 +1,8 @@
-"""What a number was measured with.
-
-Versions, commit, device, and fingerprints of weights and data.
-"""
+"""What a number was measured with: versions, commit, device and memory."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import platform
 import subprocess
@@ -28,14 +24,6 @@ PACKAGES = (
     "hydra-core",
     "bitsandbytes",
     "numpy",
-)
-
-PIPELINE = "model_index.json"
-"""The file that makes a folder a pipeline of diffusers."""
-PIPELINE_WEIGHTS = (
-    "text_encoder/model.safetensors",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
 )
 
 
@@ -105,34 +93,6 @@ def device_of(train: Train) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() and train.device != "cpu" else "cpu"
-
-
-def fingerprint_weights(source: str | None) -> str | None:
-    """SHA-256 over the weight files, the same for a local folder and for the hub's cache.
-
-    Args:
-        source: a folder or a downloaded repository; None, for random weights, gives None.
-    """
-    if source is None:
-        return None
-    folder = Path(source)
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        files = (try_to_load_from_cache(source, name) for name in ("config.json", PIPELINE))
-        found = next((file for file in files if isinstance(file, str)), None)
-        if found is None:
-            return None
-        folder = Path(found).parent
-    digest = hashlib.sha256()
-    if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
-        paths = [path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()]
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 class Memory:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments import console, environment, hub, results, stored
+from experiments import console, hub, provenance, results, stored
 from experiments.errors import RecordError, UserError
 from experiments.files import share
 from experiments.recorded import config_of
@@ -69,13 +69,7 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
         ) from error
     if recorded.model.quantization is not None:
         net = net.dequantize()  # the values that the adapter was trained beside, and no others
-    found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
-    if found != expected:
-        raise UserError(
-            f"{weights}: not the weights that the run began with",
-            [f"fingerprint there {found}, the run's {expected}"],
-        )
-
+    provenance.check_model(run, recorded, record)
     for path in (run / "adapter").rglob("*"):
         if not path.is_dir():
             stored.check_file(path, ADAPTER)

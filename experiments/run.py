@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import attempt, hub, journal, lock, ranks, results, supplement
+from experiments import attempt, hub, journal, lock, provenance, ranks, results, supplement
 from experiments.description import describe, describe_run, stamp
 from experiments.errors import UserError
 from experiments.results import Record
@@ -56,7 +56,8 @@ def _lead(config: Config, place: Path) -> Record:
         finished = results.read(place)  # done since the first look, or by a start that was killed
     else:
         attempt.tidy(place)
-    print(f"{DONE}: {place}", flush=True)
+    provenance.check(place, config, finished)
+    print(f"{DONE}: {place}\n{describe(finished)}", flush=True)
     ranks.tell("verdict", DONE)
     return supplement.add(config, place, finished, base)
 
@@ -171,6 +172,7 @@ def _train(
     measured = environment.Memory()
     with ranks.first_alone("prepared"):
         processor, data, net = _prepare(config, weights, rows)
+        inputs = provenance.begin(work, config, held.place)  # downloads are here now
     counts = counting(net, config.model.head)
     outlook = preflight.check(net, config.train, len(data.train))
     for warning in outlook["warnings"]:
@@ -200,8 +202,9 @@ def _train(
             **surroundings,
             "device": str(fitting.args.device),
             "ranks": ranks.size(),
-            "weights": environment.fingerprint_weights(weights),
+            "weights": inputs.get("weights", {}).get("fingerprint"),
             "data": data.fingerprint,
+            "inputs": inputs,
             "rows": {"train": len(data.train)}
             | {f"scored {name}": len(part) for name, part in data.evaluations.items()}
             | {f"asked {name}": len(part) for name, part in data.prompts.items()},
@@ -286,7 +289,7 @@ def _count(config: Config) -> Record:
         preflight={"memory": outlook},
         time={"started": stamp(began), "finished": stamp(time.time())},
         memory=measured.peak(),
-        environment=environment.describe(),
+        environment={**environment.describe(), "inputs": provenance.describe(config)},
     )
 
 

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import attempt, journal, lock, results
-from experiments.errors import RecordError, UserError
+from experiments import attempt, journal, lock, provenance, results
+from experiments.errors import RecordError
 from experiments.results import Record
 
 if TYPE_CHECKING:
@@ -88,12 +88,7 @@ def _restored(
     config.task.check()
     processor = config.model.processor(weights)
     net = base(config, weights)  # downloads, if need be
-    found, expected = environment.fingerprint_weights(weights), record.environment.get("weights")
-    if found != expected:
-        raise UserError(
-            f"{weights}: not the weights that the run began with",
-            [f"fingerprint there {found}, the run's {expected}"],
-        )
+    provenance.check_model(place, config, record)
     net = config.method.restore(net, place / "adapter", merged=False)
     if config.model.quantization is None:  # quantised weights are where they stay
         net = net.to(environment.device_of(config.train))

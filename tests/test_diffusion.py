@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import config, environment
+from experiments import config
 from experiments.denoising import Denoiser, byte_tokenizer, draw, loss_of
 from experiments.errors import ConfigError, DataError, UserError
+from experiments.fingerprints import fingerprint, weights
 from experiments.tasks import Head
 
 NONE, NOISE = Head(kind="none"), Head(kind="denoising")
@@ -267,22 +268,22 @@ def test_a_folder_gives_the_same_network(folder, tiny, space):
         assert torch.equal(one, two)
     found = local.processor(source)
     assert torch.equal(found.told("a dog")["states"], space.told("a dog")["states"])
-    assert found.name == environment.fingerprint_weights(str(folder)) != space.name
+    assert found.name == fingerprint(weights(folder)) != space.name
     assert found.noise.config.prediction_type == "epsilon"
 
 
 @pytest.mark.slow
 def test_fingerprint_follows_the_weights_and_not_copies_of_them(folder, tmp_path):
-    before = environment.fingerprint_weights(str(folder))
+    before = fingerprint(weights(folder))
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     unet = copy / "unet/diffusion_pytorch_model.safetensors"
     shutil.copy(unet, unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert environment.fingerprint_weights(str(copy)) == before
+    assert fingerprint(weights(copy)) == before
     changed = bytearray(unet.read_bytes())
     changed[-1] ^= 1
     unet.write_bytes(changed)
-    assert environment.fingerprint_weights(str(copy)) != before
+    assert fingerprint(weights(copy)) != before
 
 
 def damage(place, how):

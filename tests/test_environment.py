@@ -65,45 +65,6 @@ def test_no_git_has_no_commit(monkeypatch):
     assert environment.commit() == {"commit": None, "dirty": None}
 
 
-def test_fingerprint_follows_the_weights_alone(tmp_path):
-    def made(name, files):
-        folder = tmp_path / name
-        folder.mkdir()
-        for file, content in files.items():
-            (folder / file).write_bytes(content)
-        return environment.fingerprint_weights(str(folder))
-
-    first = made("a", {"model.safetensors": b"1", "README.md": b"x"})
-    assert first == made("b", {"model.safetensors": b"1", "README.md": b"y"})
-    assert first != made("c", {"model.safetensors": b"2", "README.md": b"x"})
-    shards = {"model-1-of-2.safetensors": b"1", "model-2-of-2.safetensors": b"2"}
-    swapped = {"model-1-of-2.safetensors": b"2", "model-2-of-2.safetensors": b"1"}
-    assert made("d", shards) != made("e", swapped)
-
-
-def test_fingerprint_is_the_same_for_a_folder_and_the_hubs_cache(tmp_path, monkeypatch):
-    """A download and a copy of it are the same weights."""
-    from huggingface_hub import constants
-
-    folder = tmp_path / "copy"
-    snapshot = tmp_path / "hub/models--owner--name/snapshots/abc"
-    for place in (folder, snapshot):
-        place.mkdir(parents=True)
-        (place / "config.json").write_text("{}")
-        (place / "model.safetensors").write_bytes(b"1")
-    reference = tmp_path / "hub/models--owner--name/refs/main"
-    reference.parent.mkdir()
-    reference.write_text("abc")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    found = environment.fingerprint_weights("owner/name")
-    assert found is not None and found == environment.fingerprint_weights(str(folder))
-
-
-def test_fingerprint_of_random_or_missing_weights_is_none():
-    assert environment.fingerprint_weights(None) is None
-    assert environment.fingerprint_weights("owner/name") is None
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_what_this_machine_cannot_train_is_refused():
     recipe = {"epochs": 1, "batch_size": 1, "learning_rate": 1}

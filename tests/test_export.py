@@ -175,9 +175,11 @@ def test_a_record_of_another_version(toy, tmp_path, capsys):
 
 def test_other_weights_than_the_runs(toy, tmp_path, capsys):
     record = json.loads((toy / "metrics.json").read_text())
-    record["environment"]["weights"] = "f" * 64
+    record["environment"]["inputs"] = {"weights": {"fingerprint": "f" * 64}}
     (toy / "metrics.json").write_text(json.dumps(record))
-    assert "not the weights that the run began with" in refused(capsys, toy, tmp_path / "plain")
+    assert "the base model is not the one that the run began with" in refused(
+        capsys, toy, tmp_path / "plain"
+    )
 
 
 @pytest.mark.slow

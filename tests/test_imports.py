@@ -19,7 +19,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 EXPERIMENTS = [
     {"errors", "naming"},
     {"files", "imagefolder"},
-    {"console", "stored"},
+    {"console", "fingerprints", "stored"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},
     {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
@@ -28,7 +28,7 @@ EXPERIMENTS = [
     {"models"},
     {"methods", "tasks", "preflight", "memory"},
     {"prepared"},
-    {"scoring"},
+    {"provenance", "scoring"},
     {"optimisation"},
     {"trainer"},
     {"paths"},
@@ -76,7 +76,7 @@ COMMANDS = {
     },
     "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {
-        *("config", "console", "environment", "errors", "files", "hub", "networks", "recorded"),
+        *("config", "console", "errors", "files", "hub", "networks", "provenance", "recorded"),
         *("results", "run", "stored"),
     },
 }
@@ -85,7 +85,7 @@ COMMANDS = {
 DOORS = {
     "experiments/results/__main__.py": {"console", "results", "verify", "comparison", "errors"},
     "experiments/report/status.py": {"paths", "sweep"},
-    "experiments/report/standing.py": {"lock"},
+    "experiments/report/standing.py": {"lock", "provenance"},
     "experiments/hub/__main__.py": {"console", "config", "errors", "overrides", "paths", "sweep"},
 }
 

@@ -101,6 +101,29 @@ def locate(
     )
 
 
+def at_hand(
+    repo: str | None, path: str | None, *, kind: str = "model", revision: str | None = None
+) -> Path | None:
+    """The folder that `locate` leads to, as far as it is on this machine; None if it is not.
+
+    Args as of `locate`. No network is used and nothing raises.
+    """
+    if path is not None:
+        folder = Path(path).expanduser()
+        return folder if folder.is_dir() else None
+    if repo is None:
+        return None
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / "--".join([f"{kind}s", *repo.split("/")])
+    try:
+        commit = (cached / "refs" / (revision or constants.DEFAULT_REVISION)).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    folder = cached / "snapshots" / commit
+    return folder if commit and folder.is_dir() else None
+
+
 def fetch(download: Download) -> Path:
     """The folder that holds the files, downloaded if they are not in the cache.
 

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
-from experiments.environment import PIPELINE, PIPELINE_WEIGHTS, fingerprint_weights
 from experiments.errors import ConfigError, DataError, UserError
+from experiments.fingerprints import (
+    PIPELINE,
+    PIPELINE_WEIGHTS,
+    Files,
+    fingerprint,
+    present,
+    weights,
+)
 from experiments.models.model import Model
 
 if TYPE_CHECKING:
@@ -79,6 +86,18 @@ class Diffusion(Model):
             return []
         return [hub.Download(repo=self.repo, patterns=FILES)]
 
+    def inputs(self) -> dict[str, Files]:
+        """See `Model.inputs`."""
+        folder = hub.at_hand(self.repo, self.path) if self.pretrained else None
+        if folder is None or not weights(folder).paths:
+            return {}
+        settings = [PIPELINE, "scheduler/*", "*/config.json"]
+        return {
+            "weights": weights(folder),
+            "model settings": present(folder, settings),
+            "tokenizer": present(folder, ["tokenizer/*"]),
+        }
+
     def processor(self, source: str | None) -> LatentSpace:
         """Autoencoder, text encoder and tokenizer around the network."""
         from transformers import CLIPTokenizer
@@ -92,7 +111,7 @@ class Diffusion(Model):
             text = self.sizes["text_encoder"]
             tokenizer = byte_tokenizer(text.get("max_position_embeddings", 77))
         else:
-            name = fingerprint_weights(str(folder))
+            name = fingerprint(weights(folder))
             tokenizer = self._read("tokenizer", CLIPTokenizer, folder)
             if len(tokenizer) != self.sizes["text_encoder"].get("vocab_size", VOCABULARY):
                 raise DataError(f"{folder / 'tokenizer'}: cannot be read, or another vocabulary")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import ConfigError, DataError
+from experiments.fingerprints import Files, tokenizer
 from experiments.models.model import Quantization
 from experiments.models.transformer import Transformer
 
@@ -65,6 +66,13 @@ class CausalLM(Transformer):
                 ["with a copy on this machine: model.path=FOLDER"],
             )
         return super().locate(offline)
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Model.inputs`."""
+        found = super().inputs()
+        if not self.pretrained and self.tokenizer is not None:
+            found["tokenizer"] = tokenizer(Path(self.tokenizer).expanduser())
+        return found
 
     def processor(self, source: str | None) -> Any:
         """A tokenizer whose padding is defined."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from experiments.fingerprints import Files
     from experiments.hub import Download
     from experiments.tasks import Head, Task
 
@@ -79,6 +80,13 @@ class Model:
     def downloads(self) -> list[Download]:
         """What `processor` and `build` read of the hub where no folder is given."""
         return []
+
+    def inputs(self) -> dict[str, Files]:
+        """Files that the base model is made of, by what they are.
+
+        What is not on this machine is left out; the network is never asked.
+        """
+        return {}
 
     def processor(self, source: str | None) -> Any:
         """Tokenizer or image processor of the weights at `source`.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import ConfigError, DataError, UserError
+from experiments.fingerprints import INDEX, Files, present, tokenizer, weights
 from experiments.models.model import Model
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ FILES = (
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
 )
 """What transformers reads of a repository: not the copies for other frameworks."""
+SETTINGS = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", INDEX),
+    "adapter_config.json",  # of an adapter that transformers would put onto the weights unasked
+)
+"""Files beside the weights that decide what the network computes."""
 
 
 @dataclass(kw_only=True)
@@ -61,16 +67,36 @@ class Transformer(Model):
         if not self.pretrained:
             return None
         path = self.path
-        if path is None and self.package is not None:
-            spec = importlib.util.find_spec(self.package)
-            path = str(Path(spec.origin).parent / "model") if spec and spec.origin else None
-        elif path is not None and not (Path(path).expanduser() / "config.json").is_file():
+        if path is not None and not (Path(path).expanduser() / "config.json").is_file():
             raise DataError(
                 f"model.path={path}: no config.json there, so it is no folder of a pretrained model"
             )
         return hub.locate(
-            self.repo, path, probe=self.weights_file, option="model.path", offline=offline
+            self.repo, self._given, probe=self.weights_file, option="model.path", offline=offline
         )
+
+    @property
+    def _given(self) -> str | None:
+        """The folder that goes before cache and hub: the user's, or the one of `package`."""
+        if self.path is not None or self.package is None:
+            return self.path
+        spec = importlib.util.find_spec(self.package)
+        return str(Path(spec.origin).parent / "model") if spec and spec.origin else None
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Model.inputs`."""
+        if not self.pretrained:
+            if self.architecture is not None or self.path is None:
+                return {}
+            return {"model settings": present(Path(self.path).expanduser(), ["config.json"])}
+        folder = hub.at_hand(self.repo, self._given)
+        if folder is None or not weights(folder).paths:
+            return {}
+        return {
+            "weights": weights(folder),
+            "model settings": present(folder, SETTINGS),
+            "tokenizer": tokenizer(folder),
+        }
 
     def downloads(self) -> list[hub.Download]:
         """See `Model.downloads`."""

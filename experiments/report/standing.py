@@ -7,11 +7,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from experiments import lock, results
+from experiments import lock, provenance, results
 from experiments.errors import RecordError
 from experiments.report.evidence import number
 from experiments.stored import legible, read_json
 from experiments.tracking import read_history
+
+MOST = 100e6
+"""Bytes of weights or data that are read to say how a run stands; larger ones are compared where
+their fingerprint is remembered."""
 
 
 class State(Enum):
@@ -41,8 +45,10 @@ def look(place: Path, config: Any) -> Standing:
     if (place / results.RECORD).exists():
         try:
             record = results.find(place, config)
+            provenance.check(place, config, record, MOST)
         except RecordError as error:
-            return Standing(state=State.failed, place=place, note=legible(error.summary))
+            note = legible("; ".join([error.summary, *error.problems]))
+            return Standing(state=State.failed, place=place, note=note)
         if record is not None:
             spent = [number(value) for key, value in record.time.items() if key.endswith("_s")]
             seconds = sum(value for value in spent if value is not None)
@@ -59,6 +65,8 @@ def look(place: Path, config: Any) -> Standing:
     if (place / results.FAILURE).exists():
         return Standing(state=State.failed, place=place, note=_message(place))
     note = f"stopped after epoch {epochs:g}" if epochs else ""
+    if provenance.changed(place, config, MOST):
+        note = ", ".join(filter(None, [note, "what it began with has changed since"]))
     return Standing(state=State.missing, place=place, note=note)
 
 

@@ -1,7 +1,8 @@
 """Run folders: where a run lives, whether it is done, and its record.
 
-A run folder holds config.yaml, history.jsonl, predictions/, adapter/, run.log and, written last,
-metrics.json: it exists if and only if the run finished. A failed run leaves failure.json instead.
+A run folder holds config.yaml, inputs.json, history.jsonl, predictions/, adapter/, run.log and,
+written last, metrics.json: it exists if and only if the run finished. A failed run leaves
+failure.json instead.
 """
 
 from __future__ import annotations

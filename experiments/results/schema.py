@@ -117,6 +117,11 @@ FIELDS: dict[str, Kind] = {
     "environment.versions": SECTION,
     "environment.rows": SECTION,
     "environment.rows.*": COUNT,
+    "environment.inputs": SECTION,
+    "environment.inputs.*": SECTION,
+    "environment.inputs.*.fingerprint": NAME,
+    **{f"environment.inputs.*.{key}": COUNT for key in ("files", "bytes")},
+    "environment.inputs.*.place": TEXT,
     "status": TEXT,
 }
 """By dotted key; `*` stands for any key, `*_s` for those that end so."""

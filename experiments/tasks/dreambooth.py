@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import drawings, fid, hub
 from experiments.files import cache_folder
+from experiments.fingerprints import Files
 from experiments.tasks.latents import Pairs, at_fixed_noise, collate, entries_of
 from experiments.tasks.subject import LISTING, Subject, read_subject
 from experiments.tasks.task import Data, Head, Measured, Task
@@ -130,6 +131,18 @@ class DreamBooth(Task):
             return []
         files = (f"dataset/{self.subject}/*", f"dataset/{LISTING}")
         return [hub.Download(repo=self.repo, kind="dataset", patterns=files)]
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Task.inputs`."""
+        folder, found = hub.at_hand(self.repo, self.path, kind="dataset"), {}
+        if folder is not None:
+            found = read_subject(folder, self.subject, self.class_name, self.prompts).inputs
+        if self.class_path is not None and self.prior_weight > 0:
+            paths = drawings.files(Path(self.class_path).expanduser())
+            found[f"class images of {self.subject}"] = Files(paths=paths)
+        if self.extractor is not None:
+            found["feature extractor"] = Files(paths=[Path(self.extractor).expanduser()])
+        return found
 
     def check(self) -> None:
         """See `Task.check`: Inception's weights are looked at before anything is trained."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import generations, hub, nlg
 from experiments.errors import DataError, RecordError
+from experiments.fingerprints import Files
 from experiments.tasks import meanings
 from experiments.tasks.continuation import continuations
 from experiments.tasks.language import Collator, Language
@@ -84,6 +85,12 @@ class E2E(Language):
         return [
             hub.Download(repo=self.repo, kind="dataset", revision=self.revision, patterns=files)
         ]
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Task.inputs`."""
+        folder = hub.at_hand(self.repo, self.path, kind="dataset", revision=self.revision)
+        found = {} if folder is None else meanings.files(folder, self._place)
+        return {f"{split} data": Files(paths=[path]) for split, path in found.items()}
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""

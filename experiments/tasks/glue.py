@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import DataError
+from experiments.fingerprints import Files
 from experiments.tasks import tokens
 from experiments.tasks.task import Data, Head, Task
 
@@ -82,6 +83,12 @@ class Glue(Task):
             return []
         files = tuple(f"{self.subset}/{name}-*.parquet" for name in ("train", *self.splits))
         return [hub.Download(repo=self.repo, kind="dataset", patterns=files)]
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Task.inputs`."""
+        folder = hub.at_hand(self.repo, self.path, kind="dataset")
+        found = {} if folder is None else self._files(folder)
+        return {f"{split} data": Files(paths=[*map(Path, paths)]) for split, paths in found.items()}
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""

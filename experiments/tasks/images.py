@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub, pictures
 from experiments.errors import DataError
+from experiments.fingerprints import Files
 from experiments.tasks import labelled
 from experiments.tasks.labelled import Labelled
 from experiments.tasks.task import Data, Head, Task
@@ -96,6 +97,15 @@ class Images(Task):
         files = ("README.md", "*.parquet")
         repos = [] if self.path is not None else self._repos
         return [hub.Download(repo=repo, kind="dataset", patterns=files) for repo in repos]
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Task.inputs`."""
+        repos = self._repos if self.path is None else [self.repo]
+        folders = [hub.at_hand(repo, self.path, kind="dataset") for repo in repos]
+        if None in folders:
+            return {}
+        found = self._sources(*folders)
+        return {f"{split} data": labelled.files(found[split]) for split in self._needed}
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`.

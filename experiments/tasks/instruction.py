@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import generations, hub
 from experiments.errors import DataError
+from experiments.fingerprints import Files
 from experiments.tasks import questions as benchmarks
 from experiments.tasks.language import Collator, Language
 from experiments.tasks.task import Data
@@ -97,6 +98,14 @@ class Instruction(Language):
         if self.path is not None:
             return []
         return [hub.Download(repo=self.repo, kind="dataset", patterns=(self.file,))]
+
+    def inputs(self) -> dict[str, Files]:
+        """See `Task.inputs`; of questions a run knows what it has answered (`owed`)."""
+        folder = hub.at_hand(self.repo, self.path, kind="dataset")
+        if folder is None:
+            return {}
+        path = self._file(folder) if self.path is not None else folder / self.file
+        return {"data": Files(paths=[path])}
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import imagefolder, pictures
+from experiments.fingerprints import Files
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 """Columns that hold the label where neither a setting nor class names say which."""
@@ -45,6 +46,14 @@ def find(folder: Path) -> dict[str, list[Path]]:
         for name in names
         if (folder / name).is_dir()
     }
+
+
+def files(paths: Sequence[Path]) -> Files:
+    """What is read of a split that `find` gives: parquet files, or a folder of images by class."""
+    if not paths[0].is_dir():
+        return Files(paths=paths)
+    classes = map(imagefolder.scan, class_folders(paths[0]))
+    return Files(paths=[image for found in classes for image in found.images], below=paths[0])
 
 
 def class_folders(folder: Path) -> list[Path]:

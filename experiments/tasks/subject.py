@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments import drawings
 from experiments.errors import DataError
+from experiments.fingerprints import Files
 
 LISTING = "prompts_and_classes.txt"
 """The data set's file of subjects, their classes and two lists of prompts."""
@@ -23,6 +24,16 @@ class Subject:
     class_name: str
     prompts: list[str]
     """With {token} and {class_name} to fill in."""
+    listing: Path | None = None
+    """The file that said what it is or how to draw it."""
+
+    @property
+    def inputs(self) -> dict[str, Files]:
+        """Its files, by what they are."""
+        found = {f"photos of {self.folder.name}": Files(paths=drawings.files(self.folder))}
+        if self.listing is not None:
+            found["prompts and classes"] = Files(paths=[self.listing])
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +95,7 @@ def read_subject(
             f"(folders there: {', '.join(known) or 'none'})"
         )
     drawings.files(folder)
+    path = None
     if class_name is None or prompts is None:
         path = root / LISTING
         listing = read_listing(path)
@@ -94,4 +106,4 @@ def read_subject(
             )
         if prompts is None:
             prompts = listing.live if class_name in LIVE else listing.objects
-    return Subject(folder=folder, class_name=class_name, prompts=prompts)
+    return Subject(folder=folder, class_name=class_name, prompts=prompts, listing=path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from experiments.fingerprints import Files
     from experiments.hub import Download
 
 
@@ -144,6 +145,16 @@ class Task:
     def downloads(self) -> list[Download]:
         """What `load` reads of the hub where no folder is given."""
         return []
+
+    def inputs(self) -> dict[str, Files]:
+        """Files that `load` reads where they are on this machine, by what they are.
+
+        A name stands for the same rows in every run of the task. The network is never asked.
+
+        Raises:
+            UserError: the folder is not what the task reads.
+        """
+        return {}
 
     def check(self) -> None:
         """Raises UserError if this machine lacks a program or package that the task needs."""

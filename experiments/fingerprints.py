@@ -1,0 +1,164 @@
+"""Fingerprints of files: their contents alone, remembered by sizes and times.
+
+Large weights are read once. A file that was written, replaced or restored since then has another
+size, inode or time, and is read again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.files import cache_folder
+
+SETTLED_SECONDS = 2.0
+"""Files younger than this are not remembered: a clock's tick may hide their next change."""
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Files that together are one thing, as the shards of a network's weights."""
+
+    paths: Sequence[Path]
+    """In the order in which they count."""
+    below: Path | None = None
+    """Folder from which on their names count too; None: contents and order alone."""
+
+    @property
+    def names(self) -> list[str]:
+        """What counts of the files' names."""
+        if self.below is None:
+            return []
+        return [path.relative_to(self.below).as_posix() for path in self.paths]
+
+
+PIPELINE = "model_index.json"
+"""The file that makes a folder a pipeline of diffusers."""
+PIPELINE_WEIGHTS = (
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+INDEX = "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+VOCABULARIES = (
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
+    "sentencepiece.bpe.model",
+)
+"""What a tokenizer is made of where there is no tokenizer.json, and only then."""
+
+
+def present(folder: Path, patterns: Sequence[str]) -> Files:
+    """Those files of a folder that match any of the patterns; their names count."""
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return Files(paths=sorted(found), below=folder)
+
+
+def weights(folder: Path) -> Files:
+    """The weights in a folder of transformers or diffusers, with shards in its subfolders."""
+    if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
+        return Files(paths=[path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()])
+    return Files(paths=[*sorted(folder.glob("*.safetensors")), *_shards_below(folder)])
+
+
+def _shards_below(folder: Path) -> list[Path]:
+    """Shards that the index of a folder names in its subfolders."""
+    try:
+        named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = {folder / name for name in named if "/" in name}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return []
+    return sorted(path for path in shards if path.is_file())
+
+
+def tokenizer(folder: Path) -> Files:
+    """What transformers reads to make the tokenizer of a folder."""
+    main = [TOKENIZER] if (folder / TOKENIZER).is_file() else VOCABULARIES
+    return present(
+        folder, [*main, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    )
+
+
+def fingerprint(files: Files) -> str:
+    """SHA-256 over the SHA-256 of every file, and over the names that count.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    stamps = _stamps(files)
+    known = recall(files, stamps)
+    if known is not None:
+        return known
+    began = time.time()
+    digest = hashlib.sha256()
+    names = files.names
+    for number, path in enumerate(files.paths):
+        if names:
+            digest.update(f"{names[number]}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    found = digest.hexdigest()
+    if _stamps(files) == stamps and _settled(stamps, began):
+        _remember(files, stamps, found)
+    return found
+
+
+def recall(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | None:
+    """The fingerprint as it was computed before; None if a file changed since, or is unknown."""
+    try:
+        text = _memory(files, stamps or _stamps(files)).read_text(encoding="utf-8")
+    except (OSError, ValueError, RuntimeError):  # no home folder
+        return None
+    return text if _FINGERPRINT.fullmatch(text) else None
+
+
+def size(files: Files) -> int:
+    """Bytes of all files."""
+    return sum(os.stat(path).st_size for path in files.paths)
+
+
+def _stamps(files: Files) -> list[tuple[int, ...]]:
+    """What a change of a file changes too, read without opening it.
+
+    Size and the time of writing can be set back, the inode's time cannot.
+    """
+    found = []
+    for path in files.paths:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        times = state.st_mtime_ns, state.st_ctime_ns
+        found.append((state.st_dev, state.st_ino, state.st_size, *times))
+    return found
+
+
+def _settled(stamps: list[tuple[int, ...]], now: float) -> bool:
+    newest = max((max(stamp[3:]) for stamp in stamps), default=0)
+    return newest < (now - SETTLED_SECONDS) * 1e9
+
+
+def _memory(files: Files, stamps: list[tuple[int, ...]]) -> Path:
+    """Where the fingerprint of these very files is remembered."""
+    about = [[os.path.abspath(path) for path in files.paths], files.names, stamps]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return cache_folder("fingerprints") / key
+
+
+def _remember(files: Files, stamps: list[tuple[int, ...]], found: str) -> None:
+    """Writes the memory in one step; without a place for it, the files are read again."""
+    try:
+        path = _memory(files, stamps)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(found, encoding="utf-8")
+        os.replace(draft, path)
+    except (OSError, RuntimeError):
+        pass

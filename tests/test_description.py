@@ -1,0 +1,37 @@
+"""The line about a finished run."""
+
+import pytest
+
+from experiments import description
+from experiments.results import Record
+
+RUN = {"model": "minilm", "task": "sst2", "method": "lora", "variant": "rank=4"}
+PRIMARY = {"name": "accuracy", "select": "best", "value": 0.75, "interval": [0.7, 0.8]}
+
+
+def described(**changes):
+    given = {"run": RUN, "parameters": {"adapter": 1200, "stored_bytes": 4800, "head": 30}}
+    given |= {"metrics": {"primary": PRIMARY}} | changes
+    return description.describe(Record(config={}, time={}, memory={}, environment={}, **given))
+
+
+def test_the_line():
+    assert described() == (
+        "minilm sst2 lora rank=4: 1,200 adapter numbers (4,800 bytes) + 30 in the head; "
+        "best accuracy 0.7500 [0.7000, 0.8000]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"metrics": None}, "in the head"),
+        ({"metrics": {"primary": PRIMARY | {"interval": None}}}, "best accuracy 0.7500"),
+        ({"metrics": {"primary": PRIMARY | {"value": None}}}, "no accuracy that is finite (best)"),
+        ({"metrics": {}}, "in the head"),
+        ({"parameters": {"adapter": 1, "stored_bytes": 4}, "metrics": None}, "(4 bytes)"),
+        ({"run": RUN | {"variant": None}, "metrics": None}, "in the head"),
+    ],
+)
+def test_what_a_record_may_lack(changes, end):
+    assert described(**changes).endswith(end)
