@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import config as configs
 from experiments import attempt, lock, provenance, results
+from experiments import config as configs
 from experiments.errors import RecordError
 from experiments.report import standing
 from experiments.report.standing import State
