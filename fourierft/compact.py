@@ -1,7 +1,8 @@
 """Adapter files of four bytes a coefficient, or two: one tensor for all layers.
 
-PEFT's own format names every layer's tensor; this one keeps the layers in the model's order and a
-fingerprint of their names. `export_compact` and `import_compact` convert between the two.
+PEFT's own format names every layer's tensor; this one keeps the layers in the model's order, a
+fingerprint of their names and a checksum of all that it holds (files written before there was one
+are read too). `export_compact` and `import_compact` convert between the two.
 """
 
 from __future__ import annotations
@@ -86,19 +87,21 @@ def export_compact(
         [layer.coefficients(adapter_name).detach().float().cpu() for layer in layers.values()]
     )
     stored = coefficients.to(dtype)
-    if not torch.isfinite(coefficients).all():
-        raise ValueError(f"{path}: not written, some coefficients are not finite")
+    head = {name: p.detach().cpu().contiguous() for name, p in _head(model, adapter_name).items()}
+    broken = [name for name, tensor in head.items() if not torch.isfinite(tensor).all()]
+    if not torch.isfinite(coefficients).all() or broken:
+        what = ", ".join(["some coefficients"] * (not torch.isfinite(coefficients).all()) + broken)
+        raise ValueError(f"{path}: not written, {what} are not finite")
     if not torch.isfinite(stored).all():
         largest = coefficients.abs().max()
         raise ValueError(
             f"{path}: not written, coefficients up to {largest:g} exceed {dtype}: use torch.float32"
         )
-    tensors = {_COEFFICIENTS: stored}
-    for name, parameter in _head(model, adapter_name).items():
-        tensors[_HEAD + name] = parameter.detach().cpu().contiguous()
+    tensors = {_COEFFICIENTS: stored, **{_HEAD + name: tensor for name, tensor in head.items()}}
     about = {"layers": _fingerprint(layers), "config": _fields(config)}
+    about["checksum"] = _checksum(about, tensors)
     # In one entry: safetensors writes several in any order, and equal adapters would differ.
-    save_file(tensors, path, {FORMAT: json.dumps(about, separators=(",", ":"))})
+    save_file(tensors, path, {FORMAT: _text(about)})
     return Path(path)
 
 
@@ -117,9 +120,8 @@ def import_compact(
         ValueError: The file is damaged, of another format, or does not fit the model; the message
             names the file and what was found. A base model is then left as it was.
     """
-    text, tensors = _read(path)
+    about, tensors = _read(path)
     try:
-        about = json.loads(text)
         config = FourierFTConfig(**about["config"], inference_mode=not is_trainable)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its configuration cannot be read ({error})") from error
@@ -151,7 +153,7 @@ def import_compact(
     return model
 
 
-def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = Path(path)
     if not path.is_file():
         what = f"a folder: {_HINT}" if path.is_dir() else "no such file"
@@ -164,7 +166,19 @@ def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
             f"{path}: not of the format {FORMAT} (found: {', '.join(metadata) or 'no metadata'}); "
             + _HINT
         )
-    return metadata[FORMAT], tensors
+    try:
+        about = json.loads(metadata[FORMAT])
+        unknown = sorted(about.keys() - {"layers", "config", "checksum"})
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration cannot be read ({error})") from error
+    checksum = about.pop("checksum", None)
+    if unknown or checksum not in (None, _checksum(about, tensors)):
+        raise ValueError(
+            f"{path}: damaged, "
+            + (f"unknown entries {unknown}" if unknown else "it is not what its checksum says")
+            + "; export the adapter again"
+        )
+    return about, tensors
 
 
 @torch.no_grad()
@@ -186,6 +200,9 @@ def _fill(
         )
     elif not torch.isfinite(found).all():
         problems.append("some coefficients are not finite")
+    problems += [
+        f"{name}: not finite" for name, t in sorted(tensors.items()) if not torch.isfinite(t).all()
+    ]
     expected = {_HEAD + name: parameter for name, parameter in head.items()}
     for name in sorted(expected.keys() ^ tensors.keys()):
         problems.append(f"{name}: {'missing' if name in expected else 'not in the model'}")
@@ -219,6 +236,19 @@ def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:
 def _fingerprint(layers: dict[str, FourierFTLayer]) -> str:
     lines = [f"{name} {layer.out_features} {layer.in_features}" for name, layer in layers.items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _checksum(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Of everything a file holds besides this."""
+    digest = hashlib.sha256(_text(about).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _text(about: dict[str, Any]) -> str:
+    return json.dumps(about, separators=(",", ":"))
 
 
 def _fields(config: Any) -> dict[str, Any]:

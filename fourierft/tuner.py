@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING, PeftType
@@ -215,7 +216,12 @@ class FourierFTModel(BaseTuner):
             for name, tensor in loaded.items()
             if name.endswith((ending, "fourierft_spectrum"))
         }
-        problems = [f"{name}: missing" for name in sorted(expected.keys() - found.keys())]
+        problems = [
+            f"{name}: not finite"
+            for name, tensor in sorted(loaded.items())
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        ]
+        problems += [f"{name}: missing" for name in sorted(expected.keys() - found.keys())]
         problems += [
             f"{name}: belongs to no adapted layer"
             for name in sorted(found.keys() - expected.keys())

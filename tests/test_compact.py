@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from fourierft import FourierFTConfig, delta_weight, export_compact, import_compact
-from fourierft.compact import FORMAT
+from fourierft.compact import FORMAT, _read
 
 
 class Net(nn.Module):
@@ -153,7 +153,9 @@ def edited(path, about=None, **tensors):
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        metadata = {FORMAT: json.dumps(json.loads(file.metadata()[FORMAT]) | (about or {}))}
+        entry = json.loads(file.metadata()[FORMAT]) | (about or {})
+        entry.pop("checksum", None)  # as written before there was one
+        metadata = {FORMAT: json.dumps(entry)}
     kept = {name: t for name, t in (load_file(path) | tensors).items() if t is not None}
     save_file(kept, path, metadata)
 
@@ -176,6 +178,11 @@ def edited(path, about=None, **tensors):
         (lambda p: edited(p, c=torch.ones(39)), "39 coefficients found, 40 expected for 2 layers"),
         (lambda p: edited(p, {"layers": "0"}), "other names, sizes or another order"),
         (lambda p: edited(p, c=torch.full((40,), torch.nan)), "coefficients are not finite"),
+        (
+            lambda p: edited(p, **{"head.head.bias": torch.full((3,), torch.inf)}),
+            "bias: not finite",
+        ),
+        (lambda p: edited(p, {"more": 1}), "damaged, unknown entries .'more'."),
         (lambda p: edited(p, **{"head.head.bias": None}), "head.head.bias: missing"),
         (lambda p: edited(p, **{"head.x": torch.ones(1)}), "head.x: not in the model"),
         (lambda p: edited(p, **{"head.head.bias": torch.ones(4)}), "found shape .4,., expected .3"),
@@ -192,6 +199,43 @@ def test_files_that_cannot_be_used(damage, message, x, tmp_path):
     with pytest.raises(ValueError, match=f"{path}: .*{message}"):
         import_compact(wrapped, path, "other")
     assert torch.equal(wrapped(x), expected[1]) and list(wrapped.peft_config) == ["default"]
+
+
+def test_files_without_a_checksum_are_read(x, tmp_path):
+    model = adapted(modules_to_save=["head"])
+    path = export_compact(model, tmp_path / "c")
+    size = path.stat().st_size
+    edited(path)
+    assert path.stat().st_size < size
+    assert torch.equal(import_compact(build(), path)(x), model(x))
+
+
+@pytest.mark.slow
+def test_every_flipped_bit_is_noticed_or_harmless(x, tmp_path):
+    """Of a digit of the seed, say: it would load another adapter."""
+    model = adapted(n_frequency=5, modules_to_save=["head"])
+    expected = model(x)
+    path = export_compact(model, tmp_path / "c")
+    content, passed = path.read_bytes(), []
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            _read(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            passed.append(bytes(damaged))
+    assert len(passed) < 0.01 * 8 * len(content)
+    for damaged in passed:
+        path.write_bytes(damaged)
+        try:
+            loaded = import_compact(build(), path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            assert torch.equal(loaded(x), expected)
 
 
 def test_model_that_does_not_fit(tmp_path):
@@ -256,4 +300,8 @@ def test_what_cannot_be_exported(tmp_path):
         export_compact(model, tmp_path / "c")
     with pytest.raises(ValueError, match="path: got .*, allowed a file"):
         export_compact(adapted(), tmp_path)
+    model = adapted(modules_to_save=["head"])
+    model.get_base_model().head.modules_to_save["default"].bias.data[1] = float("inf")
+    with pytest.raises(ValueError, match="not written, head.bias are not finite"):
+        export_compact(model, tmp_path / "c")
     assert not (tmp_path / "c").exists()

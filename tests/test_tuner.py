@@ -528,9 +528,21 @@ def damage_unknown(tensors):
     return "deep.fourierft_spectrum: belongs to no adapted layer"
 
 
-@pytest.mark.parametrize("damage", [damage_length, damage_missing, damage_unknown])
+def damage_value(tensors):
+    tensors["base_model.model.conv.fourierft_spectrum"][3] = float("nan")
+    return "base_model.model.conv.fourierft_spectrum.default: not finite"
+
+
+def damage_head(tensors):
+    tensors["base_model.model.head.bias"][0] = float("inf")
+    return "head.*bias: not finite"
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_length, damage_missing, damage_unknown, damage_value, damage_head]
+)
 def test_adapter_file_that_does_not_fit(tmp_path, damage):
-    adapted().save_pretrained(tmp_path)
+    adapted(modules_to_save=["head"]).save_pretrained(tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     tensors = load_file(path)
     message = damage(tensors)
