@@ -129,16 +129,21 @@ class FourierFTLayer(BaseTunerLayer):
         transform = self._transforms.get(adapter_name)
         device = self.coefficients(adapter_name).device
         if transform is None or transform.device != device:
-            transform = self._transforms[adapter_name] = transform_of(
-                (self.out_features, self.in_features),
-                self.fourierft_n_frequency[adapter_name],
-                self.fourierft_random_loc_seed[adapter_name],
-                self.fourierft_frequency_bias[adapter_name],
-                self.fourierft_basis[adapter_name],
-                device,
-                self.fan_in_fan_out,
+            transform = self._transforms[adapter_name] = self._shared_transform(
+                adapter_name, self.fan_in_fan_out
             )
         return transform
+
+    def _shared_transform(self, adapter_name: str, transposed: bool) -> Transform:
+        return transform_of(
+            (self.out_features, self.in_features),
+            self.fourierft_n_frequency[adapter_name],
+            self.fourierft_random_loc_seed[adapter_name],
+            self.fourierft_frequency_bias[adapter_name],
+            self.fourierft_basis[adapter_name],
+            self.coefficients(adapter_name).device,
+            transposed,
+        )
 
     def entries(self, adapter_name: str) -> Tensor:
         """Rows and columns of the trained entries, int64 (2, n), where the coefficients live.

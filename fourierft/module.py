@@ -1,6 +1,7 @@
 """The module that takes the place of a linear layer."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,16 +10,13 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
 from .config import engine
+from .effective import Part
 from .layer import FourierFTLayer
 from .linear import adapted_linear
+from .mixed_batch import BASE, mixed_update, prefers_groups, rows_of
 from .offloading import recall
 from .tensors import HALF
 from .weights import frozen_weight, is_plain, is_quantised
-
-NO_MIXED_BATCHES = (
-    "adapter_names: FourierFT cannot apply another adapter to each row of a batch; choose one for "
-    "all rows with set_adapter"
-)
 
 
 class FourierFTLinear(nn.Module, FourierFTLayer):
@@ -45,32 +43,95 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         self.engine = engine(config)
         self.update_layer(adapter_name, n_frequency, config)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any
+    ) -> Tensor:
         """``W0 x + sum of DeltaW x`` over the active adapters.
 
         Args:
             x: (..., in).
+            adapter_names: Per row of ``x`` the adapter to use instead, ``__base__`` for none.
 
         Returns:
             (..., out) in the dtype that the base layer returns.
+
+        Raises:
+            ValueError: ``adapter_names`` does not fit the rows, or adapters are merged.
         """
-        if kwargs.get("adapter_names") is not None:
-            raise ValueError(NO_MIXED_BATCHES)
-        layer = self.base_layer
-        parts = self._active_parts() if self._is_adapting() else ()
+        layer, adapting = self.base_layer, self._is_adapting()
+        if adapter_names is not None and (adapting or self.merged_adapters):
+            names = self._names_of_rows(x, adapter_names)
+            if len(set(names)) > 1:
+                return self._forward_rows(x, names, *args, **kwargs)
+            parts = [self._part(name) for name in set(names) - {BASE}]
+        else:
+            parts = self._active_parts() if adapting else ()
         if not parts:
             return layer(x, *args, **kwargs)
-        if parts[0].coefficients.is_meta and not x.is_meta:
-            raise RuntimeError(
-                f"adapter {self.active_adapters}: the coefficients are on the meta device and hold "
-                "no values: load the adapter before the model runs"
-            )
+        self._check_values(x, parts)
         options = self.fan_in_fan_out, self.engine, self._cache
         if not (args or kwargs) and is_plain(layer):
             return adapted_linear(x, layer.weight, layer.bias, parts, *options)
         result = layer(x, *args, **kwargs)
         x = x.to(result.device)  # to where accelerate has this layer run
         return (result + adapted_linear(x, None, None, parts, *options)).to(result.dtype)
+
+    def _check_values(self, x: Tensor, parts: Sequence[Part]) -> None:
+        if parts[0].coefficients.is_meta and not x.is_meta:
+            raise RuntimeError(
+                f"adapter {self.active_adapters}: the coefficients are on the meta device and hold "
+                "no values: load the adapter before the model runs"
+            )
+
+    def _names_of_rows(self, x: Tensor, adapter_names: Sequence[str]) -> list[str]:
+        """Per row of ``x`` its adapter in this layer, which may have none of that name."""
+        if len(adapter_names) != len(x):
+            raise ValueError(
+                f"adapter_names: got {len(adapter_names)} names for {len(x)} rows of an input of "
+                f"shape {tuple(x.shape)}, allowed one a row"
+            )
+        if self.merged_adapters:
+            raise ValueError("adapter_names: adapters are merged; call unmerge_adapter() first")
+        return [name if name in self.fourierft_scaling else BASE for name in adapter_names]
+
+    def _forward_rows(self, x: Tensor, names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
+        """``W0 x + DeltaW x`` with another adapter for other rows."""
+        layer, rows = self.base_layer, rows_of(names)
+        adapted = [name for name in rows if name != BASE]
+        parts = [self._row_part(name) for name in adapted]
+        self._check_values(x, parts)
+        x_rows = x.reshape(len(x), -1, self.in_features)
+        shape = self.out_features, self.in_features
+        n = max(part.transform.n for part in parts)
+        plain = not (args or kwargs) and is_plain(layer)
+        if plain and prefers_groups(x_rows.shape[0] * x_rows.shape[1], len(rows), n, shape, True):
+            places = [torch.tensor(rows[name], device=x.device) for name in rows]
+            outputs = [
+                self._product(x.index_select(0, place), name)
+                for name, place in zip(rows, places, strict=True)
+            ]
+            return torch.cat(outputs).index_select(0, torch.cat(places).argsort())
+        place = {name: index for index, name in enumerate(adapted)}
+        result = layer(x, *args, **kwargs)
+        x_rows = x_rows.to(result.device)
+        update = mixed_update(x_rows, parts, [place.get(name, -1) for name in names])
+        return (result + update.view(result.shape)).to(result.dtype)
+
+    def _product(self, x: Tensor, adapter: str) -> Tensor:
+        """Product with W0 + DeltaW of one adapter, which is not kept."""
+        layer = self.base_layer
+        if adapter == BASE:
+            return layer(x)
+        engine = self.engine._replace(memory="recompute")
+        part = [self._part(adapter)]
+        return adapted_linear(x, layer.weight, layer.bias, part, self.fan_in_fan_out, engine)
+
+    def _row_part(self, adapter: str) -> Part:
+        """An adapter with its transform as (out, in), also where the weight is (in, out)."""
+        part = self._part(adapter)
+        if not self.fan_in_fan_out:
+            return part
+        return part._replace(transform=self._shared_transform(adapter, False))
 
     def _save_to_state_dict(self, *args: Any) -> None:
         recall(self.fourierft_spectrum)  # before it is saved itself

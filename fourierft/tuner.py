@@ -4,7 +4,7 @@ import re
 import statistics
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from .bypass import weights_read_by
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
 from .layer import FourierFTLayer, adapted_layers
 from .linear import Engine, engine_problems
-from .module import NO_MIXED_BATCHES, FourierFTLinear
+from .module import FourierFTLinear
+from .row_adapters import row_adapters
 from .weights import SUPPORTED, is_quantised, merge_problem, weight_shape
 
 __all__ = [
@@ -105,10 +106,10 @@ class FourierFTModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Called by PEFT around ``forward`` and ``generate``, with their arguments."""
-        if kwargs.get("adapter_names") is not None:
-            raise ValueError(NO_MIXED_BATCHES)
-        yield
+        """Give every row its adapter where ``adapter_names`` is passed (called by PEFT)."""
+        names = kwargs.get("adapter_names")
+        with nullcontext() if names is None else row_adapters(self.model, names, kwargs):
+            yield
 
     @staticmethod
     def _report_rounding(layers: dict[str, FourierFTLayer]) -> None:

@@ -48,7 +48,9 @@ PACKAGE = [
     {"effective", "gradient"},
     {"linear"},
     {"config"},
+    {"mixed_batch"},
     {"layer"},
+    {"row_adapters"},
     {"module"},
     {"tuner"},
     {"compact"},
@@ -92,7 +94,7 @@ DOORS = {
 HYDRA = {"train.py"} | {
     f"experiments/{name}.py" for name in "config overrides paths recorded space sweep".split()
 }
-PEFT = {f"fourierft/{name}.py" for name in ("config", "layer", "module", "tuner", "compact")}
+PEFT = {f"fourierft/{name}.py" for name in "config layer module row_adapters tuner compact".split()}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 SCHEMAS = {
     f"experiments/{name}.py"

@@ -691,36 +691,6 @@ def test_how_to_compute_is_not_saved(tmp_path):
 # What PEFT would pass over
 
 
-def causal():
-    settings = LlamaConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    torch.manual_seed(0)
-    return LlamaForCausalLM(settings)
-
-
-@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
-def test_rows_with_adapters_of_their_own_are_refused(task_type):
-    """LoRA's mixed batches: every row would silently get the active adapter."""
-    targets = {"target_modules": ["q_proj"], "task_type": task_type}
-    model = get_peft_model(causal(), config(**targets)).eval()
-    model.add_adapter("other", config(**targets))
-    ids, names = torch.arange(6).view(2, 3), ["default", "other"]
-    for call in (model, model.generate):
-        with pytest.raises(ValueError, match="adapter_names: FourierFT cannot apply another"):
-            call(input_ids=ids, adapter_names=names)
-    layer = layers(model)["q_proj"]
-    with pytest.raises(ValueError, match="adapter_names"):
-        layer(torch.randn(2, 16), adapter_names=names)
-    model(input_ids=ids, adapter_names=None)
-    model.generate(input_ids=ids, max_new_tokens=1)
-
-
 def test_names_that_match_nothing_are_named():
     with pytest.warns(UserWarning, match=r"\['squares', 'wid'\] match no adapted.*conv, head, sq"):
         model = adapted(target_modules=["square", "squares", "wid"])
