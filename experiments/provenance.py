@@ -202,6 +202,23 @@ def differences(known: Inputs, now: Inputs) -> list[str]:
     ]
 
 
+def changes(one: results.Record, other: results.Record) -> list[str]:
+    """Names of the inputs that two finished runs do not share, as far as both are known."""
+    left, right = of(one), of(other)
+    return [
+        name
+        for name in left
+        if name in right and left[name]["fingerprint"] != right[name]["fingerprint"]
+    ]
+
+
+def owner(name: str) -> str:
+    """The part of a run that an input belongs to: model, task or method."""
+    if name in MODEL:
+        return "model"
+    return name.removeprefix(CODE).partition(" ")[0] if name.startswith(CODE) else "task"
+
+
 def _shown(one: dict[str, Any]) -> str:
     """An input in a few words."""
     files, amount = one.get("files"), one.get("bytes")

@@ -12,7 +12,7 @@ from experiments import results
 from experiments.results import Record
 from experiments.tracking import read_history
 
-WEIGHTS = "0f" * 32
+WEIGHTS, DATA = "0f" * 32, "d" * 64
 ROWS = {  # of the whole data sets
     "sst2": (67349, 872),
     "mrpc": (3668, 408),
@@ -33,6 +33,8 @@ def scored(
     last: float | None = None,
     heldout: float | None = None,
     weights: str | None = WEIGHTS,
+    data: str = DATA,
+    inputs: dict[str, str] | None = None,
     seconds: float = 60.0,
     place: Path | None = None,
     changes: dict[str, Any] | None = None,
@@ -45,6 +47,8 @@ def scored(
         seed: of the run.
         best, last, heldout: values of the primary metric; None of the last two is the best's.
         weights: fingerprint of the base model's weights.
+        data: fingerprint of the data.
+        inputs: fingerprints by input; None as records of earlier versions, which have none.
         seconds: of training.
         place: folder, if not the one of the configuration.
         changes: fields of the configuration with dotted keys that are set otherwise.
@@ -66,6 +70,7 @@ def scored(
         return {"epoch": 3.0, "step": 30, "value": value, "interval": interval,
                 "scores": {"validation": {name: value}}}  # fmt: skip
 
+    marked = {name: {"fingerprint": mark} for name, mark in (inputs or {}).items()}
     record = Record(
         run={
             **{key: config[key]["name"] for key in ("model", "task", "method")},
@@ -87,7 +92,8 @@ def scored(
             "versions": {"torch": "2.13.0"},
             "commit": "c0ffee",
             "weights": weights,
-            "data": "d" * 64,
+            "data": data,
+            **({} if inputs is None else {"inputs": marked}),
             "rows": {"train": train, "scored validation": validation},
         },
     )

@@ -88,6 +88,15 @@ def test_two_results_of_one_run_both_go(tmp_path, config):
     assert {"z/seed=0" in trouble.reason for trouble in found.troubles} == {True, False}
 
 
+def test_the_same_settings_with_other_inputs_are_told_as_such(tmp_path, config):
+    scored(tmp_path, config, 0, 0.6, inputs={"weights": "a" * 64, "train data": "b" * 64})
+    other = {"weights": "c" * 64, "train data": "b" * 64}
+    scored(tmp_path, config, 0, 0.7, inputs=other, place=tmp_path / "z" / "seed=0")
+    found = evidence.collect(tmp_path)
+    assert not found.runs and [trouble.kind for trouble in found.troubles] == ["contradictory"] * 2
+    assert all("with other weights; neither counts" in one.reason for one in found.troubles)
+
+
 def test_failed_and_replaced_runs(tmp_path, config):
     place = scored(tmp_path, config, 0, 0.6)
     results.write_failure(tmp_path, ValueError("out of\nluck"))

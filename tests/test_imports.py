@@ -59,6 +59,7 @@ PACKAGE = [
 COMMANDS = {
     "report": {
         *("console", "results", "selection", "metrics", "tracking", "errors", "files", "stored"),
+        "provenance",
     },
     "judge": {"console", "fastchat", "files", "generations", "hub", "errors", "stored"},
     "answers": {"console", "results", "generations", "fastchat", "files", "errors", "stored"},
@@ -87,7 +88,7 @@ COMMANDS = {
 DOORS = {
     "experiments/results/__main__.py": {"console", "results", "verify", "comparison", "errors"},
     "experiments/report/status.py": {"paths", "sweep"},
-    "experiments/report/standing.py": {"lock", "provenance"},
+    "experiments/report/standing.py": {"lock"},
     "experiments/hub/__main__.py": {"console", "config", "errors", "overrides", "paths", "sweep"},
 }
 

@@ -98,6 +98,32 @@ def test_weights_must_agree(tmp_path, cola, plain, monkeypatch):
     assert "another fingerprint" in found(tmp_path).judgements["best"].reason
 
 
+def test_seeds_of_other_data_are_not_averaged(tmp_path, cola):
+    """Each seed has a folder of its own, so that no run was refused."""
+    five(tmp_path, cola)
+    scored(tmp_path, cola, 0, 0.99, data="e" * 64)
+    cell = found(tmp_path)
+    assert cell.ours["best"].values.keys() == set(SEEDS[1:])
+    assert [set(one.runs) for one in cell.others] == [{0}]
+    assert cell.judgements["best"].reason == "4 of 5 seeds"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("train data", "runs of this task differ in their train data"),
+        ("tokenizer", "runs of this model differ in their tokenizer"),
+        ("code of method fourierft", "runs of this method differ in their code of method"),
+    ],
+)
+def test_inputs_must_agree(tmp_path, cola, plain, name, reason):
+    five(tmp_path, cola, inputs={name: "a" * 64})
+    assert found(tmp_path).judgements["best"].verdict.value == "reproduced"
+    lora = plain("model=roberta_base", "task=cola", "method=fourierft", "method.n=200")
+    scored(tmp_path, lora, 0, 0.79, inputs={name: "b" * 64})
+    assert reason in found(tmp_path).judgements["best"].reason
+
+
 def test_sizes_biases_and_bases_are_other_cells(tmp_path, cola):
     for place, changes in enumerate(
         (

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from experiments import results
+from experiments import provenance, results
 from experiments.errors import RecordError
 from experiments.files import is_aside
 from experiments.results import Record
@@ -214,12 +214,17 @@ def _part(evidence: Evidence) -> None:
         if not differing:
             kept.append(first)
         for run in others if not differing else runs:
-            other = evidence.name(others[0] if run is first else first)
-            kind, reason = (
-                ("contradictory", f"another result of the very run in {other}; neither counts")
-                if differing
-                else ("duplicate", f"the very run in {other}, which counts")
-            )
+            other = others[0] if run is first else first
+            name, changed = evidence.name(other), provenance.changes(run.record, other.record)
+            if not differing:
+                kind, reason = "duplicate", f"the very run in {name}, which counts"
+            elif changed:
+                kind = "contradictory"
+                reason = f"the same settings in {name} with other {', '.join(changed)}; "
+                reason += "neither counts"
+            else:
+                kind = "contradictory"
+                reason = f"another result of the very run in {name}; neither counts"
             evidence.report(kind, run.place / results.RECORD, reason)
     evidence.runs = sorted(kept, key=lambda run: run.place)
 

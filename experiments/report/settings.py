@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from experiments import provenance
 from experiments.report import paper
 from experiments.report.evidence import Run, number
 
@@ -62,11 +63,13 @@ class Setting:
 
 
 def settle(runs: Iterable[Run]) -> list[Setting]:
-    """Groups runs by all of their identity but the seed."""
+    """Groups runs by all of their identity but the seed, and by weights and data."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
         key = {name: value for name, value in run.identity.items() if name != "seed"}
-        text = json.dumps([key, *_named(run)], sort_keys=True, default=str)
+        # Seeds of other weights or data are another setting, though each has a folder of its own.
+        made_of = [run.record.environment.get(part) for part in ("weights", "data")]
+        text = json.dumps([key, *_named(run), made_of], sort_keys=True, default=str)
         groups.setdefault(text, {})[run.seed] = run
     return [
         Setting(dict(sorted(found.items(), key=lambda item: str(item[0]))))
@@ -136,7 +139,8 @@ def obstacles(
         known: repository and fingerprint of the paper's base models.
         seen: `fingerprints` of all runs there are.
     """
-    found = [*_rehearsal(setting), *_weights(setting, known, seen), *_splits(setting, sizes or {})]
+    found = [*_rehearsal(setting), *_weights(setting, known, seen), *_others(setting, seen)]
+    found += _splits(setting, sizes or {})
     return list(dict.fromkeys(found))
 
 
@@ -169,6 +173,25 @@ def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]])
         yield "runs of this model started from different weights"
 
 
+def _others(setting: Setting, seen: dict[str, set[str]]) -> Iterator[str]:
+    """Inputs that runs of the same model, task or method do not share: nothing says whose are the
+    paper's."""
+    for run in setting.runs.values():
+        for name, key in _keys(run).items():
+            if len(seen.get(key, ())) > 1:
+                yield f"runs of this {provenance.owner(name)} differ in their {name}"
+
+
+def _keys(run: Run) -> dict[str, str]:
+    """Per input of a run but the weights, the key under which `fingerprints` holds it."""
+    said = run.record.run
+    return {
+        name: f"{said.get(provenance.owner(name))}: {name}"
+        for name in provenance.of(run.record)
+        if name != "weights"
+    }
+
+
 def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
     """Splits that are not as large as the paper says: files can be cut short too."""
     rows = setting.first.record.environment.get("rows")
@@ -181,9 +204,13 @@ def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
 
 
 def fingerprints(runs: Iterable[Run]) -> dict[str, set[str]]:
-    """Every fingerprint of pretrained weights that the runs of a model name."""
+    """Every fingerprint that runs name: of pretrained weights by model, of what else they began
+    with by model, task or method and what it is."""
     found: dict[str, set[str]] = {}
     for run in runs:
+        inputs = provenance.of(run.record)
+        for name, key in _keys(run).items():
+            found.setdefault(key, set()).add(inputs[name]["fingerprint"])
         mark = run.record.environment.get("weights")
         if mark is not None:
             found.setdefault(run.record.run["model"], set()).add(str(mark))
