@@ -26,7 +26,6 @@ def main(cfg: DictConfig) -> float | None:
     # Once more: a launcher may have carried this function to another process.
     config.register()
     console.steady()
-    sys.argv[1:] = paths.quote(sys.argv[1:])
     sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
     if sweeping and ranks.size() > 1:
         ranks.leave(
