@@ -34,6 +34,10 @@ class RecordError(UserError):
     """A run folder is damaged, or holds another run than the one asked for."""
 
 
+class Unwritable(UserError):
+    """The folder of all runs cannot be written to; what lies there can be gone on with later."""
+
+
 class Occupied(RecordError):
     """Another live process is at work in the folder."""
 

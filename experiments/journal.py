@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,11 +18,18 @@ class _Terminal(logging.Handler):
         tqdm.write(self.format(record))
 
 
+class _File(logging.FileHandler):
+    """Leaves out what a full disk does not take: the run itself says why it ends."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.handleError`."""
+
+
 @contextmanager
 def keep(place: Path) -> Iterator[None]:
     """Our log lines go to run.log and, without times and details, to the terminal."""
     root = logging.getLogger("experiments")
-    file, terminal = logging.FileHandler(place / "run.log"), _Terminal(logging.INFO)
+    file, terminal = _File(place / "run.log"), _Terminal(logging.INFO)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = root.level
     root.setLevel(logging.DEBUG)
@@ -34,7 +41,8 @@ def keep(place: Path) -> Iterator[None]:
         root.setLevel(level)
         for handler in (file, terminal):
             root.removeHandler(handler)
-        file.close()
+        with suppress(OSError):  # its last lines, on a full disk
+            file.close()
 
 
 def silence() -> None:

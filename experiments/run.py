@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import attempt, hub, journal, lock, provenance, ranks, results, supplement
+from experiments import attempt, hub, journal, lock, provenance, ranks, results, supplement, writing
 from experiments.description import describe, describe_run, stamp
 from experiments.errors import UserError
 from experiments.results import Record
@@ -37,7 +37,7 @@ def run(config: Config) -> Record:
     if config.offline:
         hub.go_offline()
     place = results.folder(config)
-    with ranks.patience():
+    with ranks.patience(), writing.into(config.output):
         record = _follow(config, place) if ranks.rank() else _lead(config, place)
     ranks.part()
     return record
@@ -121,6 +121,8 @@ def _fail(held: lock.Hold, work: Path, error: Exception) -> bool:
     """
 
     def record() -> None:
+        if writing.reason(error, str(held.place)) is not None:
+            return  # no fault of the run: its sweep goes on with it
         try:
             results.write_failure(work, error)
         except OSError as trouble:  # a full disk, for one

@@ -18,7 +18,7 @@ NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/"
 # A module may import those of earlier rows, and of its own package.
 EXPERIMENTS = [
     {"errors", "naming"},
-    {"files", "imagefolder"},
+    {"files", "imagefolder", "writing"},
     {"console", "fingerprints", "stored"},
     {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
     {"streams", "inception", "denoising", "drawings"},

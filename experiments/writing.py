@@ -1,0 +1,77 @@
+"""Output that cannot be written: a full disk, a file in the way, a place that is read-only."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments.errors import Unwritable, UserError
+
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_WORDS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+"""As libraries in other languages pass on what the system said."""
+_TORCH = ("PytorchStreamWriter failed", "inline_container.cc")
+"""Of errors that hide it."""
+
+
+@contextmanager
+def into(output: str) -> Iterator[None]:
+    """Turns errors of writing below the folder of all runs into one sentence.
+
+    Raises:
+        Unwritable: instead of such an error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = reason(error, output)
+        if why is None:
+            raise
+        raise Unwritable(
+            f"output={output}: cannot be written ({why}); once it can, the same command goes on, "
+            "or output=FOLDER names another place"
+        ) from error
+
+
+def make_folder(output: str) -> None:
+    """Makes the folder of all runs, before anything else is done.
+
+    Raises:
+        Unwritable: it cannot be made.
+    """
+    with into(output):
+        Path(output).mkdir(parents=True, exist_ok=True)
+
+
+def reason(error: BaseException, output: str) -> str | None:
+    """Why an error says that nothing can be written below a folder; None if it says other things."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, OSError) and (
+            seen.errno in _OF_DISKS or any(_below(name, output) for name in _names(seen))
+        ):
+            return seen.strerror or type(seen).__name__
+        text = str(seen)
+        found = next((word for word in _WORDS if word in text), None)
+        if found is not None:
+            return found
+        if any(word in text for word in _TORCH):
+            return "the disk took only a part of a file"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _names(error: OSError) -> list[str]:
+    given = (error.filename, error.filename2)
+    return [os.fsdecode(name) for name in given if isinstance(name, (str, bytes, os.PathLike))]
+
+
+def _below(name: str, output: str) -> bool:
+    """True for the folder, what lies in it, and what leads to it."""
+    place, root = (Path(os.path.abspath(path)) for path in (name, output))
+    return place.is_relative_to(root) or root.is_relative_to(place)
