@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, console, metrics, overrides, paths, ranks, results
+from experiments import config, console, metrics, overrides, paths, ranks, results, writing
 from experiments.errors import UserError
 
 config.register()
@@ -72,8 +72,20 @@ def check(arguments: list[str]) -> None:
         ranks.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
 
 
+def make_folder(arguments: list[str]) -> None:
+    """Makes the folder of all runs where something is to be run, before Hydra writes there."""
+    flags = {word for word in arguments if word.startswith("-")}
+    output = paths.output_of(arguments) if flags <= {"-m", "--multirun"} else None
+    if output is not None:
+        try:
+            writing.make_folder(output)
+        except UserError as error:
+            ranks.leave(f"train.py: {error}")
+
+
 if __name__ == "__main__":
     console.steady()
     sys.argv[1:] = paths.quote(sys.argv[1:])
     check(sys.argv[1:])
+    make_folder(sys.argv[1:])
     main()

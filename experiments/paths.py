@@ -28,6 +28,16 @@ def quote(arguments: Sequence[str]) -> list[str]:
     return [_quoted(argument) for argument in arguments]
 
 
+def output_of(arguments: Sequence[str], default: str = "outputs") -> str | None:
+    """The folder of all runs that overrides ask for; None where it is not one that is known yet."""
+    found = default
+    for override in filter(None, map(_parsed, arguments)):
+        if override.key_or_group == "output":
+            value = None if override.is_sweep_override() else override.value()
+            found = value if isinstance(value, str) and value and "${" not in value else None
+    return found
+
+
 def _quoted(argument: str) -> str:
     key, sign, text = argument.partition("=")
     if key.lstrip("+") not in KEYS or not text:

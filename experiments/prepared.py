@@ -49,6 +49,11 @@ def _stamp(place: str | None) -> list[tuple[str, int, int]]:
     found = []
     for folder, _, names in os.walk(place):
         for name in names:
-            state = os.stat(os.path.join(folder, name))
-            found.append((os.path.join(folder, name), state.st_size, state.st_mtime_ns))
+            path = os.path.join(folder, name)
+            try:
+                state = os.stat(path)
+            except OSError:  # a link that leads nowhere, or what another program just removed
+                found.append((path, -1, -1))
+                continue
+            found.append((path, state.st_size, state.st_mtime_ns))
     return sorted(found)

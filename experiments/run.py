@@ -121,10 +121,9 @@ def _fail(held: lock.Hold, work: Path, error: Exception) -> bool:
     """
 
     def record() -> None:
-        if writing.reason(error, str(held.place)) is not None:
-            return  # no fault of the run: its sweep goes on with it
         try:
-            results.write_failure(work, error)
+            if writing.reason(error, str(held.place)) is None:  # else its sweep goes on with it
+                results.write_failure(work, error)
         except OSError as trouble:  # a full disk, for one
             log.warning("failure.json cannot be written: %s", trouble)
 
@@ -278,9 +277,8 @@ def _count(config: Config) -> Record:
     from experiments import environment, memory
 
     measured = environment.Memory()
-    net = config.method.apply(
-        config.model.build(config.task.head, None, meta=True), config.model.head
-    )
+    bare = config.model.build(config.task.head, None, meta=True)
+    net = config.method.apply(bare, config.model.head)
     outlook = memory.expected(net, config.model, config.task, None, None)
     if config.task.head.kind != "none":
         log.info("memory expected for one row a step: %s", memory.describe(outlook))

@@ -49,7 +49,7 @@ def make_folder(output: str) -> None:
 
 
 def reason(error: BaseException, output: str) -> str | None:
-    """Why an error says that nothing can be written below a folder; None if it says other things."""
+    """Why nothing can be written below a folder, as an error tells; None if it tells else."""
     seen = error
     while seen is not None:
         if isinstance(seen, OSError) and (

@@ -104,3 +104,18 @@ def test_every_path_of_the_configuration_is_known():
         for name in ("path", "tokenizer", "class_path", "extractor", "questions")
         if name in config.results.IDENTITY[section]
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        ([], "outputs"),
+        (["seed=1", "-m"], "outputs"),
+        (["output=a", "output='/b=c'"], "/b=c"),
+        (["output=a,b"], None),
+        (["output=/a/${seed}"], None),
+        (["output=null"], None),
+    ],
+)
+def test_the_folder_of_all_runs(arguments, output):
+    assert paths.output_of(arguments) == output

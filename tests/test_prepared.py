@@ -70,3 +70,9 @@ def test_every_cell_of_a_sweep_equals_the_cell_run_alone(data_folder, tmp_path):
     assert alone == {name: swept[name] for name in alone}
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("metrics.json")]
     assert len({one["environment"]["data"] for one in records}) == 1
+
+
+def test_links_that_lead_nowhere_and_files_that_vanish_do_not_count(tmp_path):
+    (tmp_path / "rows.parquet").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert [stamp[1] for stamp in prepared._stamp(str(tmp_path))] == [-1, 0]
