@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from experiments import provenance, results
+from experiments import kept, provenance, results
 from experiments.errors import RecordError
 from experiments.files import LEAVING, REPETITION, write_atomically
 from experiments.lock import LOCK, Hold, hold
@@ -119,6 +119,7 @@ def renew(folder: Path) -> None:
 def clear(folder: Path) -> None:
     """Removes what a finished run needs no longer."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / kept.FOLDER / kept.LABEL).unlink(missing_ok=True)
     for draft in folder.glob(".*.tmp"):
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
@@ -129,8 +130,8 @@ def clear(folder: Path) -> None:
 def tidy(place: Path) -> None:
     """Clears a finished run whose process was killed on its last steps; others are left alone."""
     with contextlib.suppress(OSError):
-        left = [item for item in place.iterdir() if item.name.startswith((CHECKPOINTS, "."))]
-        if not left and not (place / LOCK).exists():
+        left = [item for item in place.iterdir() if item.name.startswith((CHECKPOINTS, LOCK, "."))]
+        if not left and not (place / kept.FOLDER / kept.LABEL).exists():
             return
         with contextlib.suppress(RecordError), hold(place) as held:
             if (held.path / RECORD).exists():

@@ -66,6 +66,12 @@ def fault(path: Path) -> str | None:
     return None
 
 
+def is_last(path: Path) -> bool:
+    """True for a whole checkpoint after which nothing is left to train."""
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return state["global_step"] >= state["max_steps"]
+
+
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     found = ((_step(path), path) for path in folder.glob("checkpoint-*"))
     return [(step, path) for step, path in found if step is not None]

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments import console, hub, provenance, results, stored
+from experiments import console, hub, kept, provenance, results, stored
 from experiments.errors import RecordError, UserError
 from experiments.files import share
 from experiments.recorded import config_of
@@ -73,6 +73,7 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     for path in (run / "adapter").rglob("*"):
         if not path.is_dir():
             stored.check_file(path, ADAPTER)
+    kept.check(run, record)
     net = fuse_attention(recorded.method.restore(net, run / "adapter"))
     plain = recorded.model.plain(net, weights)
     if plain is None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,8 @@ from experiments.errors import RecordError
 from experiments.selection import Evaluation
 
 FOLDER = "predictions"
+OF_TRAINING = ("train/loss", "train/learning_rate", "train/gradient_norm")
+"""Keys of a history that are no scores of an evaluation."""
 LARGEST = 2**32
 """Bytes of the predictions of one evaluation."""
 DAMAGED = (
@@ -79,6 +84,44 @@ def _check_sizes(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("compressed, which ours are not")
+
+
+def evaluated(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
+    """How often each (split, step) was evaluated by the lines of a history."""
+    found: Counter[tuple[str, int]] = Counter()
+    for line in history:
+        splits = {key.rpartition("/")[0] for key in line if "/" in key and key not in OF_TRAINING}
+        found.update((split, line["step"]) for split in splits)
+    return found
+
+
+def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yields every evaluation of a history without predictions, and the other way round."""
+    expected = evaluated(history)
+    there = {
+        (split, int(step))
+        for path in (run / FOLDER).glob("*.npz")
+        for split, _, step in [path.stem.rpartition("-")]
+        if step.isdecimal()
+    }
+    for split, step in sorted(expected.keys() | there):
+        what = f"{FOLDER}/{split}-{step:07d}.npz"
+        if (split, step) not in there:
+            yield f"{what}: missing, though history.jsonl has its score"
+        elif not expected[split, step]:
+            yield f"{what}: of no evaluation in history.jsonl"
+        elif expected[split, step] > 1:
+            yield f"{what}: evaluated {expected[split, step]} times in history.jsonl"
+
+
+def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
+    """Raises RecordError unless every evaluation so far has its predictions."""
+    problems = list(differences(run, history))
+    if problems:
+        raise RecordError(
+            f"{run / FOLDER}: not the predictions of this run's evaluations",
+            [*problems[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])],
+        )
 
 
 def cut(run: Path, step: int) -> None:

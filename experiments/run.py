@@ -167,7 +167,7 @@ def _train(
     config: Config, held: lock.Hold, work: Path, weights: str | None, rows: str | None
 ) -> Record:
     began = time.time()
-    from experiments import environment, memory, preflight, scoring, trainer
+    from experiments import environment, kept, memory, preflight, scoring, trainer
 
     surroundings = environment.describe()  # of the code that runs, not of what is there in the end
     measured = environment.Memory()
@@ -190,12 +190,15 @@ def _train(
     spent["produce_s"] = round(time.monotonic() - began_producing, 3)
     peak = measured.peak()
     log.info("memory taken: %.3g GB", peak["taken"] / memory.GIGABYTE)
+    scoring.check(held.shown(work), config.task)
     metrics = scoring.score(held.shown(work), config.task, config.train.select)
+    step = (metrics[config.train.select.value] or {}).get("step")
     return Record(
         run=identity,
         config=results.plain(config),
         parameters=counts,
         metrics=metrics,
+        adapter=kept.seal(held.shown(work), step),
         preflight=outlook,
         time={"started": stamp(began), "finished": stamp(time.time()), **spent},
         memory=peak,

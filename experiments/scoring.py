@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from experiments.metrics import METRICS
 from experiments.recipe import Select
 from experiments.selection import Evaluation, select
 from experiments.tasks import Task
+from experiments.tracking import read_history
+
+CLOSE = 1e-9
+"""Relative difference that another processor's sums may make."""
 
 
 def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
@@ -75,6 +81,49 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
         "primary": named | {key: by_rule[key] for key in ("value", "interval")},
         **chosen,
     }
+
+
+def check(run: Path, task: Task) -> None:
+    """Raises RecordError unless the stored predictions are those that the history has scores of."""
+    wrong = list(differences(run, task))
+    if wrong:
+        raise RecordError(
+            f"{run / predictions.FOLDER}: not the predictions of this run's evaluations",
+            [*wrong[:5], *([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])],
+        )
+
+
+def differences(run: Path, task: Task) -> Iterator[str]:
+    """Yields predictions without a score in the history of the run, scores without predictions, and
+    those that do not belong together.
+
+    Raises:
+        RecordError: damaged predictions.
+    """
+    lines = read_history(run)
+    yield from predictions.differences(run, lines)
+    scores = {
+        (line["step"], key): value
+        for line in lines
+        for key, value in line.items()
+        if key not in predictions.OF_TRAINING
+    }
+    for split in sorted({split for split, _ in predictions.evaluated(lines)}):
+        for entry in predictions.load(run, split):
+            for name, value in task.score(entry.predictions, entry.references).items():
+                there = scores.get((entry.step, f"{split}/{name}"), value)
+                if not _equal(value, there):
+                    yield (
+                        f"{predictions.FOLDER}/{split}-{entry.step:07d}.npz: {name} is {value!r}, "
+                        f"history.jsonl has {there!r}"
+                    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equal but for the rounding of sums; what is not finite equals its like and null."""
+    if not isinstance(other, (int, float)) or not math.isfinite(other):
+        return not math.isfinite(one)
+    return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
 def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import attempt, journal, lock, provenance, results
+from experiments import attempt, journal, kept, lock, provenance, results
 from experiments.errors import RecordError
 from experiments.results import Record
 
@@ -53,6 +53,7 @@ def add(
         if not owed:
             return record
         log.info("trained before; to be answered: %s", ", ".join(owed))
+        kept.check(place, record)
         net, processor = _restored(config, place, weights, record, base)
         began = time.monotonic()
         config.task.produce(net, processor, _data(owed, record), held.path, config.seed)

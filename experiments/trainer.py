@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +15,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import TrainerCallback
 
-from experiments import checkpoints, predictions
-from experiments.files import share
+from experiments import checkpoints, kept, predictions
 from experiments.methods import Method
 from experiments.metrics import shown
 from experiments.optimisation import arguments_of, optimizer_of
@@ -54,6 +52,7 @@ class Trainer(transformers.Trainer):
         self.head, self.run, self.history = head, run, history
         self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
         self.best: float | None = None
+        self.checkpointed = 0
         self.diverged = False
         arguments = arguments_of(train, len(data.train), run, seed)
         super().__init__(
@@ -109,6 +108,8 @@ class Trainer(transformers.Trainer):
         """Scores every split, stores its predictions, keeps the adapter the selection
         rule names."""
         self.check()
+        if self.is_world_process_zero():
+            predictions.check(self.run, self.history.lines())
         began, values = time.monotonic(), {}
         for split in self.data.evaluations:
             output = self.evaluation_loop(
@@ -151,6 +152,7 @@ class Trainer(transformers.Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self.check()
         super()._save_checkpoint(*args, **kwargs)
+        self.checkpointed = self.state.global_step
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Checkpoints hold what the method needs; PEFT's own way would ask the hub every time."""
@@ -210,13 +212,12 @@ class Trainer(transformers.Trainer):
         if wanted:
             self.best = score
         if wanted and self.is_world_process_zero():
-            draft, kept = self.run / ".adapter.tmp", self.run / "adapter"
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
-            self.method.save(self.network, draft)
-            share(draft)
-            shutil.rmtree(kept, ignore_errors=True)
-            draft.rename(kept)
+            kept.keep(
+                self.run,
+                self.state.global_step,
+                lambda folder: self.method.save(self.network, folder),
+                self.checkpointed,
+            )
 
 
 class _EvaluateAtTheEnd(TrainerCallback):
@@ -245,8 +246,10 @@ def fit(trainer: Trainer) -> dict[str, Any]:
             before=None if damaged is None else predictions.step_of(damaged),
         )
         if trainer.is_world_process_zero():
-            trainer.history.cut(step)
-            predictions.cut(trainer.run, step)
+            while lost := _rewind(trainer, step, checkpoint):
+                log.warning("lost, and made again: %s", "; ".join(lost))
+                checkpoint, step = checkpoints.latest(trainer.run / "checkpoints", before=step)
+    trainer.checkpointed = step
     elapsed = trainer.history.elapsed()
     trainer.started = time.monotonic() - elapsed
     trainer.best = _best_so_far(trainer)
@@ -260,6 +263,20 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         "epochs": trainer.state.epoch,
         "resumed_from": step or None,
     }
+
+
+def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
+    """Takes a run folder back to a checkpoint; returns what of then is lost."""
+    trainer.history.cut(step)
+    predictions.cut(trainer.run, step)
+    lines = trainer.history.lines()
+    lost = list(predictions.differences(trainer.run, lines))
+    there = kept.rewind(trainer.run, step)
+    if trainer.train_recipe.select is Select.best:
+        needed = bool(predictions.evaluated(lines))
+    else:
+        needed = checkpoint is not None and checkpoints.is_last(checkpoint)
+    return lost + ([f"{kept.FOLDER}/"] if needed and not there else [])
 
 
 def _best_so_far(trainer: Trainer) -> float | None:

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments import recorded, results, scoring
+from experiments import kept, recorded, results, scoring
 from experiments.errors import RecordError, UserError
 from experiments.files import is_aside
 from experiments.recipe import Select
 from experiments.stored import legible
-
-CLOSE = 1e-9
-"""Relative difference that another processor's sums may make."""
 
 
 def report(outputs: Path) -> int:
@@ -52,7 +49,8 @@ def places(outputs: Path) -> list[Path]:
 
 
 def differences(place: Path, record: results.Record) -> Iterator[str]:
-    """Yields every metric of a record that its stored predictions do not give.
+    """Yields every metric of a record that its stored predictions do not give, and every file of
+    the adapter that is not the record's.
 
     Raises:
         UserError: predictions are missing or damaged, or the task is not known here.
@@ -63,6 +61,8 @@ def differences(place: Path, record: results.Record) -> Iterator[str]:
     except (TypeError, LookupError, ValueError) as error:
         raise RecordError(f"no train.select in its configuration ({recipe!r})") from error
     task = recorded.task_of(record.config.get("task"))
+    yield from scoring.differences(place, task)
+    yield from kept.differences(place, record)
     computed = results.plain(scoring.score(place, task, rule))
     again, there = (results.flatten(_without_chance(one)) for one in (computed, record.metrics))
     for key in sorted(there.keys() | again.keys()):
@@ -90,5 +90,5 @@ def _same(stored: Any, computed: Any) -> bool:
         return stored is None
     numbers = [isinstance(one, (int, float)) for one in (stored, computed)]
     if all(numbers):
-        return math.isclose(stored, computed, rel_tol=CLOSE, abs_tol=CLOSE)
+        return math.isclose(stored, computed, rel_tol=scoring.CLOSE, abs_tol=scoring.CLOSE)
     return stored == computed

@@ -25,6 +25,7 @@ EXPERIMENTS = [
     {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
     {"environment"},
     {"results", "predictions", "checkpoints"},
+    {"kept"},
     {"models"},
     {"methods", "tasks", "preflight", "memory"},
     {"prepared"},

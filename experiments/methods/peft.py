@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,13 @@ from experiments.methods.method import Method
 if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
+
+
+COMPARED = (
+    *("peft_type", "target_modules", "r", "lora_alpha", "n_frequency", "scaling", "scaling_mode"),
+    *("random_loc_seed", "frequency_bias_center", "frequency_bias_bandwidth", "basis"),
+)
+"""Fields by which an adapter's configuration is known for the one of a run."""
 
 
 @dataclass(kw_only=True)
@@ -82,6 +90,7 @@ class Adapter(Method):
 
         import fourierft  # noqa: F401  (adapters that stock PEFT does not know)
 
+        self._check(folder)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings(
@@ -95,6 +104,31 @@ class Adapter(Method):
             raise UserError(f"method={self.name}: cannot be merged ({error})") from error
         except Exception as error:  # PEFT, safetensors and the system raise many kinds
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
+
+    def _check(self, folder: Path) -> None:
+        """Raises DataError if an adapter's configuration is of another method, or another one of
+        it."""
+        path = folder / "adapter_config.json"
+        expected = self.configuration([]).to_dict()
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            there = {name: _comparable(found.get(name)) for name in COMPARED}
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
+        asked = {name: _comparable(expected.get(name)) for name in COMPARED}
+        wrong = [
+            f"{name}: there {there[name]!r}, of the run {asked[name]!r}"
+            for name in COMPARED
+            if there[name] != asked[name]
+        ]
+        if wrong:
+            raise DataError(f"{path}: not the configuration of method={self.name}", wrong)
+
+
+def _comparable(value: Any) -> Any:
+    """A field of PEFT's as JSON holds it, names in any order."""
+    value = getattr(value, "value", value)
+    return sorted(value, key=str) if isinstance(value, (list, set, tuple)) else value
 
 
 def _merge(net: nn.Module) -> nn.Module:

@@ -54,6 +54,8 @@ class Record:
     """adapter, head, base (numbers) and stored_bytes of the adapter."""
     metrics: dict[str, Any] | None = None
     """primary {name, split, select, value, interval}, best, last, heldout; None for mode=count."""
+    adapter: dict[str, str] | None = None
+    """SHA-256 of the adapter's files by name; None in older records, and where nothing trains."""
     preflight: dict[str, Any] | None = None
     """What could be said before training about whether this setting can learn."""
     time: dict[str, Any]

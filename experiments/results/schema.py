@@ -105,6 +105,8 @@ FIELDS: dict[str, Kind] = {
         for rule in ("primary", "best", "last", "heldout")
         for key, kind in _CHOSEN.items()
     },
+    "adapter": SECTION,
+    "adapter.*": TEXT,
     "preflight": SECTION,
     "preflight.warnings": TEXTS,
     "time.started": TEXT,
