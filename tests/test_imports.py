@@ -80,8 +80,8 @@ COMMANDS = {
     },
     "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {
-        *("config", "console", "errors", "files", "hub", "networks", "provenance", "recorded"),
-        *("results", "run", "stored"),
+        *("config", "console", "errors", "files", "hub", "kept", "networks", "provenance"),
+        *("recorded", "results", "run", "stored"),
     },
 }
 

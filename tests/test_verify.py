@@ -1,11 +1,13 @@
 """Records against what is stored beside them: recomputed, and exported."""
 
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 
-from experiments import comparison, predictions, recorded, results, scoring
+from experiments import comparison, kept, predictions, recorded, results, scoring
 from experiments.errors import ConfigError
 from experiments.recipe import Select
 from experiments.results import Record
@@ -22,10 +24,14 @@ def stored(tmp_path_factory, compose):
     place.mkdir(parents=True)
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 2, 60)
+    history = []
     for step in (10, 20):
         scores = draw.normal(size=(60, 2)) + step / 10 * np.eye(2)[labels]
         entry = Evaluation(step=step, epoch=step / 10, predictions=scores, references=labels)
         predictions.store(place, "validation", entry)
+        found = asked.task.score(scores, labels).items()
+        values = {f"validation/{name}": value for name, value in found}
+        history.append({"step": step, "epoch": step / 10, "elapsed_s": step / 4, **values})
     metrics = scoring.score(place, asked.task, Select.best)
     config = results.plain(asked)
     record = Record(
@@ -38,8 +44,8 @@ def stored(tmp_path_factory, compose):
         environment={"weights": None, "versions": {"torch": "2.13.0"}, "rows": {"train": 100}},
     )
     results.write(place, record)
-    line = {"step": 10, "epoch": 1.0, "elapsed_s": 2.5, "validation/matthews": 0.5}
-    (place / "history.jsonl").write_text(json.dumps(line) + "\n")
+    lines = "".join(json.dumps(line) + "\n" for line in history)
+    (place / "history.jsonl").write_text(lines)
     return place
 
 
@@ -86,9 +92,11 @@ def test_a_diverged_run_of_an_earlier_version_matches(folder, capsys):
     none = {"epoch": 1.0, "step": 1, "value": None, "interval": [None, None]}
     for path in (folder / "predictions").glob("*.npz"):
         with np.load(path) as arrays:
-            kept = dict(arrays)
-        kept["predictions"] = np.full_like(kept["predictions"], np.nan)
-        np.savez(path, **kept)
+            broken = dict(arrays)
+        broken["predictions"] = np.full_like(broken["predictions"], np.nan)
+        np.savez(path, **broken)
+    history = folder / "history.jsonl"
+    history.write_text(re.sub(r'("validation/\w+"): [-\d.e]+', r"\1: NaN", history.read_text()))
     path = folder / "metrics.json"
     record = json.loads(path.read_text())
     task = recorded.task_of(record["config"]["task"])
@@ -129,6 +137,57 @@ def test_records_that_are_none_are_named(folder, capsys):
     assert main(["verify", str(folder / "nowhere")]) == 1
 
 
+def test_every_kind_of_lost_or_altered_predictions_is_named(folder, capsys):
+    """Of evaluations, too, that no rule chose: the record alone would match."""
+    first, second = sorted((folder / "predictions").glob("*.npz"))
+    kept, other = first.read_bytes(), second.read_bytes()
+
+    def verified() -> str:
+        assert main(["verify", outputs(folder)]) == 1
+        return capsys.readouterr().err
+
+    for path, content in ((first, kept), (second, other)):
+        path.unlink()
+        assert f"predictions/{path.name}: missing, though history.jsonl has its score" in verified()
+        path.write_bytes(content)
+    extra = first.with_name("validation-0000015.npz")
+    extra.write_bytes(kept)
+    assert f"predictions/{extra.name}: of no evaluation in history.jsonl" in verified()
+    extra.unlink()
+    entry = predictions.load(folder, "validation")[0]
+    flipped = np.array(entry.predictions)
+    flipped[:5] = flipped[:5, ::-1]
+    predictions.store(folder, "validation", dataclasses.replace(entry, predictions=flipped))
+    assert f"predictions/{first.name}: matthews is" in verified()
+    first.write_bytes(kept)
+    path = folder / "history.jsonl"
+    lines = path.read_text()
+    path.write_text(lines + lines.splitlines()[-1] + "\n")
+    assert "validation-0000020.npz: evaluated 2 times in history.jsonl" in verified()
+    path.unlink()
+    assert "of no evaluation in history.jsonl" in verified()
+    path.write_text(lines)
+    assert main(["verify", outputs(folder)]) == 0
+
+
+def test_a_missing_or_altered_adapter_is_named(folder, capsys):
+    (folder / "adapter").mkdir()
+    path = folder / "adapter/adapter_model.safetensors"
+    path.write_bytes(b"weights")
+    record = results.read(folder)
+    assert main(["verify", outputs(folder)]) == 0, "an old record says nothing of its adapter"
+    results.write(folder, dataclasses.replace(record, adapter=kept.hashes(folder / "adapter")))
+    assert main(["verify", outputs(folder)]) == 0
+    path.write_bytes(b"weighty")
+    assert main(["verify", outputs(folder)]) == 1
+    assert "adapter/adapter_model.safetensors: altered since" in capsys.readouterr().err
+    path.rename(path.with_name("other.safetensors"))
+    assert main(["verify", outputs(folder)]) == 1
+    told = capsys.readouterr().err
+    assert "other.safetensors: not of this run" in told
+    assert "adapter_model.safetensors: missing" in told
+
+
 def test_tasks_of_records(compose):
     for name in ("cola", "stsb", "toy"):
         model = "mlp" if name == "toy" else "roberta_base"
@@ -158,10 +217,14 @@ def test_export_has_what_pefts_loader_reads(folder, capsys):
     for key in ("reserved_avg", "max", "reserved_99th"):
         assert isinstance(train[f"accelerator_memory_{key}"], int)
     last = train["metrics"][-1]
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     record = results.read(folder)
     assert last["test accuracy"] == record.metrics["primary"]["value"]
     assert {type(last[key]) for key in ("train samples", "train total tokens")} == {int}
-    assert "train loss" in last and train["metrics"][0]["valid accuracy"] == 0.5
+    assert (
+        "train loss" in last
+        and train["metrics"][0]["valid accuracy"] == history[0]["validation/matthews"]
+    )
     for package in ("transformers", "peft", "datasets", "bitsandbytes", "torch"):
         assert f"{package}-version" in meta["package_info"]
     assert "system_info" in meta
