@@ -1,4 +1,4 @@
-"""Processor and data of a run; the next cell of a sweep takes those of the last where it can."""
+"""Weights, processor and data of a run; the next cell of a sweep takes those of the last where it can."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import results
+from experiments.errors import UserError
 
 if TYPE_CHECKING:
     from experiments.models import Model
@@ -14,6 +15,27 @@ if TYPE_CHECKING:
 
 _last: tuple[Any, Any, Data] | None = None
 """What they were made from, and the two. One suffices: sweeps vary method and seed fastest."""
+
+
+def locate(model: Model, task: Task, offline: bool) -> tuple[str | None, str | None]:
+    """Where weights and data are.
+
+    Raises:
+        UserError: either or both are missing.
+    """
+    places: list[str | None] = []
+    errors: list[UserError] = []
+    for part in (model, task):
+        try:
+            places.append(part.locate(offline))
+        except UserError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        lines = ["\n      ".join([error.summary, *error.problems]) for error in errors]
+        raise UserError("neither weights nor data are here", lines)
+    if errors:
+        raise errors[0]
+    return places[0], places[1]
 
 
 def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> tuple[Any, Data]:

@@ -9,9 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import attempt, hub, journal, lock, provenance, ranks, results, supplement, writing
+from experiments import (
+    attempt,
+    hub,
+    journal,
+    lock,
+    prepared,
+    provenance,
+    ranks,
+    results,
+    supplement,
+    writing,
+)
 from experiments.description import describe, describe_run, stamp
-from experiments.errors import UserError
 from experiments.results import Record
 
 if TYPE_CHECKING:
@@ -47,7 +57,9 @@ def _lead(config: Config, place: Path) -> Record:
     """A run alone, or as the first of several ranks."""
     finished = None if config.force else results.find(place, config)
     if finished is None:
-        weights, rows = _locate(config) if config.mode.trains else (None, None)
+        weights = rows = None
+        if config.mode.trains:
+            weights, rows = prepared.locate(config.model, config.task, config.offline)
         place.mkdir(parents=True, exist_ok=True)
         with lock.hold(place) as held:
             work = attempt.begin(held, config)
@@ -101,7 +113,8 @@ def _follow(config: Config, place: Path) -> Record:
                 from experiments import trainer
 
                 with ranks.first_alone("prepared"):
-                    _, data, net = _prepare(config, *_locate(config))
+                    places = prepared.locate(config.model, config.task, config.offline)
+                    _, data, net = _prepare(config, *places)
                 trainer.fit(trainer_of(config, net, data, work, held.check))
         except Exception as error:
             if not _fail(held, work, error):
@@ -144,23 +157,6 @@ def _close(config: Config, record: Record | None) -> None:
         config.tracking.finish(results.finite(record.metrics or {}) if record else None)
     except Exception as error:  # whatever a service's library raises
         log.warning("tracking=%s could not be closed: %s", config.tracking.name, error)
-
-
-def _locate(config: Config) -> tuple[str | None, str | None]:
-    """Where weights and data are; one error if either or both are missing."""
-    places: list[str | None] = []
-    errors: list[UserError] = []
-    for part in (config.model, config.task):
-        try:
-            places.append(part.locate(config.offline))
-        except UserError as error:
-            errors.append(error)
-    if len(errors) > 1:
-        lines = ["\n      ".join([error.summary, *error.problems]) for error in errors]
-        raise UserError("neither weights nor data are here", lines)
-    if errors:
-        raise errors[0]
-    return places[0], places[1]
 
 
 def _train(
@@ -218,7 +214,7 @@ def _train(
 
 def _prepare(config: Config, weights: str | None, rows: str | None) -> tuple[Any, Data, nn.Module]:
     """Processor, data and network."""
-    from experiments import environment, prepared
+    from experiments import environment
 
     environment.check_device(config.train)
     config.task.check()
