@@ -1,4 +1,4 @@
-"""Weights, processor and data of a run; the next cell of a sweep takes those of the last where it can."""
+"""Weights, processor and data of a run; the next cell of a sweep takes over what it can."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def changed(config, **values):
 
 def record(config, value=0.5):
     return Record(
-        run={"model": "mlp"},
+        run={"model": "mlp", "task": "toy", "method": "fourierft"},
         config=results.plain(config),
         parameters={"adapter": 1, "head": 0, "base": 2, "stored_bytes": 4},
         metrics={"primary": {"value": value}},
