@@ -127,15 +127,17 @@ def _follow(config: Config, place: Path) -> Record:
 def _fail(held: lock.Hold, work: Path, error: Exception) -> bool:
     """Records the error if it is the first of the run; False if another rank failed before.
 
-    A repetition that failed goes beside the finished run.
+    A repetition that failed goes beside the finished run, unless it can go on once there is room.
 
     Raises:
         Lost: the folder is another process's by now, which is left alone.
     """
 
+    goes_on = writing.reason(error, str(held.place.parent)) is not None
+
     def record() -> None:
         try:
-            if writing.reason(error, str(held.place)) is None:  # else its sweep goes on with it
+            if not goes_on:
                 results.write_failure(work, error)
         except OSError as trouble:  # a full disk, for one
             log.warning("failure.json cannot be written: %s", trouble)
@@ -144,7 +146,7 @@ def _fail(held: lock.Hold, work: Path, error: Exception) -> bool:
         ranks.first_to_fail(lambda: None)
         held.check()
     mine = ranks.first_to_fail(record)
-    if not ranks.rank():
+    if not ranks.rank() and not goes_on:
         failed = attempt.give_up(held)
         if failed is not None:
             log.warning("the finished run is in its place, the failed one in %s", failed)
