@@ -10,6 +10,7 @@ from experiments import results
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
+    from experiments.config import Config
     from experiments.models import Model
     from experiments.tasks import Data, Task
 
@@ -17,7 +18,7 @@ _last: tuple[Any, Any, Data] | None = None
 """What they were made from, and the two. One suffices: sweeps vary method and seed fastest."""
 
 
-def locate(model: Model, task: Task, offline: bool) -> tuple[str | None, str | None]:
+def locate(config: Config) -> tuple[str | None, str | None]:
     """Where weights and data are.
 
     Raises:
@@ -25,9 +26,9 @@ def locate(model: Model, task: Task, offline: bool) -> tuple[str | None, str | N
     """
     places: list[str | None] = []
     errors: list[UserError] = []
-    for part in (model, task):
+    for part in (config.model, config.task):
         try:
-            places.append(part.locate(offline))
+            places.append(part.locate(config.offline))
         except UserError as error:
             errors.append(error)
     if len(errors) > 1:

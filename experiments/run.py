@@ -57,9 +57,7 @@ def _lead(config: Config, place: Path) -> Record:
     """A run alone, or as the first of several ranks."""
     finished = None if config.force else results.find(place, config)
     if finished is None:
-        weights = rows = None
-        if config.mode.trains:
-            weights, rows = prepared.locate(config.model, config.task, config.offline)
+        weights, rows = prepared.locate(config) if config.mode.trains else (None, None)
         place.mkdir(parents=True, exist_ok=True)
         with lock.hold(place) as held:
             work = attempt.begin(held, config)
@@ -113,8 +111,7 @@ def _follow(config: Config, place: Path) -> Record:
                 from experiments import trainer
 
                 with ranks.first_alone("prepared"):
-                    places = prepared.locate(config.model, config.task, config.offline)
-                    _, data, net = _prepare(config, *places)
+                    _, data, net = _prepare(config, *prepared.locate(config))
                 trainer.fit(trainer_of(config, net, data, work, held.check))
         except Exception as error:
             if not _fail(held, work, error):
