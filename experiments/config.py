@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -25,6 +25,8 @@ from experiments.tasks import TASKS, Task
 from experiments.tracking import TRACKINGS, Tracking
 
 _RESOLVING = "KeyError raised while resolving interpolation: "
+LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
+"""What an entry of a list may be, by the type that its field says."""
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -166,10 +168,25 @@ def load(cfg: DictConfig) -> Config:
         config: Config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError("this is not a run", [str(error).splitlines()[0]]) from error
-    problems = list(config.problems())
+    problems = list(mistyped(config)) or list(config.problems())
     if problems:
         raise ConfigError("this run cannot be done", problems)
     return config
+
+
+def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
+    """Yields every list with entries of another type than its field says, which OmegaConf lets
+    pass where a whole list is replaced."""
+    hints = get_type_hints(type(part))
+    for entry in fields(part):
+        value, key = getattr(part, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from mistyped(value, f"{key}.")
+        elif isinstance(value, list):
+            for hint in (hints[entry.name], *get_args(hints[entry.name])):
+                kind = (get_args(hint) or (None,))[0] if get_origin(hint) is list else None
+                if kind in LISTED and not all(type(one) in LISTED[kind] for one in value):
+                    yield f"{key}={value!r:.200}: must be a list of {kind.__name__}"
 
 
 def _unresolved(cfg: DictConfig) -> Iterator[str]:

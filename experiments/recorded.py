@@ -16,10 +16,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import CONF, Config, composed, register
+from experiments.config import CONF, Config, composed, mistyped, register
 from experiments.errors import ConfigError
 from experiments.tasks import Task
 
+LONGEST = 300
+"""Letters of a reason, which may quote the record."""
+LONGEST = 300
+"""Letters of a reason, which may quote the record."""
 PARTS = ("model", "task", "method", "tracking")
 
 
@@ -56,7 +60,7 @@ def config_of(found: dict[str, Any], changes: list[str]) -> Config:
         raise ConfigError(
             "the record's configuration does not fit this version", [_first_line(error)]
         ) from error
-    problems = list(config.problems())
+    problems = list(mistyped(config)) or list(config.problems())
     if problems:
         raise ConfigError("the record's configuration is not a run of this version", problems)
     return config
@@ -74,9 +78,13 @@ def task_of(found: Any) -> Task:
     try:
         for key in known & found.keys():  # a field that is gone since then had its old meaning
             node[key] = literal(found[key])
-        return OmegaConf.to_object(node)
+        task: Task = OmegaConf.to_object(node)
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{option}: {_first_line(error)}") from error
+    wrong = list(mistyped(task, "task."))
+    if wrong:
+        raise ConfigError(f"{option}: not the task that a record describes", wrong)
+    return task
 
 
 def literal(value: Any) -> Any:
@@ -121,4 +129,4 @@ def _code(schema: DictConfig, found: dict[str, Any]) -> Iterator[str]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST][:LONGEST]
