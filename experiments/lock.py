@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Lost, Occupied
+from experiments import stored
+from experiments.errors import Lost, Occupied, RecordError
 
 LOCK = "lock.json"
 BEAT_SECONDS = 10.0
@@ -225,8 +226,8 @@ def _stale(path: Path, draft: Path) -> bool:
 
 def _owner(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = stored.read_json(path)
+    except RecordError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -253,7 +254,7 @@ def _started(pid: int) -> str | None:
     A reused number shows here.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        fields = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError, TypeError):  # a lock may hold anything for a number
         return None
     return None if fields[0] in "ZX" else fields[19]

@@ -50,11 +50,18 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
             content = file.read(largest + 1) or b""
     except OSError as error:
         raise RecordError(f"{path}: damaged, cannot be read ({error.strerror})") from error
-    except ValueError as error:  # a null character in the path
-        raise RecordError(f"{path!r}: damaged, not a path ({error})") from error
     if len(content) > largest:
         raise RecordError(f"{path}: damaged, more than {largest:,} bytes")
     return content
+
+
+def find(root: Path, name: str) -> list[Path]:
+    """Every entry called `name` below a folder, in path order: also links that lead nowhere."""
+    return sorted(
+        Path(folder, name)
+        for folder, folders, files in os.walk(root)
+        if name in files or name in folders
+    )
 
 
 def check_file(path: Path, largest: int = LARGEST) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
@@ -18,9 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF, Config, composed, load, register
 from experiments.errors import ConfigError
-
-_WORDS = ("null", "true", "false", "inf", "nan")
-"""What Hydra takes for another value than text."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,16 +80,6 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
 def swept(start: list[str]) -> list[str]:
     """What the chosen options of conf/ make Hydra's sweeper vary, as overrides."""
     return [f"{key}={value}" for key, value in (_sweeper(start).get("params") or {}).items()]
-
-
-def quoted(value: str) -> str:
-    """A text as an override must give it, so that Hydra reads these very letters."""
-    if re.fullmatch(r"[./]*[a-zA-Z_][\w/.+-]*", value) and value.lower() not in _WORDS:
-        return value
-    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", literal)
-    ending = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{ending * chr(92)}'"
 
 
 def trials(start: list[str]) -> int | None:

@@ -12,7 +12,7 @@ from experiments import kept, recorded, results, scoring
 from experiments.errors import RecordError, UserError
 from experiments.files import is_aside
 from experiments.recipe import Select
-from experiments.stored import legible
+from experiments.stored import find, legible
 
 
 def report(outputs: Path) -> int:
@@ -44,7 +44,7 @@ def report(outputs: Path) -> int:
 
 def places(outputs: Path) -> list[Path]:
     """Folders with a record, those of runs that were moved aside left out."""
-    found = [path.parent for path in sorted(outputs.rglob(results.RECORD))]
+    found = [path.parent for path in find(outputs, results.RECORD)]
     return [place for place in found if not is_aside(place, outputs)]
 
 

@@ -12,9 +12,9 @@ import csv
 import json
 import random
 import shutil
-import signal
 
 import pytest
+from limits import limit
 from records import scored
 
 from experiments import export, results
@@ -89,22 +89,6 @@ def mutated(draw, record):
     if kind == 2:
         return content[:place] + draw.randbytes(3) + content[place:]
     return content
-
-
-@contextlib.contextmanager
-def limit(seconds):
-    """Raises TimeoutError in what takes longer."""
-
-    def ring(*_):
-        raise TimeoutError(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from experiments import provenance, results
 from experiments.errors import RecordError
 from experiments.files import is_aside
 from experiments.results import Record
-from experiments.stored import FARTHEST, legible, read_json
+from experiments.stored import FARTHEST, find, legible, read_json
 from experiments.tracking import HISTORY, read_history
 
 JUDGEMENTS = "judgements"
@@ -148,7 +149,7 @@ def number(value: Any) -> float | None:
 def collect(root: Path) -> Evidence:
     """Reads every finished run below `root`; what cannot be counted costs a line, not the rest."""
     evidence = Evidence(Path(root))
-    for path in sorted(evidence.root.rglob(results.RECORD)):
+    for path in find(evidence.root, results.RECORD):
         if is_aside(path.parent, evidence.root):
             continue
         try:
@@ -166,8 +167,10 @@ def collect(root: Path) -> Evidence:
         else:
             evidence.runs.append(Run(path.parent, record))
     _part(evidence)
-    for path in sorted(evidence.root.rglob(results.FAILURE)):
-        if not is_aside(path.parent, evidence.root) and not (path.parent / results.RECORD).exists():
+    for path in find(evidence.root, results.FAILURE):
+        if is_aside(path.parent, evidence.root):
+            continue
+        if not os.path.lexists(path.parent / results.RECORD):
             evidence.report("failed", path, _failure(path))
     return evidence
 

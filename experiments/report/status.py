@@ -121,7 +121,7 @@ def board(boards: dict[str, list[Row]], outputs: Path, given: Sequence[str] = ()
 
 
 def _elsewhere(outputs: Path) -> list[str]:
-    return [] if outputs == OUTPUTS else [f"output={sweep.quoted(str(outputs))}"]
+    return [] if outputs == OUTPUTS else [f"output={outputs}"]
 
 
 def _told(found: Sequence[Row]) -> str:
