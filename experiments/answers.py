@@ -12,7 +12,7 @@ from typing import Any
 from experiments import console, generations, results
 from experiments.errors import RecordError, UserError
 from experiments.fastchat import are_texts, first_choice
-from experiments.files import write_atomically
+from experiments.files import visible, write_atomically
 from experiments.stored import read_json
 
 TITLES = {"mt_bench": "MT-Bench", "vicuna": "Vicuna"}
@@ -67,7 +67,7 @@ def read(place: Path) -> Run:
         lines = _lines(generations.path_of(place, benchmark))
         if lines:
             found[benchmark] = lines
-        for path in sorted((place / "judgements" / benchmark).glob("*.json")):
+        for path in visible(place / "judgements" / benchmark, "*.json"):
             average = _average(path)
             if average is not None:
                 scores.setdefault(benchmark, {})[path.stem] = average

@@ -55,6 +55,15 @@ def read(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
+def is_whole(path: Path) -> bool:
+    """True if there is an image that can be read; a power cut may leave an empty file."""
+    try:
+        read(path)
+    except Exception:  # PIL's readers raise many kinds
+        return False
+    return True
+
+
 def files(folder: Path) -> list[Path]:
     """The images below a folder, by name.
 

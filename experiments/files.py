@@ -25,6 +25,12 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """What a pattern finds, in the order of names; without hidden files, as macOS leaves `._x`
+    beside every x on other disks."""
+    return sorted(path for path in folder.glob(pattern) if path.name[0] != ".")
+
+
 def share(folder: Path) -> None:
     """Gives weights the mode of any new file: safetensors keeps what it writes to its owner."""
     mask = os.umask(0)

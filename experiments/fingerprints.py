@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.files import cache_folder
+from experiments.errors import UserError
+from experiments.files import cache_folder, visible
 
 SETTLED_SECONDS = 2.0
 """Files younger than this are not remembered: a clock's tick may hide their next change."""
@@ -67,7 +68,7 @@ def weights(folder: Path) -> Files:
     """The weights in a folder of transformers or diffusers, with shards in its subfolders."""
     if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
         return Files(paths=[path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()])
-    return Files(paths=[*sorted(folder.glob("*.safetensors")), *_shards_below(folder)])
+    return Files(paths=[*visible(folder, "*.safetensors"), *_shards_below(folder)])
 
 
 def _shards_below(folder: Path) -> list[Path]:
@@ -116,7 +117,7 @@ def recall(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | N
     """The fingerprint as it was computed before; None if a file changed since, or is unknown."""
     try:
         text = _memory(files, stamps or _stamps(files)).read_text(encoding="utf-8")
-    except (OSError, ValueError, RuntimeError):  # no home folder
+    except (OSError, ValueError):  # UserError is one
         return None
     return text if _FINGERPRINT.fullmatch(text) else None
 
@@ -160,5 +161,5 @@ def _remember(files: Files, stamps: list[tuple[int, ...]], found: str) -> None:
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(found, encoding="utf-8")
         os.replace(draft, path)
-    except (OSError, RuntimeError):
+    except (OSError, UserError):
         pass

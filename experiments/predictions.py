@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments import stored
 from experiments.errors import RecordError
+from experiments.files import visible
 from experiments.selection import Evaluation
 
 FOLDER = "predictions"
@@ -43,13 +44,18 @@ def store(run: Path, split: str, entry: Evaluation) -> None:
     os.replace(draft, place / f"{split}-{entry.step:07d}.npz")
 
 
+def paths_of(run: Path, split: str = "*") -> list[Path]:
+    """Files of a split, or of all, in the order of training; what other programs left is none."""
+    return [path for path in visible(run / FOLDER, f"{split}-*.npz") if step_of(path) >= 0]
+
+
 def load(run: Path, split: str) -> list[Evaluation]:
     """Every stored evaluation of a split, in the order of training.
 
     RecordError names a damaged file.
     """
     found = []
-    for path in sorted((run / FOLDER).glob(f"{split}-*.npz")):
+    for path in paths_of(run, split):
         stored.check_file(path, LARGEST)
         try:
             _check_sizes(path)
@@ -75,8 +81,8 @@ def load(run: Path, split: str) -> list[Evaluation]:
 
 def first_damaged(run: Path) -> Path | None:
     """The earliest stored evaluation that cannot be read; None if all can."""
-    paths = sorted((run / FOLDER).glob("*-*.npz"), key=step_of)
-    return next((path for path in paths if step_of(path) >= 0 and not _whole(path)), None)
+    paths = sorted(paths_of(run), key=step_of)
+    return next((path for path in paths if not _whole(path)), None)
 
 
 def _check_sizes(path: Path) -> None:
@@ -126,7 +132,7 @@ def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
 
 def cut(run: Path, step: int) -> None:
     """Deletes what lies behind `step`: a resumed run ends with an uninterrupted one's files."""
-    for path in (run / FOLDER).glob("*-*.npz"):
+    for path in paths_of(run):
         if step_of(path) > step:
             path.unlink()
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from experiments import config, drawings, fid
+from experiments import config, drawings, fid, files
 from experiments.errors import ConfigError, DataError
 from experiments.tasks.latents import Pairs, collate
 from experiments.tasks.subject import read_listing, read_subject
@@ -322,6 +322,11 @@ def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
     job = quick()
     space = job.model.processor(None)
     first = job.task._class_images(space, "a photo of a dog")
+    for path in files.cache_folder("class_images").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])  # drawn again, the same
+    assert [one.tobytes() for one in job.task._class_images(space, "a photo of a dog")] == [
+        one.tobytes() for one in first
+    ]
     assert len(first) == 2 and first[0].size == (32, 32) and first[0] != first[1]
     monkeypatch.setattr(experiments.denoising, "draw", None)  # must not be needed
     again = job.task._class_images(space, "a photo of a dog")

@@ -204,6 +204,26 @@ def test_proxy_is_what_must_answer(monkeypatch, listening, scheme):
     assert hub.reachable("https://hub.invalid")
 
 
+@pytest.mark.parametrize("variable", ["all_proxy", "https_proxy", "http_proxy"])
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4"])
+def test_a_proxy_that_needs_a_package_is_named(monkeypatch, listening, scheme, variable):
+    endpoint = f"{'https' if variable == 'https_proxy' else 'http'}://hub.invalid"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setenv(variable, f"{scheme}://user:secret@127.0.0.1:{listening}")
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    with pytest.raises(HubUnavailable) as caught:
+        hub.locate(REPO, None, **ASKED)
+    assert f"the proxy {scheme}://127.0.0.1 needs a package" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    monkeypatch.setattr(hub, "find_spec", lambda name: True)
+    assert hub.locate(REPO, None, **ASKED) == REPO
+
+
+def test_a_folder_needs_no_proxy(monkeypatch, tmp_path):
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    assert hub.locate(REPO, str(tmp_path), **ASKED) == str(tmp_path)
+
+
 def test_no_proxy_is_honoured(monkeypatch, listening, silent):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listening}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -110,6 +110,21 @@ def test_parquet_and_json_hold_the_same(task, tokenizer, data_folder, tmp_path):
         ({}, ["no train.parquet and no .json", "holds: nothing"]),
         ({"a.json": "[]", "b.json": "[]"}, ["one file", "a.json, b.json"]),
         ({"a.json": "{half"}, ["cannot be read as json"]),
+        (
+            {"a.json": '{"data": [{"instruction": "x", "input": "", "output": "y"}]}'},
+            [
+                "a.json: cannot be read",
+                "wanted a list of objects, one per row, there is one object with data",
+            ],
+        ),
+        (
+            {"a.json": '{"instruction": "x", "input": "", "output": "y"}'},
+            ["there is one object with instruction, input, output"],
+        ),
+        ({"a.json": '"text"'}, ["wanted a list of objects, one per row"]),
+        ({"a.json": '[{"instruction": "x"}, ["y"]]'}, ['entry 2 is ["y"]']),
+        ({"a.json": "[" * 100000}, ["cannot be read as json"]),
+        ({"a.json": f'[{{"instruction": {"9" * 50}}}]'}, ["cannot be read as json"]),
         ({"a.json": "[]"}, ["no column 'instruction'"]),
         ({"a.json": '[{"instruction": "x", "output": "y"}]'}, ["no column 'input'"]),
         ({"a.json": '[{"instruction": 1, "input": "", "output": ""}]'}, ["int64, wanted text"]),
@@ -127,6 +142,13 @@ def test_other_folders_are_refused(task, tokenizer, tmp_path, files, words):
     with pytest.raises(DataError) as caught:
         load(task(f"task.path={folder}"), tokenizer)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_what_macos_leaves_beside_is_no_data(task, tokenizer, data_folder, tmp_path):
+    shutil.copy(data_folder / "alpaca/alpaca_data_subset.json", tmp_path / "rows.json")
+    (tmp_path / "._rows.json").write_bytes(b"\0\5\26\7")
+    few = ["task.train_rows=20", "task.validation_rows=10", f"task.path={tmp_path}"]
+    assert len(load(task(*few), tokenizer).train) == 20
 
 
 @pytest.mark.parametrize("key", ["train_rows", "validation_rows"])

@@ -7,7 +7,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import files
-from experiments.errors import UserError
 from experiments.tasks import language
 from experiments.tasks import tokens as keeping
 from experiments.tasks.language import IGNORED, Collator, Language, encode
@@ -186,19 +185,6 @@ def test_where_tokens_cannot_be_kept_they_are_made_for_this_run(
         monkeypatch.setenv("FOURIERFT_CACHE", str(place))
         assert tokens_of(story) == (first, 3)
         assert "the tokens are not kept for later runs: " in caplog.messages[-1]
-
-
-def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):
-    for name in ("FOURIERFT_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: str(path))  # neither HOME nor an entry
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert files.cache_folder("x").parent.parent == tmp_path
-    monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "own"))
-    assert files.cache_folder("x") == tmp_path / "own/x"
-    monkeypatch.setenv("FOURIERFT_CACHE", "/proc/nowhere")
-    with pytest.raises(UserError, match="/proc/nowhere/x: cannot be made .*FOURIERFT_CACHE names"):
-        files.cache_folder("x")
 
 
 def test_a_prompt_that_leaves_no_room_is_left_out_and_told(story, cache, monkeypatch):

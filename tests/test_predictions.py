@@ -135,7 +135,10 @@ def test_the_earliest_damaged_evaluation_is_found(tmp_path):
 
 def test_other_files_are_no_evaluations(tmp_path):
     predictions.store(tmp_path, "validation", entry(9))
-    (tmp_path / "predictions/validation-old.npz").write_bytes(b"")
+    names = ["._validation-0000009.npz", "validation-old.npz"]
+    for name in names:
+        (tmp_path / "predictions" / name).write_bytes(b"")
+    assert [item.step for item in predictions.load(tmp_path, "validation")] == [9]
     assert predictions.first_damaged(tmp_path) is None
     predictions.cut(tmp_path, 5)
-    assert files(tmp_path) == ["validation-old.npz"]
+    assert files(tmp_path) == names

@@ -10,8 +10,9 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import ParseResult, urlparse
 
 from experiments.errors import DataError, HubUnavailable
 
@@ -37,6 +38,7 @@ class Download:
     """Its files, as shell patterns of whole paths."""
 
 
+_PORTS = {"https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 _silent_since: dict[tuple[str, int], float] = {}
 _switched_off_here = False
 
@@ -79,6 +81,7 @@ def locate(
     if reachable(constants.ENDPOINT, offline):
         _come_back()
         return repo
+    proxy = unusable_proxy(constants.ENDPOINT)
     asked_for = offline or (constants.HF_HUB_OFFLINE and not _switched_off_here)
     if isinstance(try_to_load_from_cache(repo, probe, repo_type=kind, revision=revision), str):
         go_offline()
@@ -89,6 +92,7 @@ def locate(
         f"{kind} {repo} is not here and "
         + ("network use is switched off" if asked_for else "the hub does not answer"),
         [
+            *([proxy] if not asked_for and proxy is not None else []),
             f"looked in the cache {constants.HF_HUB_CACHE}",
             f"with a network: {download}",
             f"with a copy on this machine: {option}=FOLDER",
@@ -152,23 +156,41 @@ def reachable(endpoint: str, offline: bool = False) -> bool:
 
     False at once when offline is asked for, here or by HF_HUB_OFFLINE.
     """
-    from urllib.request import getproxies, proxy_bypass
-
     from huggingface_hub import constants
 
     if offline or (constants.HF_HUB_OFFLINE and not _switched_off_here):
         return False
-    target, proxies = urlparse(endpoint), getproxies()
-    proxy = proxies.get(target.scheme) or proxies.get("all")
-    if proxy and not proxy_bypass(target.hostname or ""):
-        target = urlparse(proxy if "://" in proxy else f"http://{proxy}")
-    address = target.hostname or "", target.port or (443 if target.scheme == "https" else 80)
+    if unusable_proxy(endpoint) is not None:
+        return False
+    target = _proxy_of(endpoint) or urlparse(endpoint)
+    address = target.hostname or "", target.port or _PORTS.get(target.scheme, 80)
     if time.monotonic() - _silent_since.get(address, -REMEMBER_SECONDS) < REMEMBER_SECONDS:
         return False
     if _answers(address):
         return True
     _silent_since[address] = time.monotonic()
     return False
+
+
+def unusable_proxy(endpoint: str) -> str | None:
+    """Why the proxy that the environment names cannot be used, None if it can or there is none."""
+    proxy = _proxy_of(endpoint)
+    if proxy is None or not proxy.scheme.startswith("socks") or find_spec("socksio"):
+        return None
+    return (
+        f"the proxy {proxy.scheme}://{proxy.hostname} needs a package that is not installed: "
+        "pip install 'httpx[socks]'"
+    )
+
+
+def _proxy_of(endpoint: str) -> ParseResult | None:
+    from urllib.request import getproxies, proxy_bypass
+
+    target, proxies = urlparse(endpoint), getproxies()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(target.hostname or ""):
+        return None
+    return urlparse(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _answers(address: tuple[str, int]) -> bool:

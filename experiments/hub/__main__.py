@@ -119,6 +119,7 @@ def _require_hub() -> None:
             [
                 "prefetch runs where there is internet, or set HF_ENDPOINT to a mirror",
                 *(["HF_HUB_OFFLINE=1 is set"] if constants.HF_HUB_OFFLINE else []),
+                *filter(None, [hub.unusable_proxy(constants.ENDPOINT)]),
             ],
         )
 

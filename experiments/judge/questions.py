@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments import hub
 from experiments.errors import DataError, HubUnavailable
 from experiments.fastchat import BENCHMARKS, are_texts, first_choice, read_questions, read_rows
+from experiments.files import visible
 from experiments.judge.prompts import digest
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -116,7 +117,7 @@ def _from_hub(benchmark: str) -> Path:
 
 def _references(folder: Path, problems: list[str]) -> tuple[dict[int, list[str]] | None, str]:
     """Answers by question, and whose; None where only the questions' own can be taken."""
-    files = sorted((folder / "reference_answer").glob("*.jsonl"))
+    files = visible(folder / "reference_answer", "*.jsonl")
     if not files:
         return None, "the questions' own"
     if len(files) > 1:

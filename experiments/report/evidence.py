@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments import provenance, results
 from experiments.errors import RecordError
-from experiments.files import is_aside
+from experiments.files import is_aside, visible
 from experiments.results import Record
 from experiments.stored import FARTHEST, find, legible, read_json
 from experiments.tracking import HISTORY, read_history
@@ -121,7 +121,7 @@ class Evidence:
     def judged(self, run: Run, benchmark: str) -> list[dict[str, Any]]:
         """Every judge's scores of the run's answers to a benchmark."""
         found = []
-        for path in sorted((run.place / JUDGEMENTS / benchmark).glob("*.json")):
+        for path in visible(run.place / JUDGEMENTS / benchmark, "*.json"):
             try:
                 content = read_json(path)
                 average = number(content["scores"]["average"])

@@ -215,7 +215,7 @@ class DreamBooth(Task):
             prompt, number = row["prompt"], row["number"]
             path = place / drawings.slug(prompt) / f"{number:02d}.png"
             drawn.setdefault(prompt, []).append(path)
-            if not path.exists():
+            if not drawings.is_whole(path):
                 noise = stream(seed, f"image {number} of {prompt}")
                 image = draw(pipeline, prompt, seed=noise, **self._how())
                 drawings.save(image, path, prompt=prompt, seed=str(noise))
@@ -290,7 +290,7 @@ class DreamBooth(Task):
         key = json.dumps([processor.name, prompt, self._how()], sort_keys=True)
         folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
         paths = [folder / f"{number:04d}.png" for number in range(self.class_images)]
-        missing = [number for number, path in enumerate(paths) if not path.exists()]
+        missing = [number for number, path in enumerate(paths) if not drawings.is_whole(path)]
         if missing:
             log.info("drawing %d images of %r with the base model", len(missing), prompt)
             pipeline = processor.pipeline(processor.base().eval()).to(DEVICE)

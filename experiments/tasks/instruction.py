@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import generations, hub
 from experiments.errors import DataError
+from experiments.files import visible
 from experiments.fingerprints import Files
+from experiments.tasks import alpaca
 from experiments.tasks import questions as benchmarks
 from experiments.tasks.language import Collator, Language
 from experiments.tasks.task import Data
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("instruction", "input", "output")
 SPLIT_SEED = 0  # of the held-out rows and of `train_rows`: the same for every method and run seed
 HELD_OUT = "validation"
 
@@ -225,7 +224,7 @@ class Instruction(Language):
     def _file(self, folder: Path) -> Path:
         """The one file of a folder that holds the rows."""
         parquet = [*folder.glob("train*.parquet"), *folder.glob("data/train*.parquet")]
-        for found in (sorted(parquet), sorted(folder.glob("*.json"))):
+        for found in (sorted(parquet), visible(folder, "*.json")):
             if len(found) == 1:
                 return found[0]
             if found:
@@ -242,43 +241,8 @@ class Instruction(Language):
 
     def _read(self, source: str | None) -> tuple[Dataset, str]:
         """All rows and a fingerprint of their file."""
-        import pyarrow
-        from datasets import Dataset
-        from pyarrow import parquet
-
         if self.path is not None:
             path = self._file(Path(source))
         else:
             path = hub.fetch(*self.downloads()) / self.file
-        try:
-            content = path.read_bytes()
-            if path.suffix == ".parquet":
-                table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
-            else:
-                table = pyarrow.Table.from_pylist(json.loads(content))
-        except (OSError, ValueError, AttributeError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
-        wrong = [
-            f"no column {name!r} (columns: {', '.join(table.column_names) or 'none'})"
-            for name in COLUMNS
-            if name not in table.column_names
-        ]
-        wrong = wrong or list(_unfit(table))
-        if wrong:
-            raise DataError(f"{path}: not the rows of task={self.name}", wrong)
-        plain = table.select(list(COLUMNS)).replace_schema_metadata(None)
-        return Dataset(plain), hashlib.sha256(content).hexdigest()
-
-
-def _unfit(table: Any) -> Iterator[str]:
-    """Yields columns that are not all text, and the lack of rows."""
-    from pyarrow import types
-
-    if not len(table):
-        yield "no rows"
-    for name in COLUMNS:
-        column = table.column(name)
-        if not (types.is_string(column.type) or types.is_large_string(column.type)):
-            yield f"column {name!r} holds {column.type}, wanted text"
-        elif column.null_count:
-            yield f"column {name!r} is empty in {column.null_count} rows"
+        return alpaca.read(path, self.name)
