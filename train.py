@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,7 +12,17 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import config, console, metrics, overrides, paths, ranks, results, writing
+from experiments import (
+    config,
+    console,
+    flags,
+    metrics,
+    overrides,
+    paths,
+    ranks,
+    results,
+    writing,
+)
 from experiments.errors import UserError
 
 config.register()
@@ -62,20 +74,40 @@ def refuse_failed(run_config: config.Config) -> None:
         )
 
 
-def check(arguments: list[str]) -> None:
-    """Answers --help, and refuses overrides that do not fit, all of them at once."""
+def check(arguments: list[str]) -> list[str]:
+    """Answers --help, and refuses what does not fit, all of it at once.
+
+    Returns:
+        The arguments as Hydra reads them.
+    """
     if {"--help", "-h"} & set(arguments):
-        sys.exit(print(overrides.help_page()))
-    wrong = [] if "--hydra-help" in arguments else overrides.problems(arguments)
-    wrong = wrong or overrides.searched_choices(arguments)
+        sys.exit(print(flags.help_page()))
+    wrong = overrides.problems(arguments) or overrides.searched_choices(arguments)
     if wrong:
         ranks.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
+    return flags.read(arguments).arguments
+
+
+def start() -> None:
+    """Hydra's part: what it refuses is said in a line, what a run raises is shown whole."""
+    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints by itself, most of it tracebacks
+    try:
+        main()
+    except Refused:
+        sys.exit(1)  # said when it happened
+    except Exception as error:
+        frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+        if whole or frames & {"run_job", "return_value"}:  # by these Hydra calls a run
+            raise
+        reason = f"{error} {error.__cause__ or ''}".strip() or type(error).__name__
+        ranks.leave(f"train.py: {reason}")
 
 
 def make_folder(arguments: list[str]) -> None:
     """Makes the folder of all runs where something is to be run, before Hydra writes there."""
-    flags = {word for word in arguments if word.startswith("-")}
-    output = paths.output_of(arguments) if flags <= {"-m", "--multirun"} else None
+    given = {word for word in arguments if word.startswith("-")}
+    output = paths.output_of(arguments) if given <= {"--run", "--multirun"} else None
     if output is not None:
         try:
             writing.make_folder(output)
@@ -85,7 +117,6 @@ def make_folder(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     console.steady()
-    sys.argv[1:] = paths.quote(sys.argv[1:])
-    check(sys.argv[1:])
+    sys.argv[1:] = check(paths.quote(sys.argv[1:]))
     make_folder(sys.argv[1:])
-    main()
+    start()

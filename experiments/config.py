@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import naming, results
+from experiments import bounds, gaps, naming, results
 from experiments.errors import ConfigError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
@@ -24,7 +24,6 @@ from experiments.recipe import Train
 from experiments.tasks import TASKS, Task
 from experiments.tracking import TRACKINGS, Tracking
 
-_RESOLVING = "KeyError raised while resolving interpolation: "
 LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
 """What an entry of a list may be, by the type that its field says."""
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -83,6 +82,11 @@ class Config:
 
     def problems(self) -> Iterator[str]:
         """Yields every reason why this is no run, each with key, value and what is allowed."""
+        for key in ("seed", "row"):
+            if getattr(self, key) < 0:
+                yield f"{key}={getattr(self, key)}: must not be negative"
+        if not self.output:
+            yield "output=: must name a folder"
         for part in (self.task, self.method, self.tracking, self.train):
             if part is not None:
                 yield from part.problems()
@@ -142,11 +146,32 @@ def _picker(part: str) -> Any:
     return pick
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """Composes conf/train.yaml with overrides, inside or outside a running Hydra application."""
+def composed(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    """Composes conf/train.yaml with overrides, inside or outside a running Hydra application.
+
+    Args:
+        overrides: as on the command line.
+        with_hydra: keeps Hydra's own settings, below the key `hydra`.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
     running = GlobalHydra.instance().is_initialized()
-    with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides)
+    try:
+        with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", overrides, return_hydra_config=with_hydra)
+    except Exception as error:  # Hydra's, OmegaConf's, and what they let through of Python's own
+        raise ConfigError("this cannot be composed", [_reason(error)]) from error
+
+
+def _reason(error: Exception) -> str:
+    """A library's error on one line."""
+    if isinstance(error, RecursionError):
+        return "a value refers to itself, or is nested too deeply"
+    if isinstance(error, ConfigError):
+        return "; ".join([error.summary, *error.problems])
+    words = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
+    return words if len(words) <= 600 else f"{words[:599]}…"
 
 
 def load(cfg: DictConfig) -> Config:
@@ -159,7 +184,7 @@ def load(cfg: DictConfig) -> Config:
     OmegaConf.set_struct(cfg, False)
     if cfg.mode is Mode.count:
         cfg.train = None
-    problems = list(_unresolved(cfg))
+    problems = list(gaps.find(cfg))
     if problems:
         raise ConfigError("this is not a complete run", problems)
     changes = _changes(cfg)
@@ -169,6 +194,8 @@ def load(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError("this is not a run", [str(error).splitlines()[0]]) from error
     problems = list(mistyped(config)) or list(config.problems())
+    said = {line.partition("=")[0] for line in problems}
+    problems += [line for line in bounds.find(config, "") if line.partition("=")[0] not in said]
     if problems:
         raise ConfigError("this run cannot be done", problems)
     return config
@@ -187,60 +214,6 @@ def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
                 kind = (get_args(hint) or (None,))[0] if get_origin(hint) is list else None
                 if kind in LISTED and not all(type(one) in LISTED[kind] for one in value):
                     yield f"{key}={value!r:.200}: must be a list of {kind.__name__}"
-
-
-def _unresolved(cfg: DictConfig) -> Iterator[str]:
-    """Yields what no run knows and what has no value: missing or failing interpolations."""
-    yield from (f"{key}: unknown key" for key in _unknown(cfg))
-    missing = sorted(
-        key for key, value in results.flatten(OmegaConf.to_container(cfg)).items() if value == "???"
-    )
-    if missing:
-        where = f"conf/recipe/{cfg.source}/{cfg.method.name}_{cfg.model.name}.yaml"
-        hint = (
-            f"recipe {cfg.recipe!r} does not give them"
-            if cfg.recipe != "none"
-            else f"there is no {where}; add it, choose another source, "
-            "or set them on the command line"
-        )
-        yield f"no value for {', '.join(missing)}: {hint}"
-    failing: dict[str, list[str]] = {}
-    for key in _leaves(cfg):
-        try:
-            OmegaConf.select(cfg, key, throw_on_missing=False)
-        except OmegaConfBaseException as error:
-            text = str(error).splitlines()[0].removeprefix(_RESOLVING).strip("\"'")
-            failing.setdefault(text, []).append(key)
-    for text, keys in failing.items():
-        yield f"{', '.join(keys)}: {text}"
-
-
-def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted keys that `+key=value` added where the schema has no such field."""
-    kind = OmegaConf.get_type(node)
-    known = {entry.name for entry in fields(kind)} if is_dataclass(kind) else None
-    for key in node:
-        if known is not None and key not in known:
-            yield f"{prefix}{key}"
-        elif not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                yield from _unknown(child, f"{prefix}{key}.")
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of every value, interpolations unresolved."""
-    for key in node:
-        dotted = f"{prefix}{key}"
-        child = (
-            None
-            if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key)
-            else node._get_node(key)
-        )
-        if isinstance(child, DictConfig) and not child._is_none():
-            yield from _leaves(child, f"{dotted}.")
-        else:
-            yield dotted
 
 
 def _changes(cfg: DictConfig) -> dict[str, Any]:
@@ -279,7 +252,7 @@ def _plain(*parts: str) -> tuple[str, dict[str, Any]]:
 def _values(cfg: DictConfig) -> dict[str, Any]:
     """Scientific fields of a composed configuration; what has no value is left out."""
     found: dict[str, Any] = {}
-    for key in _leaves(cfg):
+    for key in gaps.leaves(cfg):
         try:
             value = OmegaConf.select(cfg, key, throw_on_missing=True)
         except OmegaConfBaseException:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import math
 import shutil
-import typing
 from collections.abc import Iterable
-from enum import Enum
 from importlib import metadata
+from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments import flags, words
 from experiments.config import CONF, composed
-from experiments.methods import METHODS
-from experiments.models import MODELS
-from experiments.recipe import Train
-
-_CHOSEN = {"recipe": "source", "sizes": "experiment"}  # groups that follow from another choice
+from experiments.errors import ConfigError
+from experiments.words import shown
 
 _PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package that each needs
     "processes": "hydra-joblib-launcher",
@@ -32,46 +28,9 @@ _PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package tha
     "optuna": "hydra-optuna-sweeper",
     "tpe": "hydra-optuna-sweeper",
 }
-
-_BARE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help"}  # flags without a value
-
-HELP = """\
-Fine-tune a base model on a task with a method, evaluate it and record the result.
-
-  python train.py                                              the toy of Figure 7, in seconds
-  python train.py model=roberta_base task=cola method=fourierft
-  python train.py model=minilm task=sst2 method=lora task.path=FOLDER train.epochs=3
-  python train.py experiment=table1                            a whole table
-
-Choices (group=option):
-{groups}
-Values that are one of a few:
-{values}
-Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
-README.md tells the rest.
-"""
-
-
-def help_page() -> str:
-    """What `--help` shows, read off conf/: Hydra would take seconds to compose it."""
-    lines = []
-    folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
-    for folder in sorted(folders):
-        name = folder.relative_to(CONF).as_posix()
-        if name not in (*_CHOSEN, "train", "hydra", "rehearsal"):
-            options = sorted(path.stem for path in folder.glob("*.yaml"))
-            lines.append(f"  {name:<15}{', '.join(options)}")
-    parts = [("method", kind) for kind in METHODS] + [("train", Train)]
-    parts += [("model", kind) for kind in MODELS]
-    values = {
-        f"{section}.{name}": [one.name for one in choices]
-        for section, kind in parts
-        for name, hint in typing.get_type_hints(kind).items()
-        for choices in (hint, *typing.get_args(hint))  # X | None holds X
-        if isinstance(choices, type) and issubclass(choices, Enum)
-    }
-    listed = [f"  {key:<17}{', '.join(options)}" for key, options in values.items()]
-    return HELP.format(groups="\n".join(lines), values="\n".join(listed))
+_NEEDED = {"model", "task", "method", "source", "tracking", "train"}
+_LOOKED_AT = 100
+"""Values of a sweep that are checked one by one; Hydra composes all of them."""
 
 
 def problems(arguments: list[str]) -> list[str]:
@@ -80,30 +39,26 @@ def problems(arguments: list[str]) -> list[str]:
     Returns:
         One line for each wrong one, with key, given value and what is allowed; empty if they fit.
     """
-    single, found = _parse(arguments)
-    choices = [override for override in single if (CONF / override.key_or_group).is_dir()]
-    values = [override for override in single if override not in choices]
-    swept = len(single) > len({override.key_or_group for override in single})
+    typed = flags.read(arguments)
+    if typed.asks or typed.problems and not typed.overrides:
+        return typed.problems
+    if sum(map(len, typed.overrides)) > 4 * words.LONGEST:
+        return [*typed.problems, f"overrides of more than {4 * words.LONGEST:,} characters in all"]
+    given, found = _parsed(typed.overrides)
+    folders = _folders(given, typed.folder)
+    found = typed.problems + found + _too_many(given)
+    for one in given:
+        if one.key_or_group in ("hydra/launcher", "hydra/sweeper", "search"):
+            found += _missing_plugin(one)
+    single = [each for one in given if not _of_hydra(one) for each in _each(one)]
+    first = [text for one in given for text in _first(one)]
+    swept = len(single) > len({one.key_or_group for one in single})
     # Hydra takes any key behind a plus, and a choice that follows from another.
-    lenient = any(
-        one.is_add() or one.key_or_group in _CHOSEN or one.key_or_group.endswith(".name")
-        for one in single
-    )
-    whole = None
-    if not (found or swept or lenient):
-        try:
-            composed([override.input_line for override in single])
-            return []
-        except (HydraException, OmegaConfBaseException) as error:
-            whole = error
-    wrong = {override.input_line: _wrong_option(override) for override in choices}
-    valid = {one.key_or_group: one.input_line for one in choices if not wrong[one.input_line]}
-    cfg = composed(list(valid.values()))
-    found += [line for lines in wrong.values() for line in lines]
-    found += [line for override in values for line in _wrong_value(override, cfg)]
-    if not found and whole is not None:
-        found = [" ".join(f"{whole} {whole.__cause__ or ''}".split())]
-    return found
+    lenient = any(one.is_add() or one.key_or_group == "variant" or _is_name(one) for one in single)
+    whole = [] if found else _trial(first, folders)
+    if not (found or whole or swept or lenient or _wrong_options(single, folders)):
+        return []
+    return list(dict.fromkeys(found + _wrong(single, folders))) or whole
 
 
 def searched_choices(arguments: list[str]) -> list[str]:
@@ -111,87 +66,166 @@ def searched_choices(arguments: list[str]) -> list[str]:
 
     A method would then be searched over, not each method be searched.
     """
-    parsed = [OverridesParser.create().parse_override(one) for one in arguments if "=" in one[1:]]
-    sweepers = [one.value() for one in parsed if one.key_or_group == "hydra/sweeper"]
-    if not any(one.key_or_group == "search" for one in parsed) and not (
+    given, _ = _parsed(flags.read(arguments).overrides)
+    sweepers = [one.value() for one in given if one.key_or_group == "hydra/sweeper"]
+    if not any(one.key_or_group == "search" for one in given) and not (
         {"tpe", "optuna"} & set(map(str, sweepers))
     ):
         return []
     return [
-        f"{one.input_line}: one search would run over all of them; "
+        f"{shown(one.input_line)}: one search would run over all of them; "
         "python -m experiments.search gives each its own"
-        for one in parsed
-        if one.is_sweep_override()
-        and (one.key_or_group == "seed" or (CONF / one.key_or_group).is_dir())
+        for one in given
+        if one.is_sweep_override() and (one.key_or_group == "seed" or _is_group(one, [CONF]))
     ]
 
 
-def _parse(arguments: list[str]) -> tuple[list[Override], list[str]]:
-    """Overrides (sweeps: one per value, Hydra's own: none), and a line for each that is none."""
-    parser, found, problems = OverridesParser.create(), [], []
-    for before, text in zip(["", *arguments], arguments, strict=False):
-        value = before.startswith("-") and before not in _BARE and "=" not in text
-        if text.startswith("-") or value:
-            continue  # a flag, or its value as in `--cfg job`
+def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
+    """Overrides, and a line for each text that is none."""
+    found, wrong = [], []
+    for text in texts:
         try:
-            override = parser.parse_override(text)
-        except HydraException:
-            problems.append(f"{text}: not an override, write key=value")
-            continue
-        if override.key_or_group in ("hydra/launcher", "hydra/sweeper", "search"):
-            problems += _missing_plugin(override)
-        if not override.key_or_group.startswith("hydra"):
-            found += _expand(override)
-    return found, problems
+            found.append(words.parse(text))
+        except ConfigError as error:
+            wrong.append(error.summary)
+    return found, wrong
+
+
+def _folders(given: list[Override], added: str | None) -> list[Path]:
+    """Where options lie: conf/, and what --config-dir and hydra.searchpath add."""
+    paths = [added] if added is not None else []
+    for one in given:
+        if one.key_or_group == "hydra.searchpath" and isinstance(one.value(), list):
+            paths += [str(path).removeprefix("file://") for path in one.value()]
+    return [CONF, *(Path(path).absolute() for path in paths)]
+
+
+def _too_many(given: list[Override]) -> list[str]:
+    """Lines about sweeps that hold nothing, or more runs than anybody waits for."""
+    found, sizes = [], {}
+    for one in given:
+        try:
+            if one.is_discrete_sweep():
+                words.spelled(one, 1)
+                sizes[one.get_key_element()] = words.count(one)
+        except ConfigError as error:
+            found.append(error.summary)
+    number = math.prod(sizes.values())
+    if not found and number > words.CELLS:
+        found.append(f"{' '.join(sizes)}: {number:,} runs in one sweep (allowed: {words.CELLS:,})")
+    return found
+
+
+def _each(override: Override) -> list[Override]:
+    """A sweep as one override per value; a search lists none and is left to its sweeper."""
+    if override.is_interval_sweep():
+        return []
+    try:
+        return [words.parse(text) for text in words.spelled(override, _LOOKED_AT)]
+    except ConfigError:
+        return []  # said by _too_many
+
+
+def _first(override: Override) -> list[str]:
+    return [one.input_line for one in _each(override)[:1]]
+
+
+def _trial(texts: list[str], folders: list[Path]) -> list[str]:
+    """Why Hydra does not compose these, as one line; empty if it does."""
+    if folders[1:] and not any(text.startswith("hydra.searchpath=") for text in texts):
+        places = ",".join(f'"file://{folder}"' for folder in folders[1:])
+        texts = [*texts, f"hydra.searchpath=[{places}]"]
+    try:
+        composed(texts)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
+    """A line for each override that does not fit by itself."""
+    found = _wrong_options(single, folders)
+    choices = [one for one in single if _is_group(one, folders)]
+    valid = {one.key_or_group: one.input_line for one in choices if not _wrong_option(one, folders)}
+    values = [one for one in single if not _is_group(one, folders)]
+    if not values:
+        return found
+    try:
+        cfg = composed(list(valid.values()))
+    except ConfigError as error:
+        return found or error.problems
+    return found + [line for one in values for line in _wrong_value(one, cfg)]
+
+
+def _wrong_options(single: list[Override], folders: list[Path]) -> list[str]:
+    choices = [one for one in single if _is_group(one, folders)]
+    return [line for one in choices for line in _wrong_option(one, folders)]
+
+
+def _of_hydra(override: Override) -> bool:
+    return override.is_hydra_override() or override.key_or_group == "hydra"
+
+
+def _is_group(override: Override, folders: list[Path]) -> bool:
+    """True for a choice among files, as against a value."""
+    parts = override.key_or_group.split("/")
+    if isinstance(override.value(), dict) or not all(part.isidentifier() for part in parts):
+        return False
+    return parts[0] == "schema" or any(folder.joinpath(*parts).is_dir() for folder in folders)
+
+
+def _is_name(override: Override) -> bool:
+    return override.key_or_group.endswith(".name")
 
 
 def _missing_plugin(override: Override) -> list[str]:
     search = override.key_or_group == "search"
     package = _PLUGINS["tpe"] if search else _PLUGINS.get(str(override.value()))
+    text = shown(override.input_line)
     if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
-        return [f"{override.input_line}: there is no sbatch here; start it on a login node"]
+        return [f"{text}: there is no sbatch here; start it on a login node"]
     try:
         if package is not None:
             metadata.version(package)
     except metadata.PackageNotFoundError:
-        return [f"{override.input_line}: needs {package} (pip install -e '.[sweep]')"]
+        return [f"{text}: needs {package} (pip install -e '.[sweep]')"]
     return []
 
 
-def _expand(override: Override) -> list[Override]:
-    """A sweep as one override per value; ranges and searches list none and are left to Hydra."""
-    if not override.is_sweep_override():
-        return [override]
-    if not override.is_choice_sweep():
-        return []
-    key = override.input_line.partition("=")[0]
-    texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
-    return [OverridesParser.create().parse_override(text) for text in texts]
-
-
-def _wrong_option(override: Override) -> list[str]:
-    group, option = override.key_or_group, override.value()
+def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
+    group, option, text = override.key_or_group, override.value(), shown(override.input_line)
+    followed = flags.FOLLOWING.get(group.partition("/")[0])
+    if followed is not None:
+        return [f"{text}: follows from {followed}=…, choose that"]
+    if override.package is not None:
+        return [f"{text}: a choice has its place, write {group}={option}"]
+    options = sorted({path.stem for one in folders for path in (one / group).glob("*.yaml")})
+    allowed = f"(allowed: {', '.join(options)})"
     if override.is_delete() or option is None:
+        instead = "a run needs one" if group in _NEEDED else "leave it out for none"
+        return [f"{text}: a choice cannot be taken away, {instead} {allowed}"]
+    if override.is_force_add():
+        return [f"{text}: write {group}={option}"]
+    if isinstance(option, list):
+        return [f"{text}: one option, or several with {group}=a,b and -m {allowed}"]
+    if str(option) in options:
         return []
-    if group in _CHOSEN:
-        return [f"{group}={option}: follows from {_CHOSEN[group]}=…, choose that"]
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    if str(option) in options or (CONF / group / f"{option}.yaml").exists():
-        return []
-    return [
-        f"{group}={option}: unknown (allowed: {', '.join(options)}){_nearest(str(option), options)}"
-    ]
+    return [f"{text}: unknown {allowed}{_nearest(Path(str(option)).stem, options)}"]
 
 
 def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
-    node, parent, shown = cfg, "the configuration", override.input_line
-    if override.key_or_group.endswith(".name"):
+    node, parent, text = cfg, "the configuration", shown(override.input_line)
+    if override.package is not None:
+        return [f"{text}: a value has its place, write {override.key_or_group}=…"]
+    if override.key_or_group == "variant":
+        return [f"{text}: is computed from the others"]
+    if _is_name(override):
         group = override.key_or_group.removesuffix(".name")
-        return [f"{shown}: a name follows from {group}=…, choose that"]
+        return [f"{text}: a name follows from {group}=…, choose that"]
     *path, last = override.key_or_group.split(".")
     for part in [*path, last]:
-        if not isinstance(node, DictConfig):
-            return [f"{shown}: {parent} has no keys of its own"]
+        if not isinstance(node, DictConfig) or node._is_none():
+            return [f"{text}: {parent} has no keys of its own"]
         free = issubclass(OmegaConf.get_type(node) or dict, dict)  # a plain mapping takes any key
         if part not in node.keys():  # `in` alone is false for what has no value yet
             if free:
@@ -200,9 +234,9 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             groups = (
                 sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
             )
-            names = sorted({*allowed, *groups} - {"variant", "hydra", *_CHOSEN})
+            names = sorted({*allowed, *groups} - {"variant", "hydra", *flags.FOLLOWING})
             return [
-                f"{shown}: unknown key {part!r} in {parent} "
+                f"{text}: unknown key {part!r} in {parent} "
                 f"(allowed: {', '.join(names)}){_nearest(part, names)}"
             ]
         parent, owner = part, node
@@ -213,12 +247,15 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
         return []
     trial = owner.copy()
     try:
-        trial[last] = override.value()
-    except (OmegaConfBaseException, ValueError) as error:
-        return [f"{shown}: {str(error).splitlines()[0]}"]
+        if isinstance(override.value(), dict):  # Hydra merges what it holds
+            trial.merge_with({last: override.value()})
+        else:
+            trial[last] = override.value()
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        return [f"{text}: {str(error).splitlines()[0]}"]
     return []
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word[:80], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import HydraException
+
+from experiments import words
+from experiments.errors import ConfigError
 
 KEYS = (
     *("output", "model.path", "model.tokenizer", "task.path", "task.class_path"),
@@ -57,8 +58,8 @@ def _quoted(argument: str) -> str:
 
 def _parsed(argument: str) -> Override | None:
     try:
-        return OverridesParser.create().parse_override(argument)
-    except HydraException:
+        return words.parse(argument)
+    except ConfigError:
         return None
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -54,7 +53,7 @@ def config_of(found: dict[str, Any], changes: list[str]) -> Config:
         for part, name, own in _codes(schema):
             cfg[part][name] = own
         config: Config = OmegaConf.to_object(cfg)
-    except (OmegaConfBaseException, HydraException, TypeError, ValueError, AttributeError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(

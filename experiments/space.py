@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
+from experiments import words
 from experiments.config import CONF
 from experiments.errors import ConfigError
 
@@ -34,7 +34,7 @@ class Axis:
 
 def is_search(text: str) -> bool:
     """True for an override whose value is an interval."""
-    return isinstance(OverridesParser.create().parse_override(text).value(), IntervalSweep)
+    return isinstance(words.parse(text).value(), IntervalSweep)
 
 
 def axes(texts: Sequence[str]) -> list[Axis]:
@@ -46,7 +46,7 @@ def axes(texts: Sequence[str]) -> list[Axis]:
     """
     found, problems = [], []
     for text in texts:
-        override = OverridesParser.create().parse_override(text)
+        override = words.parse(text)
         key, value = override.key_or_group, override.value()
         if (CONF / key).is_dir() or key in ("seed", "row", "mode"):
             problems.append(f"{text}: no search chooses {key}, each has a search of its own")
@@ -55,7 +55,12 @@ def axes(texts: Sequence[str]) -> list[Axis]:
             found.append(Axis(key=key, low=value.start, high=value.end, log=log))
             problems += _wrong_bounds(text, found[-1])
         elif override.is_choice_sweep():
-            found.append(Axis(key=key, choices=tuple(override.sweep_string_iterator())))
+            found.append(
+                Axis(
+                    key=key,
+                    choices=tuple(text.partition("=")[2] for text in words.spelled(override)),
+                )
+            )
         else:
             problems.append(
                 f"{text}: not a range to search (allowed: interval, choice, tag(log, …))"

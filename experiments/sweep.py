@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from experiments import words
 from experiments.config import CONF, Config, composed, load, register
 from experiments.errors import ConfigError
 
@@ -59,18 +55,24 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
     try:
         own = swept(start)
         typed = {one.key_or_group: one for one in _parsed(given)}
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {'; '.join([error.summary, *error.problems])}") from error
     axes = {one.key_or_group: one for one in _parsed(own)} | typed
     choices = {key: _choices(where, axis) for key, axis in axes.items()}
-    seeds = [int(text.partition("=")[2]) for text in choices.pop("seed", ["seed=0"])]
+    try:
+        seeds = [int(text.partition("=")[2]) for text in choices.pop("seed", ["seed=0"])]
+    except ValueError:
+        raise ConfigError(f"{words.shown(axes['seed'].input_line)}: a seed is an integer") from None
+    number = math.prod(map(len, choices.values())) * len(seeds)
+    if number > words.CELLS:
+        raise ConfigError(f"{where}: {number:,} runs in one sweep (allowed: {words.CELLS:,})")
     for chosen in itertools.product(*choices.values()):
         overrides = [*start, *chosen]
         varied = [text for text in chosen if len(choices[text.partition("=")[0].lstrip("+~")]) > 1]
         try:
             config = load(composed([*overrides, f"seed={seeds[0]}"]))
             yield Cell(overrides=varied, complete=overrides, config=config, seeds=seeds)
-        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        except ConfigError as error:
             problem = " ".join(str(error).split())
             yield Cell(
                 overrides=varied, complete=overrides, config=None, seeds=seeds, problem=problem
@@ -88,20 +90,16 @@ def trials(start: list[str]) -> int | None:
 
 
 def _sweeper(start: list[str]) -> DictConfig:
-    running = GlobalHydra.instance().is_initialized()
-    with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", start, return_hydra_config=True).hydra.sweeper
+    return composed(start, with_hydra=True).hydra.sweeper
 
 
 def _parsed(texts: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(texts))
+    return [words.parse(text) for text in texts]
 
 
 def _choices(where: str, axis: Override) -> list[str]:
     """One override per value of an axis."""
-    key = axis.input_line.partition("=")[0]
-    if not axis.is_sweep_override():
-        return [axis.input_line]
-    if axis.is_choice_sweep() or axis.is_range_sweep():
-        return [f"{key}={value}" for value in axis.sweep_string_iterator()]
-    raise ConfigError(f"{where}: {axis.input_line} is a search, its cells are not known before")
+    if axis.is_interval_sweep():
+        text = words.shown(axis.input_line)
+        raise ConfigError(f"{where}: {text} is a search, its cells are not known before")
+    return words.spelled(axis)

@@ -32,9 +32,10 @@ EXPERIMENTS = [
     {"provenance", "scoring"},
     {"optimisation"},
     {"trainer"},
-    {"paths"},
+    {"bounds", "gaps"},
     {"config"},
-    {"overrides", "recorded", "space", "sweep"},
+    {"flags", "words"},
+    {"overrides", "paths", "recorded", "space", "sweep"},
     {"verify"},
     {"comparison"},
     {"attempt", "description"},
@@ -94,13 +95,16 @@ DOORS = {
 }
 
 HYDRA = {"train.py"} | {
-    f"experiments/{name}.py" for name in "config overrides paths recorded space sweep".split()
+    f"experiments/{name}.py"
+    for name in "config flags gaps overrides paths recorded space sweep words".split()
 }
 PEFT = {f"fourierft/{name}.py" for name in "config layer module row_adapters tuner compact".split()}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 SCHEMAS = {
     f"experiments/{name}.py"
-    for name in "config recipe tracking lock errors overrides metrics recorded sweep".split()
+    for name in (
+        "config recipe tracking lock errors flags gaps overrides metrics recorded sweep words"
+    ).split()
 } | {f"experiments/{name}/__init__.py" for name in ("hub", "results")}
 
 

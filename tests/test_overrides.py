@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import config, overrides
+from experiments import config, flags, overrides
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +27,38 @@ def registered():
         ("method=lora,fouri", ["method=fouri", "fourierft"]),
         ("seed=0,x", ["seed=x", "Integer"]),
         ("model.sizes.x=1", ["model.sizes.x=1", "unknown key"]),
+        ("--method.n=5", ["--method.n=5: write method.n=5"]),
+        ("+model=gpt2", ["Multiple values for model"]),
+        ("~task=toy", ["~task=toy: a choice cannot be taken away, a run needs one", "cola"]),
+        ("~task", ["~task", "a run needs one"]),
+        ("~profile", ["~profile", "leave it out for none", "smoke"]),
+        ("profile=null", ["profile=null", "leave it out for none"]),
+        ("method=null", ["method=null", "a run needs one", "fourierft"]),
+        ("~method.n", ["~method.n", "does not support deletion"]),
+        ("++profile=smoke", ["++profile=smoke: write profile=smoke"]),
+        ("source=1", ["source=1: unknown", "authors, none, ours, paper"]),
+        ("search=[1,2]", ["search=[1,2]: one option, or several with search=a,b and -m"]),
+        ("method.n=glob(*)", ["method.n=glob(*): holds no value"]),
+        ("model=../task/toy", ["model=../task/toy: unknown"]),
+        ("model=mlp.yaml", ["model=mlp.yaml: unknown", "did you mean 'mlp'"]),
+        ("model@x=mlp", ["model@x=mlp: a choice has its place, write model=mlp"]),
+        ("method.n@x=3", ["method.n@x=3: a value has its place, write method.n=…"]),
+        ("schema/model=mlp", ["follows from model=…"]),
+        ("rehearsal/model=gpt2", ["follows from profile=…"]),
+        ("variant=x", ["variant=x: is computed"]),
+        ("method={zzz: 1}", ["zzz"]),
+        ("hydra.mode=foo", ["hydra.mode=foo", "RUN, MULTIRUN"]),
+        ("hydra/launcher=foo", ["hydra/launcher/foo", "slurm"]),
+        ("hydra=1", ["Got int"]),
+        ("seed=range(1000000000)", ["1,000,000,000 values"]),
+        ("seed=range(200) train.epochs=range(1,100)".split(), ["19,800 runs in one sweep"]),
+        ("=5", ["unknown key ''"]),
+        ("train.epochs.x=1", ["epochs has no keys"]),
     ],
 )
 def test_each_mistake_says_key_value_and_what_is_allowed(typed, words):
-    (line,) = overrides.problems([typed, "--multirun"])
+    typed = typed if isinstance(typed, list) else [typed]
+    (line,) = overrides.problems([*typed, "--multirun"])
     for word in words:
         assert word in line
 
@@ -53,6 +81,11 @@ def test_all_mistakes_come_together():
         ["-c", "job", "--resolve", "seed=1"],
         ["train.max_steps=null", "task.path=some/folder"],
         ["model=roberta_base", "task=cola", "+model.sizes.num_hidden_layers=2"],
+        ["+model=mlp"],
+        ["method.n=range(1,5)", "seed=choice(1,2)", "-m"],
+        ["method=glob(lora*)", "-m", "model=roberta_base", "task=cola"],
+        ["train={epochs: 3}", "seed=1", "seed=2"],
+        ["--config-name=train", "--info", "searchpath"],
     ],
 )
 def test_what_fits_is_let_through(typed):
@@ -60,7 +93,7 @@ def test_what_fits_is_let_through(typed):
 
 
 def test_help_names_every_option_of_every_choice():
-    page = overrides.help_page()
+    page = flags.help_page()
     for group in ("model", "task", "method", "experiment", "tracking", "source", "profile"):
         for path in (config.CONF / group).glob("*.yaml"):
             assert path.stem in page
@@ -94,5 +127,16 @@ def test_hydras_own_search_never_chooses_what_is_run():
 
 
 def test_options_of_launchers_and_searches_are_listed():
-    page = overrides.help_page()
+    page = flags.help_page()
     assert "hydra/launcher processes, slurm, slurm_gpu" in page and "search         figure4" in page
+
+
+def test_options_of_a_folder_of_ones_own(tmp_path):
+    (tmp_path / "method").mkdir()
+    text = (config.CONF / "method/lora.yaml").read_text()
+    (tmp_path / "method/mine.yaml").write_text(text)
+    for typed in ([f"--config-dir={tmp_path}"], [f"hydra.searchpath=[file://{tmp_path}]"]):
+        assert overrides.problems([*typed, "method=mine", "method.r=2", "method.alpha=2"]) == []
+        (line,) = overrides.problems([*typed, "method=mime"])
+        assert "mine" in line
+    assert "unknown" in overrides.problems(["method=mine"])[0]

@@ -114,6 +114,8 @@ class FourierFT(Adapter):
         bias = self.frequency_bias
         if self.n < 1:
             yield f"method.n={self.n}: must be at least 1"
+        if self.entry_seed < 0:
+            yield f"method.entry_seed={self.entry_seed}: must not be negative"
         if not 0 < self.alpha < math.inf:
             yield f"method.alpha={self.alpha}: must be positive"
         if self.scaling is Scaling.norm and self.alpha > LARGEST_NORM:

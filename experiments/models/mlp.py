@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from experiments.models.model import Model
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head
+    from experiments.tasks import Head, Task
 
 
 @dataclass(kw_only=True)
@@ -22,6 +23,12 @@ class MLP(Model):
 
     width: int
     """Rows and columns of the hidden matrix."""
+
+    def problems(self, task: Task) -> Iterator[str]:
+        """See `Model.problems`."""
+        yield from super().problems(task)
+        if self.width < 1:
+            yield f"model.width={self.width}: must be at least 1"
 
     def build(
         self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"

@@ -54,8 +54,6 @@ class Glue(Task):
     def problems(self) -> Iterator[str]:
         """See `Task.problems`."""
         yield from super().problems()
-        if self.max_length < 4:
-            yield f"task.max_length={self.max_length}: must be at least 4"
         if not 1 <= len(self.columns) <= 2:
             yield f"task.columns={self.columns}: must name one or two text columns"
         if self.labels < 1:

@@ -54,8 +54,6 @@ class Language(Task):
     def problems(self) -> Iterator[str]:
         """See `Task.problems`."""
         yield from super().problems()
-        if self.max_length < 4:
-            yield f"task.max_length={self.max_length}: must be at least 4"
         for key in ("max_new_tokens", "generation_batch_size"):
             if getattr(self, key) < 1:
                 yield f"task.{key}={getattr(self, key)}: must be at least 1"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from experiments.fingerprints import Files
     from experiments.hub import Download
 
+SHORTEST = 4
+"""Tokens of a row: those that mark its ends, and two of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
@@ -134,6 +137,9 @@ class Task:
         for key in ("train_rows", "eval_rows"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 yield f"task.{key}={getattr(self, key)}: must be at least 1, or null for all"
+
+        if self.max_length is not None and self.max_length < SHORTEST:
+            yield f"task.max_length={self.max_length}: must be at least {SHORTEST}"
 
     def locate(self, offline: bool = False) -> str | None:
         """Folder or repository of the data, None if they are made here.
