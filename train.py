@@ -8,7 +8,7 @@ import traceback
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -97,11 +97,14 @@ def start() -> None:
     except Refused:
         sys.exit(1)  # said when it happened
     except Exception as error:
-        frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-        if whole or frames & {"run_job", "return_value"}:  # by these Hydra calls a run
-            raise
-        reason = f"{error} {error.__cause__ or ''}".strip() or type(error).__name__
-        ranks.leave(f"train.py: {reason}")
+        frames = traceback.extract_tb(error.__traceback__)
+        if whole or any(one.name == "main" and one.filename == __file__ for one in frames):
+            raise  # of a run
+        if isinstance(error, OSError) and error.filename is not None:
+            ranks.leave(f"train.py: {error.filename}: {error.strerror}")
+        reason = f"{error} {error.__cause__ or ''}".strip()
+        kind = "" if isinstance(error, HydraException) and reason else f"{type(error).__name__}: "
+        ranks.leave(f"train.py: {kind}{reason}")
 
 
 def make_folder(arguments: list[str]) -> None:
