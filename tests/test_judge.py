@@ -571,6 +571,15 @@ def test_everything_wrong_is_said_at_once(folder, capsys, monkeypatch):
         assert part in err, part
 
 
+def test_numbers_that_no_machine_serves_are_refused(folder, capsys):
+    given = ["--concurrency", "100000", "--repeats", "1000000000", "--attempts", "1000000"]
+    with pytest.raises(SystemExit):
+        main([str(folder / "outputs/one"), *given])
+    err = capsys.readouterr().err
+    for part in ("--concurrency 100000: must be at most 256", "--repeats", "--attempts"):
+        assert part in err
+
+
 @pytest.mark.parametrize(
     ("url", "part"),
     [

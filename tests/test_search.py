@@ -247,3 +247,10 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_search(tmp_path):
 def _trials(output: Path) -> list[dict]:
     found = list(output.rglob("trials.json"))
     return json.loads(found[0].read_text()) if found else []
+
+
+def test_overrides_may_stand_on_both_sides_of_the_options(monkeypatch):
+    asked = []
+    monkeypatch.setattr(command, "search", lambda *given: asked.append(given) or [])
+    command.main(["search=figure4", "--trials", "5", "output=x", "--seed", "3", "task=toy"])
+    assert asked == [(["search=figure4", "output=x", "task=toy"], 5, 3)]

@@ -137,6 +137,9 @@ def _wrong_numbers(asked: argparse.Namespace) -> Iterator[str]:
     for name in ("max_tokens", "repeats", "attempts", "concurrency"):
         if getattr(asked, name) < 1:
             yield f"--{name.replace('_', '-')} {getattr(asked, name)}: must be at least 1"
+    for name, most in (("concurrency", 256), ("repeats", 1000), ("attempts", 1000)):
+        if getattr(asked, name) > most:
+            yield f"--{name} {getattr(asked, name)}: must be at most {most}"
     if asked.retries < 0:
         yield f"--retries {asked.retries}: must not be negative"
     if not (asked.timeout > 0 and math.isfinite(asked.timeout)):
