@@ -8,9 +8,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from experiments import stored
+
 STATE = "trainer_state.json"
 NEEDED = (STATE, "optimizer.pt", "scheduler.pt", "rng_state*.pth", "**/*.safetensors")
 """What a checkpoint must hold: without one of these transformers starts it anew, silently."""
+LARGEST = 2**40
+"""Bytes of a file."""
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,10 @@ def fault(path: Path) -> str | None:
         if next(path.glob(pattern), None) is None:
             return f"without {pattern.rpartition('/')[2]}"
     for item in sorted(path.rglob("*")):
+        if item.is_dir():
+            continue
         try:
+            stored.check_file(item, LARGEST)
             if item.suffix in (".pt", ".pth"):
                 _check_archive(item)
             elif item.suffix == ".safetensors":

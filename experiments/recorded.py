@@ -99,8 +99,10 @@ def _option(part: str, found: Any) -> str:
     """`part=name` of a part of the configuration, if conf/ has that option."""
     name = found.get("name") if isinstance(found, dict) else None
     # Compared, never joined to a path: the name may lead anywhere.
-    if name not in {path.stem for path in (CONF / part).glob("*.yaml")}:
-        raise ConfigError(f"{part}={name}: unknown to this version")
+    if not isinstance(name, str) or name not in {
+        path.stem for path in (CONF / part).glob("*.yaml")
+    }:
+        raise ConfigError(f"{part}={name!s:.100}: unknown to this version")
     return f"{part}={name}"
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from records import scored
 
 from experiments import results
 from experiments.report import __main__ as command
-from experiments.report import canvas, curves, evidence, figure7, pages, paper, text
+from experiments.report import canvas, curves, document, evidence, figure7, pages, paper, text
 from experiments.report.__main__ import main
 from experiments.results import Record
 
@@ -437,3 +438,56 @@ def test_figure7_draws_the_plane_of_the_lowest_seed_that_has_one(tmp_path):
     (places[1] / "regions.npz").unlink()
     page = figure7.show("figure7", paper.load("figure7"), evidence.collect(tmp_path))
     assert [picture.name for picture in page.pictures] == ["figure7"]
+
+
+def test_csv_holds_no_formula():
+    """A spreadsheet computes what begins like one; numbers stay numbers."""
+    rows = [{"a": "=1+1", "b": " @SUM(A1)", "c": -0.5, "d": "-1", "e": "+x", "f": None, "g": "x=1"}]
+    page = document.Page(name="n", title="t", blocks=[], rows=rows)
+    [line] = list(csv.reader(text.separated(page).splitlines()))[1:]
+    assert line == ["'=1+1", "' @SUM(A1)", "-0.5", "'-1", "'+x", "", "x=1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+        ("a < b, `<model>`", "a < b, `<model>`"),
+        ("``<b>`", "``&lt;b>`"),
+        ("<!-- x", "&lt;!-- x"),
+        ("![x](y) [a][b]", "![x]\\(y) [a]\\[b]"),
+        ("one\ntwo\x0bthree", "one two three"),
+    ],
+)
+def test_markdown_holds_no_markup_of_records(said, shown):
+    table = document.Table(
+        caption="c", columns=["A"], lines=[document.Line(cells=[document.Shown(text=said)])]
+    )
+    page = document.Page(name="n", title="t", blocks=[table, document.Items([said])])
+    written = text.markdown(page)
+    assert f"| {shown} |" in written and f"- {shown}\n" in written
+
+
+def test_a_run_without_a_score_of_its_own_counts(tmp_path):
+    """As instruction tuning without held-out rows: judges grade its answers."""
+    place = write_toy(tmp_path, "lora", 0, rising(100))
+    record = json.loads((place / "metrics.json").read_text())
+    record["metrics"] = {"primary": None, "best": None, "heldout": None, "last": {"value": None}}
+    (place / "metrics.json").write_text(json.dumps(record))
+    found = evidence.collect(tmp_path)
+    assert len(found.runs) == 1 and not found.troubles
+    for name in pages.names():
+        page = pages.build(name, found)
+        assert text.markdown(page)
+        for picture in page.pictures:
+            assert name == "figure3" or picture.draw()
+
+
+def test_dollar_signs_are_no_mathematics(tmp_path, compose):
+    config = results.plain(compose(["model=minilm", "task=sst2", "method=lora", "train.epochs=1"]))
+    for seed, rate in ((0, 0.1), (1, 0.2)):
+        changes = {"train.max_steps": "$\\x{$", "train.learning_rate": rate}
+        scored(tmp_path, config, seed, 0.5, changes=changes)
+    page = pages.build("pareto", evidence.collect(tmp_path))
+    [picture] = page.pictures
+    canvas.save(picture.draw(), tmp_path, "drawn")

@@ -105,3 +105,12 @@ def test_wrong_requests(tmp_path, capsys):
 )
 def test_durations(seconds, shown):
     assert status.duration(seconds) == shown
+
+
+def test_folders_of_any_name(tmp_path, capsys):
+    root = tmp_path / "it's, [a] ${b} = 'c'"
+    config = results.plain(next(iter(sweep.cells("figure7"))).config)
+    scored(root, config, 0, 1.0, weights=None)
+    asked = ["status", "experiment=figure7", "seed=0,1", "--outputs", str(root)]
+    assert main(asked) == 0
+    assert "1 of 4 runs done" in capsys.readouterr().out

@@ -215,7 +215,11 @@ def test_hostile_files_in_run_folders(toy, tmp_path, compose, hostile, capsys):
     with limit(60):
         assert command(["verify", str(folder)]) == 1
     captured = capsys.readouterr()
-    assert f"{len(names) - 2} of {len(names)} trained records match" in captured.out
+    compared = ("metrics.json", "history.jsonl", first, *FILES[-2:])
+    assert f"{len(names) - len(compared)} of {len(names)} trained records match" in captured.out
+    for number, name in enumerate(names):
+        line = f"{root / f'seed={number}'}: does not match\n"
+        assert captured.err.count(line) == (name in compared)
     with limit(60):
         assert command(["export", str(folder)]) == 1
     arguments = [
