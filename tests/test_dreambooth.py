@@ -1,11 +1,7 @@
 """DreamBooth: what is read of the photos, what a run leaves, and what interrupts it."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from processes import train
 
 from experiments import config, drawings, fid, files
 from experiments.errors import ConfigError, DataError
@@ -379,24 +376,15 @@ def test_a_single_drawing_costs_the_number_and_not_the_run(drawn, compose):
 def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, photos):
     """SIGKILL after some checkpoints: noise, steps and latents go on as in an uninterrupted run."""
     words = [*CHOICE, *QUICK, f"task.path={photos}", "train.epochs=10", "train.eval_every=1"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
     def start(root):
-        command = [sys.executable, "train.py", *words, "train.device=cpu", f"output={root}"]
-        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, **pipe)
+        return train(*words, "train.device=cpu", f"output={root}")
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(whole)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
-    process = start(killed)
-    deadline = time.monotonic() + 400
-    while len(list(killed.rglob("predictions/*.npz"))) < 4 and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    start(killed).kill_when(lambda: len(list(killed.rglob("predictions/*.npz"))) >= 4)
     assert not list(killed.rglob("metrics.json"))
     process = start(killed)
     output, _ = process.communicate(timeout=400)

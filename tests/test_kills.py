@@ -2,16 +2,12 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from processes import Started, train
 from records import contents
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("FOURIERFT_KILLS", "2"))
 SEEDS = max(1, KILLS // 2)
 
@@ -21,7 +17,7 @@ SEEDS = max(1, KILLS // 2)
 def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data_folder):
     """A real encoder on real rows; FOURIERFT_KILLS says how many kills."""
     command = [
-        *(sys.executable, "train.py", "-m", "model=minilm", "task=sst2"),
+        *("-m", "model=minilm", "task=sst2"),
         *(
             "method=fourierft,lora,full",
             f"seed=range({SEEDS})",
@@ -31,14 +27,8 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data
         "train.device=cpu",
     ]
 
-    def sweep(name: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*command, f"output={tmp_path / name}"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def sweep(name: str) -> Started:
+        return train(*command, f"output={tmp_path / name}")
 
     def evaluated() -> int:
         return len(list((tmp_path / "killed").glob("*/*/*/*/*/predictions/*.npz")))
@@ -52,7 +42,7 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 4))  # about the length of a cell
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             within += 1
         process.wait()
         resumed += any((tmp_path / "killed").glob("*/*/*/*/*/checkpoints/checkpoint-*"))

@@ -2,16 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from processes import train
 from records import contents
 
 from experiments import prepared
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -56,15 +52,15 @@ def test_every_cell_of_a_sweep_equals_the_cell_run_alone(data_folder, tmp_path):
         *("train.batch_size=16", "train.learning_rate=1e-2", "source=ours"),
     ]
 
-    def train(output, *words):
-        command = [sys.executable, "train.py", *words, *plain, f"output={tmp_path / output}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    def trained(output, *words):
+        process = train(*words, *plain, f"output={tmp_path / output}")
+        printed, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, printed
 
-    train("sweep", "-m", "method=fourierft,lora,bitfit", "seed=0,1")
+    trained("sweep", "-m", "method=fourierft,lora,bitfit", "seed=0,1")
     cells = [("lora", 1), ("fourierft", 1), ("bitfit", 0)]
     for method, seed in cells:
-        train("alone", f"method={method}", f"seed={seed}")
+        trained("alone", f"method={method}", f"seed={seed}")
     swept, alone = contents(tmp_path / "sweep"), contents(tmp_path / "alone")
     assert len(swept) == 6 and len(alone) == 3
     assert alone == {name: swept[name] for name in alone}

@@ -3,21 +3,16 @@ suffices."""
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import train
 
 from experiments import prepared
 from experiments.errors import RecordError, UserError
 from experiments.run import run
 from experiments.tracking import read_history
 
-ROOT = Path(__file__).parent.parent
 TOY = ["train.epochs=60", "train.eval_every=20"]
 
 
@@ -185,19 +180,6 @@ def test_counting_needs_no_weights_and_trains_nothing(compose, tmp_path):
     assert record.metrics is None
 
 
-def train(*overrides: str, **options) -> subprocess.Popen:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "train.py", *overrides],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-
-
 @pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, data_folder):
     """SIGKILL after some epochs, dropout on: metrics, curve, predictions and adapter equal an
@@ -212,6 +194,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, data_folder):
         "task=cola",
         f"task.path={data_folder}/glue/cola",
         "task.train_rows=256",
+        "task.eval_rows=64",
         "source=none",
         "method.n=100",
         "method.alpha=30",
@@ -224,15 +207,8 @@ def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, data_folder):
     process = train(*overrides, f"output={whole}")
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
-    process = train(*overrides, f"output={killed}")
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
-        if len(list(killed.glob("*/*/*/*/*/predictions/*.npz"))) >= 5:
-            break
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    evaluated = "*/*/*/*/*/predictions/*.npz"
+    train(*overrides, f"output={killed}").kill_when(lambda: len(list(killed.glob(evaluated))) >= 5)
     assert not list(killed.rglob("metrics.json"))
     process = train(*overrides, f"output={killed}")
     output, _ = process.communicate(timeout=400)

@@ -2,22 +2,18 @@
 
 import itertools
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import Started
 
 from experiments import space
 from experiments.errors import ConfigError, UserError
 from experiments.search import __main__ as command
 from experiments.search.study import DATABASE, Study
 
-ROOT = Path(__file__).resolve().parent.parent
 AXES = ["train.learning_rate=tag(log, interval(1e-4, 1))", "method.alpha=interval(1, 100)"]
 TOY = ["task=toy", "train.epochs=10", "train.eval_every=10", "method=fourierft"]
 
@@ -214,27 +210,18 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_search(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     given = [*TOY, *AXES]
     assert command.search([*given, f"output={whole}"], 5, 0) == []
-    words = [
-        sys.executable,
-        "-m",
-        "experiments.search",
-        *given,
-        f"output={killed}",
-        "--trials",
-        "5",
-    ]
+    words = ["experiments.search", *given, f"output={killed}", "--trials", "5"]
     draw = random.Random(0)
     for number in (1, 2, 4):
-        process = subprocess.Popen(words, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        process = Started(*words)
         deadline = time.monotonic() + 300
         while len(_trials(killed)) < number:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
-    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=300)
-    assert done.returncode == 0
+    assert Started(*words).wait(timeout=300) == 0
     one, two = _trials(whole), _trials(killed)
     for trial in one + two:
         record = json.loads((Path(trial["run"]) / "metrics.json").read_text())

@@ -1,0 +1,121 @@
+"""train.py and commands in processes of their own, without importing torch anew in each.
+
+They are forked from a process that has imported what a run imports and done nothing else. To start
+Python and import all that takes ten seconds of a processor, a fork next to none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+ROOT = Path(__file__).resolve().parent.parent
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["experiments.run", "experiments.trainer"])
+
+
+class Started:
+    """A running program, with the part of `subprocess.Popen` that tests need."""
+
+    def __init__(self, program: str, *words: str, **environment: str):
+        """Starts it.
+
+        Args:
+            program: a script below the checkout, or a module that `python -m` would run.
+            words: its arguments.
+            environment: variables beside those of the tests.
+        """
+        self.log = Path(tempfile.NamedTemporaryFile(suffix=".log", delete=False).name)
+        given = (program, words, os.environ | environment, str(self.log))
+        self._process = FORKS.Process(target=_execute, args=given, daemon=True)
+        with contextlib.chdir(ROOT):  # where the process that forks finds the modules
+            self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As `Popen`'s: negative for a signal, None as long as it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for the end; after the timeout kills it and raises."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise subprocess.TimeoutExpired("forked", timeout)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Waits for the end; returns what was printed on both streams."""
+        self.wait(timeout)
+        return self.log.read_text(), None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def kill_when(self, there, seconds: float = 400) -> None:
+        """SIGKILL as soon as `there()` is true, which must be before the program ends."""
+        deadline = time.monotonic() + seconds
+        while not there():
+            assert self.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.01)
+        self.kill()
+        assert self.wait(60) == -signal.SIGKILL
+
+
+def train(*overrides: str, **environment: str) -> Started:
+    """`python train.py OVERRIDES`."""
+    return Started("train.py", *overrides, **environment)
+
+
+def run(
+    command: list[str], *, stdout: TextIO, env: dict[str, str], **_: Any
+) -> subprocess.CompletedProcess:
+    """`subprocess.run` of a Python program whose output goes to a file."""
+    started = Started(*command[2 if command[1] == "-m" else 1 :], **env)
+    status = started.wait(timeout=500)
+    stdout.write(started.log.read_text())
+    return subprocess.CompletedProcess(command, status)
+
+
+def ranks(number: int, *overrides: str) -> list[Started]:
+    """`train.py` as torchrun starts it on several ranks; the first holds their store."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+    return [
+        train(*overrides, RANK=str(rank), LOCAL_RANK=str(rank), **sizes, **address)
+        for rank in range(number)
+    ]
+
+
+def _execute(program: str, words: tuple[str, ...], environment: dict[str, str], log: str) -> None:
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    sys.argv = [program, *words]
+    if program.endswith(".py"):
+        runpy.run_path(str(ROOT / program), run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
