@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments import config, results
-from experiments.errors import ConfigError
+from experiments import config, results, sweep
 from experiments.report import claims, figure3, layout, paper, settings
 from experiments.report.evidence import Run
 from experiments.results import Record
@@ -76,15 +76,9 @@ def test_misprints_are_exactly_the_values_that_are_not_the_formulas(row, positio
 
 
 @pytest.mark.parametrize(("row", "position", "method"), ROWS)
-def test_every_cell_of_table1_is_in_conf(row, position, method):
-    config.register()
-    overrides = [
-        "experiment=table1",
-        f"model={row['model']}",
-        f"method={method}",
-        f"row={position}",
-    ]
-    asked = config.load(config.composed(overrides))
+def test_every_cell_of_table1_is_in_conf(row, position, method, compose):
+    cell = [f"model={row['model']}", f"method={method}", f"row={position}"]
+    asked = compose(["experiment=table1", *cell])
     size = TABLE1["methods"][method]["size"]
     assert getattr(asked.method, size) == row[method][size]
     assert not asked.mode.trains and asked.task.name == "none"
@@ -145,45 +139,40 @@ def test_weights_are_those_of_conf():
 
 
 TABLES = [name for name in paper.names() if "how" in paper.load(name)]
-CELLS = [
-    (name, row, column)
-    for name in TABLES
-    for row in layout.rows(paper.load(name))
-    for column in layout.columns(paper.load(name))
-]
+EXPERIMENTS = {table: [] for table in TABLES} | {
+    table: [name for name in sweep.names() if name.split("_")[0] == table]
+    for table in dict.fromkeys(name.split("_")[0] for name in sweep.names())
+    if table != "table1"  # test_every_cell_of_table1_is_in_conf
+}
+"""The sweeps of conf/experiment/ by the table or figure that they are of."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "row", "column"),
-    CELLS,
-    ids=[f"{name}-{row.place}-{column.key}" for name, row, column in CELLS],
-)
-def test_every_cell_has_a_configuration_or_a_reason(name, row, column, compose):
-    """A cell's own model, task, method and size compose to a run that would answer it."""
-    if row.method is None:
-        assert row.unavailable
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_sweeps_are_of_runs_that_answer_every_cell_of_the_paper(name):
+    """Every cell of the sweeps is a run, and every printed cell has one, or a reason why not."""
+    runs = [run_of(cell) for one in EXPERIMENTS[name] for cell in sweep.cells(one)]
+    if name not in TABLES:
         return
-    choice = [f"model={row.model}", f"task={column.task}", f"method={row.method}"]
-    choice += [f"{key}={value}" for key, value in row.fields.items()]
-    if row.unavailable is not None:
-        with pytest.raises(ConfigError):
-            compose(choice)
-        return
-    config = results.plain(compose(choice))
-    values = results.flatten(config)
-    record = Record(
-        run={part: config[part]["name"] for part in ("model", "task", "method")},
-        config=config,
-        parameters={},
-        time={},
-        memory={},
-        environment={},
-    )
-    wanted = {"model": row.model, "task": column.task, "method": row.method, **row.fields}
-    assert settings.answers(Run(Path(), record), wanted)
-    assert column.judged or column.metric in config["task"]["metrics"]
-    assert [values[key] for key in row.fields] == list(row.fields.values())
+    facts = paper.load(name)
+    for row, column in itertools.product(layout.rows(facts), layout.columns(facts)):
+        wanted = {"model": row.model, "task": column.task, "method": row.method, **row.fields}
+        answers = [run for run in runs if row.method and settings.answers(run, wanted)]
+        assert bool(answers) is (row.unavailable is None), (row.label, column.key)
+        for run in answers:
+            values = results.flatten(run.record.config)
+            assert [values[key] for key in row.fields] == list(row.fields.values())
+            assert column.judged or column.metric in values["task.metrics"]
+
+
+def run_of(cell):
+    """The run of a cell of a sweep, as its record would tell it."""
+    assert cell.config is not None, cell.problem
+    found = results.plain(cell.config)
+    assert found["experiment"] is not None
+    run = {part: found[part]["name"] for part in ("model", "task", "method")}
+    rest = dict.fromkeys(("parameters", "time", "memory", "environment"), {})
+    return Run(Path(), Record(run=run, config=found, **rest))
 
 
 @pytest.mark.parametrize("name", TABLES)
