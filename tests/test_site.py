@@ -1,61 +1,28 @@
-"""The site as readers meet it: its files, and Debian's Chromium on them.
-
-With FOURIERFT_SCREENSHOTS=1 the pictures of docs/ are written anew.
-"""
+"""The site as readers meet it: its files, and Debian's Chromium on them."""
 
 from __future__ import annotations
 
 import html.parser
 import os
 import shutil
-import time
 from pathlib import Path
 from urllib.parse import unquote
 
 import browser
 import pytest
-from records import METRIC, ROWS, scored
+from records import METRIC, PRINTED, ROWS, five_hundred_runs
 
-from experiments import results
 from experiments.report import site
 from experiments.report.__main__ import main
 
-ROOT = Path(__file__).resolve().parent.parent
-SEEDS = (0, 11111, 22222, 33333, 44444)
-PRINTED = {"sst2": 94.2, "mrpc": 90.0, "cola": 63.8, "qnli": 92.2, "rte": 79.1, "stsb": 90.8}
 TAB = "\ue004"
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory, compose):
-    """Five hundred runs: Table 2's FourierFT whole, LoRA of one seed, rehearsals, other models,
-    and records that do not count."""
+    """Five hundred runs."""
     root = tmp_path_factory.mktemp("site") / "outputs"
-
-    def plain(*overrides):
-        return results.plain(compose(list(overrides)))
-
-    shift = {"sst2": 0.0, "mrpc": 0.0, "cola": -3.5, "qnli": 0.15, "rte": 0.1, "stsb": 0.0}
-    for task, printed in PRINTED.items():
-        fourierft = plain("model=roberta_base", f"task={task}", "method=fourierft")
-        lora = plain("model=roberta_base", f"task={task}", "method=lora")
-        for place, seed in enumerate(SEEDS):
-            value = (printed + shift[task] + 0.05 * (place - 2)) / 100
-            scored(root, fourierft, seed, value, last=value - 0.02, heldout=value - 0.01)
-        scored(root, lora, 0, printed / 100)
-    minilm = plain("model=minilm", "task=sst2", "method=fourierft")
-    for number in range(440):
-        place = root / f"minilm/sst2/fourierft/learning_rate={number}/seed={number % 5}"
-        rate = {"train.learning_rate": 0.001 * (number + 1), "variant": f"learning_rate={number}"}
-        scored(root, minilm, number % 5, 0.5 + number / 1000, changes=rate, place=place)
-    smoke = {"profile": "smoke", "task.train_rows": 16, "train.max_steps": 2}
-    cola = plain("model=roberta_base", "task=cola", "method=fourierft")
-    for seed in range(24):
-        place = root / f"roberta_base/cola/fourierft/profile=smoke/seed={seed}"
-        scored(root, cola, seed, 0.1, changes=smoke, weights=None, place=place)
-    (root / "broken").mkdir()
-    (root / "broken/metrics.json").write_text('{"schema": 1, "half')
-    shutil.copytree(place, root / "<copy> & more/seed=23")
+    five_hundred_runs(root, lambda *overrides: compose(list(overrides)))
     return root
 
 
@@ -340,24 +307,6 @@ def test_missing_data_are_said(tab, tmp_path):
     assert broken == 0
     tab.open(tmp_path / "r/figure5.html")
     assert tab.run("return [...document.images].every(i => i.complete && i.naturalWidth > 200)")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("FOURIERFT_SCREENSHOTS" not in os.environ, reason="FOURIERFT_SCREENSHOTS=1")
-def test_pictures_for_the_documentation(tab, built):
-    folder = ROOT / "docs"
-    for name, page, width, height, scheme in (
-        ("report_overview", "index", 1100, 900, "light"),
-        ("report_table2", "table2", 1100, 900, "light"),
-        ("report_table2_dark", "table2", 1100, 900, "dark"),
-        ("report_phone", "table2", 390, 800, "light"),
-    ):
-        tab.shape(width, height, scheme, mobile=width < 500)
-        tab.open(built / f"{page}.html")
-        tab.run("document.querySelector('main .table')?.scrollIntoView()")
-        time.sleep(0.3)  # a frame after the last layout
-        (folder / f"{name}.png").write_bytes(tab.picture())
-    tab.shape(1200, 900)
 
 
 def test_the_fixture_is_of_the_papers_sizes():
