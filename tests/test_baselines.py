@@ -190,8 +190,13 @@ def test_adalora_saving_does_not_touch_the_schedule(tmp_path):
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_adalora_in_hardly_any_steps(steps):
-    net = applied("adalora")
-    step(net, METHODS["adalora"][0].callbacks(net, 0)[0], steps=steps)
+    net, method = applied("adalora"), METHODS["adalora"][0]
+    before = copy.deepcopy(net.state_dict())
+    step(net, method.callbacks(net, 0)[0], steps=steps)
+    after = net.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved and all(".lora_" in name or "classifier" in name for name in moved)
+    assert all(value.isfinite().all() for value in after.values())
 
 
 def test_adalora_wants_orthogonal_factors():

@@ -1,6 +1,7 @@
 """The benchmark measures what it says, in turns."""
 
 import argparse
+import functools
 import json
 import sys
 
@@ -83,6 +84,8 @@ def test_contestants_are_what_they_are_called(method):
 def test_every_section_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(engine, "LAYERS", [(32, 4, 1000), (32, 4, 30)])
     monkeypatch.setattr(engine, "PLANES", [40])
+    small = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 1000}
+    monkeypatch.setattr(cases, "RobertaConfig", functools.partial(cases.RobertaConfig, **small))
     monkeypatch.setattr(engine, "Model", lambda *a: cases.Model(*a, layers=1))
     monkeypatch.setattr(engine, "BATCHES", {"large": (2, 8), "small": (1, 4)})
     out = tmp_path / "engine.json"

@@ -283,49 +283,54 @@ def test_texts_depend_on_seed_and_not_on_batches(task, net, tokenizer, some, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [0, 1, 8, 11])
-def test_a_killed_call_goes_on(task, net, tokenizer, some, tmp_path, monkeypatch, kept):
+def test_a_killed_call_goes_on(task, net, tokenizer, some, tmp_path, monkeypatch):
     """`kept` lines were written: turn-1 answers, or all of these and some second turns."""
     whole = answered(task, net, tokenizer, tmp_path / "whole", some)
-    written: list = []
-    original = generations.append
+    for kept in (0, 1, 8, 11):
+        place = tmp_path / f"killed after {kept}"
+        with monkeypatch.context() as patch:
+            patch.setattr(generations, "append", killed_after(kept))
+            if kept < 11:  # of six questions, five of them with two turns
+                with pytest.raises(KeyboardInterrupt):
+                    answered(task, net, tokenizer, place, some)
+            else:
+                answered(task, net, tokenizer, place, some)
+        counted, continued = [], asking.continuations
 
-    def until(path, lines):
+        def counting(net, processor, prompts, counted=counted, continued=continued, **options):
+            counted.append(len(prompts))
+            return continued(net, processor, prompts, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asking, "continuations", counting)
+            again = answered(task, net, tokenizer, place, some)
+        assert sum(counted) == 11 - kept, "answered twice, or not at all"
+        assert turns(again) == turns(whole)
+        for one, two in zip(whole, again, strict=True):
+            assert {**one, "tstamp": 0, "model_id": "", "answer_id": ""} == {
+                **two,
+                "tstamp": 0,
+                "model_id": "",
+                "answer_id": "",
+            }
+        assert answered(task, net, tokenizer, place, some) == again
+
+
+def killed_after(kept):
+    """`generations.append` that is killed in the middle of the line behind so many."""
+    written, original = [], generations.append
+
+    def append(path, lines):
         for line in lines:
             if len(written) == kept:
-                with path.open("a") if path.exists() else path.open("w") as file:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as file:
                     file.write('{"half')  # what a kill leaves
                 raise KeyboardInterrupt
             written.append(line)
             original(path, [line])
 
-    place = tmp_path / "killed"
-    generations.path_of(place, "mt_bench").parent.mkdir(parents=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(generations, "append", until)
-        if kept < 11:  # of six questions, five of them with two turns
-            with pytest.raises(KeyboardInterrupt):
-                answered(task, net, tokenizer, place, some)
-        else:
-            answered(task, net, tokenizer, place, some)
-    counted, continued = [], asking.continuations
-
-    def counting(net, processor, prompts, **options):
-        counted.append(len(prompts))
-        return continued(net, processor, prompts, **options)
-
-    monkeypatch.setattr(asking, "continuations", counting)
-    again = answered(task, net, tokenizer, place, some)
-    assert sum(counted) == 11 - kept, "answered twice, or not at all"
-    assert turns(again) == turns(whole)
-    for one, two in zip(whole, again, strict=True):
-        assert {**one, "tstamp": 0, "model_id": "", "answer_id": ""} == {
-            **two,
-            "tstamp": 0,
-            "model_id": "",
-            "answer_id": "",
-        }
-    assert answered(task, net, tokenizer, place, some) == again
+    return append
 
 
 def test_what_is_damaged_or_worded_otherwise_is_answered_again(

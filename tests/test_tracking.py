@@ -166,9 +166,19 @@ def test_wandb_disabled_writes_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_wandb_of_a_failed_run(tmp_path):
+@pytest.mark.parametrize(("summary", "code"), [(None, 1), ({"primary": {"value": 1.0}}, 0)])
+def test_wandb_is_told_whether_the_run_failed(tmp_path, monkeypatch, summary, code):
     pytest.importorskip("wandb")
-    offline(tmp_path, mode="disabled").finish(None)
+    service = offline(tmp_path, mode="disabled")
+    codes, finish = [], service._run.finish
+
+    def finishing(exit_code):
+        codes.append(exit_code)
+        finish(exit_code=exit_code)
+
+    monkeypatch.setattr(service._run, "finish", finishing)
+    service.finish(summary)
+    assert codes == [code]
 
 
 ONLINE = """
