@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -96,15 +95,20 @@ def run(
 
 
 def ranks(number: int, *overrides: str) -> list[Started]:
-    """`train.py` as torchrun starts it on several ranks; the first holds their store."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    sizes = {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
-    return [
-        train(*overrides, RANK=str(rank), LOCAL_RANK=str(rank), **sizes, **address)
-        for rank in range(number)
+    """`train.py` as torchrun starts it on several ranks, which keeps their store as well."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)},
+        **{"TORCHELASTIC_USE_AGENT_STORE": "True"},
+        **{"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)},
+    }
+    started = [
+        train(*overrides, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(number)
     ]
+    started[0].store = store  # lives as long as they do
+    return started
 
 
 def _execute(program: str, words: tuple[str, ...], environment: dict[str, str], log: str) -> None:
