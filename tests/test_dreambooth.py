@@ -340,6 +340,7 @@ def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
 @pytest.fixture
 def drawn(photos, tmp_path, monkeypatch):
     """A run folder whose drawings are the photos, and what is said of it."""
+    (tmp_path / "images").mkdir()
     for number, path in enumerate(sorted((photos / "dog").glob("*.jpg"))):
         image = drawings.square(drawings.read(path), 16)
         drawings.save(image, tmp_path / f"images/subject/{number:02d}.png")
