@@ -219,6 +219,11 @@ def test_a_proxy_that_needs_a_package_is_named(monkeypatch, listening, scheme, v
     assert hub.locate(REPO, None, **ASKED) == REPO
 
 
+def test_the_home_of_nobody_is_no_folder():
+    with pytest.raises(HubUnavailable, match="model.path=~nobody-here/x: no such folder"):
+        hub.locate(REPO, "~nobody-here/x", **ASKED)
+
+
 def test_a_folder_needs_no_proxy(monkeypatch, tmp_path):
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
     assert hub.locate(REPO, str(tmp_path), **ASKED) == str(tmp_path)

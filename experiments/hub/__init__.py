@@ -72,7 +72,7 @@ def locate(
             both options.
     """
     if path is not None:
-        folder = Path(path).expanduser()
+        folder = Path(os.path.expanduser(path))
         if not folder.is_dir():
             raise HubUnavailable(f"{option}={path}: no such folder")
         return str(folder)
@@ -113,7 +113,7 @@ def at_hand(
     Args as of `locate`. No network is used and nothing raises.
     """
     if path is not None:
-        folder = Path(path).expanduser()
+        folder = Path(os.path.expanduser(path))
         return folder if folder.is_dir() else None
     if repo is None:
         return None
