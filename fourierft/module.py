@@ -73,6 +73,12 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         if not (args or kwargs) and is_plain(layer):
             return adapted_linear(x, layer.weight, layer.bias, parts, *options)
         result = layer(x, *args, **kwargs)
+        if getattr(result, "shape", None) != (*x.shape[:-1], self.out_features):
+            raise TypeError(
+                f"target_modules: the output of {type(layer).__name__} (a "
+                f"{type(layer).__bases__[0].__name__}) is not W x + b, so that no update of W can "
+                "be added to it: name it in exclude_modules"
+            )
         x = x.to(result.device)  # to where accelerate has this layer run
         return (result + adapted_linear(x, None, None, parts, *options)).to(result.dtype)
 

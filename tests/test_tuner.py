@@ -746,3 +746,25 @@ def test_weights_that_every_call_recomputes_do_not_lose_a_merge(recompute, x):
     PLAIN_AGAIN[recompute](layer.base_layer)
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.merge_and_unload()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+class Router(nn.Linear):
+    """As in LLaMA 4: a linear layer that returns more than W x."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y.sigmoid(), y
+
+
+class Grouped(nn.Linear):
+    """As in DeepSeek V4: a block-diagonal product."""
+
+    def forward(self, x):
+        return super().forward(x.unflatten(-1, (-1, self.in_features))).flatten(-2)
+
+
+@pytest.mark.parametrize("kind", [Router, Grouped])
+def test_linear_layers_that_are_not_w_x(kind, x):
+    net = nn.Sequential(kind(16 if kind is Router else 8, 24))
+    with pytest.raises(TypeError, match=f"output of {kind.__name__} .a Linear.*exclude_modules"):
+        get_peft_model(net, config(target_modules=["0"]))(x)
