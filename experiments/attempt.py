@@ -38,6 +38,7 @@ def begin(held: Hold, config: Any) -> Path | None:
         RecordError: the folder holds another run, or one that began with other inputs.
     """
     root = held.path
+    _drop_drafts(root)
     if (root / LEAVING).is_dir():
         _move_aside(held)
     settled = settle(held) is not None
@@ -106,14 +107,18 @@ def renew(folder: Path) -> None:
 
     Files that are appended to become copies, drafts go.
     """
-    for draft in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
-        if draft.is_file():
-            draft.unlink(missing_ok=True)
+    _drop_drafts(folder)
     for path in [folder / "run.log", *folder.glob("generations/*.jsonl")]:
         if path.is_file():
             draft = path.with_name(f".{path.name}.tmp")
             shutil.copy2(path, draft)
             os.replace(draft, path)
+
+
+def _drop_drafts(folder: Path) -> None:
+    for draft in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
+        if draft.is_file():
+            draft.unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:

@@ -124,6 +124,14 @@ def test_an_unfinished_run_of_another_configuration_is_refused(unfinished, confi
     assert contents(unfinished) == before
 
 
+def test_a_kill_while_the_configuration_was_written_left_nothing_to_keep(tmp_path, config):
+    place = tmp_path / "runs" / "seed=0"
+    place.mkdir(parents=True)
+    (place / ".config.yaml.tmp").write_text("mode: tr")
+    begin(place, config)
+    assert set(contents(place)) == {"config.yaml"} and beside(place) == []
+
+
 def test_what_has_no_configuration_is_nobodys(unfinished, config):
     (unfinished / "config.yaml").unlink()
     begin(unfinished, config)
