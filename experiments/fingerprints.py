@@ -127,23 +127,27 @@ def size(files: Files) -> int:
     return sum(os.stat(path).st_size for path in files.paths)
 
 
-def _stamps(files: Files) -> list[tuple[int, ...]]:
-    """What a change of a file changes too, read without opening it.
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """What changes with a file's content, read without opening it.
 
     Size and the time of writing can be set back, the inode's time cannot.
+
+    Raises:
+        OSError: no such file, or not a regular one: a pipe would be waited for.
     """
-    found = []
-    for path in files.paths:
-        state = os.stat(path)
-        if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        times = state.st_mtime_ns, state.st_ctime_ns
-        found.append((state.st_dev, state.st_ino, state.st_size, *times))
-    return found
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    times = state.st_mtime_ns, state.st_ctime_ns
+    return (state.st_dev, state.st_ino, state.st_size, *times)
+
+
+def _stamps(files: Files) -> list[tuple[int, ...]]:
+    return [stamp(path) for path in files.paths]
 
 
 def _settled(stamps: list[tuple[int, ...]], now: float) -> bool:
-    newest = max((max(stamp[3:]) for stamp in stamps), default=0)
+    newest = max((max(one[3:]) for one in stamps), default=0)
     return newest < (now - SETTLED_SECONDS) * 1e9
 
 

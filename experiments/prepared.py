@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import results
+from experiments import fingerprints, results
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> 
     return processor, data
 
 
-def _stamp(place: str | None) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files of a folder."""
+def _stamp(place: str | None) -> list[tuple[Any, ...]]:
+    """Names and stamps of the files of a folder."""
     if place is None or not Path(place).is_dir():
         return []
     found = []
@@ -74,9 +74,7 @@ def _stamp(place: str | None) -> list[tuple[str, int, int]]:
         for name in names:
             path = os.path.join(folder, name)
             try:
-                state = os.stat(path)
+                found.append((path, *fingerprints.stamp(path)))
             except OSError:  # a link that leads nowhere, or what another program just removed
-                found.append((path, -1, -1))
-                continue
-            found.append((path, state.st_size, state.st_mtime_ns))
+                found.append((path, -1))
     return sorted(found)

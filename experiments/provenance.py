@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import results, stored
-from experiments.errors import RecordError, UserError
+from experiments.errors import DataError, RecordError, UserError
 from experiments.files import write_atomically
 from experiments.fingerprints import Files, fingerprint, recall, size
 
@@ -106,18 +106,23 @@ def _place(files: Files) -> str:
     return str(files.paths[0] if len(files.paths) == 1 else files.below or files.paths[0].parent)
 
 
-def begin(work: Path, config: Config, place: Path) -> Inputs:
-    """Notes what a run is made of.
+def begin(work: Path, config: Config, place: Path, before: Inputs) -> Inputs:
+    """Notes what a run is made of, once it has read its inputs.
 
     Args:
         work: the folder that it is made in.
         config: the run.
         place: the run folder, as messages name it.
+        before: `describe` before they were read; downloads are here since then.
 
     Raises:
+        DataError: they have changed meanwhile.
         RecordError: an interrupted run there began with something else.
     """
     now = describe(config)
+    wrong = differences(before, now)
+    if wrong:
+        raise DataError(f"{place}: its inputs changed while they were read; run it again", wrong)
     wrong = differences(noted(work), now)
     if wrong:
         raise _refused(place, None, wrong)

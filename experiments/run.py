@@ -167,8 +167,9 @@ def _train(
     surroundings = environment.describe()  # of the code that runs, not of what is there in the end
     measured = environment.Memory()
     with ranks.first_alone("prepared"):
+        before = provenance.describe(config)
         processor, data, net = _prepare(config, weights, rows)
-        inputs = provenance.begin(work, config, held.place)  # downloads are here now
+        inputs = provenance.begin(work, config, held.place, before)
     counts = counting(net, config.model.head)
     outlook = preflight.check(net, config.train, len(data.train))
     for warning in outlook["warnings"]:

@@ -71,4 +71,5 @@ def test_every_cell_of_a_sweep_equals_the_cell_run_alone(data_folder, tmp_path):
 def test_links_that_lead_nowhere_and_files_that_vanish_do_not_count(tmp_path):
     (tmp_path / "rows.parquet").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert [stamp[1] for stamp in prepared._stamp(str(tmp_path))] == [-1, 0]
+    link, rows = prepared._stamp(str(tmp_path))
+    assert link == (str(tmp_path / "link"), -1) and rows[3] == 0
