@@ -85,6 +85,7 @@ def _lines(path: Path) -> dict[int, dict[str, Any]]:
     for line in generations.read(path, damaged):
         number, asked = line.get("question_id"), line.get("asked", [""])
         sound = isinstance(number, int) and first_choice(line) is not None and are_texts(asked)
+        sound = sound and isinstance(line.get("truncated", []), list)
         if sound and isinstance(line.get("category", ""), str):
             found[number] = line
         else:
@@ -197,7 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(asked.out, page(found))
+        # What models write may hold half of a character pair, which no file takes.
+        whole = page(found).encode("utf-8", "backslashreplace").decode("utf-8")
+        write_atomically(asked.out, whole)
     except OSError as error:
         print(f"{asked.out}: cannot be written ({error.strerror})", file=sys.stderr)
         return 1

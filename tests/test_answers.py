@@ -29,6 +29,7 @@ def finished(tmp_path):
 
     def made(method, lines, grade=None):
         place = tmp_path / method
+        place.mkdir()
         generations.append(generations.path_of(place, "mt_bench"), lines)
         run = {"model": "m", "task": "alpaca", "method": method, "variant": "", "seed": 0}
         counts = {"adapter": 1, "stored_bytes": 4}
@@ -131,3 +132,20 @@ def test_damaged_answers_are_named_and_left_out(finished, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "question 81" in text and "question 82" not in text
     assert "question 82; left out" in told and "line 4: damaged" in told
+
+
+def test_halves_of_characters_and_other_types_stop_nothing(tmp_path, finished, capsys):
+    lines = [
+        line(1, ["half \ud83d of one", "b"]),
+        line(2, ["a"], truncated=1),
+        line(3, ["a"], asked="text"),
+        line(4, ["a"], category=["math"]),
+        line("5", ["a"]),
+    ]
+    place = finished("lora", lines[1:])
+    path = generations.path_of(place, "mt_bench")
+    with path.open("a") as file:
+        file.write(json.dumps(lines[0]) + "\n" + "[" * 100_000 + "\n")
+    text = page(tmp_path, place)
+    assert "half \\ud83d of one" in text
+    assert capsys.readouterr().err.count("; left out") == 5

@@ -491,3 +491,26 @@ def test_dollar_signs_are_no_mathematics(tmp_path, compose):
     page = pages.build("pareto", evidence.collect(tmp_path))
     [picture] = page.pictures
     canvas.save(picture.draw(), tmp_path, "drawn")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": np.zeros(5)},
+        {"classes": np.full((4, 4), 1e9)},
+        {"classes": np.full((4, 4), -1)},
+        {"classes": np.zeros((0, 0))},
+        {"reach": np.array([1.0])},
+        {"reach": np.array(np.nan)},
+        {"points": np.zeros((3, 3))},
+        {"labels": np.array(["a", "b", "c"])},
+    ],
+)
+def test_planes_that_cannot_be_drawn_are_left_out(tmp_path, changes):
+    place = write_toy(tmp_path, "lora", 0, rising(100))
+    plane = {"classes": np.zeros((4, 4)), "reach": np.array(2.0), "points": np.zeros((3, 2))}
+    plane["labels"] = np.zeros(3)
+    for arrays, drawn in ((plane, 2), (plane | changes, 1)):
+        np.savez(place / "regions.npz", **arrays)
+        page = pages.build("figure7", evidence.collect(tmp_path))
+        assert len([picture.draw() for picture in page.pictures]) == drawn

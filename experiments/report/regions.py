@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.report import canvas
 from experiments.report.attempts import percent
+from experiments.stored import check_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,10 @@ CLASSES = (
 MARKS = "osD^vP*X"
 """Marks of classes, for readers who do not tell the colours apart."""
 WASH = 0.3  # opacity of a region
+FAR = 1000
+"""More classes, or points farther away, than any toy has."""
+LARGEST = 2**24
+"""Bytes of a file."""
 
 
 def read(attempts: Sequence[Attempt], root: Path) -> dict[str, tuple[Attempt, dict[str, Any]]]:
@@ -33,15 +37,34 @@ def read(attempts: Sequence[Attempt], root: Path) -> dict[str, tuple[Attempt, di
     found: dict[str, tuple[Attempt, dict[str, Any]]] = {}
     for attempt in sorted(attempts, key=lambda one: one.seed):
         path = root / attempt.record / FILE
-        if attempt.method in found or not path.is_file():
+        if attempt.method in found:
             continue
         try:
+            check_file(path, LARGEST)
             with np.load(path, allow_pickle=False) as arrays:
+                if sum(entry.file_size for entry in arrays.zip.infolist()) > LARGEST:
+                    continue  # a few bytes may stand for gigabytes
                 plane = {name: arrays[name] for name in ("classes", "reach", "points", "labels")}
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            continue  # half-written: a picture less
+            _check(plane)
+        except Exception:  # absent or half-written, as numpy says in many kinds: a picture less
+            continue
         found[attempt.method] = attempt, plane
     return found
+
+
+def _check(plane: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for arrays that cannot be drawn."""
+    import numpy as np
+
+    classes, labels, points = plane["classes"], plane["labels"], plane["points"]
+    shapes = (classes.ndim, labels.ndim, points.shape, plane["reach"].ndim)
+    numbers = [classes, labels, points, plane["reach"]]
+    if shapes != (2, 1, (len(labels), 2), 0) or not labels.size or not classes.size:
+        raise ValueError("arrays of other shapes")
+    if not all(np.isfinite(array).all() and np.abs(array).max() < FAR for array in numbers):
+        raise ValueError("numbers that have no place")
+    if min(classes.min(), labels.min()) < 0 or plane["reach"] <= 0:
+        raise ValueError("numbers below zero")
 
 
 def draw(facts: dict[str, Any], planes: dict[str, tuple[Attempt, dict[str, Any]]]) -> Figure:
