@@ -2,12 +2,16 @@
 
 import os
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from processes import Started, train
 from records import contents
 
+ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("FOURIERFT_KILLS", "2"))
 SEEDS = max(1, KILLS // 2)
 
@@ -51,3 +55,14 @@ def test_kill_nine_at_random_moments_leaves_the_undisturbed_sweep(tmp_path, data
     assert len(whole) == 3 * SEEDS and killed == whole
     print(f"{within} of {KILLS} kills met a run at work, {resumed} left a checkpoint")
     assert within
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900 + 90 * KILLS)
+def test_kills_at_file_operations_and_random_moments_leave_the_undisturbed_run():
+    """FOURIERFT_KILLS=200 has the whole of it: so many random ones, and every file operation."""
+    stride = max(1, 60 // KILLS)
+    command = [sys.executable, "tests/kills.py", f"--random={KILLS}", f"--stride={stride}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("every record is that of one run") == 2, done.stdout
