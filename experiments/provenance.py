@@ -126,9 +126,29 @@ def begin(work: Path, config: Config, place: Path, before: Inputs) -> Inputs:
     wrong = differences(noted(work), now)
     if wrong:
         raise _refused(place, None, wrong)
-    if now:
-        write_atomically(work / NOTE, json.dumps(now, indent=2) + "\n")
+    _note(work, now)
     return now
+
+
+def keep(folder: Path, config: Config) -> None:
+    """Holds a search to the inputs of its first trial: the best is of one set of data.
+
+    Raises:
+        RecordError: its earlier trials began with something else.
+    """
+    known, now = noted(folder), describe(config)
+    wrong = differences(known, now)
+    if wrong:
+        raise RecordError(
+            f"{folder}: its trials began with other inputs (output=FOLDER searches elsewhere)",
+            wrong,
+        )
+    _note(folder, known | now)
+
+
+def _note(folder: Path, inputs: Inputs) -> None:
+    if inputs:
+        write_atomically(folder / NOTE, json.dumps(inputs, indent=2) + "\n")
 
 
 def changed(place: Path, config: Config, most: float | None = None) -> bool:

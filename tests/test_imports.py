@@ -77,7 +77,7 @@ COMMANDS = {
             "overrides",
             "results",
         ),
-        *("paths", "run", "space", "sweep"),
+        *("paths", "provenance", "run", "space", "sweep"),
     },
     "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
     "export": {

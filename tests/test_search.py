@@ -191,6 +191,20 @@ def test_a_study_that_is_at_work_is_passed_over(runs, tmp_path, capsys):
     assert "passed over" in capsys.readouterr().out
 
 
+def test_a_search_does_not_go_on_with_other_data(runs, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "validation"):
+        (data / f"{split}.parquet").write_text("rows")
+    given = ["model=minilm", "task=sst2", "method=fourierft", f"task.path={data}"]
+    given += [f"output={tmp_path}/runs", *AXES]
+    assert command.search(given, 1, 0) == [] == command.search(given, 1, 0) and len(runs) == 1
+    (data / "train.parquet").write_text("other rows")
+    (problem,) = command.search(given, 2, 0)
+    assert "its trials began with other inputs" in problem and "train data: it began" in problem
+    assert len(runs) == 1
+
+
 def test_bad_requests_are_refused(tmp_path):
     output = f"output={tmp_path}"
     for given, words in (

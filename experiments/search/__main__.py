@@ -7,8 +7,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments import config, console, lock, naming, overrides, paths, results, space, sweep
-from experiments.errors import ConfigError, Occupied, UserError
+from experiments import (
+    config,
+    console,
+    lock,
+    naming,
+    overrides,
+    paths,
+    provenance,
+    results,
+    space,
+    sweep,
+)
+from experiments.errors import ConfigError, Occupied, RecordError, UserError
 from experiments.metrics import LOWER_IS_BETTER
 from experiments.search.study import Study
 
@@ -108,6 +119,7 @@ def _search(
     place.mkdir(parents=True, exist_ok=True)
     try:
         with lock.hold(place):
+            provenance.keep(place, cell.config)
             study = Study(place, axes, lower=metric in LOWER_IS_BETTER, seed=seed)
             in_a_row = 0
             while study.finished < number and in_a_row < FAILURES:
@@ -115,6 +127,9 @@ def _search(
             done, best = study.finished, study.best()
     except Occupied as error:
         print(f"passed over: {error.summary}", flush=True)
+        return
+    except RecordError as error:
+        yield "; ".join([error.summary, *error.problems])
         return
     if best is not None:
         values = " ".join(f"{key}={value}" for key, value in best["params"].items())
