@@ -252,7 +252,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
         else:
             trial[last] = override.value()
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        return [f"{text}: {str(error).splitlines()[0]}"]
+        return [f"{text}: {shown(str(error).splitlines()[0], 600)}"]
     return []
 
 

@@ -95,10 +95,10 @@ def spelled(override: Override, most: int | None = None) -> list[str]:
     return [f"{override.get_key_element()}={one}" for one in islice(_values(override), most)]
 
 
-def shown(text: str) -> str:
-    """An override in a message: the middle of a long one is left out."""
-    half = SHOWN // 2
-    return text if len(text) <= SHOWN else f"{text[:half]}…{text[-half:]}"
+def shown(text: str, most: int = SHOWN) -> str:
+    """An override, or what a library says of it, in a message: the middle of a long one is left
+    out."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
 def _values(override: Override) -> Iterator[str]:

@@ -63,6 +63,11 @@ def test_each_mistake_says_key_value_and_what_is_allowed(typed, words):
         assert word in line
 
 
+def test_a_long_value_is_shown_in_part():
+    (line,) = overrides.problems([f"model.width={'a' * 9000}"])
+    assert "could not be converted to Integer" in line and len(line) < 1000
+
+
 def test_all_mistakes_come_together():
     found = overrides.problems(["modle=x", "method.n=abc", "task=kola", "train.epochs=", "junk"])
     assert len(found) == 5

@@ -32,6 +32,11 @@ def test_what_is_no_override(typed, said):
     assert time.process_time() - began < 2
 
 
+def test_long_texts_are_shown_in_part():
+    assert words.shown("x" * words.SHOWN) == "x" * words.SHOWN
+    assert words.shown("a" * 9000 + "b", 10) == "aaaaa…aaaab"
+
+
 @pytest.mark.parametrize(
     ("typed", "number"),
     [
