@@ -7,6 +7,7 @@ Python and import all that takes ten seconds of a processor, a fork next to none
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import runpy
@@ -34,7 +35,7 @@ class Started:
             words: its arguments.
             environment: variables beside those of the tests.
         """
-        self.log = Path(tempfile.NamedTemporaryFile(suffix=".log", delete=False).name)
+        self.log = Path(tempfile.NamedTemporaryFile(dir=_logs().name, delete=False).name)
         given = (program, words, os.environ | environment, str(self.log))
         self._process = FORKS.Process(target=_execute, args=given, daemon=True)
         with contextlib.chdir(ROOT):  # where the process that forks finds the modules
@@ -109,6 +110,11 @@ def ranks(number: int, *overrides: str) -> list[Started]:
     ]
     started[0].store = store  # lives as long as they do
     return started
+
+
+@functools.cache
+def _logs() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="fourierft-tests-")
 
 
 def _execute(program: str, words: tuple[str, ...], environment: dict[str, str], log: str) -> None:
