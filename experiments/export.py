@@ -102,7 +102,8 @@ def _check_counts(recorded: Config, record: results.Record) -> None:
     from experiments.run import counting
 
     sizes, base = getattr(recorded.model, "sizes", {}), record.parameters.get("base") or 0
-    layers, width = sizes.get("num_hidden_layers", 1), sizes.get("hidden_size", 1)
+    layers = sizes.get("num_hidden_layers", sizes.get("n_layer", 1))
+    width = sizes.get("hidden_size", sizes.get("n_embd", 1))
     problem = f"{layers!r:.30} layers of {width!r:.30}"
     if not isinstance(layers, int) or not isinstance(width, int) or layers * width <= base:
         try:  # shapes alone, without memory

@@ -20,7 +20,9 @@ from transformers import (
 )
 
 from experiments import export, predictions
+from experiments.errors import RecordError
 from experiments.networks import SplitAttention, fuse_attention, split_attention
+from experiments.results import Record
 from experiments.run import run
 
 ROOT = Path(__file__).parent.parent
@@ -163,6 +165,34 @@ def test_what_cannot_be_exported(toy, tmp_path, capsys):
     shutil.rmtree(toy / "adapter")
     assert "no adapter there (mode=train)" in refused(capsys, toy, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model.width", 10**7), ("method.n", 64**2), ("parameters.base", 7)]
+)
+def test_sizes_that_are_not_what_the_record_counts(toy, tmp_path, capsys, key, value):
+    """Nothing is built that would take all memory there is."""
+    record = json.loads((toy / "metrics.json").read_text())
+    part, name = key.split(".")
+    (record if part == "parameters" else record["config"])[part][name] = value
+    (toy / "metrics.json").write_text(json.dumps(record))
+    text = refused(capsys, toy, tmp_path / "plain")
+    assert "do not give the numbers that it counts" in text and "recorded: " in text
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("roberta_base", "num_hidden_layers"), ("gpt2_medium", "n_layer")]
+)
+def test_a_depth_that_is_none(compose, model, size):
+    """It is refused before as many layers are made."""
+    task = "e2e" if model.startswith("gpt2") else "rte"
+    config = compose([f"model={model}", f"task={task}", "method=lora", "model.pretrained=false"])
+    config.model.sizes[size] = 10**9
+    record = Record(
+        run={}, config={}, parameters={"base": 10**8}, time={}, memory={}, environment={}
+    )
+    with pytest.raises(RecordError, match="1000000000 layers"):
+        export._check_counts(config, record)
 
 
 def test_a_record_of_another_version(toy, tmp_path, capsys):
