@@ -137,6 +137,7 @@ def _fail(held: lock.Hold, work: Path, error: Exception) -> bool:
             if not goes_on:
                 results.write_failure(work, error)
         except OSError as trouble:  # a full disk, for one
+            held.check()
             log.warning("failure.json cannot be written: %s", trouble)
 
     if not held.kept:

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, DataError
 from experiments.methods import BitFit, FourierFT, Full, LinearProbe, LoRA, Peft
 from experiments.methods.fourierft import (
     Basis,
@@ -396,3 +396,20 @@ def test_settings_that_fit(name):
 
 def test_only_the_probe_trains_nothing_but_the_head():
     assert [name for name in METHODS if METHODS[name][0].trains_head_only] == ["linear_probe"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("peft_type", "LORA"), ("n_frequency", 5), ("scaling", 1.0), ("target_modules", ["other"])],
+)
+def test_an_adapter_of_another_method_or_setting_is_refused(compose, tmp_path, field, value):
+    """PEFT would load it, find none of its modules, and leave the base model as it was."""
+    method = compose([]).method
+    path = tmp_path / "adapter_config.json"
+    found = method.configuration([]).to_dict()
+    found["target_modules"] = sorted(found["target_modules"])
+    path.write_text(json.dumps(found, default=str))
+    method._check(tmp_path)
+    path.write_text(json.dumps(found | {field: value}, default=str))
+    with pytest.raises(DataError, match=f"not the configuration of method=.*\n  - {field}: there"):
+        method._check(tmp_path)
