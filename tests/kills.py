@@ -99,7 +99,13 @@ class Trial:
             shutil.copytree(finished, self.folder)
 
     def start(self, at: int | None = None, counted: Path | None = None) -> int:
+        # Whole already, and killed behind that: `force` would repeat it once more.
+        self.config.force = self.config.force and not self._replaced()
         return child(self.config, self.errors, at, counted)
+
+    def _replaced(self) -> bool:
+        found = {path.parent.name for path in self.folder.rglob("metrics.json")}
+        return {"seed=0", "seed=0.replaced-1"} <= found
 
     def finish(self) -> None:
         """Starts again without a kill."""
@@ -129,8 +135,13 @@ class Trial:
             for one in found.values():
                 one["config"]["force"] = False
         if found != whole:
-            [(_, one)], [(_, two)] = found.items(), whole.items()
-            problems += [f"another {key}" for key in two if one[key] != two[key]]
+            problems.append(f"another run than the undisturbed one: {sorted(found)}")
+            problems += [
+                f"another {part}"
+                for key, run in whole.items()
+                for part in run
+                if key in found and found[key][part] != run[part]
+            ]
         left = {item.name for item in place.iterdir()} ^ FILES
         if left or beside != expected:
             problems.append(f"left or lacking: {sorted(left)}, beside it {sorted(beside)}")
