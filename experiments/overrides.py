@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -226,9 +227,8 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
     for part in [*path, last]:
         if not isinstance(node, DictConfig) or node._is_none():
             return [f"{text}: {parent} has no keys of its own"]
-        free = issubclass(OmegaConf.get_type(node) or dict, dict)  # a plain mapping takes any key
         if part not in node.keys():  # `in` alone is false for what has no value yet
-            if free:
+            if _is_mapping(node):
                 return []
             allowed = sorted(map(str, node))
             groups = (
@@ -248,12 +248,23 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
     trial = owner.copy()
     try:
         if isinstance(override.value(), dict):  # Hydra merges what it holds
+            _open(trial._get_node(last))
             trial.merge_with({last: override.value()})
         else:
             trial[last] = override.value()
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         return [f"{text}: {shown(str(error).splitlines()[0], 600)}"]
     return []
+
+
+def _is_mapping(node: Any) -> bool:
+    """True for a plain mapping, which takes any key."""
+    return isinstance(node, DictConfig) and issubclass(OmegaConf.get_type(node) or dict, dict)
+
+
+def _open(node: Any) -> None:
+    if _is_mapping(node):
+        OmegaConf.set_struct(node, False)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
