@@ -44,7 +44,7 @@ figure4: install  ## every size searched with 30 trials, then the report
 	$(BIN)/python -m experiments.report $@ && exit $$status
 
 smoke: install  ## all of them in small, offline and without weights: outputs/smoke/report/index.html
-	$(BIN)/python -m experiments.rehearsal $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m experiments.smoke $(if $(DATA),--data $(DATA))
 
 benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes
 	$(BIN)/python -m benchmarks.engine

@@ -12,20 +12,18 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import (
-    config,
-    console,
-    flags,
-    metrics,
-    overrides,
-    paths,
-    ranks,
-    results,
-    writing,
-)
+from experiments import console
+from experiments.config import flags, overrides, paths
+from experiments.config.compose import register
+from experiments.config.load import load
+from experiments.config.run_config import Config
 from experiments.errors import UserError
+from experiments.metrics import classification
+from experiments.results.identity import get_run_dir
+from experiments.results.run_folder import find_failure
+from experiments.run import distributed, writing
 
-config.register()
+register()
 
 
 class Refused(CompactHydraException):
@@ -36,19 +34,19 @@ class Refused(CompactHydraException):
 def main(cfg: DictConfig) -> float | None:
     """Composed configuration -> the primary metric, None where nothing is trained."""
     # Once more: a launcher may have carried this function to another process.
-    config.register()
+    register()
     console.steady()
     sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
-    if sweeping and ranks.size() > 1:
-        ranks.leave(
+    if sweeping and distributed.size() > 1:
+        distributed.leave(
             "train.py: torchrun and a sweep at once: start one run with torchrun, "
             "or the sweep without it"
         )
     try:
-        run_config = config.load(cfg)
+        run_config = load(cfg)
         if sweeping and not run_config.retry_failed:
             refuse_failed(run_config)
-        from experiments.run import run
+        from experiments.run.main import run
 
         record = run(run_config)
     except KeyboardInterrupt:
@@ -56,17 +54,17 @@ def main(cfg: DictConfig) -> float | None:
     except UserError as error:
         message = f"train.py: {error}"
         if not sweeping:
-            ranks.leave(message)
+            distributed.leave(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
     primary = (record.metrics or {}).get("primary")
-    return metrics.objective(primary["name"], primary["value"]) if primary else None
+    return classification.objective(primary["name"], primary["value"]) if primary else None
 
 
-def refuse_failed(run_config: config.Config) -> None:
+def refuse_failed(run_config: Config) -> None:
     """Raises UserError for a cell that failed in an earlier sweep."""
-    place = results.folder(run_config)
-    failed = results.failure(place, run_config)
+    place = get_run_dir(run_config)
+    failed = find_failure(place, run_config)
     if failed is not None:
         raise UserError(
             f"failed before: {place} ({failed.get('error')}: {failed.get('message')}); "
@@ -84,7 +82,7 @@ def check(arguments: list[str]) -> list[str]:
         sys.exit(print(flags.help_page()))
     wrong = overrides.problems(arguments) or overrides.searched_choices(arguments)
     if wrong:
-        ranks.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
+        distributed.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
     return flags.read(arguments).arguments
 
 
@@ -101,10 +99,10 @@ def start() -> None:
         if whole or any(one.name == "main" and one.filename == __file__ for one in frames):
             raise  # of a run
         if isinstance(error, OSError) and error.filename is not None:
-            ranks.leave(f"train.py: {error.filename}: {error.strerror}")
+            distributed.leave(f"train.py: {error.filename}: {error.strerror}")
         reason = f"{error} {error.__cause__ or ''}".strip()
         kind = "" if isinstance(error, HydraException) and reason else f"{type(error).__name__}: "
-        ranks.leave(f"train.py: {kind}{reason}")
+        distributed.leave(f"train.py: {kind}{reason}")
 
 
 def make_folder(arguments: list[str]) -> None:
@@ -115,7 +113,7 @@ def make_folder(arguments: list[str]) -> None:
         try:
             writing.make_folder(output)
         except UserError as error:
-            ranks.leave(f"train.py: {error}")
+            distributed.leave(f"train.py: {error}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from peft import PeftModel, get_peft_model
 import fourierft
 from benchmarks.cases import Model, changing, layer_step
 from benchmarks.timing import peak_bytes, race, saved_bytes
-from experiments import environment
+from experiments.results import environment
 
 LAYERS = [(d, tokens, 1000) for d in (768, 1024, 1280) for tokens in (32, 512, 4096)]
 LAYERS += [(4096, 32, 1000), (4096, 512, 1000)]

@@ -65,15 +65,17 @@ def measure(
 
 def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
     """Measures the steps of a run that the command line would start with these overrides."""
-    from experiments import config, results
-    from experiments.run import build, trainer_of
+    from experiments.config.compose import compose_config, register
+    from experiments.config.load import load
+    from experiments.results.identity import to_plain
+    from experiments.run.build import build, trainer_of
 
-    config.register()
-    asked = config.load(config.composed(overrides))
+    register()
+    asked = load(compose_config(overrides))
     weights = asked.model.locate(asked.offline)
     data = asked.task.load(asked.model.processor(weights), asked.task.locate(asked.offline))
     with tempfile.TemporaryDirectory() as folder:
-        asked.tracking.start(Path(folder), {}, results.plain(asked), {})
+        asked.tracking.start(Path(folder), {}, to_plain(asked), {})
         trainer = trainer_of(asked, build(asked, weights), data, Path(folder))
         begun: list[float] = []  # a time per step, and the end of the last
         fetching: list[float] = []

@@ -4,12 +4,11 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 ``PeftModel.from_pretrained``, ``merge_and_unload`` and the rest of PEFT are the interface.
 """
 
+from .bases.transform import delta_weight
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
-from .linear import Engine
-from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries
-from .transform import delta_weight
-from .tuner import (
+from .engine.linear import Engine
+from .model import (
     FourierFTConfig,
     FourierFTLayer,
     FourierFTLinear,
@@ -17,6 +16,7 @@ from .tuner import (
     configure,
     register,
 )
+from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries
 
 __all__ = [
     "Counts",

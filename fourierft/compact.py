@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .config import EXTENSIONS, FourierFTConfig, first_few, opened
 from .layer import FourierFTLayer, adapted_layers
-from .tuner import NO_LAYERS
+from .model import NO_LAYERS
 
 FORMAT = "fourierft-compact-1"
 _HINT = "a folder saved by PEFT is read by PeftModel.from_pretrained"

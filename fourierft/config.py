@@ -14,9 +14,9 @@ from peft import PeftConfig, PeftType
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
-from .linear import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
+from .bases.transform import check_basis
+from .engine.linear import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
 from .spectrum import alpha_of_norm
-from .transform import check_basis
 
 # What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that
 # it does not know and would go on to compute something else; an unknown type makes it stop.

@@ -8,13 +8,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer, onload_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .bases.transform import Transform, apply_transform, transform_of
 from .config import alpha, basis, frequency_bias
-from .effective import Part, WeightCache
-from .linear import Engine, adapted_weight
+from .engine.linear import Engine, adapted_weight
+from .engine.weight_cache import Part, WeightCache
+from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, weight_shape
 from .offloading import execution_device, recall
 from .spectrum import sample_entries
-from .transform import Transform, apply_transform, transform_of
-from .weights import SUPPORTED, FrozenWeight, is_ordinary, weight_shape
 
 
 class FourierFTLayer(BaseTunerLayer):

@@ -10,13 +10,13 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
 from .config import engine
-from .effective import Part
+from .engine.linear import adapted_linear
+from .engine.mixed_batch import BASE, mixed_update, prefers_groups, rows_of
+from .engine.weight_cache import Part
+from .frozen_weight import frozen_weight, is_plain, is_quantised
 from .layer import FourierFTLayer
-from .linear import adapted_linear
-from .mixed_batch import BASE, mixed_update, prefers_groups, rows_of
 from .offloading import recall
 from .tensors import HALF
-from .weights import frozen_weight, is_plain, is_quantised
 
 
 class FourierFTLinear(nn.Module, FourierFTLayer):

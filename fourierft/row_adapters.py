@@ -10,8 +10,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from .config import first_few
+from .engine.mixed_batch import BASE
 from .layer import FourierFTLayer, adapted_layers
-from .mixed_batch import BASE
 
 
 @contextmanager

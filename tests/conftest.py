@@ -73,8 +73,8 @@ def one_thread():
 def nothing_prepared():
     """A test takes no data over from the one before, as the cells of a sweep do."""
     yield
-    if "experiments.prepared" in sys.modules:
-        sys.modules["experiments.prepared"]._last = None
+    if "experiments.run.data_cache" in sys.modules:
+        sys.modules["experiments.run.data_cache"]._last = None
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +92,9 @@ def data_folder():
 @pytest.fixture(scope="session")
 def compose():
     """Function: list of command-line overrides -> checked Config, a new copy each time."""
-    from experiments import config
+    from experiments.config.compose import compose_config, register
+    from experiments.config.load import load
 
-    config.register()
-    loaded = functools.cache(lambda overrides: config.load(config.composed(list(overrides))))
+    register()
+    loaded = functools.cache(lambda overrides: load(compose_config(list(overrides))))
     return lambda overrides: copy.deepcopy(loaded(tuple(overrides)))

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from experiments.trainer import Trainer  # noqa: E402
+from experiments.training.trainer import Trainer  # noqa: E402
 
 if __name__ == "__main__":
     rank, steps, training_step = sys.argv.pop(1), [], Trainer.training_step

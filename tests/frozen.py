@@ -21,13 +21,15 @@ ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-chil
 SHELL = ["sh", "-c", '"$@"; exit $?', "sh"]
 RUN = """
 import sys
-from experiments import config, lock
+from experiments.config.compose import register, compose_config
+from experiments.config.load import load
+from experiments.results import lock
 lock.STALE_SECONDS, lock.BEAT_SECONDS = 3.0, 0.5
-from experiments.run import run
+from experiments.run.main import run
 from experiments.errors import UserError
-config.register()
-import experiments.trainer
-given = config.load(config.composed(sys.argv[1:]))
+register()
+import experiments.training.trainer
+given = load(compose_config(sys.argv[1:]))
 {stop}
 try:
     run(given)
@@ -49,15 +51,18 @@ def frozen(module, name, times=1, after=False):
     setattr(module, name, stopping)
 """
 MOMENTS = {
-    "between evaluations": "from experiments import predictions; frozen(predictions, 'store', 3)",
-    "in a checkpoint": "import torch; frozen(torch, 'save', 3)",
-    "before the record": "from experiments import results; frozen(results, 'write')",
-    "while it fails": (
-        "from experiments import results, scoring\n"
-        "scoring.check = lambda *_: 1 / 0\n"
-        "frozen(results, 'write_failure')"
+    "between evaluations": (
+        "from experiments.results import predictions; frozen(predictions, 'store', 3)"
     ),
-    "while it replaces": "from experiments import attempt; frozen(attempt, 'settle', 2)",
+    "in a checkpoint": "import torch; frozen(torch, 'save', 3)",
+    "before the record": "from experiments.run import main; frozen(main, 'write_record')",
+    "while it fails": (
+        "from experiments.run import main\n"
+        "from experiments.training import scoring\n"
+        "scoring.check = lambda *_: 1 / 0\n"
+        "frozen(main, 'write_failure')"
+    ),
+    "while it replaces": "from experiments.run import attempt; frozen(attempt, 'settle', 2)",
 }
 QUICK = ["train.epochs=6", "train.eval_every=1", "train.checkpoint_every=1", "train.device=cpu"]
 

@@ -68,7 +68,7 @@ def child(config, errors: Path, at: int | None = None, counted: Path | None = No
             done += 1
 
         sys.addaudithook(count)
-        from experiments.run import run
+        from experiments.run.main import run
 
         run(config)
         if counted is not None:
@@ -162,23 +162,25 @@ def main() -> None:
     import transformers.trainer  # noqa: F401
     from records import contents
 
-    import experiments.run
-    from experiments import config as configuration
-    from experiments import prepared, selection
+    import experiments.run.main
+    from experiments.config.compose import compose_config, register
+    from experiments.config.load import load
+    from experiments.metrics import selection
+    from experiments.run import data_cache
 
     torch.set_num_threads(1)
     selection.RESAMPLES = 5
     peft.PeftModel.create_or_update_model_card = lambda *_: None  # prose, and half of the time
-    configuration.register()
+    register()
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
         folder = Path(temporary)
         os.environ["FOURIERFT_CACHE"] = str(folder / "cache")
-        config = configuration.load(configuration.composed([*QUICK, f"output={folder}/x"]))
+        config = load(compose_config([*QUICK, f"output={folder}/x"]))
         warm = copy.deepcopy(config)
         warm.output = str(folder / "warm")
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            experiments.run.run(warm)  # what is imported late is imported now
-        prepared._last = None
+            experiments.run.main.run(warm)  # what is imported late is imported now
+        data_cache._last = None
         whole = Trial(folder, "whole", config, None)
         began = time.monotonic()
         counted = folder / "counted"

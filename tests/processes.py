@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["experiments.run", "experiments.trainer"])
+FORKS.set_forkserver_preload(["experiments.run.main", "experiments.training.trainer"])
 
 
 class Started:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import results
-from experiments.config import Config
-from experiments.results import Record
-from experiments.tracking import read_history
+from experiments.config.run_config import Config
+from experiments.results.history import read_history
+from experiments.results.identity import to_plain
+from experiments.results.record import Record, write_record
 
 WEIGHTS, DATA = "0f" * 32, "d" * 64
 ROWS = {  # of the whole data sets
@@ -107,7 +107,7 @@ def scored(
         f"seed={seed}"
     )
     place.mkdir(parents=True, exist_ok=True)
-    results.write(place, record)
+    write_record(place, record)
     history = {"step": 30, "epoch": 3.0, "elapsed_s": seconds, f"validation/{name}": best}
     (place / "history.jsonl").write_text(json.dumps(history) + "\n")
     return place
@@ -118,7 +118,7 @@ def five_hundred_runs(root: Path, compose: Callable[..., Config]) -> None:
     that do not count."""
 
     def plain(*overrides: str) -> dict[str, Any]:
-        return results.plain(compose(*overrides))
+        return to_plain(compose(*overrides))
 
     shift = {"sst2": 0.0, "mrpc": 0.0, "cola": -3.5, "qnli": 0.15, "rte": 0.1, "stsb": 0.0}
     for task, printed in PRINTED.items():

@@ -11,7 +11,8 @@ sys.path.insert(0, str(ROOT))
 import browser  # noqa: E402
 from records import five_hundred_runs  # noqa: E402
 
-from experiments import config  # noqa: E402
+from experiments.config.compose import compose_config, register  # noqa: E402
+from experiments.config.load import load  # noqa: E402
 from experiments.report.__main__ import main  # noqa: E402
 
 PICTURES = (
@@ -24,9 +25,9 @@ PICTURES = (
 
 def write_pictures(folder: Path) -> None:
     """Writes the report of five hundred made-up runs, and what Chromium shows of it."""
-    config.register()
+    register()
     outputs = folder / "outputs"
-    five_hundred_runs(outputs, lambda *words: config.load(config.composed(list(words))))
+    five_hundred_runs(outputs, lambda *words: load(compose_config(list(words))))
     main(["table2", "--outputs", str(outputs)])
     with browser.driver() as address:
         tab = browser.Browser(address, folder / "profile")

@@ -8,10 +8,11 @@ import os
 import pytest
 import yaml
 
-from experiments import attempt, results
 from experiments.errors import Lost, RecordError
-from experiments.lock import LOCK, hold
-from experiments.results import Record
+from experiments.results.identity import get_run_dir, to_plain
+from experiments.results.lock import LOCK, hold
+from experiments.results.record import Record, read_record, write_failure, write_record
+from experiments.run import attempt
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def changed(config, **values):
 def record(config, value=0.5):
     return Record(
         run={"model": "mlp", "task": "toy", "method": "fourierft"},
-        config=results.plain(config),
+        config=to_plain(config),
         parameters={"adapter": 1, "head": 0, "base": 2, "stored_bytes": 4},
         metrics={"primary": {"value": value}},
         time={},
@@ -42,7 +43,7 @@ def record(config, value=0.5):
 def fill(folder, config, text="old"):
     """What a run leaves, without its record."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(results.plain(config)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config)))
     (folder / "history.jsonl").write_text(f'"{text}"\n')
     (folder / "run.log").write_text(text)
     (folder / "adapter").mkdir(exist_ok=True)
@@ -53,7 +54,7 @@ def fill(folder, config, text="old"):
 
 @pytest.fixture
 def unfinished(config):
-    folder = results.folder(config)
+    folder = get_run_dir(config)
     fill(folder, config)
     return folder
 
@@ -63,7 +64,7 @@ def place(unfinished, config):
     """A finished run."""
     (unfinished / "checkpoints" / "state").unlink()
     (unfinished / "checkpoints").rmdir()
-    results.write(unfinished, record(config))
+    write_record(unfinished, record(config))
     return unfinished
 
 
@@ -91,7 +92,7 @@ def repeat(place, config, text="new", value=0.75):
     with hold(place) as held:
         work = attempt.begin(held, config)
         fill(work, config, text)
-        results.write(work, record(config, value))
+        write_record(work, record(config, value))
         return attempt.settle(held)
 
 
@@ -102,7 +103,7 @@ def test_a_killed_run_is_continued_by_itself(unfinished, config):
 
 
 def test_a_failed_run_is_continued_by_itself(unfinished, config):
-    results.write_failure(unfinished, RuntimeError("out of memory"))
+    write_failure(unfinished, RuntimeError("out of memory"))
     assert begin(unfinished, config) == unfinished
     assert not (unfinished / "failure.json").exists()
     assert (unfinished / "checkpoints" / "state").exists()
@@ -110,7 +111,7 @@ def test_a_failed_run_is_continued_by_itself(unfinished, config):
 
 def test_a_failed_run_of_another_configuration_is_moved_aside(unfinished, config):
     """Its checkpoints would otherwise be taken for ours."""
-    results.write_failure(unfinished, RuntimeError("out of memory"))
+    write_failure(unfinished, RuntimeError("out of memory"))
     before = contents(unfinished)
     assert begin(unfinished, changed(config, method__n=5)) == unfinished
     assert set(contents(unfinished)) == {"config.yaml"}
@@ -152,15 +153,15 @@ def test_a_forced_run_leaves_the_finished_one_in_place_until_it_is_whole(place, 
     kept = {
         name: text for name, text in contents(place).items() if not name.startswith("repetition/")
     }
-    assert kept == before and results.read(place) == record(config)
+    assert kept == before and read_record(place) == record(config)
 
     assert repeat(place, forced) == place.with_name("seed=0.replaced-1")
     assert contents(place.with_name("seed=0.replaced-1")) == before
-    assert results.read(place) == record(forced, 0.75)
+    assert read_record(place) == record(forced, 0.75)
     names = {"metrics.json", "config.yaml", "history.jsonl", "adapter", "run.log"}
     assert {item.name for item in place.iterdir()} == names
     repeat(place, forced, "newer", 1.0)
-    assert results.read(place.with_name("seed=0.replaced-2")) == record(forced, 0.75)
+    assert read_record(place.with_name("seed=0.replaced-2")) == record(forced, 0.75)
     assert contents(place.with_name("seed=0.replaced-1")) == before
 
 
@@ -185,7 +186,7 @@ def test_a_killed_forced_run_where_nothing_was_finished_is_continued_as_well(unf
         begin(unfinished, forced)
     assert (unfinished / "checkpoints" / "state").read_text() == "new"
     assert beside(unfinished) == ["seed=0.replaced-1"]
-    results.write_failure(unfinished, RuntimeError("out of memory"))
+    write_failure(unfinished, RuntimeError("out of memory"))
     begin(unfinished, forced)
     assert beside(unfinished) == ["seed=0.replaced-1", "seed=0.replaced-2"]
 
@@ -194,7 +195,7 @@ def test_a_repetition_that_fails_goes_beside(place, config):
     before = contents(place)
     with hold(place) as held:
         work = attempt.begin(held, changed(config, force=True))
-        results.write_failure(work, RuntimeError("out of memory"))
+        write_failure(work, RuntimeError("out of memory"))
         assert attempt.give_up(held) == place.with_name("seed=0.failed-1")
         assert attempt.give_up(held) is None
     assert contents(place) == before
@@ -232,13 +233,13 @@ def test_a_kill_between_any_two_steps_of_a_repetition_is_completed(config, tmp_p
     for stop in range(40):
         place = tmp_path / f"kill{stop}" / "seed=0"
         fill(place, config)
-        results.write(place, record(config))
+        write_record(place, record(config))
         attempt.clear(place)
         before = contents(place)
         with hold(place) as held:
             work = attempt.begin(held, forced)
             fill(work, forced, "new")
-            results.write(work, record(forced, 0.75))
+            write_record(work, record(forced, 0.75))
             step, limit = 0, stop
             killed = False
             try:
@@ -251,7 +252,7 @@ def test_a_kill_between_any_two_steps_of_a_repetition_is_completed(config, tmp_p
         attempt.tidy(place)
         assert contents(place.with_name("seed=0.replaced-1")) == before
         assert beside(place) == ["seed=0.replaced-1"]
-        assert results.read(place) == record(forced, 0.75)
+        assert read_record(place) == record(forced, 0.75)
         assert (place / "adapter" / "weights").read_text() == "new"
         assert not (place / "repetition").exists() and not (place / "checkpoints").exists()
     assert 5 < min(ends) < 35, "some were interrupted, some not"
@@ -290,8 +291,8 @@ def test_who_lost_the_folder_reaches_nothing_in_it(place, config):
             with pytest.raises(Lost):
                 held.check()
             for act in (
-                lambda: results.write(work, record(config)),
-                lambda: results.write_failure(work, ValueError()),
+                lambda: write_record(work, record(config)),
+                lambda: write_failure(work, ValueError()),
                 lambda: attempt.give_up(held) and None or (_ for _ in ()).throw(OSError),
                 lambda: (work / "new").mkdir(),
             ):

@@ -13,7 +13,7 @@ from experiments.errors import ConfigError, UserError
 from experiments.methods import AdaLoRA, Bottleneck, DyLoRA
 from experiments.methods.bottleneck import Activation, Place
 from experiments.models import CausalLM, Encoder
-from experiments.tasks import Head
+from experiments.models.head import Head
 from fourierft.counting import count
 
 WIDTH, LAYERS = 32, 3
@@ -224,8 +224,8 @@ def cut(step, after):
 
 def resumed(compose, data_folder, tmp_path, *overrides):
     """Folders of the same run, in one go and interrupted before its tenth step of sixteen."""
-    from experiments import trainer
-    from experiments.run import run
+    from experiments.run.main import run
+    from experiments.training import trainer
 
     places = []
     for name in ("whole", "cut"):
@@ -392,8 +392,8 @@ def test_norms_are_trained_where_asked():
 
 @pytest.mark.slow
 def test_bottlenecks_are_exported_by_no_one(compose, tmp_path, data_folder):
-    from experiments import export
-    from experiments.run import run
+    from experiments.commands import export
+    from experiments.run.main import run
 
     choice = ["model=minilm", "model.pretrained=false", "task=sst2", "method=houlsby"]
     choice += ["profile=smoke", "model.sizes.num_hidden_layers=1", f"output={tmp_path}/runs"]

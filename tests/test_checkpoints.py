@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from experiments import checkpoints
+from experiments.training import checkpoints
 
 FILES = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trained.safetensors"]
 STATE = "trainer_state.json"

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from records import scored
 
-from experiments import results
-from experiments.report import claims, evidence, pages, text
+from experiments.report.comparison import claims, run_index
+from experiments.report.pages import registry
+from experiments.report.render import text
+from experiments.results.identity import to_plain
 
 SIZES = {"p": {"a": [1, 2], "b": [3, 4]}}
 
@@ -51,7 +53,7 @@ def test_weighing():
 @pytest.fixture(scope="module")
 def rte(compose):
     choice = ["model=roberta_base", "task=rte", "method=fourierft"]
-    return results.plain(compose(choice))
+    return to_plain(compose(choice))
 
 
 def test_figure5_from_records(tmp_path, rte):
@@ -60,7 +62,7 @@ def test_figure5_from_records(tmp_path, rte):
     for center, value in {0: 0.8, 100: 0.785, 200: 0.78, 350: 0.77, 480: 0.795}.items():
         changes = {"method.frequency_bias.center": float(center)}
         scored(tmp_path, rte, 0, value, changes=changes, place=tmp_path / f"{center}/seed=0")
-    page = pages.build("figure5", evidence.collect(tmp_path))
+    page = registry.build("figure5", run_index.collect(tmp_path))
     shown = text.markdown(page)
     assert "holds in 1 of 1 panels, 18 points missing" in shown
     assert page.verdicts == {"not run": 2}
@@ -73,13 +75,13 @@ def test_figure5_of_other_models_tasks_and_sizes(tmp_path, compose):
     """What the paper has not is shown at the sizes that were run, and apart for other rows."""
     for task in ("rte", "sst2"):
         choice = ["model=minilm", f"task={task}", "method=fourierft", "method.n=1000"]
-        plain = results.plain(compose(choice))
+        plain = to_plain(compose(choice))
         cases = [(None, 100, 0.6), (0, 100, 0.61), (500, 100, 0.62), (7, 50, 0.5), (9, None, 0.4)]
         for center, rows, value in cases:
             changes = {"method.frequency_bias.center": center, "task.train_rows": rows}
             place = tmp_path / f"{task}/{center}/{rows}/seed=0"
             scored(tmp_path, plain, 0, value, changes=changes, place=place)
-    page = pages.build("figure5", evidence.collect(tmp_path))
+    page = registry.build("figure5", run_index.collect(tmp_path))
     panels = {"RTE, minilm, 100 rows", "sst2, minilm, 100 rows"}
     assert {row["panel"] for row in page.rows} - {"RTE", "MRPC", "STS-B", "CoLA"} == panels
     for panel in panels:
@@ -96,11 +98,11 @@ def test_figure5_of_other_models_tasks_and_sizes(tmp_path, compose):
 
 
 def test_centres_beyond_the_papers_axis_keep_their_ticks_apart(tmp_path, compose):
-    plain = results.plain(compose(["model=minilm", "task=sst2", "method=fourierft"]))
+    plain = to_plain(compose(["model=minilm", "task=sst2", "method=fourierft"]))
     for center in (0, 9999):
         changes = {"method.n": 1000, "method.frequency_bias.center": center}
         scored(tmp_path, plain, 0, 0.8, changes=changes, place=tmp_path / f"{center}/seed=0")
-    page = pages.build("figure5", evidence.collect(tmp_path))
+    page = registry.build("figure5", run_index.collect(tmp_path))
     [figure] = [picture.draw() for picture in page.pictures]
     axes = [one for one in figure.axes if one.get_visible()][-1]
     low, high = axes.get_xlim()
@@ -110,16 +112,16 @@ def test_centres_beyond_the_papers_axis_keep_their_ticks_apart(tmp_path, compose
 def test_figure4_of_another_width_is_drawn_at_its_own_numbers(tmp_path, compose):
     """minilm has six blocks of two matrices; the records say 24,000 numbers, 2,000 for each."""
     for method, sizes in {"fourierft": ("n", (50, 2000)), "lora": ("r", (1, 3))}.items():
-        plain = results.plain(compose(["model=minilm", "task=sst2", f"method={method}"]))
+        plain = to_plain(compose(["model=minilm", "task=sst2", f"method={method}"]))
         for size in sizes[1]:
             changes = {f"method.{sizes[0]}": size}
             if size == 50:
                 changes["method.scaling"] = "plain"
             scored(tmp_path, plain, 0, 0.8, changes=changes, place=tmp_path / f"{method}{size}")
-    norm = results.plain(compose(["model=minilm", "task=sst2", "method=fourierft"]))
+    norm = to_plain(compose(["model=minilm", "task=sst2", "method=fourierft"]))
     changes = {"method.n": 77, "method.scaling": "norm"}
     scored(tmp_path, norm, 0, 0.8, changes=changes, place=tmp_path / "norm")
-    page = pages.build("figure4", evidence.collect(tmp_path))
+    page = registry.build("figure4", run_index.collect(tmp_path))
     shown = [row for row in page.rows if row["panel"] == "SST-2, minilm"]
     assert [(row["series"], row["size"], row["x"]) for row in shown] == [
         ("fourierft", 50, 2000), ("fourierft", 2000, 2000), ("lora", 1, 2000), ("lora", 3, 2000)
@@ -129,14 +131,14 @@ def test_figure4_of_another_width_is_drawn_at_its_own_numbers(tmp_path, compose)
 def test_figure6_from_histories(tmp_path, compose):
     for method, size, level in (("fourierft", "n=1536", 0.1), ("lora", "r=1", 0.0)):
         choice = ["model=roberta_base", "task=mrpc", f"method={method}", f"method.{size}"]
-        place = scored(tmp_path, results.plain(compose(choice)), 0, 0.9)
+        place = scored(tmp_path, to_plain(compose(choice)), 0, 0.9)
         lines = [
             {"step": epoch, "epoch": epoch, "elapsed_s": 1, "validation/accuracy": 0.7 + level,
              "validation/f1": 0.8 - level, "train/loss": 0.5 - level}
             for epoch in (1, 2, 3)
         ]  # fmt: skip
         (place / "history.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    page = pages.build("figure6", evidence.collect(tmp_path))
+    page = registry.build("figure6", run_index.collect(tmp_path))
     shown = text.markdown(page)
     assert page.verdicts == {"reproduced": 2, "not reproduced": 1}
     assert "in 0 of 3 epochs" in shown
@@ -158,7 +160,7 @@ BEYOND = {
 def sized(folder, compose, name, choice, **record):
     """Records of FourierFT at both sizes of a figure; `record` changes what they say."""
     key, sizes, _ = BEYOND[name]
-    plain = results.plain(compose([*choice, "method=fourierft", "method.n=1000"]))
+    plain = to_plain(compose([*choice, "method=fourierft", "method.n=1000"]))
     for size in sizes:
         place = folder / "-".join(choice).replace("/", "_") / f"{size}/seed=0"
         scored(folder, plain, 0, 0.8, changes={key: size}, place=place)
@@ -185,9 +187,9 @@ def test_records_without_scores_or_intervals(tmp_path, compose, name, broken, dr
     """They stop no figure, and what has no score gets no panel beside the paper's."""
     for model, task in BEYOND[name][2]:
         sized(tmp_path, compose, name, [f"model={model}", f"task={task}"], metrics=broken)
-    found = evidence.collect(tmp_path)
+    found = run_index.collect(tmp_path)
     assert len(found.runs) == 2 * len(BEYOND[name][2])
-    page = pages.build(name, found)
+    page = registry.build(name, found)
     assert text.markdown(page)
     beyond = [row for row in page.rows if "minilm" in row["panel"] or "vit_small" in row["panel"]]
     assert [row["ours_best"] is not None for row in beyond if row["seeds"]] == [True] * (
@@ -201,14 +203,14 @@ def test_records_without_scores_or_intervals(tmp_path, compose, name, broken, dr
 @pytest.mark.parametrize("name", BEYOND)
 def test_what_is_no_result_of_the_figures_kind_has_no_panel(tmp_path, compose, name):
     """Counted runs, tasks that are not GLUE's, and the paper's models at a sister's panel."""
-    papers = {row["panel"] for row in pages.build(name, evidence.collect(tmp_path)).rows}
+    papers = {row["panel"] for row in registry.build(name, run_index.collect(tmp_path)).rows}
     sized(tmp_path, compose, name, ["model=minilm", "task=rte"], metrics=None)
     sized(tmp_path, compose, name, ["model=mlp", "task=toy"])
     sized(tmp_path, compose, name, ["model=gpt2_medium", "task=e2e"])
     sized(tmp_path, compose, name, ["model=vit_large", "task=dtd"])
-    found = evidence.collect(tmp_path)
+    found = run_index.collect(tmp_path)
     assert len(found.runs) == 8
-    assert {row["panel"] for row in pages.build(name, found).rows} == papers
+    assert {row["panel"] for row in registry.build(name, found).rows} == papers
 
 
 @pytest.mark.parametrize("name", ["figure4", "figure5"])
@@ -224,7 +226,7 @@ def test_runs_of_other_rows_steps_or_weights_have_panels_of_their_own(tmp_path, 
     for cut in cuts:
         choice = ["model=minilm", "task=sst2", *([cut] if cut else [])]
         sized(tmp_path, compose, name, choice)
-    rows = pages.build(name, evidence.collect(tmp_path)).rows
+    rows = registry.build(name, run_index.collect(tmp_path)).rows
     shown = {row["panel"] for row in rows if "minilm" in row["panel"]}
     subject = "SST-2" if name == "figure4" else "sst2"
     assert shown == {f"{subject}, minilm{told}" for told in cuts.values()}
@@ -232,6 +234,6 @@ def test_runs_of_other_rows_steps_or_weights_have_panels_of_their_own(tmp_path, 
 
 @pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure5", "figure6"])
 def test_figures_without_runs_are_drawn(tmp_path, name):
-    page = pages.build(name, evidence.collect(tmp_path))
+    page = registry.build(name, run_index.collect(tmp_path))
     assert next(page.pictures).draw().axes
     assert name == "figure3" or set(page.verdicts) == {"not run"}

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from experiments import config, flags, overrides, paths, sweep
+from experiments.config import flags, overrides, paths, sweep
+from experiments.config import load as config
+from experiments.config.compose import CONF, compose_config, register
+from experiments.config.load import load
 from experiments.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED, CASES, RUN = 14, 1500, 14
 SLOWEST = 10.0
 """Seconds of CPU for one line; most take a tenth."""
-GROUPS = sorted(path.name for path in config.CONF.iterdir() if path.is_dir())
-OPTIONS = {
-    name: sorted(path.stem for path in (config.CONF / name).glob("*.yaml")) for name in GROUPS
-}
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+OPTIONS = {name: sorted(path.stem for path in (CONF / name).glob("*.yaml")) for name in GROUPS}
 KEYS = [
     *("seed", "row", "force", "output", "mode", "offline", "source", "variant", "recipe"),
     *("method.n", "method.alpha", "method.targets", "method.frequency_bias.center", "method.r"),
@@ -208,8 +209,8 @@ def line(number):
 @pytest.mark.timeout(1800)
 def test_every_line_is_refused_in_words_or_composed(monkeypatch):
     """As train.py does it, and what prefetch and status make of its cells."""
-    config.register()
-    composed = config.composed
+    register()
+    composed = compose_config
     cached = functools.lru_cache(maxsize=256)(
         lambda texts, with_hydra: composed(list(texts), with_hydra=with_hydra)
     )
@@ -250,7 +251,7 @@ def judged(words):
         return "refused"
     texts = flags.read(words).overrides
     try:
-        config.load(config.composed(texts))
+        load(compose_config(texts))
         return "a run"
     except UserError as error:
         assert 0 < len(str(error)) < 6000

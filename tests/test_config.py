@@ -11,8 +11,13 @@ import time
 import pytest
 import yaml
 
-from experiments import config, results, space, sweep
+from experiments.config import compose as config
+from experiments.config import sweep
+from experiments.config.compose import compose_config, register
+from experiments.config.run_config import Mode
 from experiments.errors import ConfigError
+from experiments.results.identity import get_run_dir, scientific_fields, to_plain
+from experiments.search import space
 
 CONF = config.CONF
 TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("task/*.yaml"))}
@@ -29,8 +34,8 @@ TRAIN = ["train.epochs=1", "train.batch_size=8", "train.learning_rate=0.1"]
 
 
 def composed(*overrides):
-    config.register()
-    return config.composed(list(overrides))
+    register()
+    return compose_config(list(overrides))
 
 
 def refused(compose, *overrides):
@@ -179,7 +184,7 @@ def test_task_without_data_is_for_counting(compose):
     error = refused(compose, "model=minilm", "task=none")
     assert len(error.problems) == 1
     assert "task=none" in error.problems[0] and "mode=count" in error.problems[0]
-    assert compose(["model=minilm", "task=none", "mode=count"]).mode is config.Mode.count
+    assert compose(["model=minilm", "task=none", "mode=count"]).mode is Mode.count
 
 
 def test_head_alone_needs_a_head(compose):
@@ -384,7 +389,7 @@ def test_minilm_falls_back_to_ours(compose):
 
 
 def identity(run):
-    return results.identity(results.plain(run))
+    return scientific_fields(to_plain(run))
 
 
 LOCAL = [
@@ -405,7 +410,7 @@ def test_local_keys_never_change_what_a_run_is(compose):
     )
     assert moved.variant == plain.variant == ""
     assert identity(moved) == identity(plain)
-    places = results.folder(moved), results.folder(plain)
+    places = get_run_dir(moved), get_run_dir(plain)
     assert places[0].relative_to("elsewhere") == places[1].relative_to("outputs")
 
 
@@ -466,13 +471,13 @@ def test_variant_names_what_differs(override, variant, compose):
     plain, run = compose(BASE), compose([*BASE, override])
     assert run.variant == variant
     assert identity(run) != identity(plain)
-    assert results.folder(run) != results.folder(plain)
+    assert get_run_dir(run) != get_run_dir(plain)
 
 
 def test_counts_are_told_from_training_and_by_their_sizes(compose):
     count, other = (compose([*BASE, "mode=count", f"method.n={n}"]) for n in (10, 20))
     assert "mode=count" in count.variant and "n=10" in count.variant
-    assert len({results.folder(run) for run in (count, other, compose(BASE))}) == 3
+    assert len({get_run_dir(run) for run in (count, other, compose(BASE))}) == 3
 
 
 def test_counting_needs_no_training_values(compose):
@@ -518,9 +523,10 @@ def cost(capsys, limit, what, *arguments):
 
 LOAD = f"""
 import sys
-from experiments import config
-config.register()
-run = config.load(config.composed({BASE}))
+from experiments.config.compose import register, compose_config
+from experiments.config.load import load
+register()
+run = load(compose_config({BASE}))
 heavy = ("torch", "transformers", "peft", "datasets")
 print(run.variant == "", [name for name in heavy if name in sys.modules])
 """

@@ -17,12 +17,15 @@ import pytest
 from limits import limit
 from records import scored
 
-from experiments import export, results
+from experiments.commands import export
+from experiments.commands.results import main as command
 from experiments.errors import UserError
 from experiments.report import __main__ as report
-from experiments.report import evidence
-from experiments.results.__main__ import main as command
-from experiments.run import run
+from experiments.report.comparison import run_index
+from experiments.results.identity import get_run_dir, to_plain
+from experiments.results.record import read_record
+from experiments.results.run_folder import find_record
+from experiments.run.main import run
 
 CASES, SEED = 300, 14
 """Of each kind of record."""
@@ -97,7 +100,7 @@ def toy(tmp_path_factory, compose):
     config = compose(["model=mlp", "task=toy", "method=fourierft", "train.epochs=20"])
     config.output = str(tmp_path_factory.mktemp("toy"))
     run(config)
-    return results.folder(config), config
+    return get_run_dir(config), config
 
 
 @pytest.fixture(scope="module", params=["toy", "roberta_base sst2 fourierft", "vit_base dtd lora"])
@@ -109,7 +112,7 @@ def damaged(request, tmp_path_factory, compose, toy):
     else:
         model, task, method = request.param.split()
         config = compose([f"model={model}", f"task={task}", f"method={method}"])
-        source = scored(tmp_path_factory.mktemp("made"), results.plain(config), 0, 0.7)
+        source = scored(tmp_path_factory.mktemp("made"), to_plain(config), 0, 0.7)
     record = json.loads((source / "metrics.json").read_text())
     draw = random.Random(f"{SEED} {request.param}")
     for number in range(CASES):
@@ -131,7 +134,7 @@ def test_report(damaged, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SECRET", SECRET)
     with limit(240):
         assert report.main(["--outputs", str(damaged), "--to", str(tmp_path)]) == 0
-    found = evidence.collect(damaged)
+    found = run_index.collect(damaged)
     left_out = {trouble.path.parent for trouble in found.troubles}
     assert len(found.runs) > CASES // 20 and len(left_out) > CASES // 4
     counted = {one.place for one in found.runs}
@@ -159,7 +162,7 @@ def test_verify_and_comparison(damaged, tmp_path, monkeypatch, capsys):
         command(["export", str(damaged), "--to", str(tmp_path)])
     for path in damaged.rglob("metrics.json"):
         try:
-            record = results.read(path.parent)
+            record = read_record(path.parent)
         except UserError:
             assert captured.err.count(f"{path.parent}: does not match\n") == 1
         else:
@@ -172,12 +175,12 @@ def test_verify_and_comparison(damaged, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_skip_check_and_status(damaged, toy, monkeypatch, capsys):
-    from experiments.report.standing import look
+    from experiments.report.run_state import look
 
     _, config = toy
     for path in damaged.rglob("metrics.json"):
         with limit(20), contextlib.suppress(UserError):
-            results.find(path.parent, config)
+            find_record(path.parent, config)
         with limit(20):
             look(path.parent, config)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import description
-from experiments.results import Record
+from experiments.results.record import Record
+from experiments.run import description
 
 RUN = {"model": "minilm", "task": "sst2", "method": "lora", "variant": "rank=4"}
 PRIMARY = {"name": "accuracy", "select": "best", "value": 0.75, "interval": [0.7, 0.8]}

@@ -8,22 +8,23 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import config
-from experiments.denoising import Denoiser, byte_tokenizer, draw, loss_of
+from experiments.config.compose import compose_config, register
 from experiments.errors import ConfigError, DataError, UserError
-from experiments.fingerprints import fingerprint, weights
-from experiments.tasks import Head
+from experiments.hub.fingerprints import fingerprint, weights
+from experiments.models.byte_tokenizers import clip_byte_tokenizer
+from experiments.models.head import Head
+from experiments.models.latent_diffusion import Denoiser, draw, loss_of
 
 NONE, NOISE = Head(kind="none"), Head(kind="denoising")
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 def model(name, *overrides):
-    config.register()
+    register()
     from omegaconf import OmegaConf
 
     return OmegaConf.to_object(
-        config.composed([f"model={name}", "task=none", "source=none", *overrides]).model
+        compose_config([f"model={name}", "task=none", "source=none", *overrides]).model
     )
 
 
@@ -32,7 +33,7 @@ def numbers(net):
 
 
 def adapted(compose, method, *overrides):
-    from experiments.run import counting
+    from experiments.run.build import counting
 
     run = compose(["mode=count", "model=sd15", "task=none", f"method={method}", *overrides])
     net = run.method.apply(run.model.build(NONE, None, meta=True), run.model.head)
@@ -209,9 +210,9 @@ def test_a_perfect_denoiser_of_one_photo_draws_that_photo(space, data_folder):
     """Loss and sampler agree on schedule, scale and sign: what has no loss draws what it knows."""
     import numpy as np
 
-    from experiments import drawings
+    from experiments.tasks import image_files
 
-    photo = drawings.square(drawings.read(data_folder / "dreambooth/dog/00.jpg"), 32)
+    photo = image_files.square(image_files.read(data_folder / "dreambooth/dog/00.jpg"), 32)
     mean, _ = space.encode([photo])
     known = mean + torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     unet = space.base()  # what a random autoencoder encodes is small; `known` is of the usual size
@@ -238,7 +239,7 @@ def test_a_perfect_denoiser_of_one_photo_draws_that_photo(space, data_folder):
 
 
 def test_byte_tokenizer_tells_prompts_apart():
-    tokenizer = byte_tokenizer(77)
+    tokenizer = clip_byte_tokenizer(77)
     ids = tokenizer("a sks dog", padding="max_length", max_length=77)["input_ids"]
     assert len(ids) == 77 and (ids[0], ids[-1]) == (512, 513)
     assert ids != tokenizer("a sky dog", padding="max_length", max_length=77)["input_ids"]
@@ -352,8 +353,8 @@ def test_an_exported_run_is_diffusers_own_and_draws_the_same(compose, data_folde
     from diffusers import StableDiffusionPipeline
     from PIL import Image
 
-    from experiments.export import export
-    from experiments.run import run
+    from experiments.commands.export import export
+    from experiments.run.main import run
 
     run(
         compose(

@@ -11,10 +11,12 @@ import yaml
 from PIL import Image
 from processes import train
 
-from experiments import config, drawings, fid, files
+from experiments import files
+from experiments.config.compose import CONF
 from experiments.errors import ConfigError, DataError
-from experiments.tasks.latents import Pairs, collate
-from experiments.tasks.subject import read_listing, read_subject
+from experiments.metrics import fid
+from experiments.tasks import image_files
+from experiments.tasks.dreambooth_data import Pairs, collate, read_listing, read_subject
 
 ROOT = Path(__file__).parent.parent
 CHOICE = ["model=sd_tiny", "task=dreambooth"]
@@ -91,7 +93,7 @@ def test_photos_that_cannot_be_read_are_all_named(photos, tmp_path):
     (tmp_path / "01.jpg").write_bytes((photos / "dog/01.jpg").read_bytes()[:4000])
     (tmp_path / "02.png").write_text("not an image")
     with pytest.raises(DataError) as caught:
-        drawings.read_folder(tmp_path)
+        image_files.read_folder(tmp_path)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["01.jpg", "02.png"]
 
 
@@ -107,7 +109,7 @@ def test_photos_in_subfolders_and_of_any_ending_are_read(tmp_path, caplog):
         photo.save(tmp_path / name, kind)
     for name in ("._0.JPG", ".DS_Store", "4.heic", "notes.txt"):
         (tmp_path / name).write_text("not an image")
-    assert len(drawings.read_folder(tmp_path)) == 4
+    assert len(image_files.read_folder(tmp_path)) == 4
     assert caplog.messages == [
         f"{tmp_path}: 2 files are not used, PIL reads no image there: .heic 1, .txt 1"
     ]
@@ -116,11 +118,11 @@ def test_photos_in_subfolders_and_of_any_ending_are_read(tmp_path, caplog):
 def test_photos_are_cut_to_their_middle_and_turned_as_held(tmp_path):
     image = Image.new("RGB", (60, 20), "red")
     image.paste("blue", (12, 0, 48, 20))  # the filter reaches a little beyond the square
-    assert drawings.square(image, 8).getcolors() == [(64, (0, 0, 255))]
+    assert image_files.square(image, 8).getcolors() == [(64, (0, 0, 255))]
     held = Image.Exif()
     held[0x0112] = 6  # the camera was turned
     image.save(tmp_path / "turned.jpg", exif=held)
-    assert drawings.read(tmp_path / "turned.jpg").size == (20, 60)
+    assert image_files.read(tmp_path / "turned.jpg").size == (20, 60)
 
 
 def test_locating_looks_for_the_subject(compose, photos):
@@ -175,7 +177,7 @@ def test_extractor_is_looked_at_before_anything_is_trained(compose, tmp_path):
         compose([*CHOICE, f"task.extractor={tmp_path}/none.safetensors"]).task.check()
 
 
-RECIPES = sorted((config.CONF / "recipe").glob("*/*_sd*.yaml"))
+RECIPES = sorted((CONF / "recipe").glob("*/*_sd*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -222,8 +224,8 @@ def test_a_row_is_a_photo_and_a_class_image():
 
 
 def test_slugs_and_files(tmp_path):
-    assert drawings.slug("a sks dog, on the Beach!") == "a-sks-dog-on-the-beach"
-    drawings.save(Image.new("RGB", (4, 4)), tmp_path / "x/00.png", prompt="größer", seed="3")
+    assert image_files.slug("a sks dog, on the Beach!") == "a-sks-dog-on-the-beach"
+    image_files.save(Image.new("RGB", (4, 4)), tmp_path / "x/00.png", prompt="größer", seed="3")
     with Image.open(tmp_path / "x/00.png") as image:
         assert image.text == {"prompt": "größer", "seed": "3"}
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["00.png"]
@@ -231,7 +233,7 @@ def test_slugs_and_files(tmp_path):
 
 def test_grid_has_a_row_per_prompt_and_the_photos_in_turn():
     colours = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
-    sheet = drawings.grid([("one", colours), ("two words " * 9, colours[:1])], colours[:1], 40)
+    sheet = image_files.grid([("one", colours), ("two words " * 9, colours[:1])], colours[:1], 40)
     pixels = np.asarray(sheet)
     assert pixels[46, 20].tolist() == pixels[92, 20].tolist() == [255, 0, 0]  # photo, photo
     assert pixels[46, -20].tolist() == [0, 0, 255]  # the third image of the first row
@@ -248,8 +250,9 @@ def folder_of(root):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fourierft", "lora", "full"])
 def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
-    from experiments.run import build, run
-    from experiments.tracking import read_history
+    from experiments.results.history import read_history
+    from experiments.run.build import build
+    from experiments.run.main import run
 
     job = quick(f"method={method}", "train.epochs=12", "train.eval_every=4")
     record = run(job)
@@ -290,7 +293,7 @@ def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
 
 @pytest.mark.slow
 def test_drawing_goes_on_where_it_stopped(quick, tmp_path):
-    from experiments.run import build
+    from experiments.run.build import build
 
     job = quick()
     space = job.model.processor(None)
@@ -314,7 +317,7 @@ def test_drawing_goes_on_where_it_stopped(quick, tmp_path):
 
 @pytest.mark.slow
 def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
-    import experiments.denoising
+    import experiments.models.latent_diffusion
 
     job = quick()
     space = job.model.processor(None)
@@ -325,7 +328,7 @@ def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
         one.tobytes() for one in first
     ]
     assert len(first) == 2 and first[0].size == (32, 32) and first[0] != first[1]
-    monkeypatch.setattr(experiments.denoising, "draw", None)  # must not be needed
+    monkeypatch.setattr(experiments.models.latent_diffusion, "draw", None)  # must not be needed
     again = job.task._class_images(space, "a photo of a dog")
     assert [image.tobytes() for image in again] == [image.tobytes() for image in first]
 
@@ -342,9 +345,9 @@ def drawn(photos, tmp_path, monkeypatch):
     """A run folder whose drawings are the photos, and what is said of it."""
     (tmp_path / "images").mkdir()
     for number, path in enumerate(sorted((photos / "dog").glob("*.jpg"))):
-        image = drawings.square(drawings.read(path), 16)
-        drawings.save(image, tmp_path / f"images/subject/{number:02d}.png")
-        drawings.save(image, tmp_path / f"images/a-dog/{number:02d}.png")
+        image = image_files.square(image_files.read(path), 16)
+        image_files.save(image, tmp_path / f"images/subject/{number:02d}.png")
+        image_files.save(image, tmp_path / f"images/a-dog/{number:02d}.png")
     said = []
     warn = "experiments.tasks.dreambooth.log.warning"
     monkeypatch.setattr(warn, lambda text, *values: said.append(text % values))

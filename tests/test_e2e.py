@@ -10,15 +10,18 @@ import torch
 from pyarrow import parquet
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from experiments import generations, nlg, scoring
 from experiments.errors import ConfigError, DataError, HubUnavailable, RecordError, UserError
-from experiments.networks import byte_tokenizer
-from experiments.recipe import Select
-from experiments.run import build, run, trainer_of
-from experiments.tasks import E2E, meanings
+from experiments.metrics import text as nlg
+from experiments.metrics.selection import Select
+from experiments.models.byte_tokenizers import byte_tokenizer
+from experiments.results import generations
+from experiments.run.build import build, trainer_of
+from experiments.run.main import run
+from experiments.tasks import E2E, e2e_data
 from experiments.tasks import e2e as tasks_e2e
-from experiments.tasks.continuation import _processors, continuations
+from experiments.tasks.generation import _processors, continuations
 from experiments.tasks.language import IGNORED
+from experiments.training import scoring
 
 MEANINGS = [
     "name[Zizzi], eatType[pub], priceRange[£20-25], familyFriendly[no]",
@@ -40,7 +43,7 @@ def folder(tmp_path):
     """Two rows of each of three meanings a split, 20 rows to train on."""
     place = tmp_path / "data"
     place.mkdir()
-    for split in meanings.ROWS:
+    for split in e2e_data.ROWS:
         parquet.write_table(table(20 if split == "train" else 6), place / f"{split}.parquet")
     return place
 
@@ -89,26 +92,26 @@ def words(data_folder):
 
 @pytest.fixture(scope="module")
 def splits(data_folder):
-    return meanings.read(meanings.files(data_folder / "e2e", "e2e"), "e2e")[0]
+    return e2e_data.read(e2e_data.files(data_folder / "e2e", "e2e"), "e2e")[0]
 
 
 def test_real_rows_are_the_papers(splits):
-    assert list(meanings.differences(splits)) == []
-    assert {split: len(rows) for split, rows in splits.items()} == meanings.ROWS
-    assert len({given for given, _ in splits["test"]}) == meanings.MEANINGS == 630
+    assert list(e2e_data.differences(splits)) == []
+    assert {split: len(rows) for split, rows in splits.items()} == e2e_data.ROWS
+    assert len({given for given, _ in splits["test"]}) == e2e_data.MEANINGS == 630
 
 
 def test_the_challenges_csv_is_the_same(splits, data_folder, tmp_path):
     with zipfile.ZipFile(data_folder / "e2e" / "e2e-dataset.zip") as archive:
-        for name in meanings.CSV.values():
+        for name in e2e_data.CSV.values():
             (tmp_path / name).write_bytes(archive.read(f"e2e-dataset/{name}"))
-    found, _ = meanings.read(meanings.files(tmp_path, "e2e"), "e2e")
+    found, _ = e2e_data.read(e2e_data.files(tmp_path, "e2e"), "e2e")
     assert found == splits
 
 
 def test_every_real_attribute_is_in_the_prompt(splits):
     for given in {given for rows in splits.values() for given, _ in rows}:
-        assert given.count("[") == meanings.linearised(given).count(" : ")
+        assert given.count("[") == e2e_data.linearised(given).count(" : ")
 
 
 @pytest.mark.parametrize(
@@ -117,13 +120,13 @@ def test_every_real_attribute_is_in_the_prompt(splits):
 def test_an_attribute_that_is_none_is_named_with_its_row(meaning):
     content = f'mr,ref\nname[B],x\n"{meaning}",y\n'.encode()
     with pytest.raises(DataError) as caught:
-        meanings._rows(content, "csv")
+        e2e_data._rows(content, "csv")
     assert str(caught.value).startswith("row 2: no meaning") and meaning in str(caught.value)
 
 
 def test_a_prompt_in_the_form_of_microsofts(splits):
     """The first training row; the words stay as the challenge has them."""
-    assert meanings.linearised(splits["train"][0][0]) == (
+    assert e2e_data.linearised(splits["train"][0][0]) == (
         "name : The Vaults | Type : pub | price : more than £30 | customer rating : 5 out of 5"
         " | near : Café Adriatic"
     )
@@ -135,7 +138,7 @@ def test_real_tokens(data_folder, words, splits):
     assert (len(data.train), len(data.evaluations["validation"])) == (40, 8)
     given, wanted = splits["validation"][0]
     row = data.evaluations["validation"][0]
-    prompt = [*words(meanings.linearised(given))["input_ids"], 50256]
+    prompt = [*words(e2e_data.linearised(given))["input_ids"], 50256]
     completion = [*words(f" {wanted}")["input_ids"], 50256]
     assert row["input_ids"] == prompt + completion
     assert row["labels"] == [IGNORED] * len(prompt) + completion
@@ -144,7 +147,7 @@ def test_real_tokens(data_folder, words, splits):
     assert len(prompts) == 8 and [entry["id"] for entry in prompts] == list(range(8))
     first = prompts[0]
     assert first["given"] == splits["test"][0][0]
-    assert first["input_ids"] == [*words(meanings.linearised(first["given"]))["input_ids"], 50256]
+    assert first["input_ids"] == [*words(e2e_data.linearised(first["given"]))["input_ids"], 50256]
     assert first["references"] == [ref for mr, ref in splits["test"] if mr == first["given"]]
     assert words("\n\n")["input_ids"] == [628]
 
@@ -190,7 +193,7 @@ def test_a_text_that_is_no_meaning(folder):
 
 def test_prompts_longer_than_the_context(folder):
     """In bytes: 76, 54 and 67 tokens, the end counted."""
-    tokens = [len(meanings.linearised(meaning).encode()) + 1 for meaning in MEANINGS]
+    tokens = [len(e2e_data.linearised(meaning).encode()) + 1 for meaning in MEANINGS]
     with pytest.raises(DataError) as caught:
         load(e2e(folder), positions=64 + sorted(tokens)[0])
     text = str(caught.value)
@@ -237,7 +240,7 @@ def test_data_that_hf_download_put_into_the_cache(folder, tmp_path, monkeypatch)
     place, commit = cached / "datasets--tuetschek--e2e_nlg", "0123456789" * 4
     (place / "refs/refs/convert").mkdir(parents=True)
     (place / "refs/refs/convert/parquet").write_text(commit)
-    for split in meanings.ROWS:
+    for split in e2e_data.ROWS:
         target = place / "snapshots" / commit / "default" / split
         target.mkdir(parents=True)
         (folder / f"{split}.parquet").rename(target / "0000.parquet")
@@ -353,13 +356,13 @@ def test_generation_computes_the_update_once(monkeypatch):
     from peft import get_peft_model
 
     import fourierft
-    from experiments.networks import split_attention
-    from fourierft import effective
+    from experiments.models.gpt2_attention import split_attention
+    from fourierft.engine import weight_cache
 
     calls = []
-    original = effective.effective_weight
+    original = weight_cache.effective_weight
     monkeypatch.setattr(
-        effective, "effective_weight", lambda *args: calls.append(1) or original(*args)
+        weight_cache, "effective_weight", lambda *args: calls.append(1) or original(*args)
     )
     settings = fourierft.FourierFTConfig(
         n_frequency=50, scaling=30.0, target_modules=["q_proj", "v_proj"]
@@ -429,8 +432,8 @@ def test_cross_entropy_alone_needs_no_generation(compose, folder, tmp_path):
 def test_the_first_metric_is_the_primary_one(compose, folder, tmp_path):
     import numpy as np
 
-    from experiments import predictions
-    from experiments.selection import Evaluation
+    from experiments.metrics.selection import Evaluation
+    from experiments.results import predictions
 
     lines = [{"id": 0, "given": "name[A]", "text": "A pub.", "references": ["A is a pub."]}]
     generations.append(generations.path_of(tmp_path, "test"), lines)

@@ -6,9 +6,10 @@ import subprocess
 import pytest
 import torch
 
-from experiments import environment
 from experiments.errors import UserError
-from experiments.recipe import Precision, Train
+from experiments.results import environment
+from experiments.training.device import check_device
+from experiments.training.train_config import Precision, Train
 
 
 def test_description_is_json_and_names_the_versions():
@@ -68,9 +69,9 @@ def test_no_git_has_no_commit(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_what_this_machine_cannot_train_is_refused():
     recipe = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
-    environment.check_device(Train(**recipe))
+    check_device(Train(**recipe))
     with pytest.raises(UserError) as refusal:
-        environment.check_device(Train(**recipe, device="cuda", precision=Precision.fp16))
+        check_device(Train(**recipe, device="cuda", precision=Precision.fp16))
     assert len(refusal.value.problems) == 2
 
 

@@ -19,11 +19,12 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from experiments import export, predictions
+from experiments.commands import export
 from experiments.errors import RecordError
-from experiments.networks import SplitAttention, fuse_attention, split_attention
-from experiments.results import Record
-from experiments.run import run
+from experiments.models.gpt2_attention import SplitAttention, fuse_attention, split_attention
+from experiments.results import predictions
+from experiments.results.record import Record
+from experiments.run.main import run
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["profile=smoke", "train.device=cpu"]
@@ -110,10 +111,11 @@ def test_a_language_model(method, meanings, compose, tmp_path):
     if method in ("fourierft", "lora"):
         from peft import PeftModel
 
-        from experiments import recorded, results
-        from experiments.run import base
+        from experiments.config.restore import config_of
+        from experiments.results.record import read_record
+        from experiments.run.build import base
 
-        settings = recorded.config_of(results.read(place).config, [])
+        settings = config_of(read_record(place).config, [])
         adapted = PeftModel.from_pretrained(base(settings, None), place / "adapter").eval()
         given = tokenizer(TEXT, return_tensors="pt")
         with torch.no_grad():
@@ -214,7 +216,7 @@ def test_other_weights_than_the_runs(toy, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_command_and_its_help(tmp_path):
-    command = [sys.executable, "-m", "experiments.export"]
+    command = [sys.executable, "-m", "experiments.commands.export"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0 and "model.path" in shown.stdout
     done = subprocess.run([*command, "x", "y"], cwd=ROOT, capture_output=True, text=True)

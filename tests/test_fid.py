@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 from scipy import linalg
 
-from experiments import drawings, fid
+from experiments.commands.fid import main
 from experiments.errors import DataError
+from experiments.metrics import fid
+from experiments.tasks import image_files
 
 
 def exact(deviations, mean=0.0):
@@ -113,7 +115,7 @@ def test_inception_has_its_known_size():
     as in TensorFlow's file, instead of 1000."""
     import torch
 
-    from experiments.inception import Inception
+    from experiments.metrics.inception import Inception
 
     with torch.device("meta"):
         net = Inception()
@@ -150,7 +152,7 @@ def weights(tmp_path_factory):
     import torch
     from safetensors.torch import save_file
 
-    from experiments.inception import Inception
+    from experiments.metrics.inception import Inception
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "inception.safetensors"
@@ -160,7 +162,7 @@ def weights(tmp_path_factory):
 
 @pytest.mark.slow
 def test_inceptions_features(weights, data_folder, monkeypatch):
-    images = drawings.read_folder(data_folder / "dreambooth/dog")[:3]
+    images = image_files.read_folder(data_folder / "dreambooth/dog")[:3]
     extractor = fid.Inception(weights)
     found = extractor.features(images)
     assert found.shape == (3, 2048) and np.isfinite(found).all()
@@ -180,8 +182,8 @@ def test_inceptions_features(weights, data_folder, monkeypatch):
 def test_command(data_folder, tmp_path, capsys):
     place = data_folder / "dreambooth"
     real, other = str(place / "dog"), str(place / "vase")
-    assert fid.main([real, real, other]) == 0  # the real images are never compared with themselves
+    assert main([real, real, other]) == 0  # the real images are never compared with themselves
     said = capsys.readouterr().out
     assert said.startswith("frechet_pixels ") and "6 drawn, 5 real" in said
-    assert fid.main([real, str(tmp_path)]) == 1
+    assert main([real, str(tmp_path)]) == 1
     assert "holds no image" in capsys.readouterr().err

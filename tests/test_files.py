@@ -4,7 +4,7 @@ import pytest
 
 from experiments import files
 from experiments.errors import UserError
-from experiments.fingerprints import weights
+from experiments.hub.fingerprints import weights
 
 
 def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):

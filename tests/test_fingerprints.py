@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import fingerprints, hub
-from experiments.fingerprints import Files, fingerprint, recall, weights
+from experiments import hub
+from experiments.hub import fingerprints
+from experiments.hub.fingerprints import Files, fingerprint, recall, weights
 
 
 @pytest.fixture(autouse=True)

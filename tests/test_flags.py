@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import flags
+from experiments.config import flags
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fourierft.fourier import Fourier
+from fourierft.bases.fourier import Fourier
 from fourierft.spectrum import sample_entries
 
 SHAPES = [(64, 64), (63, 65), (64, 33), (31, 48), (96, 64), (1, 7), (6, 1), (2, 2), (769, 1023)]

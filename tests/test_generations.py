@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from experiments import generations
 from experiments.errors import RecordError
+from experiments.results import generations
 
 LINES = [{"id": 0, "text": "größe\nnext"}, {"id": 1, "text": ""}, {"id": 2, "text": '"'}]
 

@@ -11,14 +11,15 @@ import yaml
 from PIL import Image
 from pyarrow import parquet
 
-from experiments import config, pictures
+from experiments.config.compose import CONF, compose_config, register
 from experiments.errors import DataError
-from experiments.report import paper
-from experiments.tasks import Images, images
-from experiments.tasks.labelled import Labelled
+from experiments.models.vision import Pixels
+from experiments.report.comparison import reference
+from experiments.tasks import Images, image_transforms, images
+from experiments.tasks.image_folder import Labelled
 
-PIXELS = pictures.Pixels(side=32, mean=[0.5] * 3, std=[0.5] * 3)
-TABLE8 = paper.load("table5")["datasets"]
+PIXELS = Pixels(side=32, mean=[0.5] * 3, std=[0.5] * 3)
+TABLE8 = reference.load("table5")["datasets"]
 CIFAR10 = ["model=vit_tiny", "task=cifar10", "method=full", "source=none"]
 
 
@@ -91,8 +92,8 @@ def problems(part):
 
 @pytest.mark.parametrize("name", TABLE8)
 def test_splits_have_the_sizes_of_table_8(name):
-    config.register()
-    part = config.composed([f"task={name}", "source=none", "model=vit_base", "method=full"]).task
+    register()
+    part = compose_config([f"task={name}", "source=none", "model=vit_base", "method=full"]).task
     sizes = TABLE8[name]
     total = sizes["train"] + sizes["validation"] + sizes["test"]
     rows, draw, found = np.arange(total), np.random.default_rng(0), {}
@@ -168,7 +169,7 @@ def test_every_epoch_shows_another_view_of_the_same_image(real):
 
 
 def test_keys_of_different_seeds_and_epochs_differ():
-    from experiments.streams import DataOrder
+    from experiments.training.data_order import DataOrder
 
     seen, rows = set(), 11
     for seed in (0, 1, 2**32 - 1):
@@ -205,7 +206,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line(workers):
     content = encoded(0, "JPEG")
     table = content.index(b"\xff\xc4") + 8
     content = content[:table] + bytes(200) + content[table + 200 :]
-    assert pictures.fault(content) is None
+    assert image_transforms.fault(content) is None
     source = Labelled(contents=[content], labels=[0], places=["train.parquet row 7"])
     views = images.Views(source, np.arange(1), 16, augmented=False)
     with pytest.raises(DataError) as caught:
@@ -218,7 +219,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line(workers):
 def test_workers_do_not_change_what_is_shown(real):
     import torch
 
-    from experiments.streams import DataOrder
+    from experiments.training.data_order import DataOrder
 
     _, data = real
     order = DataOrder(len(data.train), 3, None, 16, augmented=True)
@@ -494,8 +495,8 @@ def test_text_models_refuse_images_and_the_other_way_round(compose):
 
 
 def test_every_data_set_of_the_table_is_in_conf():
-    assert list(TABLE8) == paper.load("table5")["order"]
+    assert list(TABLE8) == reference.load("table5")["order"]
     for name, said in TABLE8.items():
-        part = yaml.safe_load((config.CONF / f"task/{name}.yaml").read_text())
+        part = yaml.safe_load((CONF / f"task/{name}.yaml").read_text())
         found = [part["repo"], *([part["test_repo"]] if "test_repo" in part else [])]
         assert found == said["repositories"]

@@ -5,9 +5,11 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from experiments import predictions, selection, streams
-from experiments.run import run
-from experiments.tracking import read_history
+from experiments.metrics import selection
+from experiments.results import predictions
+from experiments.results.history import read_history
+from experiments.run.main import run
+from experiments.seeding import stream
 
 TINY = [
     "model=vit_tiny",
@@ -88,7 +90,7 @@ def test_workers_do_not_pile_up(tiny, monkeypatch):
     """Every evaluation once brought processes of its own, which stayed."""
     from multiprocessing import active_children
 
-    from experiments.trainer import Trainer
+    from experiments.training.trainer import Trainer
 
     alive, evaluate = [], Trainer.evaluate
 
@@ -127,7 +129,7 @@ def test_the_kept_adapter_is_the_best_validation_epochs(tiny, tmp_path):
 
     place = folder_of(tmp_path, "kept")
     data = config.task.load(config.model.processor(None), config.task.locate())
-    torch.manual_seed(streams.stream(config.seed, "head"))
+    torch.manual_seed(stream(config.seed, "head"))
     net = PeftModel.from_pretrained(
         config.model.build(config.task.head, None), place / "adapter"
     ).eval()

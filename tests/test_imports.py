@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources: what is lower knows nothing of what is higher."""
+"""Imports between folders, read from the sources: a lower folder knows nothing of a higher one."""
 
 import ast
 import functools
@@ -6,115 +6,68 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(
-    [*ROOT.glob("*.py"), *ROOT.glob("fourierft/*.py"), *ROOT.glob("experiments/**/*.py")]
+NAMES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.py", "fourierft/**/*.py", "experiments/**/*.py")
+    for path in ROOT.glob(pattern)
 )
-NAMES = [path.relative_to(ROOT).as_posix() for path in SOURCES]
-NAMES_OF_JUDGE = [name for name in NAMES if name.startswith("experiments/judge/")]
 
-# A module may import those of earlier rows, and of its own package.
+# A folder (or module) may import those of earlier rows, and its own.
 EXPERIMENTS = [
-    {"errors", "naming"},
-    {"files", "imagefolder", "writing"},
-    {"console", "fingerprints", "stored"},
-    {"metrics", "selection", "recipe", "lock", "hub", "tracking", "networks", "ranks", "journal"},
-    {"streams", "inception", "denoising", "drawings"},
-    {"generations", "fastchat", "nlg", "fid", "pictures", "bottlenecks", "nested", "budget"},
-    {"environment"},
-    {"results", "predictions", "checkpoints"},
-    {"kept"},
+    {"errors", "seeding"},
+    {"console", "files"},
+    {"hub", "metrics"},
+    {"results"},
     {"models"},
-    {"methods", "tasks", "preflight", "memory"},
-    {"prepared"},
-    {"provenance", "scoring"},
-    {"optimisation"},
-    {"trainer"},
-    {"bounds", "gaps"},
+    {"methods", "tasks"},
+    {"training"},
     {"config"},
-    {"flags", "words"},
-    {"overrides", "paths", "recorded", "space", "sweep"},
-    {"verify"},
-    {"comparison"},
-    {"attempt", "description"},
-    {"supplement"},
     {"run"},
+    {"commands", "judge", "report", "search", "smoke"},
 ]
-PACKAGE = [
-    {"spectrum", "counting", "sampling", "tensors", "weights", "bypass", "offloading"},
-    {"fourier"},
-    {"matrices"},
-    {"transform"},
-    {"effective", "gradient"},
-    {"linear"},
+FOURIERFT = [
+    {"bypass", "counting", "frozen_weight", "offloading", "spectrum", "tensors"},
+    {"bases"},
+    {"engine"},
     {"config"},
-    {"mixed_batch"},
     {"layer"},
     {"row_adapters"},
     {"module"},
-    {"tuner"},
+    {"model"},
     {"compact"},
     {"__init__"},
 ]
-COMMANDS = {
-    "report": {
-        *("console", "results", "selection", "metrics", "tracking", "errors", "files", "stored"),
-        "provenance",
-    },
-    "judge": {"console", "fastchat", "files", "generations", "hub", "errors", "stored"},
-    "answers": {"console", "results", "generations", "fastchat", "files", "errors", "stored"},
-    "search": {
-        *(
-            "config",
-            "console",
-            "errors",
-            "files",
-            "lock",
-            "metrics",
-            "naming",
-            "overrides",
-            "results",
-        ),
-        *("paths", "provenance", "run", "space", "sweep"),
-    },
-    "rehearsal": {"console", "config", "errors", "files", "inception", "sweep", "tasks"},
-    "export": {
-        *("config", "console", "errors", "files", "hub", "kept", "networks", "provenance"),
-        *("recorded", "results", "run", "stored"),
-    },
+# Folders of commands that need little: they start at once, also where there is no torch.
+NARROW = {
+    "judge": {"console", "errors", "files", "hub", "results"},
+    "report": {"config", "console", "errors", "files", "metrics", "results"},
+}
+# Spellings of commands of earlier versions; each file forwards and does nothing else.
+FORWARDS = {
+    "experiments/answers.py",
+    "experiments/export.py",
+    "experiments/fid.py",
+    "experiments/hub/__main__.py",
+    "experiments/rehearsal.py",
+    "experiments/results/__main__.py",
 }
 
-# Commands within packages, and the board of a sweep: what they may import besides.
-DOORS = {
-    "experiments/results/__main__.py": {"console", "results", "verify", "comparison", "errors"},
-    "experiments/report/status.py": {"paths", "sweep"},
-    "experiments/report/standing.py": {"lock"},
-    "experiments/hub/__main__.py": {"console", "config", "errors", "overrides", "paths", "sweep"},
+HYDRA = {"train.py", "experiments/search/space.py"}
+PEFT = {
+    f"fourierft/{name}.py"
+    for name in ("compact", "config", "layer", "model", "module", "row_adapters")
 }
-
-HYDRA = {"train.py"} | {
-    f"experiments/{name}.py"
-    for name in "config flags gaps overrides paths recorded space sweep words".split()
-}
-PEFT = {f"fourierft/{name}.py" for name in "config layer module row_adapters tuner compact".split()}
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
-SCHEMAS = {
-    f"experiments/{name}.py"
-    for name in (
-        "config recipe tracking lock errors flags gaps overrides metrics recorded sweep words"
-    ).split()
-} | {f"experiments/{name}/__init__.py" for name in ("hub", "results")}
 
 
 @functools.cache
-def imported(name, *, top_level=False):
-    """Modules that a source file imports, functions included, type hints' own imports left out."""
+def imported(name, *, top_level=False, hints=False):
+    """Modules that a source file imports, functions included; those of type hints on demand."""
     found = set()
 
     def visit(node):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not hints:
             return
         if top_level and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return
@@ -130,20 +83,22 @@ def imported(name, *, top_level=False):
             visit(child)
 
     visit(ast.parse((ROOT / name).read_text(encoding="utf-8")))
-    return found
+    return frozenset(found)
 
 
 def roots(modules):
     return {module.partition(".")[0] for module in modules}
 
 
-def parts(modules, package):
-    """Second components of what is imported from a package: its modules (and its functions)."""
-    return {module.split(".")[1] for module in modules if module.startswith(f"{package}.")}
+def parts(modules, package, rows):
+    """Second components of what is imported from a package, if they stand in its rows."""
+    known = set.union(*rows)
+    found = {module.split(".")[1] for module in modules if module.startswith(f"{package}.")}
+    return found & known
 
 
-def row(rows, module):
-    return next((place for place, names in enumerate(rows) if module in names), None)
+def row(rows, part):
+    return next((place for place, names in enumerate(rows) if part in names), -1)
 
 
 def own(name):
@@ -151,69 +106,93 @@ def own(name):
     return name.split("/")[1].removesuffix(".py")
 
 
+def of(package):
+    return [name for name in NAMES if name.startswith(f"{package}/") and name not in FORWARDS]
+
+
+def upward(package, rows):
+    """`file imports folder` for every import of the same or a later row."""
+    for name in of(package):
+        me = own(name)
+        if me == "__init__" and package == "experiments":
+            continue
+        for part in parts(imported(name, hints=True), package, rows) - {me}:
+            if row(rows, part) >= row(rows, me):
+                yield f"{name} imports {package}.{part}"
+
+
 def test_reading_imports():
     """The reader itself: relative, nested and type-only imports."""
-    assert "fourierft.transform" in imported("fourierft/layer.py")
-    assert "torch" in roots(imported("experiments/models/transformer.py"))
-    assert "torch" not in roots(imported("experiments/models/transformer.py", top_level=True))
-    assert "experiments.tasks" not in imported("experiments/models/transformer.py")
+    assert "fourierft.bases.transform" in imported("fourierft/layer.py")
+    assert "fourierft.tensors" in imported("fourierft/engine/linear.py")
+    transformer = "experiments/models/transformer.py"
+    assert "torch" in roots(imported(transformer))
+    assert "torch" not in roots(imported(transformer, top_level=True))
+    assert "experiments.models.head" not in imported("experiments/models/model.py")
+    assert "experiments.models.head" in imported("experiments/models/model.py", hints=True)
 
 
-def test_every_module_has_its_place():
-    """A new module is put into the order by whoever adds it."""
-    known = set.union(*EXPERIMENTS, set(COMMANDS), {"__init__"})
-    assert {own(name) for name in NAMES if name.startswith("experiments/")} <= known
-    assert {own(name) for name in NAMES if name.startswith("fourierft/")} <= set.union(*PACKAGE)
+def test_every_folder_has_its_place():
+    """A new folder is put into the order by whoever adds it."""
+    known = set.union(*EXPERIMENTS, {"__init__"})
+    assert {own(name) for name in of("experiments")} <= known
+    assert {own(name) for name in of("fourierft")} <= set.union(*FOURIERFT)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("fourierft/")])
-def test_package_imports_downwards(name):
-    modules = imported(name)
-    assert not roots(modules) & {"experiments", "hydra", "omegaconf", "datasets", "evaluate"}
-    assert "peft" not in roots(modules) or name in PEFT
-    here = row(PACKAGE, own(name))
-    for module in parts(modules, "fourierft"):
-        there = row(PACKAGE, module)
-        assert there is None or there < here, f"{name} imports {module}"
+def test_experiments_import_downwards():
+    assert not list(upward("experiments", EXPERIMENTS))
+    assert not [name for name in of("experiments") if "train" in roots(imported(name))]
+    for folder, allowed in NARROW.items():
+        for name in of(f"experiments/{folder}"):
+            others = parts(imported(name), "experiments", EXPERIMENTS) - {folder}
+            assert others <= allowed, f"{name} imports {sorted(others - allowed)}"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("experiments/")])
-def test_experiments_import_downwards(name):
-    modules, me = imported(name), own(name)
-    assert "train" not in roots(modules)
-    if me in COMMANDS or name in DOORS:
-        known = set.union(*EXPERIMENTS, set(COMMANDS))
-        allowed = COMMANDS.get(me, set()) | DOORS.get(name, set()) | {me}
-        assert parts(modules, "experiments") & known <= allowed
-        return
-    here = row(EXPERIMENTS, me)
-    for module in parts(modules, "experiments") - {me}:
-        assert module not in COMMANDS, f"{name} imports the command {module}"
-        there = row(EXPERIMENTS, module)
-        assert there is None or there < here, f"{name} imports {module}"
+def test_package_imports_downwards():
+    assert not list(upward("fourierft", FOURIERFT))
+    for name in of("fourierft"):
+        modules = imported(name)
+        assert not roots(modules) & {"experiments", "hydra", "omegaconf", "datasets", "evaluate"}
+        assert "peft" not in roots(modules) or name in PEFT, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_hydra_stays_at_the_door(name):
-    assert not roots(imported(name)) & {"hydra", "omegaconf"} or name in HYDRA
+def test_modules_import_in_no_circle():
+    """Not within a folder either, type hints included."""
+    modules = {name.removesuffix(".py").replace("/", "."): name for name in NAMES}
+    modules = {module.removesuffix(".__init__"): name for module, name in modules.items()}
+    below = {
+        module: {found for found in imported(name, hints=True) if found in modules}
+        - {module.rpartition(".")[0]}  # its own package
+        for module, name in modules.items()
+        if not name.endswith("__init__.py")
+    }
+    ends = True
+    while ends:  # what imports none of the rest, or is imported by none, is in no circle
+        needed = set().union(*below.values())
+        ends = [name for name in below if name not in needed or not below[name] & below.keys()]
+        for name in ends:
+            del below[name]
+    assert not {name: found & below.keys() for name, found in below.items()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name in NAMES
-        if name in SCHEMAS
-        or name.startswith(("experiments/methods/", "experiments/models/", "experiments/tasks/"))
-    ],
-)
-def test_schemas_import_nothing_heavy(name):
-    assert not roots(imported(name, top_level=True)) & HEAVY
+def test_hydra_stays_in_the_configuration():
+    for name in NAMES:
+        allowed = name in HYDRA or name.startswith("experiments/config/")
+        assert allowed or not roots(imported(name)) & {"hydra", "omegaconf"}, name
 
 
-def test_schemas_really_import_nothing_heavy():
-    """Also not by way of another module."""
-    code = f"import sys, experiments.config; print(*({HEAVY!r} & set(sys.modules)))"
+def test_forwards_do_nothing_else():
+    for name in FORWARDS:
+        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 10
+
+
+def test_schemas_import_nothing_heavy():
+    """Not by way of another module either: a typing error in an override is told at once."""
+    code = (
+        "import sys, experiments.config.load, experiments.config.overrides, "
+        "experiments.config.sweep, experiments.config.restore, experiments.results.lock, "
+        f"experiments.results.run_folder; print(*({HEAVY!r} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stdout + done.stderr
 
@@ -223,15 +202,15 @@ def test_judge_imports_nothing_heavy():
     code = f"import sys, experiments.judge.__main__; print(*({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stdout + done.stderr
-    assert not roots(set.union(*map(imported, NAMES_OF_JUDGE))) & HEAVY
+    for name in of("experiments/judge"):
+        assert not roots(imported(name)) & HEAVY, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_names_say_something(name):
+def test_names_say_something():
     words = {"utils", "util", "helpers", "helper", "common", "core", "misc", "base", "shared"}
-    assert not words & set(name.removesuffix(".py").split("/"))
+    assert not [name for name in NAMES if words & set(name.removesuffix(".py").split("/"))]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sources_stay_short(name):
-    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 300
+def test_sources_stay_short():
+    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in NAMES}
+    assert not {name: length for name, length in lengths.items() if length > 300}

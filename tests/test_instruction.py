@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments import generations
 from experiments.errors import DataError
-from experiments.tasks import questions as asking
+from experiments.results import generations
+from experiments.tasks import chat_benchmarks as asking
+from experiments.tasks.chat_benchmarks import Sampling
 from experiments.tasks.language import IGNORED
-from experiments.tasks.questions import Sampling
 
 
 @pytest.fixture
@@ -397,11 +397,11 @@ def test_sampling_leaves_greedy_rows_as_they_are():
 
 
 def test_questions_are_no_part_of_what_a_run_is(compose, data_folder):
-    from experiments import results
+    from experiments.results.identity import scientific_fields, to_plain
 
     base = ["task=alpaca", "model=stories260k", "method=fourierft"]
     one, two = compose(base), compose([*base, f"task.questions={data_folder}"])
-    assert results.identity(results.plain(one)) == results.identity(results.plain(two))
+    assert scientific_fields(to_plain(one)) == scientific_fields(to_plain(two))
     assert one.variant == two.variant == ""
 
 

@@ -9,8 +9,10 @@ from peft import PeftModel
 from processes import train
 from transformers import AutoModelForCausalLM
 
-from experiments import answers, export, generations, predictions
-from experiments.run import base, run
+from experiments.commands import compare_answers, export
+from experiments.results import generations, predictions
+from experiments.run.build import base
+from experiments.run.main import run
 
 SMALL = [
     *("task=alpaca", "task.train_rows=24", "task.validation_rows=24", "task.eval_rows=4"),
@@ -59,7 +61,10 @@ def test_a_run_records_scores_answers_rows_and_memory(small, compose, data_folde
     assert expected["total"] > expected["step"] > 0
     assert record.memory["peak_rss"] > 2**27, "torch alone takes more"
     page = tmp_path / "page.html"
-    assert answers.main([str(place), "--out", str(page)]) == 0 and "fourierft" in page.read_text()
+    assert (
+        compare_answers.main([str(place), "--out", str(page)]) == 0
+        and "fourierft" in page.read_text()
+    )
 
 
 def test_a_run_may_end_with_neither_score_nor_answers(small, compose, tmp_path, capsys):

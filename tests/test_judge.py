@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.generations import path_of
 from experiments.judge import endpoint
 from experiments.judge.__main__ import file_name, main
 from experiments.judge.journal import InUse, Journal
+from experiments.results.generations import path_of
 from tests.scripted_judge import KEY, Answer, serving
 from tests.test_judge_reading import answer, write_lines
 

@@ -9,10 +9,10 @@ import huggingface_hub.constants
 import pytest
 
 from experiments.errors import DataError, HubUnavailable
-from experiments.fastchat import BENCHMARKS
-from experiments.generations import path_of
 from experiments.judge import cases, prompts, questions
-from experiments.judge.rating import find_rating
+from experiments.judge.scores import find_rating
+from experiments.results.fastchat import BENCHMARKS
+from experiments.results.generations import path_of
 
 
 def write_lines(path: Path, rows) -> Path:

@@ -7,7 +7,7 @@ import urllib.parse
 
 import pytest
 
-from experiments.judge.rating import find_rating
+from experiments.judge.scores import find_rating
 from experiments.judge.secret import Secret
 
 KEY = "sk-test_0123456789/SECRET+x"

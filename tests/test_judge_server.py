@@ -13,8 +13,8 @@ import urllib.request
 
 import pytest
 
-from experiments.generations import path_of
 from experiments.judge.__main__ import main
+from experiments.results.generations import path_of
 from tests.test_judge_reading import answer, write_lines
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"

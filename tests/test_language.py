@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import files
 from experiments.tasks import language
-from experiments.tasks import tokens as keeping
+from experiments.tasks import token_cache as keeping
 from experiments.tasks.language import IGNORED, Collator, Language, encode
 
 ROWS = [

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fourierft import FourierFTConfig, FourierFTLinear, gradient, linear
-from fourierft.effective import Part, WeightCache
-from fourierft.linear import Engine, adapted_linear
+from fourierft import FourierFTConfig, FourierFTLinear
+from fourierft.bases.transform import BASES, make_transform
+from fourierft.engine import gradient, linear
+from fourierft.engine.linear import Engine, adapted_linear
+from fourierft.engine.weight_cache import Part, WeightCache
 from fourierft.spectrum import sample_entries
-from fourierft.transform import BASES, make_transform
 
 SHAPES = [(48, 48), (63, 40), (20, 33)]
 MODES = [Engine(m, g) for m in ("cache", "recompute") for g in ("dense", "sampled")]

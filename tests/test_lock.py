@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import lock
 from experiments.errors import RecordError
+from experiments.results import lock
 
 ROOT = Path(__file__).resolve().parent.parent
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from experiments import lock
+from experiments.results import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -28,7 +28,7 @@ with lock.hold(Path(sys.argv[1])):
 RACER = """
 import sys, time
 from pathlib import Path
-from experiments import lock
+from experiments.results import lock
 from experiments.errors import RecordError
 for line in sys.stdin:
     folder, start = line.split()

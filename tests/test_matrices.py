@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fourierft import atom_norm, delta_weight, sample_entries
-from fourierft.matrices import MATRICES, Matrices, basis_matrix
-from fourierft.transform import BASES, make_transform
+from fourierft.bases.matrices import MATRICES, Matrices, basis_matrix
+from fourierft.bases.transform import BASES, make_transform
 
 CPU = torch.device("cpu")
 SHAPES = [(12, 12), (9, 14), (20, 7)]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from experiments import memory
-from experiments.run import build
+from experiments.run.build import build
 from experiments.tasks import Data
+from experiments.training import memory
 
 COUNT = ["mode=count", "task=alpaca", "source=none"]
 FOURIER = ["method=fourierft", "method.n=1000", "method.alpha=8"]

@@ -20,14 +20,14 @@ from experiments.methods.fourierft import (
     Scaling,
 )
 from experiments.models import Encoder
-from experiments.tasks import Head
+from experiments.models.head import Head
 from fourierft import Engine, FourierFTLinear
+from fourierft.bases.fourier import Fourier
+from fourierft.bases.matrices import Matrices
+from fourierft.bases.transform import BASES
 from fourierft.config import SCALING_MODES
 from fourierft.counting import count
-from fourierft.fourier import Fourier
-from fourierft.linear import GRADIENT, MEMORY, PRECISION
-from fourierft.matrices import Matrices
-from fourierft.transform import BASES
+from fourierft.engine.linear import GRADIENT, MEMORY, PRECISION
 
 HEAD = ["classifier"]
 WIDTH, LAYERS = 32, 2

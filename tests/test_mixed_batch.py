@@ -6,10 +6,10 @@ import transformers
 from peft import get_peft_model
 
 from fourierft import FourierFTConfig, delta_weight
-from fourierft.effective import Part
-from fourierft.mixed_batch import mixed_update, prefers_groups, spectral_product
+from fourierft.bases.transform import make_transform
+from fourierft.engine.mixed_batch import mixed_update, prefers_groups, spectral_product
+from fourierft.engine.weight_cache import Part
 from fourierft.spectrum import sample_entries
-from fourierft.transform import make_transform
 
 SHAPES = [(64, 96), (96, 64), (33, 20), (21, 35), (7, 7), (1, 7), (8, 1)]
 SIZES = dict(
@@ -132,7 +132,7 @@ def test_every_row_gets_its_adapter(encoder, names):
 def test_both_forms(encoder, grouped, monkeypatch):
     """The product per adapter and the spectral one, whichever the rule would choose."""
     monkeypatch.setattr("fourierft.module.prefers_groups", lambda *args: grouped)
-    monkeypatch.setattr("fourierft.mixed_batch.prefers_groups", lambda *args: False)
+    monkeypatch.setattr("fourierft.engine.mixed_batch.prefers_groups", lambda *args: False)
     names = ["b", "a", "__base__", "b", "other_n"]
     ids = torch.randint(3, 99, (5, 6), generator=torch.Generator().manual_seed(1))
     expected = one_by_one(encoder, names, input_ids=ids)

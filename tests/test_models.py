@@ -15,12 +15,13 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from experiments import config
+from experiments.config.compose import compose_config, register
 from experiments.errors import ConfigError, DataError, HubUnavailable
 from experiments.models import Quantization
+from experiments.models.byte_tokenizers import byte_tokenizer
+from experiments.models.gpt2_attention import SplitAttention, split_attention
+from experiments.models.head import Head
 from experiments.models.language import Dtype
-from experiments.networks import SplitAttention, byte_tokenizer, split_attention
-from experiments.tasks import Head
 
 TWO = Head(kind="classification", labels=2)
 TEN = Head(kind="images", labels=10)
@@ -31,8 +32,8 @@ LANGUAGE = Head(kind="language")
 
 def model(name, **changes):
     """The dataclass that conf/model/<name>.yaml fills."""
-    config.register()
-    cfg = config.composed([f"model={name}", "task=none", "source=none"])
+    register()
+    cfg = compose_config([f"model={name}", "task=none", "source=none"])
     return dataclasses.replace(OmegaConf.to_object(cfg.model), **changes)
 
 
@@ -435,10 +436,10 @@ def test_images_as_bytes_and_as_floats_are_the_same():
 
 
 def compose_method(name, overrides=()):
-    config.register()
+    register()
     numbers = {"lora": ["method.r=16", "method.alpha=16"], "fourierft": ["method.alpha=300"]}
     choice = ["model=vit_tiny", "task=none", "source=none", f"method={name}"]
-    cfg = config.composed([*choice, *numbers.get(name, []), *overrides])
+    cfg = compose_config([*choice, *numbers.get(name, []), *overrides])
     return OmegaConf.to_object(cfg.method)
 
 
@@ -480,6 +481,6 @@ def test_a_vit_of_another_resolution_is_refused(tmp_path):
 
 def test_wrong_scales_are_refused():
     part = model("vit_tiny", mean=[0.5], std=[0.5, 0.0, 0.5])
-    said = "\n".join(part.problems(OmegaConf.to_object(config.composed(["task=none"]).task)))
+    said = "\n".join(part.problems(OmegaConf.to_object(compose_config(["task=none"]).task)))
     assert "model.mean=[0.5]: must be three numbers" in said
     assert "model.std=[0.5, 0.0, 0.5]: must be three positive numbers" in said

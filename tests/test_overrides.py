@@ -2,12 +2,13 @@
 
 import pytest
 
-from experiments import config, flags, overrides
+from experiments.config import flags, overrides
+from experiments.config.compose import CONF, register
 
 
 @pytest.fixture(autouse=True)
 def registered():
-    config.register()
+    register()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_what_fits_is_let_through(typed):
 def test_help_names_every_option_of_every_choice():
     page = flags.help_page()
     for group in ("model", "task", "method", "experiment", "tracking", "source", "profile"):
-        for path in (config.CONF / group).glob("*.yaml"):
+        for path in (CONF / group).glob("*.yaml"):
             assert path.stem in page
     assert "method.basis     fourier, random, orthogonal, dct, hartley" in page
     assert "train.schedule" in page and "method.memory    auto, cache, recompute" in page
@@ -138,7 +139,7 @@ def test_options_of_launchers_and_searches_are_listed():
 
 def test_options_of_a_folder_of_ones_own(tmp_path):
     (tmp_path / "method").mkdir()
-    text = (config.CONF / "method/lora.yaml").read_text()
+    text = (CONF / "method/lora.yaml").read_text()
     (tmp_path / "method/mine.yaml").write_text(text)
     for typed in ([f"--config-dir={tmp_path}"], [f"hydra.searchpath=[file://{tmp_path}]"]):
         assert overrides.problems([*typed, "method=mine", "method.r=2", "method.alpha=2"]) == []

@@ -3,7 +3,9 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments import config, paths
+from experiments import results
+from experiments.config import paths
+from experiments.config.compose import compose_config, register
 
 ODD = [
     "outputs/roberta_base/cola/fourierft/n=200/seed=0/merged",
@@ -91,9 +93,9 @@ def test_several_paths_are_a_sweep(tmp_path):
 
 
 def test_an_interpolation_within_a_path_is_kept(tmp_path):
-    config.register()
+    register()
     given = ["model=minilm", "task=rte", "method=fourierft", "task.path=/d=1/${task.name}"]
-    assert config.composed(paths.quote(given)).task.path == "/d=1/rte"
+    assert compose_config(paths.quote(given)).task.path == "/d=1/rte"
 
 
 def test_every_path_of_the_configuration_is_known():
@@ -102,7 +104,7 @@ def test_every_path_of_the_configuration_is_known():
         f"{section}.{name}"
         for section in ("model", "task")
         for name in ("path", "tokenizer", "class_path", "extractor", "questions")
-        if name in config.results.IDENTITY[section]
+        if name in results.IDENTITY[section]
     }
 
 

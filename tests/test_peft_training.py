@@ -6,7 +6,7 @@ from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.fourierft import FourierFTModel as StockModel
 
-from experiments.run import build
+from experiments.run.build import build
 from fourierft import FourierFTLayer, FourierFTModel, configure
 
 STEPS, ROWS = 50, 8

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments import predictions
 from experiments.errors import RecordError
-from experiments.selection import Evaluation
+from experiments.metrics.selection import Evaluation
+from experiments.results import predictions
 
 
 def entry(step, rows=5):

@@ -14,9 +14,9 @@ import pytest
 import scripted_hub
 
 from experiments import hub
+from experiments.commands.prefetch import check, main, needed, prefetch
 from experiments.errors import ConfigError, HubUnavailable, RecordError
 from experiments.hub import manifest
-from experiments.hub.__main__ import check, main, needed, prefetch
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -79,8 +79,8 @@ def known(monkeypatch):
         hub.Download(repo="FacebookAI/roberta-base", patterns=("config.json", "model.safetensors")),
         hub.Download(repo="nyu-mll/glue", kind="dataset", patterns=tuple(f"{f}*" for f in files)),
     ]
-    monkeypatch.setattr("experiments.hub.__main__.needed", lambda given: downloads)
-    monkeypatch.setattr("experiments.overrides.problems", lambda given: [])
+    monkeypatch.setattr("experiments.commands.prefetch.needed", lambda given: downloads)
+    monkeypatch.setattr("experiments.config.overrides.problems", lambda given: [])
 
 
 def test_what_the_cells_of_a_sweep_need_is_fetched_once_and_listed(online, tmp_path, capsys):
@@ -202,7 +202,7 @@ def test_what_was_fetched_trains_offline_with_every_door_shut(data_folder, tmp_p
     """From fetching to the record; `offline=true` opens no connection and looks up no name."""
     from transformers import AutoConfig, AutoModel
 
-    from experiments.networks import byte_tokenizer
+    from experiments.models.byte_tokenizers import byte_tokenizer
 
     weights = tmp_path / "weights"
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

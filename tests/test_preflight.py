@@ -7,8 +7,8 @@ import torch
 from peft import get_peft_model
 from torch import nn
 
-from experiments.preflight import check
-from experiments.recipe import Schedule, Train
+from experiments.training.preflight import check
+from experiments.training.train_config import Schedule, Train
 from fourierft import FourierFTConfig, FourierFTLinear
 from fourierft.spectrum import atom_norm
 

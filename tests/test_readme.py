@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import sweep
+from experiments.commands import results as of_results
+from experiments.config import sweep
 from experiments.judge import arguments
-from experiments.report import pages
-from experiments.results import __main__ as of_results
+from experiments.report.pages import registry
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -86,16 +86,16 @@ def test_there_are_train_commands():
     assert len(commands(".venv/bin/python train.py")) >= 10
 
 
-@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.export"))
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.commands.export"))
 def test_export_commands_are_understood(command, capsys):
-    from experiments import export
+    from experiments.commands import export
 
     assert export.main(shlex.split(command)[3:]) == 1  # there is no such run
     assert "no finished run" in capsys.readouterr().err
 
 
 def test_there_are_export_commands():
-    assert commands(".venv/bin/python -m experiments.export")
+    assert commands(".venv/bin/python -m experiments.commands.export")
 
 
 @pytest.mark.parametrize("command", commands(".venv/bin/torchrun") + commands("sbatch"))
@@ -110,7 +110,7 @@ def test_torchrun_commands_compose(command, compose):
 
 @pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.hub"))
 def test_prefetch_commands_are_understood(command):
-    from experiments import overrides
+    from experiments.config import overrides
 
     word, *rest = shlex.split(command)[3:]
     assert word == "prefetch" and (rest[0] == "--check" or overrides.problems(rest) == [])
@@ -148,7 +148,7 @@ def test_report_names_exist(command):
         chosen = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
         assert set(chosen) <= set(sweep.names())
     else:
-        assert set(words) <= {*pages.names(), "all"}
+        assert set(words) <= {*registry.names(), "all"}
 
 
 @pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.results"))

@@ -7,11 +7,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from experiments import config, results
+from experiments.config.compose import CONF, compose_config, register
+from experiments.results.identity import IDENTITY, flatten, scientific_fields, to_plain
 
-RECIPES = config.CONF / "recipe"
+RECIPES = CONF / "recipe"
 SOURCES = ("paper", "authors")
-MODELS = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 OURS, OTHERS = (
     sorted(path.relative_to(RECIPES).as_posix()[: -len(".yaml")] for path in files)
     for files in (
@@ -45,7 +46,7 @@ OF_GLUE, OF_E2E, OF_IMAGES = (
     [recipe for recipe in OTHERS if part in recipe] for part in ("roberta", "_gpt2_", "_vit_")
 )
 OTHERS.remove("authors/fourierft_sd15")  # no run without an alpha, see test_dreambooth
-LOCAL = {f"{section}.{key}" for section, keys in results.IDENTITY.items() for key in keys}
+LOCAL = {f"{section}.{key}" for section, keys in IDENTITY.items() for key in keys}
 
 
 def parts(recipe):
@@ -72,7 +73,7 @@ def text(recipe):
 
 def keys(recipe):
     """What the file itself sets."""
-    return set(results.flatten(yaml.safe_load(text(recipe)))) - {"defaults"}
+    return set(flatten(yaml.safe_load(text(recipe)))) - {"defaults"}
 
 
 def tables(recipe):
@@ -85,14 +86,14 @@ def tables(recipe):
 def row(recipe, task):
     """The composed run of one cell, as a Config."""
     source, method, model = parts(recipe)
-    config.register()
+    register()
     choice = [f"source={source}", f"method={method}", f"model={model}", f"task={task}"]
-    return OmegaConf.to_object(config.composed(choice))
+    return OmegaConf.to_object(compose_config(choice))
 
 
 def numbers(run):
     """Everything that a recipe may set, flat."""
-    plain = results.identity(results.plain(run))
+    plain = scientific_fields(to_plain(run))
     return {key: value for key, value in plain.items() if key != "recipe"}
 
 
@@ -210,7 +211,7 @@ def test_cells(recipe, task):
 @pytest.mark.parametrize("recipe", OF_GLUE)
 def test_what_all_tasks_of_glue_share(recipe):
     run = row(recipe, "rte")
-    train = results.plain(run.train)
+    train = to_plain(run.train)
     assert (train["warmup_ratio"], train["schedule"], train["select"]) == (0.06, "linear", "best")
     assert (train["betas"], train["epsilon"], train["precision"]) == ([0.9, 0.999], 1e-8, "fp32")
     assert (train["eval_every"], train["max_steps"], train["group_by_length"]) == (1, None, False)
@@ -225,7 +226,7 @@ def test_what_all_tasks_of_glue_share(recipe):
 @pytest.mark.parametrize("recipe", OF_E2E)
 def test_what_both_sizes_share_on_e2e(recipe):
     run = row(recipe, "e2e")
-    train = results.plain(run.train)
+    train = to_plain(run.train)
     assert (train["label_smoothing"], train["schedule"], train["select"]) == (0.1, "linear", "last")
     assert (train["betas"], train["epsilon"], train["max_grad_norm"]) == ([0.9, 0.999], 1e-6, 0.0)
     assert (run.task.beams, run.task.length_penalty, run.task.no_repeat_ngram) == (10, 0.9, 4)
@@ -283,7 +284,7 @@ def test_cells_of_table_12(recipe, task):
 
 @pytest.mark.parametrize("recipe", [*OF_IMAGES, *(name for name in OURS if "vit_base" in name)])
 def test_what_all_image_recipes_share(recipe):
-    train = results.plain(row(recipe, "dtd").train)
+    train = to_plain(row(recipe, "dtd").train)
     assert (train["epochs"], train["batch_size"], train["accumulation"]) == (10, 200, 4)
     assert (train["warmup_ratio"], train["schedule"], train["select"]) == (0.0, "linear", "best")
     assert (train["max_grad_norm"], train["betas"]) == (1.0, [0.9, 0.999])

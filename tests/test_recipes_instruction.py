@@ -5,11 +5,12 @@ import re
 import pytest
 import yaml
 
-from experiments import config, results
+from experiments.config.compose import CONF
 from experiments.errors import ConfigError
 from experiments.models import Quantization
+from experiments.results.identity import to_plain
 
-RECIPES = config.CONF / "recipe"
+RECIPES = CONF / "recipe"
 PAPER = sorted(path.stem for path in RECIPES.glob("paper/*_llama*.yaml"))
 AUTHORS = sorted(path.stem for path in RECIPES.glob("authors/*_llama*.yaml"))
 MODELS = ["llama1_13b", "llama1_7b", "llama2_13b", "llama2_7b"]
@@ -33,7 +34,7 @@ def test_every_cell_of_table_4_has_a_recipe():
 @pytest.mark.parametrize("recipe", PAPER)
 def test_table_11(recipe, compose):
     run = run_of(compose, "paper", recipe)
-    train = results.plain(run.train)
+    train = to_plain(run.train)
     assert (run.recipe, run.variant, list(run.problems())) == ("paper", "", [])
     assert (train["epochs"], train["batch_size"], train["accumulation"]) == (1, 16, 4)
     assert (train["warmup_ratio"], train["schedule"], train["select"]) == (0.06, "linear", "last")
@@ -134,7 +135,7 @@ def test_random_weights_are_rehearsed_without_quantisation(compose):
 @pytest.mark.slow
 def test_a_small_llama_of_random_weights_rehearses_table_4(compose, data_folder, tmp_path):
     """Its sizes are cut for the test; all else is Table 11's."""
-    from experiments.run import run
+    from experiments.run.main import run
 
     sizes = ("hidden_size=64", "num_hidden_layers=2", "num_attention_heads=4")
     given = [

@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments import config, results, sweep
-from experiments.report import claims, figure3, layout, paper, settings
-from experiments.report.evidence import Run
-from experiments.results import Record
+from experiments.config import compose as config
+from experiments.config import sweep
+from experiments.config.compose import compose_config, register
+from experiments.config.load import load
+from experiments.report.comparison import claims, paper_table, reference, seed_groups
+from experiments.report.comparison.run_index import Run
+from experiments.report.pages import figure3
+from experiments.results.identity import flatten, to_plain
+from experiments.results.record import Record
 from fourierft.counting import count
 
-TABLE1 = paper.load("table1")
-FIGURE7 = paper.load("figure7")
-TABLE5 = paper.load("table5")
+TABLE1 = reference.load("table1")
+FIGURE7 = reference.load("figure7")
+TABLE5 = reference.load("table5")
 CONF = Path(config.CONF)
 ROWS = [
     (row, position, method)
@@ -65,10 +70,10 @@ def test_worked_example_of_the_paper():
 def test_misprints_are_exactly_the_values_that_are_not_the_formulas(row, position, method):
     cell = row[method]
     wrong = set()
-    if not paper.agrees(*paper.count(cell["printed"]), cell["formula"]):
+    if not reference.agrees(*reference.count(cell["printed"]), cell["formula"]):
         wrong.add("count")
-    stored = str(cell["storage_printed"]), paper.STORAGE[cell["storage_unit"]]
-    if not paper.agrees(*stored, 4 * cell["formula"]):
+    stored = str(cell["storage_printed"]), reference.STORAGE[cell["storage_unit"]]
+    if not reference.agrees(*stored, 4 * cell["formula"]):
         wrong.add("storage")
     if cell.get("n_printed", cell.get("n")) != cell.get("n"):
         wrong.add("n")
@@ -85,7 +90,7 @@ def test_every_cell_of_table1_is_in_conf(row, position, method, compose):
 
 
 def test_figure7_is_what_conf_runs():
-    config.register()
+    register()
     states = FIGURE7["states"]
     sweep = yaml.safe_load((CONF / "experiment/figure7.yaml").read_text())["hydra"]["sweeper"][
         "params"
@@ -93,7 +98,7 @@ def test_figure7_is_what_conf_runs():
     assert sweep["seed"] == ",".join(map(str, FIGURE7["seeds"]["ours"]))
     assert set(sweep["method"].split(",")) == set(states["methods"])
     for method, said in states["methods"].items():
-        asked = config.load(config.composed(["experiment=figure7", f"method={method}"]))
+        asked = load(compose_config(["experiment=figure7", f"method={method}"]))
         assert (asked.model.name, asked.task.name) == (FIGURE7["model"], FIGURE7["task"])
         assert getattr(asked.method, said["size"]) == said["value"]
         assert asked.train.epochs == states["epochs"] and asked.variant == ""
@@ -108,9 +113,9 @@ def test_figure7_sizes_train_the_same_number():
     assert methods["fourierft"]["value"] == FIGURE7["states"]["trained_numbers"]
 
 
-@pytest.mark.parametrize("name", paper.names())
+@pytest.mark.parametrize("name", reference.names())
 def test_every_reference_names_its_source_and_command(name):
-    facts = paper.load(name)
+    facts = reference.load(name)
     assert "2405.03003" in facts["source"] and facts["claim"] and facts["title"]
     if facts["run"] is None:
         assert facts["reason"]
@@ -123,22 +128,22 @@ def test_every_reference_names_its_source_and_command(name):
 
 
 def test_every_table_has_a_protocol():
-    tables = {name for name in paper.names() if name.startswith("table")} - {"table1"}
-    assert tables <= set(paper.protocols())
-    for how in paper.protocols().values():
+    tables = {name for name in reference.names() if name.startswith("table")} - {"table1"}
+    assert tables <= set(reference.protocols())
+    for how in reference.protocols().values():
         assert how["statistic"] in ("median", "mean") and how["select"] in ("best", "last")
         assert how["spread"] in (None, 0, 1) and how["said"] and how["open"]
         assert how["seeds"] is None or len(how["seeds"]) == how["runs"]
 
 
 def test_weights_are_those_of_conf():
-    known = paper.weights()
+    known = reference.weights()
     for path in (CONF / "model").glob("*.yaml"):
         if path.stem in known:
             assert yaml.safe_load(path.read_text())["repo"] == known[path.stem]["repo"]
 
 
-TABLES = [name for name in paper.names() if "how" in paper.load(name)]
+TABLES = [name for name in reference.names() if "how" in reference.load(name)]
 EXPERIMENTS = {table: [] for table in TABLES} | {
     table: [name for name in sweep.names() if name.split("_")[0] == table]
     for table in dict.fromkeys(name.split("_")[0] for name in sweep.names())
@@ -154,13 +159,13 @@ def test_sweeps_are_of_runs_that_answer_every_cell_of_the_paper(name):
     runs = [run_of(cell) for one in EXPERIMENTS[name] for cell in sweep.cells(one)]
     if name not in TABLES:
         return
-    facts = paper.load(name)
-    for row, column in itertools.product(layout.rows(facts), layout.columns(facts)):
+    facts = reference.load(name)
+    for row, column in itertools.product(paper_table.rows(facts), paper_table.columns(facts)):
         wanted = {"model": row.model, "task": column.task, "method": row.method, **row.fields}
-        answers = [run for run in runs if row.method and settings.answers(run, wanted)]
+        answers = [run for run in runs if row.method and seed_groups.answers(run, wanted)]
         assert bool(answers) is (row.unavailable is None), (row.label, column.key)
         for run in answers:
-            values = results.flatten(run.record.config)
+            values = flatten(run.record.config)
             assert [values[key] for key in row.fields] == list(row.fields.values())
             assert column.judged or column.metric in run.record.config["task"]["metrics"]
 
@@ -168,7 +173,7 @@ def test_sweeps_are_of_runs_that_answer_every_cell_of_the_paper(name):
 def run_of(cell):
     """The run of a cell of a sweep, as its record would tell it."""
     assert cell.config is not None, cell.problem
-    found = results.plain(cell.config)
+    found = to_plain(cell.config)
     assert found["experiment"] is not None
     run = {part: found[part]["name"] for part in ("model", "task", "method")}
     rest = dict.fromkeys(("parameters", "time", "memory", "environment"), {})
@@ -177,28 +182,28 @@ def run_of(cell):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_averages_are_the_means_of_the_printed_cells(name):
-    facts = paper.load(name)
+    facts = reference.load(name)
     for row in (row for row in facts["rows"] if "average" in row):
-        values = [layout.pair(row, column.key)[0] for column in layout.columns(facts)]
+        values = [paper_table.pair(row, column.key)[0] for column in paper_table.columns(facts)]
         digits = 10 ** -max(len(str(row["average"]).partition(".")[2]), 1)
         assert abs(sum(values) / len(values) - row["average"]) <= 0.51 * digits
 
 
 def test_table2_counts_and_logs():
-    facts = paper.load("table2")
+    facts = reference.load("table2")
     for row in facts["rows"]:
         if row["method"] == "fourierft":
-            assert paper.agrees(*paper.count(row["printed"]), row["formula"])
+            assert reference.agrees(*reference.count(row["printed"]), row["formula"])
             for task, logged in row["logs"].items():
                 printed = row["cells"][task][0]
-                matches = logged is None or paper.agrees(str(printed), 1, logged["best"])
+                matches = logged is None or reference.agrees(str(printed), 1, logged["best"])
                 assert matches is (task not in row["suspect"] or task in ("rte", "stsb")) or (
                     row["model"] == "roberta_large"
                 )
                 assert logged is None or logged["last"] < logged["best"]
 
 
-OF_TABLE2 = [row for row in paper.load("table2")["rows"] if "formula" in row]
+OF_TABLE2 = [row for row in reference.load("table2")["rows"] if "formula" in row]
 
 
 @pytest.mark.slow
@@ -207,7 +212,7 @@ OF_TABLE2 = [row for row in paper.load("table2")["rows"] if "formula" in row]
 )
 def test_counts_of_table2_are_those_of_built_models(row, compose):
     """Whatever the paper leaves open, the size shown makes the number that it prints."""
-    size = paper.load("table2")["methods"][row["method"]]["size"]
+    size = reference.load("table2")["methods"][row["method"]]["size"]
     choice = [f"model={row['model']}", f"method={row['method']}", f"method.{size}={row[size]}"]
     asked = compose([*choice, "task=cola"])
     net = asked.method.apply(asked.model.build(asked.task.head, None, meta=True), asked.model.head)
@@ -215,11 +220,11 @@ def test_counts_of_table2_are_those_of_built_models(row, compose):
     if row["method"] == "adalora":  # trains more until the budget is reached
         found = found * asked.method.target_r // asked.method.init_r
     assert found == row["formula"]
-    assert paper.agrees(*paper.count(row["printed"]), row["formula"])
+    assert reference.agrees(*reference.count(row["printed"]), row["formula"])
 
 
 def test_table6_drops_and_its_first_column():
-    facts, table2 = paper.load("table6"), paper.load("table2")
+    facts, table2 = reference.load("table6"), reference.load("table2")
     for row in facts["rows"]:
         [first] = [
             one
@@ -228,7 +233,7 @@ def test_table6_drops_and_its_first_column():
         ]
         for task, drop in (row.get("drop") or {}).items():
             of, here = first["cells"][task][0], row["cells"][task][0]
-            assert paper.agrees(str(drop), 1, round(100 * (of - here) / of, 6))
+            assert reference.agrees(str(drop), 1, round(100 * (of - here) / of, 6))
         if row["name"] == "Fourier":
             [same] = [
                 one
@@ -239,7 +244,7 @@ def test_table6_drops_and_its_first_column():
 
 
 def test_text_shares_are_the_formulas():
-    facts = paper.load("text")
+    facts = reference.load("text")
     for entry in facts["shares"]:
         sizes = next(
             one
@@ -252,7 +257,7 @@ def test_text_shares_are_the_formulas():
 
 @pytest.mark.parametrize("name", ["figure1", "figure4", "figure5"])
 def test_sweeps_name_known_series_and_checks(name):
-    facts = paper.load(name)
+    facts = reference.load(name)
     keys = {panel.get("key", panel["task"]) for panel in facts["panels"]}
     for claim in facts["claims"]:
         assert claim["check"] in claims.CHECKS and set(claim["panels"]) <= keys
@@ -265,11 +270,11 @@ def test_sweeps_name_known_series_and_checks(name):
 
 
 def test_known_points_are_those_of_the_tables():
-    table2 = paper.load("table2")
+    table2 = reference.load("table2")
     rows = {row["method"]: row for row in table2["rows"] if row["model"] == "roberta_base"}
     for name, series in (("figure4", {"fourierft": "fourierft", "lora": "lora"}),
                          ("figure5", {"unbiased": "fourierft"})):  # fmt: skip
-        for panel in paper.load(name)["panels"]:
+        for panel in reference.load(name)["panels"]:
             for named, marks in panel["known"].items():
                 assert marks[0][1] == rows[series[named]]["cells"][panel["task"]][0]
 
@@ -278,7 +283,7 @@ def test_figure3_is_the_packages_map():
     """The report draws Equation 5 without torch; the package's own formula is the same."""
     from fourierft import band_pass
 
-    facts = paper.load("figure3")
+    facts = reference.load("figure3")
     for center in facts["centers"]:
         drawn = np.fft.ifftshift(figure3.centred(facts, center))
         own = band_pass(facts["shape"], center, facts["bandwidth"]).numpy()
@@ -297,8 +302,8 @@ def test_figure3_is_the_packages_map():
     ],
 )
 def test_printed_digits(printed, exact, expected):
-    digits, worth = paper.count(printed)
-    assert paper.agrees(digits, worth, exact) is expected
+    digits, worth = reference.count(printed)
+    assert reference.agrees(digits, worth, exact) is expected
     assert Decimal(digits) * worth == pytest.approx(exact, rel=0.01)
 
 
@@ -309,17 +314,17 @@ OF_IMAGES = [
 
 @pytest.mark.parametrize(("model", "method", "size", "row"), OF_IMAGES)
 def test_counts_of_table5_are_those_of_built_models(model, method, size, row):
-    config.register()
+    register()
     key = TABLE5["methods"][method].get("size")
     sizes = [f"method.{key}={size}", "method.alpha=1"] if key else []
     choice = [f"model={model}", "task=cifar10", f"method={method}", "mode=count", "source=none"]
-    asked = config.load(config.composed([*choice, *sizes]))
+    asked = load(compose_config([*choice, *sizes]))
     net = asked.method.apply(asked.model.build(asked.task.head, None, meta=True), asked.model.head)
     trained = count(net, asked.model.head)
     assert trained.adapter == row["formula"]
     assert trained.head == 10 * TABLE5["models"][model]["d"] + 10
     if row["printed"] is not None:
-        agrees = paper.agrees(*paper.count(row["printed"]), row["formula"])
+        agrees = reference.agrees(*reference.count(row["printed"]), row["formula"])
         assert agrees is ("misprint" not in row)
 
 

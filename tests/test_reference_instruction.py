@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from experiments.report import paper
-from experiments.run import counting
+from experiments.report.comparison import reference
+from experiments.run.build import counting
 from fourierft.counting import lora_parameters
 
-TABLE4 = paper.load("table4")
+TABLE4 = reference.load("table4")
 ROWS = TABLE4["rows"]
 NAMES = [f"{row['model']} {row['method']}" for row in ROWS]
 
@@ -39,7 +39,7 @@ def test_formula_recomputed(row):
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_misprints_are_exactly_the_counts_that_are_not_the_formulas(row):
-    fits = paper.agrees(*paper.count(row["printed"]), row["formula"])
+    fits = reference.agrees(*reference.count(row["printed"]), row["formula"])
     assert set(row.get("misprint", {})) == (set() if fits else {"count"})
 
 

@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from experiments import config
-from experiments.report import paper
-from experiments.run import counting
+from experiments.config.compose import CONF, register
+from experiments.report.comparison import reference
+from experiments.run.build import counting
 
-TABLE3 = paper.load("table3")
+TABLE3 = reference.load("table3")
 COUNTED = [row for row in TABLE3["rows"] if row["formula"] is not None]
 
 
@@ -40,7 +40,7 @@ def test_table3_holds_eleven_rows():
 @pytest.mark.parametrize("row", COUNTED, ids=name)
 def test_formulas_are_the_counts_of_the_built_networks(row, compose):
     """The same modules that a run trains, allocated on no device."""
-    config.register()
+    register()
     choice = ["mode=count", "task=none", "source=none", f"model={row['model']}"]
     asked = compose([*choice, f"method={row['method']}", *size_of(row)])
     net = asked.model.build(asked.task.head, None, meta=True)
@@ -59,7 +59,9 @@ def test_formulas_are_the_counts_of_the_built_networks(row, compose):
 
 @pytest.mark.parametrize("row", TABLE3["rows"], ids=name)
 def test_misprints_are_exactly_the_counts_that_are_not_the_formulas(row):
-    right = row["formula"] is None or paper.agrees(*paper.count(row["printed"]), row["formula"])
+    right = row["formula"] is None or reference.agrees(
+        *reference.count(row["printed"]), row["formula"]
+    )
     assert ("misprint" in row) is not right
 
 
@@ -68,13 +70,13 @@ def test_shares(share):
     rows = {row["method"]: row for row in COUNTED if row["base"] == share["base"]}
     exact = 100 * rows["fourierft"]["formula"] / rows["lora"]["formula"]
     assert round(exact, 2) == share["exact"]
-    digits = [paper.count(rows[method]["printed"]) for method in ("fourierft", "lora")]
+    digits = [reference.count(rows[method]["printed"]) for method in ("fourierft", "lora")]
     printed = [float(number) * worth for number, worth in digits]
     assert round(100 * printed[0] / printed[1], 1) == share["printed"]
 
 
 def test_conf_runs_what_the_authors_ran(compose):
-    path = config.CONF / "experiment/table3.yaml"
+    path = CONF / "experiment/table3.yaml"
     swept = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
     assert swept["seed"] == ",".join(map(str, TABLE3["seeds"]["ours"]))
     assert swept["task"] == TABLE3["task"]

@@ -13,14 +13,17 @@ import pytest
 from PIL import Image
 from records import scored
 
-from experiments import results
 from experiments.report import __main__ as command
-from experiments.report import canvas, curves, document, evidence, figure7, pages, paper, text
 from experiments.report.__main__ import main
-from experiments.results import Record
+from experiments.report.comparison import reference, run_index
+from experiments.report.pages import figure7, registry
+from experiments.report.plots import style, training_curves
+from experiments.report.render import document, text
+from experiments.results.identity import to_plain
+from experiments.results.record import Record, write_record
 
-TABLE1 = paper.load("table1")
-FIGURE7 = paper.load("figure7")
+TABLE1 = reference.load("table1")
+FIGURE7 = reference.load("figure7")
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = (".md", ".csv", ".tex")
 
@@ -47,7 +50,7 @@ def write_count(root: Path, row: dict, method: str, more: int = 0, **run) -> Pat
         environment={},
     )
     place.mkdir(parents=True)
-    results.write(place, record)
+    write_record(place, record)
     return place
 
 
@@ -82,7 +85,7 @@ def write_toy(
         memory={},
         environment={},
     )
-    results.write(place, record)
+    write_record(place, record)
     lines = [
         {"step": 0, "epoch": epoch, "elapsed_s": 0, "train/accuracy": value}
         for epoch, value in curve
@@ -107,9 +110,9 @@ def shown(tmp_path: Path, *names: str) -> tuple[dict[str, str], list[str]]:
     Returns the text per file name, and what could not be counted.
     """
     to = tmp_path / "report"
-    found = evidence.collect(tmp_path / "outputs")
+    found = run_index.collect(tmp_path / "outputs")
     for name in names:
-        command.write(pages.build(name, found), to)
+        command.write(registry.build(name, found), to)
     texts = {path.name: path.read_text() for path in to.glob("*") if path.suffix in TEXTS}
     return texts, [str(trouble) for trouble in found.troubles]
 
@@ -211,7 +214,7 @@ def test_replaced_records_do_not_count(tmp_path):
     root = tmp_path / "outputs"
     place = write_count(root, TABLE1["rows"][0], "lora")
     place.rename(place.with_name("seed=0.replaced-1"))
-    assert not evidence.collect(root).runs
+    assert not run_index.collect(root).runs
 
 
 def toy(tmp_path: Path, fourierft: list, lora: list) -> str:
@@ -306,7 +309,7 @@ def test_figure7_picture(tmp_path):
         assert picture.format == "PNG"
         assert min(picture.size) >= 800 and max(picture.size) <= 1600
         seen = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    for colour in (canvas.STYLES[method][0] for method in ("fourierft", "lora")):
+    for colour in (style.STYLES[method][0] for method in ("fourierft", "lora")):
         wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(seen.astype(int) - wanted).max(axis=1) <= 2).sum() > 500
     assert not list((tmp_path / "report").glob(".*"))
@@ -323,7 +326,9 @@ def test_figure7_csv(tmp_path):
 
 
 def test_band_of_seeds_evaluated_at_different_epochs():
-    epochs, mean, low, high = curves.band([[(0, 0.0), (10, 1.0)], [(0, 0.5), (5, 0.5), (8, 0.5)]])
+    epochs, mean, low, high = training_curves.band(
+        [[(0, 0.0), (10, 1.0)], [(0, 0.5), (5, 0.5), (8, 0.5)]]
+    )
     assert epochs.tolist() == [0, 5, 8]
     assert mean == pytest.approx([0.25, 0.5, 0.65])
     assert low == pytest.approx([0, 0.5, 0.5]) and high == pytest.approx([0.5, 0.5, 0.8])
@@ -351,7 +356,7 @@ def test_unknown_name_is_one_line_and_status_2(tmp_path, capsys):
         main(["table1", "table99", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")])
         == 2
     )
-    known = ", ".join(pages.names())
+    known = ", ".join(registry.names())
     assert capsys.readouterr().err == f"unknown: table99; known: {known}\n"
     assert not (tmp_path / "report").exists()
 
@@ -367,9 +372,9 @@ def test_damaged_reference_is_named(tmp_path, capsys, monkeypatch):
     references = tmp_path / "reference"
     references.mkdir()
     for name in ("table1", "table6", "protocols", "weights"):
-        text = (paper.REFERENCE / f"{name}.yaml").read_text()
+        text = (reference.REFERENCE / f"{name}.yaml").read_text()
         (references / f"{name}.yaml").write_text("rows: [" if name == "table1" else text)
-    monkeypatch.setattr(paper, "REFERENCE", references)
+    monkeypatch.setattr(reference, "REFERENCE", references)
     to = tmp_path / "report"
     assert main(["table6", "--outputs", str(tmp_path / "none"), "--to", str(to)]) == 1
     captured = capsys.readouterr()
@@ -381,7 +386,7 @@ def test_damaged_reference_is_named(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_report_writes_all_of_it_under_outputs_by_default(tmp_path):
     assert main(["all", "--outputs", str(tmp_path)]) == 0
-    for name in pages.names():
+    for name in registry.names():
         for suffix in ("md", "csv", "tex", "html"):
             assert (tmp_path / f"report/{name}.{suffix}").exists()
     for name in ("figure1", "figure3", "figure4", "figure5", "figure6", "figure7"):
@@ -393,8 +398,8 @@ def test_report_writes_all_of_it_under_outputs_by_default(tmp_path):
 def test_report_never_imports_torch():
     code = (
         "import sys; import experiments.report.__main__; "
-        "import experiments.report.pages, experiments.report.site; "
-        "heavy = {'torch', 'transformers', 'hydra', 'experiments.run', 'experiments.models'}; "
+        "import experiments.report.pages.registry; import experiments.report.render.site; "
+        "heavy = {'torch', 'transformers', 'hydra', 'experiments.run.main', 'experiments.models'}; "
         "found = heavy & set(sys.modules); "
         "assert not found, found"
     )
@@ -415,7 +420,7 @@ def test_runs_lists_every_training_with_its_interval(tmp_path):
     )
     place = tmp_path / "outputs" / "run"
     place.mkdir(parents=True)
-    results.write(place, record)
+    write_record(place, record)
     write_count(tmp_path / "outputs", TABLE1["rows"][0], "lora")  # a count is no training
     text, _ = shown(tmp_path, "runs")
     (line,) = [line for line in text["runs.md"].splitlines() if line.startswith("| minilm")]
@@ -431,12 +436,12 @@ def test_figure7_draws_the_plane_of_the_lowest_seed_that_has_one(tmp_path):
     classes = np.zeros((241, 241), np.uint8)
     with (places[1] / "regions.npz").open("wb") as file:
         np.savez(file, classes=classes, reach=7.0, points=points, labels=labels)
-    page = figure7.show("figure7", paper.load("figure7"), evidence.collect(tmp_path))
+    page = figure7.show("figure7", reference.load("figure7"), run_index.collect(tmp_path))
     found = [picture for picture in page.pictures if picture.name == "figure7_regions"]
     (axes,) = found[0].draw().axes
     assert axes.get_title().startswith("FourierFT, n = 128") and len(axes.collections) == 2
     (places[1] / "regions.npz").unlink()
-    page = figure7.show("figure7", paper.load("figure7"), evidence.collect(tmp_path))
+    page = figure7.show("figure7", reference.load("figure7"), run_index.collect(tmp_path))
     assert [picture.name for picture in page.pictures] == ["figure7"]
 
 
@@ -474,23 +479,23 @@ def test_a_run_without_a_score_of_its_own_counts(tmp_path):
     record = json.loads((place / "metrics.json").read_text())
     record["metrics"] = {"primary": None, "best": None, "heldout": None, "last": {"value": None}}
     (place / "metrics.json").write_text(json.dumps(record))
-    found = evidence.collect(tmp_path)
+    found = run_index.collect(tmp_path)
     assert len(found.runs) == 1 and not found.troubles
-    for name in pages.names():
-        page = pages.build(name, found)
+    for name in registry.names():
+        page = registry.build(name, found)
         assert text.markdown(page)
         for picture in page.pictures:
             assert name == "figure3" or picture.draw()
 
 
 def test_dollar_signs_are_no_mathematics(tmp_path, compose):
-    config = results.plain(compose(["model=minilm", "task=sst2", "method=lora", "train.epochs=1"]))
+    config = to_plain(compose(["model=minilm", "task=sst2", "method=lora", "train.epochs=1"]))
     for seed, rate in ((0, 0.1), (1, 0.2)):
         changes = {"train.max_steps": "$\\x{$", "train.learning_rate": rate}
         scored(tmp_path, config, seed, 0.5, changes=changes)
-    page = pages.build("pareto", evidence.collect(tmp_path))
+    page = registry.build("pareto", run_index.collect(tmp_path))
     [picture] = page.pictures
-    canvas.save(picture.draw(), tmp_path, "drawn")
+    style.save(picture.draw(), tmp_path, "drawn")
 
 
 @pytest.mark.parametrize(
@@ -512,5 +517,5 @@ def test_planes_that_cannot_be_drawn_are_left_out(tmp_path, changes):
     plane["labels"] = np.zeros(3)
     for arrays, drawn in ((plane, 2), (plane | changes, 1)):
         np.savez(place / "regions.npz", **arrays)
-        page = pages.build("figure7", evidence.collect(tmp_path))
+        page = registry.build("figure7", run_index.collect(tmp_path))
         assert len([picture.draw() for picture in page.pictures]) == drawn

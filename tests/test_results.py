@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import results
 from experiments.errors import DataError, RecordError
-from experiments.results import Record
+from experiments.files import write_atomically
+from experiments.results.identity import get_run_dir, scientific_fields, to_plain
+from experiments.results.record import SCHEMA, Record, read_record, write_failure, write_record
+from experiments.results.run_folder import find_record
 
 ROOT = Path(__file__).resolve().parent.parent
 TOY = ["task=toy", "model=mlp", "method=fourierft"]
@@ -70,7 +72,7 @@ def changed(config, values):
 def record(config, **values):
     given = {
         "run": {"model": "mlp", "task": "toy", "method": "fourierft"},
-        "config": results.plain(config),
+        "config": to_plain(config),
         "parameters": {"adapter": 1, "head": 0, "base": 2, "stored_bytes": 4},
         "metrics": {"primary": {"value": 0.5}},
         "time": {},
@@ -81,19 +83,19 @@ def record(config, **values):
 
 
 def write_configuration(folder, config):
-    (folder / "config.yaml").write_text(yaml.safe_dump(results.plain(config)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config)))
 
 
 @pytest.fixture
 def place(config):
     """A finished run."""
-    folder = results.folder(config)
+    folder = get_run_dir(config)
     folder.mkdir(parents=True)
     write_configuration(folder, config)
     (folder / "history.jsonl").write_text("{}\n")
     (folder / "adapter").mkdir()
     (folder / "adapter" / "weights").write_bytes(b"1234")
-    results.write(folder, record(config))
+    write_record(folder, record(config))
     return folder
 
 
@@ -108,13 +110,13 @@ def contents(folder):
 @pytest.mark.parametrize("key", LOCAL)
 def test_local_keys_are_not_identity(config, key):
     other = changed(config, {key: LOCAL[key]})
-    assert results.identity(results.plain(other)) == results.identity(results.plain(config))
+    assert scientific_fields(to_plain(other)) == scientific_fields(to_plain(config))
 
 
 @pytest.mark.parametrize("key", SCIENTIFIC)
 def test_scientific_keys_are_identity(config, key):
     other = changed(config, {key: SCIENTIFIC[key]})
-    there, here = (results.identity(results.plain(each)) for each in (config, other))
+    there, here = (scientific_fields(to_plain(each)) for each in (config, other))
     assert {name for name in there.keys() | here.keys() if there.get(name) != here.get(name)} == {
         key
     }
@@ -124,13 +126,13 @@ def test_identity_survives_the_file(config, tmp_path):
     config = changed(config, {"train.learning_rate": 1e-5, "train.epsilon": 1e-8})
     write_configuration(tmp_path, config)
     found = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert results.identity(found) == results.identity(results.plain(config))
+    assert scientific_fields(found) == scientific_fields(to_plain(config))
 
 
 def test_folder_says_what_the_run_is(config):
-    folder = results.folder(changed(config, {"output": "o", "seed": 4}))
+    folder = get_run_dir(changed(config, {"output": "o", "seed": 4}))
     assert folder == Path("o/mlp/toy/fourierft/seed=4")
-    folder = results.folder(changed(config, {"output": "o", "variant": "n=5"}))
+    folder = get_run_dir(changed(config, {"output": "o", "variant": "n=5"}))
     assert folder == Path("o/mlp/toy/fourierft/n=5/seed=0")
 
 
@@ -139,21 +141,21 @@ def test_plain_is_json():
         one = "1"
 
     value = {"kind": Kind.one, "place": Path("x"), 3: (1, 2), "none": None}
-    assert results.plain(value) == {"kind": "1", "place": "x", "3": [1, 2], "none": None}
+    assert to_plain(value) == {"kind": "1", "place": "x", "3": [1, 2], "none": None}
 
 
 def test_record_round_trip(place, config):
-    assert results.read(place) == record(config)
+    assert read_record(place) == record(config)
 
 
 def test_no_record_yet(tmp_path, config):
-    assert results.find(tmp_path, config) is None
+    assert find_record(tmp_path, config) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_same_run_again_is_found_and_untouched(place, config):
     before = contents(place)
-    found = results.find(place, changed(config, {"train.device": "cpu", "offline": True}))
+    found = find_record(place, changed(config, {"train.device": "cpu", "offline": True}))
     assert found == record(config)
     assert contents(place) == before
 
@@ -162,7 +164,7 @@ def test_other_run_is_refused_with_every_difference(place, config):
     before = contents(place)
     other = changed(config, {"method.n": 5, "train.learning_rate": 0.125, "train.device": "cpu"})
     with pytest.raises(RecordError) as caught:
-        results.find(place, other)
+        find_record(place, other)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         "method.n",
         "train.learning_rate",
@@ -178,11 +180,11 @@ def test_key_that_only_one_side_knows_differs_unless_it_is_null(place, config):
     found = json.loads(path.read_text())
     found["config"]["method"]["old_field"] = None
     path.write_text(json.dumps(found))
-    assert results.find(place, config) is not None
+    assert find_record(place, config) is not None
     found["config"]["method"]["old_field"] = 3
     path.write_text(json.dumps(found))
     with pytest.raises(RecordError, match="method.old_field"):
-        results.find(place, config)
+        find_record(place, config)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_key_that_only_one_side_knows_differs_unless_it_is_null(place, config):
 def test_damaged_record_is_named(place, config, content, word):
     (place / "metrics.json").write_bytes(content)
     with pytest.raises(RecordError) as caught:
-        results.find(place, config)
+        find_record(place, config)
     assert str(place / "metrics.json") in str(caught.value) and word in str(caught.value)
 
 
@@ -210,20 +212,20 @@ def test_record_with_a_wrong_shape_is_damaged(place, config):
     found = json.loads((place / "metrics.json").read_text())
     (place / "metrics.json").write_text(json.dumps(found | {"config": "none"}))
     with pytest.raises(RecordError, match="config"):
-        results.find(place, config)
+        find_record(place, config)
 
 
 def test_record_of_a_later_field_is_read(place, config):
     found = json.loads((place / "metrics.json").read_text())
     (place / "metrics.json").write_text(json.dumps(found | {"new": 1}))
-    assert results.read(place) == record(config)
+    assert read_record(place) == record(config)
 
 
 def test_unfinished_run_is_continued_by_itself_alone(place, config):
     (place / "metrics.json").unlink()
-    assert results.find(place, config) is None
+    assert find_record(place, config) is None
     with pytest.raises(RecordError, match="unfinished"):
-        results.find(place, changed(config, {"method.n": 5}))
+        find_record(place, changed(config, {"method.n": 5}))
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe", b"just words", b""])
@@ -231,7 +233,7 @@ def test_damaged_configuration_is_named(place, config, content):
     (place / "metrics.json").unlink()
     (place / "config.yaml").write_bytes(content)
     with pytest.raises(RecordError, match="config.yaml: damaged"):
-        results.find(place, config)
+        find_record(place, config)
 
 
 def test_numbers_that_json_lacks_become_null(place, config):
@@ -240,7 +242,7 @@ def test_numbers_that_json_lacks_become_null(place, config):
         "primary": {"value": math.nan, "interval": [math.nan, math.inf]},
         "best": {"scores": {"validation": {"f1": -math.inf}}, "steps": (1, math.nan)},
     }
-    results.write(place, record(config, metrics=broken, preflight={"reach": math.inf}))
+    write_record(place, record(config, metrics=broken, preflight={"reach": math.inf}))
 
     def refuse(word):
         raise AssertionError(f"{word} in metrics.json")
@@ -254,11 +256,11 @@ def test_numbers_that_json_lacks_become_null(place, config):
 def test_record_can_be_understood_alone(place):
     found = json.loads((place / "metrics.json").read_text())
     assert {entry.name for entry in dataclasses.fields(Record)} == set(found)
-    assert (found["schema"], found["status"]) == (results.SCHEMA, "finished")
+    assert (found["schema"], found["status"]) == (SCHEMA, "finished")
 
 
 def test_failure_of_the_user_has_no_traceback(tmp_path):
-    results.write_failure(tmp_path, DataError("task.path=x: wrong", ["no train.parquet"]))
+    write_failure(tmp_path, DataError("task.path=x: wrong", ["no train.parquet"]))
     found = json.loads((tmp_path / "failure.json").read_text())
     assert found["traceback"] is None and found["error"] == "DataError"
     assert "no train.parquet" in found["message"] and found["status"] == "failed"
@@ -268,7 +270,7 @@ def test_failure_of_the_program_has_its_traceback(tmp_path):
     try:
         {}["nowhere"]
     except KeyError as error:
-        results.write_failure(tmp_path, error)
+        write_failure(tmp_path, error)
     found = json.loads((tmp_path / "failure.json").read_text())
     assert found["error"] == "KeyError"
     assert "test_failure_of_the_program_has_its_traceback" in found["traceback"]
@@ -277,7 +279,7 @@ def test_failure_of_the_program_has_its_traceback(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from experiments.results import write_atomically
+from experiments.files import write_atomically
 path, number = Path(sys.argv[1]), 0
 while True:
     number += 1
@@ -320,6 +322,6 @@ def test_write_goes_through_a_draft(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    results.write_atomically(path, "new")
+    write_atomically(path, "new")
     assert steps == [("sync", "old"), ("replace", "new", "old")]
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["x.json"]

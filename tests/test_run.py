@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from processes import train
 
-from experiments import prepared
 from experiments.errors import RecordError, UserError
-from experiments.run import run
-from experiments.tracking import read_history
+from experiments.results.history import read_history
+from experiments.run import data_cache
+from experiments.run.main import run
 
 TOY = ["train.epochs=60", "train.eval_every=20"]
 
@@ -99,7 +99,7 @@ def test_a_forced_repetition_that_fails_leaves_the_finished_run(toy, tmp_path, m
     with pytest.raises(UserError):
         config = toy("force=true")
         monkeypatch.setattr(type(config.task), "load", unreadable)
-        monkeypatch.setattr(prepared, "_last", None)  # else the first run's rows would do
+        monkeypatch.setattr(data_cache, "_last", None)  # else the first run's rows would do
         run(config)
     assert tree(place) == before
     assert (place.with_name("seed=0.failed-1") / "failure.json").exists()
@@ -132,12 +132,12 @@ def test_methods_start_from_the_same_base_model_and_data(toy, tmp_path):
     """A run's base model depends on the seed alone, so that methods are compared on equal terms."""
     import torch
 
-    from experiments import streams
+    from experiments.seeding import stream
 
     nets = []
     for method in ("fourierft", "lora"):
         config = toy(f"method={method}")
-        torch.manual_seed(streams.stream(config.seed, "head"))
+        torch.manual_seed(stream(config.seed, "head"))
         nets.append(config.model.build(config.task.head, None).state_dict())
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 

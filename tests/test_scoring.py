@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments import predictions, selection
 from experiments.errors import RecordError
-from experiments.recipe import Select
-from experiments.scoring import score
-from experiments.selection import Evaluation
+from experiments.metrics import selection
+from experiments.metrics.selection import Evaluation, Select
+from experiments.results import predictions
 from experiments.tasks import Glue, Images, Task
+from experiments.training.scoring import score
 
 # Two labelled splits, and in the order of the alphabet the primary one would be the second.
 SPLITS = ["validation_matched", "validation_almost"]

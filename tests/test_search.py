@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from processes import Started
 
-from experiments import space
 from experiments.errors import ConfigError, UserError
 from experiments.search import __main__ as command
+from experiments.search import space
 from experiments.search.study import DATABASE, Study
 
 AXES = ["train.learning_rate=tag(log, interval(1e-4, 1))", "method.alpha=interval(1, 100)"]
@@ -140,7 +140,7 @@ def runs(monkeypatch):
         name = config.task.metrics[0]
         return SimpleNamespace(metrics={"primary": {"name": name, "value": config.method.alpha}})
 
-    monkeypatch.setattr("experiments.run.run", run)
+    monkeypatch.setattr("experiments.run.main.run", run)
     return done
 
 
@@ -172,7 +172,7 @@ def test_a_cell_is_given_up_after_three_failures_and_the_others_go_on(
         runs.append(config)
         raise UserError("out of memory")
 
-    monkeypatch.setattr("experiments.run.run", run)
+    monkeypatch.setattr("experiments.run.main.run", run)
     given = ["task=toy", "seed=0,1", f"output={tmp_path}", *AXES]
     with pytest.raises(SystemExit) as caught:
         command.main([*given, "--trials", "5"])
@@ -181,7 +181,7 @@ def test_a_cell_is_given_up_after_three_failures_and_the_others_go_on(
 
 
 def test_a_study_that_is_at_work_is_passed_over(runs, tmp_path, capsys):
-    from experiments import lock
+    from experiments.results import lock
 
     given = ["task=toy", "method=fourierft", f"output={tmp_path}", *AXES]
     place = tmp_path / ".searches/mlp/toy/fourierft/seed=0"

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments import selection
-from experiments.metrics import METRICS
-from experiments.selection import Evaluation, select
+from experiments.metrics import selection
+from experiments.metrics.classification import METRICS
+from experiments.metrics.selection import Evaluation, select
 
 accuracy = METRICS["accuracy"]
 

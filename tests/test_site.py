@@ -12,8 +12,8 @@ import browser
 import pytest
 from records import METRIC, PRINTED, ROWS, five_hundred_runs
 
-from experiments.report import site
 from experiments.report.__main__ import main
+from experiments.report.render import site
 
 TAB = "\ue004"
 

@@ -5,10 +5,13 @@ import json
 import pytest
 from records import scored
 
-from experiments import lock, results, sweep
-from experiments.report import standing, status
+from experiments.config import sweep
+from experiments.report import run_state, status
 from experiments.report.__main__ import main
-from experiments.report.standing import State
+from experiments.report.run_state import State
+from experiments.results import lock
+from experiments.results.identity import to_plain
+from experiments.results.record import write_failure
 
 
 @pytest.fixture
@@ -16,7 +19,7 @@ def outputs(tmp_path):
     """Of Figure 7: two done, one at work, one failed, one stopped, five never begun."""
     root = tmp_path / "outputs"
     fourierft, _ = sweep.cells("figure7", [f"output={root}"])
-    config = results.plain(fourierft.config)
+    config = to_plain(fourierft.config)
     scored(root, config, 0, 1.0, seconds=59.0, weights=None)
     scored(root, config, 1, 1.0, seconds=79.0, weights=None)
     for seed in (2, 3, 4):
@@ -24,7 +27,7 @@ def outputs(tmp_path):
         place.mkdir(parents=True)
         line = {"step": 500, "epoch": 500.0, "elapsed_s": 20.0, "train/loss": 0.5}
         (place / "history.jsonl").write_text(json.dumps(line) + "\n")
-    results.write_failure(place.with_name("seed=3"), MemoryError("too much\nof it"))
+    write_failure(place.with_name("seed=3"), MemoryError("too much\nof it"))
     return root
 
 
@@ -49,11 +52,11 @@ def test_a_dead_runs_lock_is_no_run(outputs):
     place = outputs / "mlp/toy/fourierft/seed=2"
     (place / lock.LOCK).write_text(json.dumps({"machine": "elsewhere", "host": "far"}))
     config = next(iter(sweep.cells("figure7"))).config
-    assert standing.look(place, config).state is State.running, "its heart beats"
+    assert run_state.look(place, config).state is State.running, "its heart beats"
     import os
 
     os.utime(place / lock.LOCK, (0, 0))
-    assert standing.look(place, config).state is State.missing
+    assert run_state.look(place, config).state is State.missing
     dead = {**lock._this_process(), "pid": 2**22 + 1}
     (place / lock.LOCK).write_text(json.dumps(dead))
     assert lock.holder(place) is None and (place / lock.LOCK).exists()
@@ -63,12 +66,12 @@ def test_damaged_and_foreign_records_are_failures(outputs):
     config = next(iter(sweep.cells("figure7"))).config
     place = outputs / "mlp/toy/fourierft/seed=0"
     config.seed = 0
-    assert standing.look(place, config).state is State.done
+    assert run_state.look(place, config).state is State.done
     config.train.epochs = 7
-    found = standing.look(place, config)
+    found = run_state.look(place, config)
     assert found.state is State.failed and "another configuration" in found.note
     (place / "metrics.json").write_text("{")
-    assert "damaged" in standing.look(place, config).note
+    assert "damaged" in run_state.look(place, config).note
 
 
 def test_nothing_done_nothing_promised(tmp_path, capsys):
@@ -109,7 +112,7 @@ def test_durations(seconds, shown):
 
 def test_folders_of_any_name(tmp_path, capsys):
     root = tmp_path / "it's, [a] ${b} = 'c'"
-    config = results.plain(next(iter(sweep.cells("figure7"))).config)
+    config = to_plain(next(iter(sweep.cells("figure7"))).config)
     scored(root, config, 0, 1.0, weights=None)
     asked = ["status", "experiment=figure7", "seed=0,1", "--outputs", str(root)]
     assert main(asked) == 0

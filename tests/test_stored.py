@@ -11,14 +11,20 @@ import yaml
 from limits import limit
 from records import scored
 
-from experiments import answers, export, generations, predictions, results, stored
+from experiments.commands import compare_answers, export
+from experiments.commands.results import main as command
 from experiments.errors import RecordError, UserError
 from experiments.judge.__main__ import main as judge
 from experiments.judge.journal import Journal
-from experiments.report import evidence, pages, standing, text
-from experiments.results.__main__ import main as command
-from experiments.run import run
-from experiments.tracking import read_history
+from experiments.report import run_state
+from experiments.report.comparison import run_index
+from experiments.report.pages import registry
+from experiments.report.render import text
+from experiments.results import generations, predictions, stored
+from experiments.results.history import read_history
+from experiments.results.identity import get_run_dir, to_plain
+from experiments.results.run_folder import find_record
+from experiments.run.main import run
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -97,8 +103,8 @@ def test_yaml_that_no_run_writes(tmp_path, content, reason):
 def test_yaml_as_runs_write_it_is_read(tmp_path, compose):
     config = compose(["model=vit_base", "task=dtd", "method=lora"])
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(results.plain(config), sort_keys=False))
-    assert stored.read_yaml(path) == results.plain(config)
+    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+    assert stored.read_yaml(path) == to_plain(config)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +173,7 @@ def toy(tmp_path_factory, compose):
     config = compose(["model=mlp", "task=toy", "method=lora", "train.epochs=20"])
     config.output = str(tmp_path_factory.mktemp("toy"))
     run(config)
-    place = results.folder(config)
+    place = get_run_dir(config)
     choice = {"index": 0, "turns": ["One.", "Two."]}
     line = {"question_id": 81, "model_id": "m", "choices": [choice], "category": "writing"}
     generations.append(generations.path_of(place, "mt_bench"), [line | {"asked": ["a", "b"]}])
@@ -204,8 +210,8 @@ def test_hostile_files_in_run_folders(toy, tmp_path, compose, hostile, capsys):
     (questions / "question.jsonl").write_text(json.dumps(QUESTION) + "\n")
 
     with limit(60):
-        found = evidence.collect(folder)
-        written = [text.markdown(pages.build(name, found)) for name in pages.names()]
+        found = run_index.collect(folder)
+        written = [text.markdown(registry.build(name, found)) for name in registry.names()]
     assert len(found.runs) == len(names) - 1
     assert f"`{root / 'seed=1/metrics.json'}`" in written[-1]
     assert (f"`{root / 'seed=3/history.jsonl'}`" in written[-1]) == (
@@ -232,11 +238,11 @@ def test_hostile_files_in_run_folders(toy, tmp_path, compose, hostile, capsys):
         place = root / f"seed={number}"
         config.seed = number
         with limit(20):
-            standing.look(place, config)
+            run_state.look(place, config)
             if name == "metrics.json" and (place / name).exists():
                 with pytest.raises(RecordError, match=r"metrics\.json: damaged"):
-                    results.find(place, config)
-            answers.main([str(place), "--out", str(tmp_path / "page.html")])
+                    find_record(place, config)
+            compare_answers.main([str(place), "--out", str(tmp_path / "page.html")])
             assert export.main([str(place), str(tmp_path / "exported")]) == 1
             for read in (read_history, Journal(place / FILES[-3]).read):
                 try:
@@ -256,13 +262,13 @@ def test_predictions(tmp_path, hostile):
 
 
 def test_folders_that_no_page_can_name(tmp_path, compose, capsys):
-    config = results.plain(compose(["model=mlp", "task=toy", "method=lora"]))
+    config = to_plain(compose(["model=mlp", "task=toy", "method=lora"]))
     place = scored(tmp_path, config, 0, 0.5, place=tmp_path / os.fsdecode(b"\xff<b>\x1b"))
-    found = evidence.collect(tmp_path)
+    found = run_index.collect(tmp_path)
     assert not found.runs
     [trouble] = found.troubles
     assert trouble.path.parent == place and "\\udcff<b>\\x1b" in str(trouble)
-    assert "&lt;b>" not in (shown := text.markdown(pages.build("troubles", found)))
+    assert "&lt;b>" not in (shown := text.markdown(registry.build("troubles", found)))
     shown.encode()
     command(["verify", str(tmp_path)])
     capsys.readouterr().err.encode()

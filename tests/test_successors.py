@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments import config
-from experiments.run import build, counting
+from experiments.config.compose import CONF
+from experiments.run.build import build, counting
 
 HIDDEN, MODULES = 384, 12  # query and value of six blocks
 COUNTS = {
@@ -77,7 +77,7 @@ def test_a_real_step(method, compose, batches, tmp_path):
 
 
 def test_every_method_of_conf_is_tested_here_or_elsewhere():
-    named = {path.stem for path in (config.CONF / "method").glob("*.yaml")}
+    named = {path.stem for path in (CONF / "method").glob("*.yaml")}
     elsewhere = {"fourierft", "lora", "lora_all", "peft", "full", "bitfit", "linear_probe"}
     baselines = {"adalora", "dylora", "houlsby", "lin", "pfeiffer", "adapterdrop"}
     assert named == elsewhere | baselines | set(COUNTS)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from experiments import results, sweep
+from experiments.config import sweep
 from experiments.errors import ConfigError
+from experiments.results.identity import get_run_dir
 
 
 def test_figure7s_cells(compose):
@@ -11,7 +12,7 @@ def test_figure7s_cells(compose):
     assert [cell.overrides for cell in found] == [["method=fourierft"], ["method=lora"]]
     assert found[0].seeds == [0, 1, 2, 3, 4]
     assert found[1].config == compose(["experiment=figure7", "method=lora"])
-    assert str(results.folder(found[1].config)) == "outputs/mlp/toy/lora/seed=0"
+    assert str(get_run_dir(found[1].config)) == "outputs/mlp/toy/lora/seed=0"
 
 
 def test_what_is_typed_wins_over_the_experiment():

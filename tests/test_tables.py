@@ -6,9 +6,11 @@ import shutil
 import pytest
 from records import scored
 
-from experiments import results
-from experiments.report import cells, evidence, layout, pages, paper, tables, text
 from experiments.report.__main__ import main
+from experiments.report.comparison import cells, paper_table, reference, run_index
+from experiments.report.pages import registry, tables
+from experiments.report.render import text
+from experiments.results.identity import to_plain
 
 SEEDS = (0, 11111, 22222, 33333, 44444)
 COLA = (0.648, 0.638, 0.635, 0.654, 0.614)  # the authors' logs, about: median 63.8
@@ -18,7 +20,7 @@ LAST = (0.552, 0.494, 0.551, 0.564, 0.522)
 @pytest.fixture(scope="module")
 def plain(compose):
     """Function: overrides -> plain configuration."""
-    return lambda *overrides: results.plain(compose(list(overrides)))
+    return lambda *overrides: to_plain(compose(list(overrides)))
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +30,11 @@ def cola(plain):
 
 def found(root, task="cola", method="fourierft", table="table2", **row):
     """A cell of a table, filled from what lies below `root`."""
-    there = evidence.collect(root)
+    there = run_index.collect(root)
     wanted = {"model": "roberta_base", "label": None} | row
     return next(
         cell
-        for cell in cells.fill(paper.load(table), there)
+        for cell in cells.fill(reference.load(table), there)
         if cell.column.task == task
         and (cell.row.method, cell.row.model) == (method, wanted["model"])
         and wanted["label"] in (None, cell.row.label)
@@ -83,7 +85,7 @@ def test_too_few_seeds_and_cut_files(tmp_path, cola, monkeypatch):
     five(tmp_path, cola)
     shutil.rmtree(next(tmp_path.rglob("seed=44444")))
     assert found(tmp_path).judgements["best"].reason == "4 of 5 seeds"
-    monkeypatch.setitem(paper.load("table2")["datasets"], "cola", {"validation": "900"})
+    monkeypatch.setitem(reference.load("table2")["datasets"], "cola", {"validation": "900"})
     assert "1,043 rows of validation" in found(tmp_path).judgements["best"].reason
 
 
@@ -93,7 +95,7 @@ def test_weights_must_agree(tmp_path, cola, plain, monkeypatch):
     scored(tmp_path, rte, 0, 0.79, weights="other")
     assert "different weights" in found(tmp_path).judgements["best"].reason
     monkeypatch.setitem(
-        paper.weights(), "roberta_base", {"repo": "FacebookAI/roberta-base", "fingerprint": "x"}
+        reference.weights(), "roberta_base", {"repo": "FacebookAI/roberta-base", "fingerprint": "x"}
     )
     assert "another fingerprint" in found(tmp_path).judgements["best"].reason
 
@@ -163,7 +165,7 @@ def test_other_models_and_sizes_are_listed_without_a_verdict(tmp_path, plain, co
     minilm = plain("model=minilm", "task=sst2", "method=fourierft")
     scored(tmp_path, minilm, 0, 0.8)
     scored(tmp_path, cola, 0, 0.6, changes={"method.n": 200}, place=tmp_path / "n" / "seed=0")
-    page = pages.build("table2", evidence.collect(tmp_path))
+    page = registry.build("table2", run_index.collect(tmp_path))
     shown = text.markdown(page)
     assert "minilm, fourierft: SST-2" in shown and "another base model (minilm)" in shown
     rows = list(csv.DictReader(text.separated(page).splitlines()))
@@ -175,12 +177,12 @@ def test_average_needs_every_cell(tmp_path, plain):
     for task, value in (values | {"stsb": 0.908}).items():
         config = plain("model=roberta_base", f"task={task}", "method=fourierft")
         five(tmp_path, config, [value] * 5)
-    page = pages.build("table2", evidence.collect(tmp_path))
+    page = registry.build("table2", run_index.collect(tmp_path))
     line = next(row for row in text.markdown(page).splitlines() if "FourierFT, n=1000" in row)
     assert line.split("|")[-2].strip() == "85.0 / 85.0"
     assert page.verdicts["reproduced"] == 6
     shutil.rmtree(tmp_path / "roberta_base/rte")
-    page = pages.build("table2", evidence.collect(tmp_path))
+    page = registry.build("table2", run_index.collect(tmp_path))
     line = next(row for row in text.markdown(page).splitlines() if "FourierFT, n=1000" in row)
     assert line.split("|")[-2].strip() == "– / 85.0"
 
@@ -190,18 +192,20 @@ def test_runs_without_a_number_are_no_crash(tmp_path, cola):
     five(tmp_path, cola, [None] * 5)
     cell = found(tmp_path)
     assert cell.ours["best"] is None and cell.verdict("best").value == "not run"
-    assert "FourierFT" in text.markdown(pages.build("table2", evidence.collect(tmp_path)))
+    assert "FourierFT" in text.markdown(registry.build("table2", run_index.collect(tmp_path)))
 
 
-@pytest.mark.parametrize("name", [name for name in paper.names() if "how" in paper.load(name)])
+@pytest.mark.parametrize(
+    "name", [name for name in reference.names() if "how" in reference.load(name)]
+)
 def test_every_table_is_shown_whole_without_runs(tmp_path, name):
-    facts = paper.load(name)
-    page = tables.show(name, facts, evidence.collect(tmp_path))
-    assert page.verdicts == {"not run": len(facts["rows"]) * len(layout.columns(facts))}
+    facts = reference.load(name)
+    page = tables.show(name, facts, run_index.collect(tmp_path))
+    assert page.verdicts == {"not run": len(facts["rows"]) * len(paper_table.columns(facts))}
     shown = text.markdown(page)
-    for row in layout.rows(facts):
+    for row in paper_table.rows(facts):
         assert row.label in shown and row.model_label in shown
-    for column in layout.columns(facts):
+    for column in paper_table.columns(facts):
         assert column.name in shown
 
 

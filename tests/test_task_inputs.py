@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import provenance
+from experiments.results import inputs
 
 
 def image(path: Path, colour: int) -> None:
@@ -120,13 +120,13 @@ def test_files_and_what_they_are(case, change, compose, tmp_path):
     asked, make, names = CASES[case]
     make(tmp_path / "data")
     config = compose([*asked, f"task.path={tmp_path}/data"])
-    before = provenance.describe(config)
+    before = inputs.describe(config)
     assert {name for name in names.values() if name} <= set(before)
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     config.task.path = str(tmp_path / "copy")
-    assert not provenance.differences(before, provenance.describe(config))
+    assert not inputs.differences(before, inputs.describe(config))
     changed(tmp_path / "copy", change)
-    differing = provenance.differences(before, provenance.describe(config))
+    differing = inputs.differences(before, inputs.describe(config))
     assert [line.partition(":")[0] for line in differing] == [names[change]] * bool(names[change])
 
 
@@ -136,10 +136,10 @@ def test_class_images_and_the_feature_extractor(compose, tmp_path):
     text(tmp_path / "inception.safetensors", "weights")
     config = compose([*DOG, f"task.path={tmp_path}/data", f"task.class_path={tmp_path}/others"])
     config.task.extractor = str(tmp_path / "inception.safetensors")
-    before = provenance.describe(config)
+    before = inputs.describe(config)
     image(tmp_path / "others/1.png", 8)
     text(tmp_path / "inception.safetensors", "other")
-    differing = provenance.differences(before, provenance.describe(config))
+    differing = inputs.differences(before, inputs.describe(config))
     assert [line.partition(":")[0] for line in differing] == [
         "class images of dog",
         "feature extractor",

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from experiments.errors import DataError, HubUnavailable
-from experiments.networks import byte_tokenizer
+from experiments.models.byte_tokenizers import byte_tokenizer
 from experiments.tasks import Glue, NoTask, Task, Toy
 
 REAL = {  # name: columns, labels, training rows, validation rows

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import tracking
 from experiments.errors import UserError
-from experiments.tracking import History, Tensorboard, Tracking, Wandb, read_history
+from experiments.results.history import History, read_history
+from experiments.training import tracking
+from experiments.training.tracking import Tensorboard, Tracking, Wandb
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = {
@@ -185,7 +186,7 @@ ONLINE = """
 import sys
 from pathlib import Path
 from experiments.errors import UserError
-from experiments.tracking import Wandb
+from experiments.training.tracking import Wandb
 run = {"model": "m", "task": "t", "method": "f", "seed": 0, "experiment": None}
 try:
     Wandb(name="wandb", project="p").start(Path(sys.argv[1]), run, {}, {})

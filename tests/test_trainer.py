@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import streams, trainer
-from experiments.results import plain
-from experiments.tracking import read_history
+from experiments.results.history import read_history
+from experiments.results.identity import to_plain
+from experiments.seeding import stream
+from experiments.training import trainer
+from experiments.training.data_order import DataOrder
 
 TINY = [
     "model=roberta_base",
@@ -48,7 +50,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def trained(config, folder: Path):
-    from experiments.run import run
+    from experiments.run.main import run
 
     config.output = str(folder)
     run(config)
@@ -103,12 +105,12 @@ def test_accumulation_moves_no_weight_of_a_language_model(
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    order = streams.DataOrder(50, 3, None, 8)
+    order = DataOrder(50, 3, None, 8)
     first = list(order)
     assert sorted(first) == list(range(50)) and list(order) == first
     order.set_epoch(1)
     assert list(order) != first
-    assert list(streams.DataOrder(50, 4, None, 8)) != first
+    assert list(DataOrder(50, 4, None, 8)) != first
 
 
 def test_length_groups_waste_less_padding():
@@ -122,15 +124,13 @@ def test_length_groups_waste_less_padding():
         batches = [rows[start : start + 32] for start in range(0, 512, 32)]
         return sum(max(lengths[row] for row in batch) * len(batch) for batch in batches)
 
-    grouped = tokens(streams.DataOrder(512, 0, lengths, 32))
-    assert grouped < 0.8 * tokens(streams.DataOrder(512, 0, None, 32))
+    grouped = tokens(DataOrder(512, 0, lengths, 32))
+    assert grouped < 0.8 * tokens(DataOrder(512, 0, None, 32))
 
 
 def test_streams_never_share_seeds():
     seeds = [
-        streams.stream(seed, name)
-        for seed in range(20)
-        for name in ("head", "adapter", "data", "dropout")
+        stream(seed, name) for seed in range(20) for name in ("head", "adapter", "data", "dropout")
     ]
     assert len(set(seeds)) == len(seeds)
 
@@ -186,16 +186,18 @@ def test_a_run_that_diverges_says_so_in_one_line(tiny, tmp_path, caplog, name):
 
 @pytest.mark.slow
 def test_a_diverged_run_has_no_best_and_shows_no_score(tiny, tmp_path, capsys):
-    from experiments import results, run
-    from experiments.verify import report
+    from experiments.commands.verify import report
+    from experiments.results.identity import get_run_dir
+    from experiments.results.record import read_record
+    from experiments.run import main
 
     config = tiny("train.learning_rate=1e30", "train.epochs=2", "train.max_grad_norm=1e30")
-    record = run.run(config)
+    record = main.run(config)
     out = capsys.readouterr().out
     assert record.metrics["best"] is None and "diverged: " in out
     assert "; no matthews that is finite (best)" in out and " nan" not in out
-    assert results.read(results.folder(config)).metrics["primary"]["value"] is None
-    assert (results.folder(config) / "adapter").is_dir()
+    assert read_record(get_run_dir(config)).metrics["primary"]["value"] is None
+    assert (get_run_dir(config) / "adapter").is_dir()
     assert report(tmp_path) == 0
 
 
@@ -206,15 +208,15 @@ def test_the_kept_adapter_is_the_best_evaluations(tiny, tmp_path):
     import torch
     from peft import PeftModel
 
-    from experiments import predictions
-    from experiments.run import run
+    from experiments.results import predictions
+    from experiments.run.main import run
 
     config = tiny("train.epochs=6")
     record = run(config)
     place = next(tmp_path.rglob("metrics.json")).parent
     source = config.task.locate()
     data = config.task.load(config.model.processor(None), source)
-    torch.manual_seed(streams.stream(config.seed, "head"))
+    torch.manual_seed(stream(config.seed, "head"))
     net = PeftModel.from_pretrained(
         config.model.build(config.task.head, None), place / "adapter"
     ).eval()
@@ -265,7 +267,9 @@ def test_the_best_score_so_far_is_the_primary_metrics():
 def test_a_damaged_file_costs_a_checkpoint_and_changes_no_number(
     tiny, tmp_path, monkeypatch, damaged, goes_on_from
 ):
-    from experiments import predictions, results, run
+    from experiments.results import predictions
+    from experiments.results.identity import get_run_dir
+    from experiments.run import main
 
     def few(name):
         config = tiny("train.epochs=6")
@@ -279,34 +283,34 @@ def test_a_damaged_file_costs_a_checkpoint_and_changes_no_number(
             raise KeyboardInterrupt
         store(place, split, entry)
 
-    whole = run.run(few("whole"))
+    whole = main.run(few("whole"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(predictions, "store", interrupted)
-        run.run(few("killed"))
-    place = results.folder(few("killed"))
+        main.run(few("killed"))
+    place = get_run_dir(few("killed"))
     for name in damaged:
         path = place / "checkpoints" / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    record = run.run(few("killed"))
+    record = main.run(few("killed"))
     assert record.time["resumed_from"] == goes_on_from
     assert record.metrics == whole.metrics
     lines = [
-        [{**line, "elapsed_s": 0} for line in read_history(results.folder(few(name)))]
+        [{**line, "elapsed_s": 0} for line in read_history(get_run_dir(few(name)))]
         for name in ("whole", "killed")
     ]
     assert lines[0] == lines[1]
     adapters = [
-        (results.folder(few(name)) / "adapter/adapter_model.safetensors").read_bytes()
+        (get_run_dir(few(name)) / "adapter/adapter_model.safetensors").read_bytes()
         for name in ("whole", "killed")
     ]
     assert adapters[0] == adapters[1]
 
 
 def build_trainer(config, folder):
-    """The trainer of a run as `experiments.run` builds it."""
-    from experiments.run import build, trainer_of
+    """The trainer of a run as `experiments.run.main` builds it."""
+    from experiments.run.build import build, trainer_of
 
     folder.mkdir(exist_ok=True)
     data = config.task.load(config.model.processor(None), config.task.locate())
-    config.tracking.start(folder, {}, plain(config), {})
+    config.tracking.start(folder, {}, to_plain(config), {})
     return trainer_of(config, build(config, None), data, folder)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fourierft import delta_weight, sample_entries
-from fourierft.transform import BASES, transform_of
+from fourierft.bases.transform import BASES, transform_of
 
 SHAPES = [(8, 8), (7, 9), (6, 5), (5, 12), (1, 4)]
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.report.verdict import Printed, Statistic, Verdict, judge, standard_error
+from experiments.report.comparison.verdict import Printed, Statistic, Verdict, judge, standard_error
 
 SPREAD = [63.8 + one for one in (-1.6, -0.8, 0.0, 0.8, 1.6)]  # sample standard deviation 1.2649
 

@@ -7,12 +7,15 @@ import re
 import numpy as np
 import pytest
 
-from experiments import comparison, kept, predictions, recorded, results, scoring
+from experiments.commands import peft_results
+from experiments.commands.results import main
+from experiments.config.restore import restore_task
 from experiments.errors import ConfigError
-from experiments.recipe import Select
-from experiments.results import Record
-from experiments.results.__main__ import main
-from experiments.selection import Evaluation
+from experiments.metrics.selection import Evaluation, Select
+from experiments.results import kept_adapter, predictions
+from experiments.results.identity import to_plain
+from experiments.results.record import Record, finite, read_record, write_record
+from experiments.training import scoring
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def stored(tmp_path_factory, compose):
         values = {f"validation/{name}": value for name, value in found}
         history.append({"step": step, "epoch": step / 10, "elapsed_s": step / 4, **values})
     metrics = scoring.score(place, asked.task, Select.best)
-    config = results.plain(asked)
+    config = to_plain(asked)
     record = Record(
         run={"model": "roberta_base", "task": "cola", "method": "lora", "seed": 0},
         config=config,
@@ -43,7 +46,7 @@ def stored(tmp_path_factory, compose):
         memory={"peak_rss": 2**30, "peak_gpu": None},
         environment={"weights": None, "versions": {"torch": "2.13.0"}, "rows": {"train": 100}},
     )
-    results.write(place, record)
+    write_record(place, record)
     lines = "".join(json.dumps(line) + "\n" for line in history)
     (place / "history.jsonl").write_text(lines)
     return place
@@ -99,8 +102,8 @@ def test_a_diverged_run_of_an_earlier_version_matches(folder, capsys):
     history.write_text(re.sub(r'("validation/\w+"): [-\d.e]+', r"\1: NaN", history.read_text()))
     path = folder / "metrics.json"
     record = json.loads(path.read_text())
-    task = recorded.task_of(record["config"]["task"])
-    again = results.finite(scoring.score(folder, task, Select.best))
+    task = restore_task(record["config"]["task"])
+    again = finite(scoring.score(folder, task, Select.best))
     assert again["best"] is None
     for best in (none, again["best"]):
         record["metrics"] = again | {"best": best, "heldout": none}
@@ -174,9 +177,11 @@ def test_a_missing_or_altered_adapter_is_named(folder, capsys):
     (folder / "adapter").mkdir()
     path = folder / "adapter/adapter_model.safetensors"
     path.write_bytes(b"weights")
-    record = results.read(folder)
+    record = read_record(folder)
     assert main(["verify", outputs(folder)]) == 0, "an old record says nothing of its adapter"
-    results.write(folder, dataclasses.replace(record, adapter=kept.hashes(folder / "adapter")))
+    write_record(
+        folder, dataclasses.replace(record, adapter=kept_adapter.hashes(folder / "adapter"))
+    )
     assert main(["verify", outputs(folder)]) == 0
     path.write_bytes(b"weighty")
     assert main(["verify", outputs(folder)]) == 1
@@ -193,11 +198,11 @@ def test_tasks_of_records(compose):
         model = "mlp" if name == "toy" else "roberta_base"
         task = compose([f"model={model}", f"task={name}", "method=fourierft"]).task
         task.eval_rows = 7
-        assert recorded.task_of(results.plain(task)) == task
+        assert restore_task(to_plain(task)) == task
     with pytest.raises(ConfigError, match="task=nothing: unknown to this version"):
-        recorded.task_of({"name": "nothing"})
+        restore_task({"name": "nothing"})
     with pytest.raises(ConfigError, match="task=cola"):
-        recorded.task_of({"name": "cola", "train_rows": "all"})
+        restore_task({"name": "cola", "train_rows": "all"})
 
 
 def test_export_has_what_pefts_loader_reads(folder, capsys):
@@ -218,7 +223,7 @@ def test_export_has_what_pefts_loader_reads(folder, capsys):
         assert isinstance(train[f"accelerator_memory_{key}"], int)
     last = train["metrics"][-1]
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    record = results.read(folder)
+    record = read_record(folder)
     assert last["test accuracy"] == record.metrics["primary"]["value"]
     assert {type(last[key]) for key in ("train samples", "train total tokens")} == {int}
     assert (
@@ -229,7 +234,7 @@ def test_export_has_what_pefts_loader_reads(folder, capsys):
         assert f"{package}-version" in meta["package_info"]
     assert "system_info" in meta
     (folder / "adapter/adapter_config.json").unlink()
-    assert comparison.converted(record, folder, "x")["run_info"]["peft_config"] is None
+    assert peft_results.converted(record, folder, "x")["run_info"]["peft_config"] is None
 
 
 def test_commands_that_do_not_exist():

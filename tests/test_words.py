@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from experiments import config, sweep, words
+from experiments.config import sweep, words
+from experiments.config.compose import register
 from experiments.errors import ConfigError
 
 
@@ -63,7 +64,7 @@ def test_values_are_counted_without_being_spelled_out(typed, number):
 
 
 def test_spelled_as_hydra_does():
-    config.register()
+    register()
     for typed in ("x=range(0,1,0.25)", "x=1,'a b',[1,2],{a: 1},null", "x=sort(3,1,2)", "+x=1,2"):
         override = words.parse(typed)
         values = list(override.sweep_string_iterator())

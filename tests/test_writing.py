@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import attempt, predictions, results, run, writing
 from experiments.errors import DataError, Unwritable
+from experiments.results import predictions
+from experiments.results.identity import get_run_dir
+from experiments.results.record import FAILURE
+from experiments.results.run_folder import find_failure
+from experiments.run import attempt, main, writing
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -83,11 +87,11 @@ def test_a_run_on_a_full_disk_is_gone_on_with(compose, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Unwritable) as caught:
         patch.setattr(predictions, "store", full)
-        run.run(config)
+        main.run(config)
     assert str(caught.value).startswith(f"output={tmp_path}: cannot be written (No space left")
-    place = results.folder(config)
-    assert not (place / results.FAILURE).exists() and results.failure(place, config) is None
-    assert run.run(config).metrics["primary"]["value"] is not None
+    place = get_run_dir(config)
+    assert not (place / FAILURE).exists() and find_failure(place, config) is None
+    assert main.run(config).metrics["primary"]["value"] is not None
     assert not list(place.glob(attempt.CHECKPOINTS))
 
 

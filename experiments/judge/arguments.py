@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from experiments import generations
-from experiments.fastchat import BENCHMARKS
 from experiments.judge.cases import benchmarks_of, find_runs
 from experiments.judge.endpoint import is_loopback
+from experiments.results import generations
+from experiments.results.fastchat import BENCHMARKS
 
 EXAMPLES = """\
 examples:

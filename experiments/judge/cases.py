@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import generations
 from experiments.errors import DataError
-from experiments.fastchat import BENCHMARKS, first_choice, read_rows
 from experiments.files import is_aside
 from experiments.judge.prompts import Prompts, digest
 from experiments.judge.questions import FASTCHAT, Questions, ranges
+from experiments.results import generations
+from experiments.results.fastchat import BENCHMARKS, first_choice, read_rows
 
 JUDGEMENTS = "judgements"
 

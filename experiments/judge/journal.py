@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.judge.cases import Item
-from experiments.stored import check_file, parse_json, read_bytes
+from experiments.results.stored import check_file, parse_json, read_bytes
 
 Line = dict[str, Any]
 LARGEST = 2**30

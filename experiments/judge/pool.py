@@ -13,7 +13,7 @@ from typing import Any
 from experiments.judge.cases import Item
 from experiments.judge.endpoint import Endpoint, EndpointError, Stopped
 from experiments.judge.journal import Journal
-from experiments.judge.rating import find_rating
+from experiments.judge.scores import find_rating
 
 GIVE_UP = 5
 """Failed requests in a row after which the server is taken for unusable."""

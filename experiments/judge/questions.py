@@ -8,9 +8,15 @@ from pathlib import Path
 
 from experiments import hub
 from experiments.errors import DataError, HubUnavailable
-from experiments.fastchat import BENCHMARKS, are_texts, first_choice, read_questions, read_rows
 from experiments.files import visible
 from experiments.judge.prompts import digest
+from experiments.results.fastchat import (
+    BENCHMARKS,
+    are_texts,
+    first_choice,
+    read_questions,
+    read_rows,
+)
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
 HUB_COPY, HUB_FILE = "HuggingFaceH4/mt_bench_prompts", "raw/question.jsonl"

@@ -75,7 +75,7 @@ class AdaLoRA(Adapter):
 
     def penalty(self, net: nn.Module) -> Tensor | None:
         """See `Method.penalty`; PEFT's own term only reaches models that it has a task type for."""
-        from experiments.budget import orthogonality
+        from experiments.methods.adalora_schedule import orthogonality
 
         return self.orthogonality * orthogonality(net)
 
@@ -107,20 +107,20 @@ class AdaLoRA(Adapter):
 
     def callbacks(self, net: nn.Module, seed: int) -> list[TrainerCallback]:
         """See `Method.callbacks`."""
-        from experiments.budget import BudgetSchedule
+        from experiments.methods.adalora_schedule import BudgetSchedule
 
         return [BudgetSchedule(net, self.warmup, self.final)]
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Adapter.save`; the ranks that are left, and no others."""
-        from experiments.budget import ranks_left
+        from experiments.methods.adalora_schedule import ranks_left
 
         self._write(net, folder, ranks_left(net))
 
     def checkpoint(self, net: nn.Module, folder: Path) -> None:
         """See `Method.checkpoint`: every rank, since those taken may come back, and the
         schedule's state."""
-        from experiments.budget import note
+        from experiments.methods.adalora_schedule import note
 
         self._write(net, folder, None)
         note(net, folder)

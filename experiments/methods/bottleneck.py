@@ -34,7 +34,7 @@ class Activation(Enum):
 class Bottleneck(Method):
     """h -> h + W_up f(W_down norm(h)) behind parts of every block; cannot be merged.
 
-    See `experiments.bottlenecks`.
+    See `experiments.methods.bottleneck_layer`.
     """
 
     width: int
@@ -63,9 +63,9 @@ class Bottleneck(Method):
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
         """See `Method.apply`."""
-        from experiments import bottlenecks
+        from experiments.methods import bottleneck_layer
 
-        blocks = bottlenecks.blocks_of(net)
+        blocks = bottleneck_layer.blocks_of(net)
         if self.dropped >= len(blocks):
             problem = (
                 f"method.dropped={self.dropped}: the model has {len(blocks)} blocks"
@@ -76,9 +76,9 @@ class Bottleneck(Method):
         adapted = blocks[self.dropped :]
         self.train_head_alone(net, head)
         for block in adapted if self.train_norms else ():
-            for norm in bottlenecks.norms_of(net.get_submodule(block["block"])):
+            for norm in bottleneck_layer.norms_of(net.get_submodule(block["block"])):
                 norm.requires_grad_(True)
-        bottlenecks.insert(
+        bottleneck_layer.insert(
             net,
             [block[place.value] for block in adapted for place in self.places],
             net.config.hidden_size,

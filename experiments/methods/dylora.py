@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class DyLoRA(Method):
     """h = W0 x + (alpha / b) B[:, :b] A[:b] x, b drawn from 1 to r at every step (2210.07558).
 
-    See `experiments.nested`.
+    See `experiments.methods.dylora_layer`.
     """
 
     targets: list[str]
@@ -48,7 +48,7 @@ class DyLoRA(Method):
         """See `Method.apply`."""
         from torch import nn
 
-        from experiments.nested import NestedLinear
+        from experiments.methods.dylora_layer import NestedLinear
 
         problems = list(unmatched(net, self.targets))
         found = {
@@ -71,13 +71,13 @@ class DyLoRA(Method):
 
     def callbacks(self, net: nn.Module, seed: int) -> list[TrainerCallback]:
         """See `Method.callbacks`."""
-        from experiments.nested import RankDraw
+        from experiments.methods.dylora_layer import RankDraw
 
         return [RankDraw(net, self.r, seed)]
 
     def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
         """See `Method.restore`; the evaluated rank is what is merged."""
-        from experiments.nested import NestedLinear
+        from experiments.methods.dylora_layer import NestedLinear
 
         net = super().restore(self.apply(net, []), folder)
         for path, module in list(net.named_modules()):

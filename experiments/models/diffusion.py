@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import ConfigError, DataError, UserError
-from experiments.fingerprints import (
+from experiments.hub.fingerprints import (
     PIPELINE,
     PIPELINE_WEIGHTS,
     Files,
@@ -25,8 +25,9 @@ from experiments.models.model import Model
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.denoising import LatentSpace
-    from experiments.tasks import Head, Task
+    from experiments.models.head import Head
+    from experiments.models.latent_diffusion import LatentSpace
+    from experiments.tasks import Task
 
 FILES = (PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS)
 """What is read of a repository."""
@@ -102,14 +103,15 @@ class Diffusion(Model):
         """Autoencoder, text encoder and tokenizer around the network."""
         from transformers import CLIPTokenizer
 
-        from experiments.denoising import LatentSpace, byte_tokenizer
+        from experiments.models.byte_tokenizers import clip_byte_tokenizer
+        from experiments.models.latent_diffusion import LatentSpace
 
         folder = self._folder(source)
         if folder is None:
             sizes = json.dumps([self.sizes, WEIGHTS_SEED], sort_keys=True)
             name = f"random {hashlib.sha256(sizes.encode()).hexdigest()}"
             text = self.sizes["text_encoder"]
-            tokenizer = byte_tokenizer(text.get("max_position_embeddings", 77))
+            tokenizer = clip_byte_tokenizer(text.get("max_position_embeddings", 77))
         else:
             name = fingerprint(weights(folder))
             tokenizer = self._read("tokenizer", CLIPTokenizer, folder)
@@ -130,7 +132,7 @@ class Diffusion(Model):
     ) -> nn.Module:
         """See `Model.build`: the U-Net, and the text encoder if it is trained."""
         _require_diffusers()
-        from experiments.denoising import Denoiser
+        from experiments.models.latent_diffusion import Denoiser
 
         folder = None if meta else self._folder(source)
         text_encoder = None

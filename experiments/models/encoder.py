@@ -10,7 +10,7 @@ from experiments.models.transformer import Transformer
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head
+    from experiments.models.head import Head
 
 
 @dataclass(kw_only=True)
@@ -24,7 +24,7 @@ class Encoder(Transformer):
         """
         if source is not None:
             return self.tokenizer_of(source)
-        from experiments.networks import byte_tokenizer
+        from experiments.models.byte_tokenizers import byte_tokenizer
 
         return byte_tokenizer(self.sizes.get("max_position_embeddings", 512))
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import ConfigError, DataError
-from experiments.fingerprints import Files, tokenizer
+from experiments.hub.fingerprints import Files, tokenizer
 from experiments.models.model import Quantization
 from experiments.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head, Task
+    from experiments.models.head import Head
+    from experiments.tasks import Task
 
 FUSED = ("gpt2",)
 """Architectures whose projections are not linear layers, so that they cannot be quantised."""
@@ -77,7 +78,7 @@ class CausalLM(Transformer):
     def processor(self, source: str | None) -> Any:
         """A tokenizer whose padding is defined."""
         if source is None and self.tokenizer is None:
-            from experiments.networks import byte_tokenizer
+            from experiments.models.byte_tokenizers import byte_tokenizer
 
             return byte_tokenizer(self.positions(source), causal=True)
         if (
@@ -108,7 +109,7 @@ class CausalLM(Transformer):
         import torch
         from transformers import AutoModelForCausalLM
 
-        from experiments.networks import split_attention
+        from experiments.models.gpt2_attention import split_attention
 
         loading = {"dtype": getattr(torch, (self.dtype or Dtype.fp32).value)}
         if self.quantization is not None and not meta:

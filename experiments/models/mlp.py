@@ -11,7 +11,8 @@ from experiments.models.model import Model
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head, Task
+    from experiments.models.head import Head
+    from experiments.tasks import Task
 
 
 @dataclass(kw_only=True)
@@ -36,7 +37,7 @@ class MLP(Model):
         """See `Model.build`."""
         import torch
 
-        from experiments.networks import PointClassifier
+        from experiments.models.point_classifier import PointClassifier
 
         with torch.device("meta" if meta else "cpu"):
             return PointClassifier(head.inputs, self.width, head.labels)

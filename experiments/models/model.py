@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.fingerprints import Files
     from experiments.hub import Download
-    from experiments.tasks import Head, Task
+    from experiments.hub.fingerprints import Files
+    from experiments.models.head import Head
+    from experiments.tasks import Task
 
 
 class Quantization(Enum):

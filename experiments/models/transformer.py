@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import ConfigError, DataError, UserError
-from experiments.fingerprints import INDEX, Files, present, tokenizer, weights
+from experiments.hub.fingerprints import INDEX, Files, present, tokenizer, weights
 from experiments.models.model import Model
 
 if TYPE_CHECKING:

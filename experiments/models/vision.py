@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import DataError
 from experiments.models.transformer import Transformer
-from experiments.pictures import Pixels
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Head, Task
+    from experiments.models.head import Head
+    from experiments.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What a vision model takes: (value / 255 - mean) / std per channel, `side` pixels square."""
+
+    side: int
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
 @dataclass(kw_only=True)
@@ -61,7 +70,7 @@ class VisionTransformer(Transformer):
         """See `Model.build`; images may come as floats or, cheaper to move, as bytes."""
         from transformers import AutoModel, AutoModelForImageClassification
 
-        from experiments.networks import take_bytes
+        from experiments.models.image_input import take_bytes
 
         if head.kind == "none":
             return self.network(AutoModel, source, meta)

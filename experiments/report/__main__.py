@@ -9,8 +9,11 @@ from pathlib import Path
 from experiments import console
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.report import canvas, evidence, pages, site, text
-from experiments.report.document import Page
+from experiments.report.comparison import run_index
+from experiments.report.pages import registry
+from experiments.report.plots import style
+from experiments.report.render import site, text
+from experiments.report.render.document import Page
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         return status.main(words[1:])
     if words[:1] == ["wandb"]:
-        from experiments.report import workspace  # its library takes a moment too
+        from experiments.report import wandb_report  # its library takes a moment too
 
-        return workspace.main(words[1:])
-    known = pages.names()
+        return wandb_report.main(words[1:])
+    known = registry.names()
     asked = _parse(words, known)
     unknown = [name for name in asked.names if name not in [*known, "all"]]
     if unknown:
@@ -37,13 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if not asked.outputs.is_dir():
         print(f"{asked.outputs}: no such folder, so nothing in it was run", file=sys.stderr)
-    found = evidence.collect(asked.outputs)
+    found = run_index.collect(asked.outputs)
     failures, built = 0, []
     whole = not asked.names or "all" in asked.names
     shown = known if whole else list(dict.fromkeys(asked.names))
-    for name in [name for name in known if name != pages.LAST] + [pages.LAST]:
+    for name in [name for name in known if name != registry.LAST] + [registry.LAST]:
         try:
-            page = pages.build(name, found)
+            page = registry.build(name, found)
             written = write(page, asked.to)
             built.append(page)
             if name in shown:
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         except (UserError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
-    menu = [entry for entry in pages.menu() if entry[0] in {page.name for page in built}]
+    menu = [entry for entry in registry.menu() if entry[0] in {page.name for page in built}]
     try:
         print(f"site: {site.write(built, found, asked.to, menu)}")
     except OSError as error:
@@ -71,7 +74,7 @@ def write(page: Page, folder: Path) -> list[Path]:
         paths.append(folder / f"{page.name}.{suffix}")
         write_atomically(paths[-1], form(page))
     for picture in page.pictures:
-        paths += canvas.save(picture.draw(), folder, picture.name)
+        paths += style.save(picture.draw(), folder, picture.name)
     return paths
 
 

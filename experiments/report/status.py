@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import paths, results, sweep
+from experiments.config import paths, sweep
 from experiments.errors import UserError
-from experiments.report import pages, site, text
-from experiments.report.document import (
+from experiments.report.pages import registry
+from experiments.report.render import site, text
+from experiments.report.render.document import (
     Block,
     Heading,
     Items,
@@ -25,7 +26,8 @@ from experiments.report.document import (
     Shown,
     Table,
 )
-from experiments.report.standing import Standing, State, look
+from experiments.report.run_state import Standing, State, look
+from experiments.results.identity import get_run_dir
 
 OUTPUTS = Path("outputs")
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     page = board(boards, asked.outputs, given)
     print(text.markdown(page))
     try:
-        print(f"written: {site.write_page(page, asked.to, pages.menu())}")
+        print(f"written: {site.write_page(page, asked.to, registry.menu())}")
     except OSError as error:
         print(f"{asked.to}: the board cannot be written ({error})", file=sys.stderr)
         failures += 1
@@ -82,7 +84,7 @@ def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[Row]:
         config.output = str(outputs)
         for seed in cell.seeds:
             config.seed = seed
-            runs[seed] = look(results.folder(config), config)
+            runs[seed] = look(get_run_dir(config), config)
         key = (config.model.name, config.task.name, config.method.name)
         yield Row(name=label, key=key, runs=runs)
 

@@ -1,55 +1,8 @@
-"""Recomputes or exports records: `python -m experiments.results verify|export [OUTPUTS]`."""
+"""`python -m experiments.results` forwards to `experiments.commands.results`."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from experiments import comparison, console, verify
-from experiments.errors import UserError
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Does what was asked for.
-
-    Returns:
-        0 if every record matches or was exported, 1 if one does not or cannot be, 2 for a command
-        that does not exist.
-    """
-    asked = _parse(arguments)
-    if not asked.outputs.is_dir():
-        print(f"{asked.outputs}: no such folder", file=sys.stderr)
-        return 1
-    try:
-        if asked.command == "verify":
-            return verify.report(asked.outputs)
-        return comparison.export(asked.outputs, asked.to or asked.outputs / "method_comparison")
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.results", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    told = "recompute every metric from stored predictions and generations"
-    commands.add_parser("verify", help=told, description=told)
-    told = "write every trained run as a result file of PEFT's method_comparison"
-    export = commands.add_parser("export", help=told, description=told)
-    export.add_argument("--to", type=Path, help="folder (OUTPUTS/method_comparison)")
-    for command in commands.choices.values():
-        command.add_argument(
-            "outputs",
-            nargs="?",
-            type=Path,
-            default=Path("outputs"),
-            help="folder of the runs (%(default)s)",
-        )
-    asked = parser.parse_args(arguments)
-    asked.to = getattr(asked, "to", None)
-    return asked
-
+from experiments.commands.results import main
 
 if __name__ == "__main__":
-    console.command("experiments.results", main)
+    sys.exit(main())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.stored import excesses
+from experiments.results.stored import excesses
 
 LONGEST_NAME, LONGEST_TEXT = 200, 1000
 LARGEST = 2**21

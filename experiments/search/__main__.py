@@ -7,20 +7,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments import (
-    config,
-    console,
-    lock,
-    naming,
-    overrides,
-    paths,
-    provenance,
-    results,
-    space,
-    sweep,
-)
+from experiments import console
+from experiments.config import overrides, paths, sweep
+from experiments.config.compose import compose_config, register
+from experiments.config.load import load
+from experiments.config.run_config import Config
 from experiments.errors import ConfigError, Occupied, RecordError, UserError
-from experiments.metrics import LOWER_IS_BETTER
+from experiments.metrics.classification import LOWER_IS_BETTER
+from experiments.results import inputs, lock
+from experiments.results.identity import IDENTITY, get_run_dir, name_variant
+from experiments.results.record import finite
+from experiments.search import space
 from experiments.search.study import Study
 
 HELP = """\
@@ -67,7 +64,7 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
     Raises:
         ConfigError: overrides that do not fit, no space, or a cell that is no run.
     """
-    config.register()
+    register()
     wrong = overrides.problems(given)
     if not wrong:
         axes, planned, rest = plan(given)
@@ -119,7 +116,7 @@ def _search(
     place.mkdir(parents=True, exist_ok=True)
     try:
         with lock.hold(place):
-            provenance.keep(place, cell.config)
+            inputs.keep(place, cell.config)
             study = Study(place, axes, lower=metric in LOWER_IS_BETTER, seed=seed)
             in_a_row = 0
             while study.finished < number and in_a_row < FAILURES:
@@ -140,14 +137,14 @@ def _search(
 
 def _try(study: Study, fixed: list[str], metric: str) -> bool:
     """Runs one trial, or finds it done; False if it failed."""
-    from experiments.run import run
+    from experiments.run.main import run
 
     proposal = study.propose()
     place = None
     print(f"trial {proposal.number}: {' '.join(proposal.overrides)}", flush=True)
     try:
-        loaded = config.load(config.composed([*fixed, *proposal.overrides]))
-        place = str(results.folder(loaded))
+        loaded = load(compose_config([*fixed, *proposal.overrides]))
+        place = str(get_run_dir(loaded))
         record = run(loaded)
         if record.metrics is None or record.metrics["primary"]["name"] != metric:
             raise ConfigError(f"{place}: measured something else than {metric}")
@@ -157,22 +154,22 @@ def _try(study: Study, fixed: list[str], metric: str) -> bool:
         study.fail(proposal.number, f"{type(error).__name__}: {error}", place)
         print(f"trial {proposal.number} failed: {error}", file=sys.stderr, flush=True)
         return False
-    study.finish(proposal.number, results.finite(record.metrics["primary"]["value"]), place)
+    study.finish(proposal.number, finite(record.metrics["primary"]["value"]), place)
     return True
 
 
-def folder(cell: config.Config, fixed: list[str]) -> Path:
+def folder(cell: Config, fixed: list[str]) -> Path:
     """Where a cell's study is kept: output/.searches/model/task/method[/fixed values]/seed=s."""
     changes = {}
     for word in fixed:
         key, _, value = word.lstrip("+~").partition("=")
         section, _, entry = key.partition(".")
-        if entry and entry not in results.IDENTITY.get(section, (entry,)):
+        if entry and entry not in IDENTITY.get(section, (entry,)):
             changes[key] = value
         elif key in ("source", "profile", "mode", "row"):
             changes[key] = value
     place = Path(cell.output) / ".searches" / cell.model.name / cell.task.name / cell.method.name
-    return (place / naming.variant(changes) if changes else place) / fixed[-1]
+    return (place / name_variant(changes) if changes else place) / fixed[-1]
 
 
 if __name__ == "__main__":

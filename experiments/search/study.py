@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.errors import ConfigError, UserError
 from experiments.files import write_atomically
-from experiments.space import Axis
+from experiments.search.space import Axis
 
 if TYPE_CHECKING:
     import optuna

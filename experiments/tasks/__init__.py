@@ -1,11 +1,12 @@
 """Tasks: data, the head they need, and how predictions are scored."""
 
+from experiments.models.head import Head
 from experiments.tasks.dreambooth import DreamBooth
 from experiments.tasks.e2e import E2E
 from experiments.tasks.glue import Glue
 from experiments.tasks.images import Images
 from experiments.tasks.instruction import Instruction
-from experiments.tasks.task import Data, Head, Measured, NoTask, Task
+from experiments.tasks.task import Data, Measured, NoTask, Task
 from experiments.tasks.toy import Toy
 
 TASKS = (NoTask, Toy, Glue, E2E, Images, Instruction, DreamBooth)

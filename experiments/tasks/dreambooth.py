@@ -11,19 +11,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import drawings, fid, hub
+from experiments import hub
 from experiments.files import cache_folder
-from experiments.fingerprints import Files
-from experiments.tasks.latents import Pairs, at_fixed_noise, collate, entries_of
-from experiments.tasks.subject import LISTING, Subject, read_subject
-from experiments.tasks.task import Data, Head, Measured, Task
+from experiments.hub.fingerprints import Files
+from experiments.metrics import fid
+from experiments.models.head import Head
+from experiments.tasks import image_files
+from experiments.tasks.dreambooth_data import (
+    LISTING,
+    Pairs,
+    Subject,
+    at_fixed_noise,
+    collate,
+    entries_of,
+    read_subject,
+)
+from experiments.tasks.task import Data, Measured, Task
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
     from torch import nn
 
-    from experiments.denoising import LatentSpace
+    from experiments.models.latent_diffusion import LatentSpace
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +121,7 @@ class DreamBooth(Task):
             except (KeyError, IndexError, ValueError):
                 yield f"task.{key}={text!r}: wrong braces (allowed: {{token}}, {{class_name}})"
         if self.prompts is not None:
-            slugs = [drawings.slug(text) for text in self.prompts]
+            slugs = [image_files.slug(text) for text in self.prompts]
             if not slugs or len(set(slugs)) < len(slugs):
                 yield f"task.prompts={self.prompts}: must be different prompts, at least one"
 
@@ -138,7 +148,7 @@ class DreamBooth(Task):
         if folder is not None:
             found = read_subject(folder, self.subject, self.class_name, self.prompts).inputs
         if self.class_path is not None and self.prior_weight > 0:
-            paths = drawings.files(Path(self.class_path).expanduser())
+            paths = image_files.files(Path(self.class_path).expanduser())
             found[f"class images of {self.subject}"] = Files(paths=paths)
         if self.extractor is not None:
             found["feature extractor"] = Files(paths=[Path(self.extractor).expanduser()])
@@ -159,7 +169,7 @@ class DreamBooth(Task):
         prompt = self._filled(self.instance_prompt, subject)
         own = entries_of(processor, photos, prompt, label=0, weight=1.0)
         digest = hashlib.sha256()
-        for path in drawings.files(subject.folder):
+        for path in image_files.files(subject.folder):
             digest.update(path.read_bytes())
         others: list[dict[str, Any]] = []
         if self.prior_weight > 0:
@@ -199,13 +209,13 @@ class DreamBooth(Task):
         """
         from tqdm import tqdm
 
-        from experiments.denoising import draw
-        from experiments.streams import stream
+        from experiments.models.latent_diffusion import draw
+        from experiments.seeding import stream
 
-        place = place / drawings.FOLDER
+        place = place / image_files.FOLDER
         place.mkdir(exist_ok=True)
         for number, photo in enumerate(data.train.photos):
-            drawings.save(photo, place / drawings.SUBJECT / f"{number:02d}.png")
+            image_files.save(photo, place / image_files.SUBJECT / f"{number:02d}.png")
         plain = net.get_base_model() if hasattr(net, "get_base_model") else net
         device, training = next(net.parameters()).device, net.training
         net.eval()
@@ -213,27 +223,27 @@ class DreamBooth(Task):
         drawn: dict[str, list[Path]] = {}
         for row in tqdm(data.prompts[self.subject], desc="Drawing", disable=None):
             prompt, number = row["prompt"], row["number"]
-            path = place / drawings.slug(prompt) / f"{number:02d}.png"
+            path = place / image_files.slug(prompt) / f"{number:02d}.png"
             drawn.setdefault(prompt, []).append(path)
-            if not drawings.is_whole(path):
+            if not image_files.is_whole(path):
                 noise = stream(seed, f"image {number} of {prompt}")
                 image = draw(pipeline, prompt, seed=noise, **self._how())
-                drawings.save(image, path, prompt=prompt, seed=str(noise))
+                image_files.save(image, path, prompt=prompt, seed=str(noise))
         net.train(training)
         rows = [
-            (prompt, [drawings.read(path) for path in paths]) for prompt, paths in drawn.items()
+            (prompt, [image_files.read(path) for path in paths]) for prompt, paths in drawn.items()
         ]
-        drawings.save(drawings.grid(rows, data.train.photos), place / drawings.GRID)
+        image_files.save(image_files.grid(rows, data.train.photos), place / image_files.GRID)
 
     def measure(self, place: Path) -> Measured | None:
         """See `Task.measure`: all that was drawn against the photos, whatever the prompt."""
-        folder = place / drawings.FOLDER
-        real = drawings.read_folder(folder / drawings.SUBJECT)
+        folder = place / image_files.FOLDER
+        real = image_files.read_folder(folder / image_files.SUBJECT)
         images = [
             image
             for part in sorted(path for path in folder.iterdir() if path.is_dir())
-            if part.name != drawings.SUBJECT
-            for image in drawings.read_folder(part)
+            if part.name != image_files.SUBJECT
+            for image in image_files.read_folder(part)
         ]
         few = min(len(images), len(real)) < 2
         if few:
@@ -256,7 +266,7 @@ class DreamBooth(Task):
         if self.extractor is None:
             log.warning(
                 "fid is not measured: task.extractor names no weights of Inception; "
-                "python -m experiments.fid measures it afterwards"
+                "python -m experiments.commands.fid measures it afterwards"
             )
             return None
         return fid.Inception(Path(self.extractor).expanduser())
@@ -272,8 +282,8 @@ class DreamBooth(Task):
         return text.format(token=self.token, class_name=subject.class_name)
 
     def _squares(self, folder: Path) -> list[Image.Image]:
-        images = drawings.read_folder(folder)
-        return [drawings.square(image, self.resolution) for image in images]
+        images = image_files.read_folder(folder)
+        return [image_files.square(image, self.resolution) for image in images]
 
     def _how(self) -> dict[str, Any]:
         """How an image is drawn."""
@@ -285,16 +295,16 @@ class DreamBooth(Task):
             return self._squares(Path(self.class_path).expanduser())
         from tqdm import tqdm
 
-        from experiments.denoising import DEVICE, draw
+        from experiments.models.latent_diffusion import DEVICE, draw
 
         key = json.dumps([processor.name, prompt, self._how()], sort_keys=True)
         folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
         paths = [folder / f"{number:04d}.png" for number in range(self.class_images)]
-        missing = [number for number, path in enumerate(paths) if not drawings.is_whole(path)]
+        missing = [number for number, path in enumerate(paths) if not image_files.is_whole(path)]
         if missing:
             log.info("drawing %d images of %r with the base model", len(missing), prompt)
             pipeline = processor.pipeline(processor.base().eval()).to(DEVICE)
             for number in tqdm(missing, desc="Class images", disable=None):
                 image = draw(pipeline, prompt, seed=number, **self._how())
-                drawings.save(image, paths[number], prompt=prompt, seed=str(number))
-        return [drawings.read(path) for path in paths]
+                image_files.save(image, paths[number], prompt=prompt, seed=str(number))
+        return [image_files.read(path) for path in paths]

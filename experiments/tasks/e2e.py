@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import generations, hub, nlg
+from experiments import hub
 from experiments.errors import DataError, RecordError
-from experiments.fingerprints import Files
-from experiments.tasks import meanings
-from experiments.tasks.continuation import continuations
+from experiments.hub.fingerprints import Files
+from experiments.metrics import text as nlg
+from experiments.results import generations
+from experiments.tasks import e2e_data
+from experiments.tasks.generation import continuations
 from experiments.tasks.language import Collator, Language
 from experiments.tasks.task import Data, Measured
 
@@ -74,7 +76,7 @@ class E2E(Language):
             offline=offline,
         )
         if self.path is not None:
-            meanings.files(Path(source), self._place)
+            e2e_data.files(Path(source), self._place)
         return source
 
     def downloads(self) -> list[hub.Download]:
@@ -89,7 +91,7 @@ class E2E(Language):
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`."""
         folder = hub.at_hand(self.repo, self.path, kind="dataset", revision=self.revision)
-        found = {} if folder is None else meanings.files(folder, self._place)
+        found = {} if folder is None else e2e_data.files(folder, self._place)
         return {f"{split} data": Files(paths=[path]) for split, path in found.items()}
 
     def load(self, processor: Any, source: str | None) -> Data:
@@ -99,10 +101,10 @@ class E2E(Language):
 
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
-        splits, fingerprint = meanings.read(
-            meanings.files(self._folder(source), self._place), self._place
+        splits, fingerprint = e2e_data.read(
+            e2e_data.files(self._folder(source), self._place), self._place
         )
-        for difference in meanings.differences(splits):
+        for difference in e2e_data.differences(splits):
             log.warning("task=%s: %s", self.name, difference)
         end = processor.eos_token
 
@@ -114,11 +116,11 @@ class E2E(Language):
                     raise DataError(f"task.train_rows={count}: there are {len(rows)} rows")
                 rows = rows.shuffle(seed=SUBSET_SEED)
             rows = rows.select(range(min(count or len(rows), len(rows))))
-            key = f"{fingerprint} {split} {count} {meanings.FORMAT}"
+            key = f"{fingerprint} {split} {count} {e2e_data.FORMAT}"
             return self.tokenised(
                 rows,
                 processor,
-                lambda row: (meanings.linearised(row["given"]) + end, f" {row['wanted'].strip()}"),
+                lambda row: (e2e_data.linearised(row["given"]) + end, f" {row['wanted'].strip()}"),
                 key,
             )
 
@@ -190,13 +192,13 @@ class E2E(Language):
         """The metrics that are about generated texts."""
         return [name for name in self.metrics if name in nlg.METRICS]
 
-    def _prompts(self, rows: list[meanings.Row], processor: Any) -> list[dict[str, Any]]:
+    def _prompts(self, rows: list[e2e_data.Row], processor: Any) -> list[dict[str, Any]]:
         """One prompt per distinct meaning, with all its references."""
         groups: dict[str, list[str]] = {}
         for given, reference in rows:
             groups.setdefault(given, []).append(reference)
         chosen = list(groups.items())[: self.eval_rows]
-        texts = [meanings.linearised(given) + processor.eos_token for given, _ in chosen]
+        texts = [e2e_data.linearised(given) + processor.eos_token for given, _ in chosen]
         tokens = processor(texts)["input_ids"]
         room = processor.model_max_length - self.max_new_tokens
         longest = max(map(len, tokens))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import DataError
-from experiments.fingerprints import Files
-from experiments.tasks import tokens
-from experiments.tasks.task import Data, Head, Task
+from experiments.hub.fingerprints import Files
+from experiments.models.head import Head
+from experiments.tasks import token_cache
+from experiments.tasks.task import Data, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -118,7 +119,7 @@ class Glue(Task):
 
         def prepare(name: str, rows: Dataset, cut: int | None) -> Dataset:
             about = [fingerprint, name, cut, self.columns, self.labels == 1, length]
-            return tokens.tokenised(rows, tokenize, processor, about, batched=True)
+            return token_cache.tokenised(rows, tokenize, processor, about, batched=True)
 
         prepared = prepare("train", train, self.train_rows)
         return Data(

@@ -11,12 +11,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import hub, pictures
+from experiments import hub
 from experiments.errors import DataError
-from experiments.fingerprints import Files
-from experiments.tasks import labelled
-from experiments.tasks.labelled import Labelled
-from experiments.tasks.task import Data, Head, Task
+from experiments.hub.fingerprints import Files
+from experiments.models.head import Head
+from experiments.tasks import image_folder, image_transforms
+from experiments.tasks.image_folder import Labelled
+from experiments.tasks.task import Data, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ class Images(Task):
         if None in folders:
             return {}
         found = self._sources(*folders)
-        return {f"{split} data": labelled.files(found[split]) for split in self._needed}
+        return {f"{split} data": image_folder.files(found[split]) for split in self._needed}
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`.
@@ -166,9 +167,9 @@ class Images(Task):
         """
         found: dict[str, list[Path]] = {}
         for folder in folders:
-            for split, paths in labelled.find(folder).items():
+            for split, paths in image_folder.find(folder).items():
                 found.setdefault(split, paths)
-        if not found and self._needed == ["train"] and labelled.class_folders(folders[0]):
+        if not found and self._needed == ["train"] and image_folder.class_folders(folders[0]):
             found = {"train": [folders[0]]}
         place = f"task.path={self.path}" if self.path else f"dataset {' and '.join(self._repos)}"
         problems = [
@@ -199,14 +200,16 @@ class Images(Task):
             paths = sources[name]
             digest.update(name.encode())
             if paths[0].is_dir():
-                split, found = labelled.read_folder(paths[0], digest)
+                split, found = image_folder.read_folder(paths[0], digest)
             else:
-                split, found = labelled.read_parquet(paths, self.classes, self.label_column, digest)
+                split, found = image_folder.read_parquet(
+                    paths, self.classes, self.label_column, digest
+                )
             splits[name] = split
             problems += found if found or split.contents else [f"{name}: no images"]
         if not problems:
-            problems += labelled.unify(splits, self.classes)
-        problems += labelled.faults(splits)
+            problems += image_folder.unify(splits, self.classes)
+        problems += image_folder.faults(splits)
         if problems:
             place = self.path or " and ".join(self._repos)
             raise DataError(f"task={self.name}: wrong data in {place}", problems)
@@ -263,9 +266,9 @@ class Views(Sequence):
         try:
             if self.augmented:
                 draw = np.random.default_rng(key)
-                pixels = pictures.training_view(content, self.side, draw)
+                pixels = image_transforms.training_view(content, self.side, draw)
             else:
-                pixels = pictures.evaluation_view(content, self.side)
+                pixels = image_transforms.evaluation_view(content, self.side)
         except Exception as error:  # PIL's readers raise many kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise Undecodable(f"{self.source.places[row]}: cannot be decoded ({reason})") from error

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import generations, hub
+from experiments import hub
 from experiments.errors import DataError
 from experiments.files import visible
-from experiments.fingerprints import Files
+from experiments.hub.fingerprints import Files
+from experiments.results import generations
 from experiments.tasks import alpaca
-from experiments.tasks import questions as benchmarks
+from experiments.tasks import chat_benchmarks as benchmarks
 from experiments.tasks.language import Collator, Language
 from experiments.tasks.task import Data
 

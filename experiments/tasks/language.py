@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from experiments.tasks import tokens
-from experiments.tasks.task import Head, Task
+from experiments.models.head import Head
+from experiments.tasks import token_cache
+from experiments.tasks.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +100,7 @@ class Language(Task):
             `max_length` is left out, and the log says how many.
         """
         length = min(self.max_length, processor.model_max_length)
-        encoded = tokens.tokenised(
+        encoded = token_cache.tokenised(
             rows,
             lambda row: encode(processor, *pieces(row), length),
             processor,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from experiments import metrics
+from experiments.metrics import classification
+from experiments.models.head import Head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,23 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from experiments.fingerprints import Files
     from experiments.hub import Download
+    from experiments.hub.fingerprints import Files
+
 
 SHORTEST = 4
 """Tokens of a row: those that mark its ends, and two of its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """What a task asks of a model."""
-
-    kind: str
-    """points, classification, regression, images, language, denoising or none."""
-    labels: int = 0
-    """Width of the output."""
-    inputs: int = 0
-    """Width of the input where the task decides it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +72,7 @@ class Task:
     name: str
     """Name of the conf/task file; part of the run's path."""
     metrics: list[str]
-    """Functions of `experiments.metrics`.
+    """Functions of `experiments.metrics.classification`.
 
     The first is the primary one, which selects epochs and enters tables.
     """
@@ -118,7 +108,11 @@ class Task:
     def measurable(self) -> Sequence[str]:
         """Names that `metrics` may hold."""
         of_numbers = self.head.kind == "regression"
-        return [name for name in metrics.METRICS if (name in metrics.OF_NUMBERS) == of_numbers]
+        return [
+            name
+            for name in classification.METRICS
+            if (name in classification.OF_NUMBERS) == of_numbers
+        ]
 
     @property
     def head(self) -> Head:
@@ -176,7 +170,9 @@ class Task:
             predictions: (rows, labels) outputs of the model, float.
             references: (rows,) labels.
         """
-        return {name: metrics.METRICS[name](predictions, references) for name in self.metrics}
+        return {
+            name: classification.METRICS[name](predictions, references) for name in self.metrics
+        }
 
     def reduce(self, logits: Any, labels: Any) -> tuple[Any, Any]:
         """What is kept of an evaluation batch: predictions and references, a row each (tensors)."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.tasks.task import Data, Head, Task
+from experiments.models.head import Head
+from experiments.tasks.task import Data, Task
 
 if TYPE_CHECKING:
     import numpy as np

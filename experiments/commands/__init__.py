@@ -1,0 +1,1 @@
+"""Commands on finished runs and data, one module each."""

@@ -1,0 +1,148 @@
+"""Writes a finished run as a plain model: `python -m experiments.commands.export RUN OUT`.
+
+What was trained is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
+`from_pretrained(OUT)` of transformers (or diffusers) needs nothing of this project. Where the base
+model's weights have moved: `model.path=FOLDER` behind OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments import console, hub
+from experiments.config.restore import config_of
+from experiments.errors import RecordError, UserError
+from experiments.files import share
+from experiments.results import inputs, kept_adapter, stored
+from experiments.results.record import RECORD, Record, read_record
+from experiments.results.stored import legible
+
+if TYPE_CHECKING:
+    from experiments.config.run_config import Config
+
+ADAPTER = 2**40
+"""Bytes of a file of the adapter, which for full fine-tuning is the model."""
+ALLOWED = ("model.path", "model.tokenizer", "offline")
+"""Keys of the record that may be given anew."""
+
+
+def export(run: Path, to: Path, changes: list[str]) -> None:
+    """Builds the base model of a run, puts the kept epoch's adapter into it, saves it.
+
+    Args:
+        run: a run folder with metrics.json.
+        to: a folder that does not exist yet.
+        changes: `key=value` for some of ALLOWED.
+
+    Raises:
+        UserError: nothing to export, no such weights or others than the run's, or `to` exists.
+    """
+    wrong = [change for change in changes if change.partition("=")[0] not in ALLOWED]
+    if wrong:
+        allowed = ", ".join(ALLOWED)
+        raise UserError(
+            "these options do not fit", [f"{one} (allowed: {allowed})" for one in wrong]
+        )
+    if to.exists():
+        raise UserError(f"{to}: exists already, and nothing is overwritten")
+    if not (run / RECORD).is_file():
+        raise RecordError(f"{run}: no {RECORD} there, so no finished run")
+    record = read_record(run)
+    recorded = config_of(record.config, changes)
+    if not (run / "adapter").is_dir():
+        raise RecordError(f"{run}: no adapter there (mode={recorded.mode.value})")
+    if recorded.offline:
+        hub.go_offline()
+    weights = recorded.model.locate(recorded.offline)
+    _check_counts(recorded, record)
+
+    from experiments.models.gpt2_attention import fuse_attention
+    from experiments.run.build import base
+
+    try:
+        net = base(recorded, weights)  # downloads, if need be
+    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise RecordError(
+            f"{run}: its base model cannot be built ({legible(error)[:300]})"
+        ) from error
+    if recorded.model.quantization is not None:
+        net = net.dequantize()  # the values that the adapter was trained beside, and no others
+    inputs.check_model(run, recorded, record)
+    for path in (run / "adapter").rglob("*"):
+        if not path.is_dir():
+            stored.check_file(path, ADAPTER)
+    kept_adapter.check(run, record)
+    net = fuse_attention(recorded.method.restore(net, run / "adapter"))
+    plain = recorded.model.plain(net, weights)
+    if plain is None:
+        raise UserError(
+            f"model={recorded.model.name}: no model of transformers or diffusers, nothing to export"
+        )
+    processor = recorded.model.processor(weights)
+    draft = to.with_name(f".{to.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    plain.save_pretrained(draft)
+    if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
+        processor.save_pretrained(draft)
+    share(draft)
+    draft.rename(to)
+
+
+def _check_counts(recorded: Config, record: Record) -> None:
+    """Raises RecordError if random weights of the record's sizes are not as many as it counts.
+
+    Otherwise a number that went wrong could ask for all memory there is. Pretrained weights are
+    compared with the sizes where they are read.
+    """
+    if recorded.model.pretrained:
+        return
+    from experiments.run.build import counting
+
+    sizes, base = getattr(recorded.model, "sizes", {}), record.parameters.get("base") or 0
+    layers = sizes.get("num_hidden_layers", sizes.get("n_layer", 1))
+    width = sizes.get("hidden_size", sizes.get("n_embd", 1))
+    problem = f"{layers!r:.30} layers of {width!r:.30}"
+    if not isinstance(layers, int) or not isinstance(width, int) or layers * width <= base:
+        try:  # shapes alone, without memory
+            net = recorded.model.build(recorded.task.head, None, meta=True)
+            counts = counting(recorded.method.apply(net, recorded.model.head), recorded.model.head)
+        except UserError:
+            raise
+        except Exception:  # as many kinds as there are architectures; said where it is built
+            return
+        names = ("adapter", "head", "base")
+        problem = ", ".join(
+            f"{name} {counts[name]:,} (recorded: {record.parameters.get(name)})"
+            for name in names
+            if counts[name] != record.parameters.get(name)
+        )
+    if problem:
+        raise RecordError("the record's sizes do not give the numbers that it counts", [problem])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line; returns the exit status, 1 for what the user can mend."""
+    summary, _, details = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        "python -m experiments.commands.export", None, summary, details
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("out", type=Path, help="folder to write, which must not exist")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help=", ".join(ALLOWED))
+    asked = parser.parse_intermixed_args(arguments)
+    try:
+        export(asked.run, asked.out, asked.changes)
+    except UserError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {asked.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    console.command("experiments.commands.export", main)

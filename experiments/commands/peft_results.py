@@ -1,0 +1,167 @@
+"""Records in the form of PEFT's method_comparison: one JSON file per run, which its tools read.
+
+The form is that of `method_comparison/MetaMathQA/results` of huggingface/peft, so that its
+`processing.load_df` reads it. The task's primary metric stands for `test accuracy`, the peak for
+all three figures of memory; tokens are not counted, and 0. What else a record lacks is null.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.commands import verify
+from experiments.errors import RecordError
+from experiments.files import write_atomically
+from experiments.results import stored
+from experiments.results.history import read_history
+from experiments.results.record import Record, read_record
+from experiments.results.stored import legible
+
+ADAPTER = "adapter_config.json"
+OPTIMIZER = "AdamW"
+
+
+def export(outputs: Path, folder: Path) -> int:
+    """Writes every trained run below `outputs`; a record that cannot be read is named.
+
+    Returns:
+        0 if all were written, 1 otherwise.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = unreadable = 0
+    for place in verify.places(outputs):
+        name = legible(place.relative_to(outputs).as_posix())
+        try:
+            record = read_record(place)
+            if record.metrics is None:
+                continue
+            text = json.dumps(converted(record, place, name), indent=2) + "\n"
+            write_atomically(folder / f"{name.replace('/', '--')}.json", text)
+        except (RecordError, OSError) as error:
+            print(legible(error), file=sys.stderr)
+            unreadable += 1
+            continue
+        written += 1
+    print(f"{written} results in {folder}")
+    return 1 if unreadable else 0
+
+
+def converted(record: Record, place: Path, name: str) -> dict[str, Any]:
+    """A record as PEFT's comparison holds a run.
+
+    Args:
+        record: a trained run.
+        place: its folder.
+        name: of the experiment.
+
+    Raises:
+        RecordError: history or adapter are damaged, or the record lacks what it was trained with.
+    """
+    model, task, train = (record.config.get(part) or {} for part in ("model", "task", "train"))
+    absent = [key for key in ("precision", "batch_size", "learning_rate") if key not in train]
+    if absent:
+        raise RecordError(f"{place}: no train.{', train.'.join(absent)} in its configuration")
+    time, memory, said = record.time, record.memory, record.environment
+    peak = memory.get("peak_gpu") or memory.get("peak_rss") or 0
+    spent = [value for key, value in time.items() if key.endswith("_s") and value is not None]
+    return {
+        "run_info": {
+            "created_at": time.get("started"),
+            "total_time": sum(spent),
+            "experiment_name": name,
+            "peft_branch": None,
+            "train_config": {
+                "model_id": model.get("repo") or record.run["model"],
+                "dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(
+                    train["precision"]
+                ),
+                "max_seq_length": task.get("max_length"),
+                "batch_size": train["batch_size"],
+                "batch_size_eval": train.get("eval_batch_size"),
+                "max_steps": train.get("max_steps"),
+                "seed": record.config.get("seed"),
+                "grad_norm_clip": train.get("max_grad_norm"),
+                "optimizer_type": OPTIMIZER,
+                "optimizer_kwargs": {
+                    "lr": train["learning_rate"],
+                    "weight_decay": train.get("weight_decay"),
+                },
+                "lr_scheduler": train.get("schedule"),
+            },
+            "peft_config": _adapter(place),
+            "error_msg": "",
+        },
+        "train_info": {
+            "accelerator_memory_reserved_avg": peak,
+            "accelerator_memory_max": peak,
+            "accelerator_memory_reserved_99th": peak,
+            "train_time": time.get("train_s") or 0.0,
+            "file_size": record.parameters["stored_bytes"],
+            "num_trainable_params": record.parameters["adapter"]
+            + (record.parameters.get("head") or 0),
+            "num_total_params": record.parameters.get("base"),
+            "status": "success",
+            "metrics": _metrics(record, place),
+        },
+        "meta_info": {
+            "model_info": {"sha": said.get("weights"), "created_at": None},
+            "dataset_info": {record.run["task"]: {"sha": said.get("data"), "created_at": None}},
+            "package_info": _packages(said),
+            "system_info": {
+                "system": said.get("platform"),
+                "processor": said.get("processor"),
+                "gpu": said.get("gpu"),
+            },
+            "pytorch_info": None,
+        },
+    }
+
+
+def _adapter(place: Path) -> dict[str, Any] | None:
+    """PEFT's configuration of the stored adapter; None for methods that PEFT does not do."""
+    found = [*sorted(place.glob(f"adapter/{ADAPTER}")), *sorted(place.glob(f"adapter/*/{ADAPTER}"))]
+    return stored.read_json(found[0]) if found else None
+
+
+def _metrics(record: Record, place: Path) -> list[dict[str, Any]]:
+    """One entry per evaluation, and a last one with the number that tables show."""
+    primary = record.metrics.get("primary") or {}
+    key = f"{primary.get('split')}/{primary.get('name')}"
+    entries, loss = [], None
+    for line in read_history(place):
+        loss = line.get("train/loss", loss)
+        if isinstance(line.get(key), (int, float)):
+            entries.append(
+                {
+                    "step": line["step"],
+                    "valid accuracy": line[key],
+                    "train loss": loss,
+                    "elapsed time": line.get("elapsed_s"),
+                }
+            )
+    rows = (record.environment.get("rows") or {}).get("train")
+    steps = entries[-1]["step"] if entries else None
+    samples = (steps or 0) * (record.config["train"]["batch_size"] or 0)
+    last = {
+        "step": steps,
+        "test accuracy": primary.get("value"),
+        "train loss": loss,
+        "train samples": samples,
+        "train total tokens": 0,
+        "metric": primary.get("name"),
+        "train rows": rows,
+    }
+    return [*entries, last]
+
+
+def _packages(said: dict[str, Any]) -> dict[str, Any]:
+    versions = said.get("versions") or {}
+    names = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
+    found: dict[str, Any] = {}
+    for name in names:
+        found[f"{name}-version"] = versions.get(name)
+        found[f"{name}-commit-hash"] = None
+    return found

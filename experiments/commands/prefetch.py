@@ -1,0 +1,130 @@
+"""Downloads for a machine without internet: `python -m experiments.hub prefetch experiment=…`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import console, hub
+from experiments.config import overrides, paths, sweep
+from experiments.config.compose import register
+from experiments.errors import ConfigError, HubUnavailable, RecordError, UserError
+from experiments.hub import manifest
+
+HELP = """\
+On the machine with internet:
+  python -m experiments.hub prefetch experiment=table1
+  python -m experiments.hub prefetch model=roberta_base task=cola,rte method=fourierft
+On the one without, with the same HF_HOME or a copy of it:
+  python -m experiments.hub prefetch --check outputs/manifest.json
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fetches what the runs need, or checks what was fetched; status 1 if something is missing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.hub",
+        description=__doc__,
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("prefetch", help="download weights and data of a sweep's runs")
+    command.add_argument("overrides", nargs="*", help="as for train.py; a,b for several")
+    command.add_argument("--manifest", type=Path, default=Path("outputs/manifest.json"))
+    command.add_argument("--check", type=Path, metavar="MANIFEST", help="compare with the cache")
+    given = parser.parse_args(arguments)
+    if bool(given.overrides) == (given.check is not None):
+        command.error("either overrides, as experiment=…, or --check MANIFEST")
+    try:
+        if given.check is not None:
+            check(given.check)
+        else:
+            prefetch(paths.quote(given.overrides), given.manifest)
+    except UserError as error:
+        sys.exit(f"experiments.hub: {error}")
+
+
+def prefetch(given: list[str], path: Path) -> None:
+    """Downloads what every run of a sweep reads, and writes the manifest.
+
+    Raises:
+        ConfigError: overrides that do not fit, or a cell that is no run.
+        HubUnavailable: the hub does not answer, or refused some of the repositories.
+    """
+    register()
+    wrong = overrides.problems(given)
+    if wrong:
+        raise ConfigError("these overrides do not fit", wrong)
+    downloads = manifest.merge(needed(given))
+    if not downloads:
+        print("these runs need nothing of the hub")
+        return
+    _require_hub()
+    repositories, failed = [], []
+    for download in downloads:
+        print(f"{download.kind} {download.repo}", flush=True)
+        try:
+            repositories.append(manifest.describe(download, hub.fetch(download)))
+        except UserError as error:
+            failed.append("; ".join([error.summary, *error.problems]))
+    if failed:
+        raise HubUnavailable("not everything could be fetched, no manifest was written", failed)
+    manifest.write(path, given, repositories)
+    files = [file for one in repositories for file in one["files"].values()]
+    size = sum(file["bytes"] for file in files) / 1e6
+    print(f"{len(repositories)} repositories, {len(files)} files, {size:,.1f} MB; {path}")
+
+
+def needed(given: list[str]) -> list[hub.Download]:
+    """What the runs of a sweep read of the hub."""
+    experiments = [word for word in given if word.startswith("experiment=")]
+    rest = [word for word in given if word not in experiments]
+    name = experiments[-1].partition("=")[2] if experiments else None
+    found, wrong = [], []
+    for cell in sweep.cells(name, rest):
+        if cell.config is None:
+            wrong.append(f"{' '.join(cell.overrides)}: {cell.problem}")
+        elif cell.config.mode.trains:
+            found += cell.config.model.downloads() + cell.config.task.downloads()
+    if wrong:
+        raise ConfigError("not every cell is a run", wrong)
+    return found
+
+
+def check(path: Path) -> None:
+    """Compares the cache of this machine with a manifest, without any network.
+
+    Raises:
+        RecordError: with everything that is missing or different.
+    """
+    from huggingface_hub import constants
+
+    repositories = manifest.read(path)
+    wrong = [line for one in repositories for line in manifest.problems(one)]
+    if wrong:
+        raise RecordError(
+            f"the cache {constants.HF_HUB_CACHE} does not hold what {path} lists", wrong
+        )
+    number = sum(len(one["files"]) for one in repositories)
+    print(f"all {number} files of {len(repositories)} repositories are here; run with offline=true")
+
+
+def _require_hub() -> None:
+    from huggingface_hub import constants
+
+    if not hub.reachable(constants.ENDPOINT):
+        raise HubUnavailable(
+            f"the hub {constants.ENDPOINT} does not answer",
+            [
+                "prefetch runs where there is internet, or set HF_ENDPOINT to a mirror",
+                *(["HF_HUB_OFFLINE=1 is set"] if constants.HF_HUB_OFFLINE else []),
+                *filter(None, [hub.unusable_proxy(constants.ENDPOINT)]),
+            ],
+        )
+
+
+if __name__ == "__main__":
+    console.command("experiments.hub", main, prints=False)

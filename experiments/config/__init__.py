@@ -1,0 +1,1 @@
+"""Configuration: conf/ composed by Hydra into one checked Config."""

@@ -1,0 +1,88 @@
+"""Compose conf/ by Hydra, with schemas made of the dataclasses."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.config.run_config import Config
+from experiments.errors import ConfigError
+from experiments.methods import METHODS
+from experiments.models import MODELS
+from experiments.tasks import TASKS
+from experiments.training.tracking import TRACKINGS
+from experiments.training.train_config import Train
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def register() -> None:
+    """Makes schemas of the dataclasses, and the resolvers that conf/ uses."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="schema/train", name="train", node=Train)
+    for group, classes in (
+        ("model", MODELS),
+        ("task", TASKS),
+        ("method", METHODS),
+        ("tracking", TRACKINGS),
+    ):
+        for kind in classes:
+            store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
+    for part in ("task", "model"):
+        OmegaConf.register_new_resolver(f"by_{part}", _picker(part), replace=True)
+    OmegaConf.register_new_resolver(
+        "where_pretrained",  # of what random weights cannot have
+        lambda value, *, _root_: value if _root_.model.pretrained else None,
+        replace=True,
+    )
+    OmegaConf.register_new_resolver(
+        "folder_name", lambda path: None if path is None else Path(path).name, replace=True
+    )
+
+
+def _picker(part: str) -> Any:
+    def pick(table: DictConfig, column: int | None = None, *, _root_: DictConfig) -> Any:
+        name = _root_[part].name
+        if name not in table:
+            raise KeyError(
+                f"the recipe has no entry for {part} {name!r} (has: {', '.join(map(str, table))}); "
+                "with source=none every number comes from the command line"
+            )
+        return table[name] if column is None else table[name][column]
+
+    return pick
+
+
+def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    """Composes conf/train.yaml with overrides, inside or outside a running Hydra application.
+
+    Args:
+        overrides: as on the command line.
+        with_hydra: keeps Hydra's own settings, below the key `hydra`.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    running = GlobalHydra.instance().is_initialized()
+    try:
+        with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", overrides, return_hydra_config=with_hydra)
+    except Exception as error:  # Hydra's, OmegaConf's, and what they let through of Python's own
+        raise ConfigError("this cannot be composed", [_reason(error)]) from error
+
+
+def _reason(error: Exception) -> str:
+    """A library's error on one line."""
+    if isinstance(error, RecursionError):
+        return "a value refers to itself, or is nested too deeply"
+    if isinstance(error, ConfigError):
+        return "; ".join([error.summary, *error.problems])
+    words = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
+    return words if len(words) <= 600 else f"{words[:599]}…"

@@ -1,0 +1,153 @@
+"""The command line of `train.py`: Hydra's flags, told from overrides, and the page of `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from experiments.config.compose import CONF
+from experiments.errors import ConfigError
+from experiments.methods import METHODS
+from experiments.models import MODELS
+from experiments.training.train_config import Train
+
+FOLLOWING = {  # groups that follow from another choice, and that choice
+    "recipe": "source",
+    "sizes": "experiment",
+    "rehearsal": "profile",
+    "schema": "model",
+}
+_COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")  # one at a time
+_VALUED = ("cfg", "package", "info", "config_dir")
+_BARE = ("hydra_help", "resolve", "run", "multirun", "shell_completion")
+
+HELP = """\
+Fine-tune a base model on a task with a method, evaluate it and record the result.
+
+  python train.py                                              the toy of Figure 7, in seconds
+  python train.py model=roberta_base task=cola method=fourierft
+  python train.py model=minilm task=sst2 method=lora task.path=FOLDER train.epochs=3
+  python train.py experiment=table1                            a whole table
+
+Choices (group=option):
+{groups}
+Values that are one of a few:
+{values}
+Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
+README.md tells the rest.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Typed:
+    """A command line, taken apart."""
+
+    overrides: list[str]
+    flags: list[str]
+    """As Hydra takes them."""
+    asks: bool
+    """True if only help or the shell's completion is wanted."""
+    folder: str | None
+    """Further options beside those of conf/ (--config-dir)."""
+    problems: list[str]
+
+    @property
+    def arguments(self) -> list[str]:
+        """For Hydra, whose own parser takes overrides in one piece only."""
+        return [*self.flags, *self.overrides]
+
+
+def read(arguments: list[str]) -> Typed:
+    """Takes a command line apart; what does not fit becomes its `problems`."""
+    parser = get_args_parser()
+    parser.error = _refuse  # else it ends the process with its usage
+    try:
+        found, rest = parser.parse_known_intermixed_args(arguments)
+    except ConfigError as error:
+        return Typed(overrides=[], flags=[], asks=False, folder=None, problems=[error.summary])
+    words = [*found.overrides, *(text for text in rest if not text.startswith("-"))]
+    words.sort(key=arguments.index)  # as they were typed: the last one of a key wins
+    problems = []
+    for text in rest:
+        if text.startswith("-"):
+            problems.append(_foreign(text, arguments, words))
+    problems += _misused(found)
+    values = {name: getattr(found, name) for name in _VALUED}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value]
+    flags += [f"--{name.replace('_', '-')}" for name in _BARE if getattr(found, name)]
+    return Typed(
+        overrides=words,
+        flags=flags,
+        asks=found.help or found.hydra_help or found.shell_completion,
+        folder=found.config_dir,
+        problems=problems,
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(message)
+
+
+def _foreign(text: str, arguments: list[str], words: list[str]) -> str:
+    """A line about a flag that is none, as other programs have them; takes its value from words."""
+    key, given, value = text.lstrip("-").partition("=")
+    after = arguments[arguments.index(text) + 1 :][:1]
+    if not given and after and after[0] in words and "=" not in after[0]:
+        words.remove(after[0])
+        text, given, value = f"{text} {after[0]}", "=", after[0]
+    if given and key:
+        return f"{text}: write {key}={value}"
+    return f"{text}: not a flag (values are written key=value; --hydra-help lists the flags)"
+
+
+def _misused(found: argparse.Namespace) -> list[str]:
+    problems = []
+    given = [name for name in _COMMANDS if getattr(found, name)]
+    if len(given) > 1:
+        several = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        problems.append(f"{several}: only one of them at a time")
+    if found.resolve and not (found.cfg or found.help):
+        problems.append("--resolve: goes with --cfg only")
+    if found.config_path is not None:
+        problems.append(
+            f"--config-path={found.config_path}: the configuration is conf/; "
+            "--config-dir=FOLDER adds options of your own"
+        )
+    if found.config_name not in (None, "train", "train.yaml"):
+        problems.append(f"--config-name={found.config_name}: unknown (allowed: train)")
+    if found.config_dir is not None and not Path(found.config_dir).is_dir():
+        problems.append(f"--config-dir={found.config_dir}: no such folder")
+    if found.experimental_rerun is not None:
+        problems.append(
+            f"--experimental-rerun={found.experimental_rerun}: runs keep no pickles; "
+            "the command of a run again, with force=true, repeats it"
+        )
+    return problems
+
+
+def help_page() -> str:
+    """What `--help` shows, read off conf/: Hydra would take seconds to compose it."""
+    lines = []
+    folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
+    for folder in sorted(folders):
+        name = folder.relative_to(CONF).as_posix()
+        if name not in (*FOLLOWING, "train", "hydra"):
+            options = sorted(path.stem for path in folder.glob("*.yaml"))
+            lines.append(f"  {name:<15}{', '.join(options)}")
+    parts = [("method", kind) for kind in METHODS] + [("train", Train)]
+    parts += [("model", kind) for kind in MODELS]
+    values = {
+        f"{section}.{name}": [one.name for one in choices]
+        for section, kind in parts
+        for name, hint in typing.get_type_hints(kind).items()
+        for choices in (hint, *typing.get_args(hint))  # X | None holds X
+        if isinstance(choices, type) and issubclass(choices, Enum)
+    }
+    listed = [f"  {key:<17}{', '.join(options)}" for key, options in values.items()]
+    return HELP.format(groups="\n".join(lines), values="\n".join(listed))

@@ -1,0 +1,68 @@
+"""What a composed configuration lacks: keys that no run knows, and values that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.results.identity import flatten
+
+_RESOLVING = "KeyError raised while resolving interpolation: "
+
+
+def find(cfg: DictConfig) -> Iterator[str]:
+    """Yields what no run knows and what has no value: missing or failing interpolations."""
+    yield from (f"{key}: unknown key" for key in _unknown(cfg))
+    missing = sorted(
+        key for key, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"
+    )
+    if missing:
+        where = f"conf/recipe/{cfg.source}/{cfg.method.name}_{cfg.model.name}.yaml"
+        hint = (
+            f"recipe {cfg.recipe!r} does not give them"
+            if cfg.recipe != "none"
+            else f"there is no {where}; add it, choose another source, "
+            "or set them on the command line"
+        )
+        yield f"no value for {', '.join(missing)}: {hint}"
+    failing: dict[str, list[str]] = {}
+    for key in leaves(cfg):
+        try:
+            OmegaConf.select(cfg, key, throw_on_missing=False)
+        except OmegaConfBaseException as error:
+            text = str(error).splitlines()[0].removeprefix(_RESOLVING).strip("\"'")
+            failing.setdefault(text, []).append(key)
+    for text, keys in failing.items():
+        yield f"{', '.join(keys)}: {text}"
+
+
+def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted keys that `+key=value` added where the schema has no such field."""
+    kind = OmegaConf.get_type(node)
+    known = {entry.name for entry in fields(kind)} if is_dataclass(kind) else None
+    for key in node:
+        if known is not None and key not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                yield from _unknown(child, f"{prefix}{key}.")
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of every value, interpolations unresolved."""
+    for key in node:
+        dotted = f"{prefix}{key}"
+        child = (
+            None
+            if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key)
+            else node._get_node(key)
+        )
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from leaves(child, f"{dotted}.")
+        else:
+            yield dotted

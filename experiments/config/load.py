@@ -1,0 +1,61 @@
+"""Turn a composed configuration into a checked Config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.config import bounds, gaps
+from experiments.config.changes import find_changes
+from experiments.config.run_config import Config, Mode
+from experiments.errors import ConfigError
+from experiments.results.identity import name_variant
+
+LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
+"""What an entry of a list may be, by the type that its field says."""
+
+
+def load(cfg: DictConfig) -> Config:
+    """Composed configuration -> checked Config.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    if cfg.mode is Mode.count:
+        cfg.train = None
+    problems = list(gaps.find(cfg))
+    if problems:
+        raise ConfigError("this is not a complete run", problems)
+    changes = find_changes(cfg)
+    cfg.variant = name_variant(changes)
+    try:
+        config: Config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError("this is not a run", [str(error).splitlines()[0]]) from error
+    problems = list(mistyped(config)) or list(config.problems())
+    said = {line.partition("=")[0] for line in problems}
+    problems += [line for line in bounds.find(config, "") if line.partition("=")[0] not in said]
+    if problems:
+        raise ConfigError("this run cannot be done", problems)
+    return config
+
+
+def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
+    """Yields every list with entries of another type than its field says, which OmegaConf lets
+    pass where a whole list is replaced."""
+    hints = get_type_hints(type(part))
+    for entry in fields(part):
+        value, key = getattr(part, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from mistyped(value, f"{key}.")
+        elif isinstance(value, list):
+            for hint in (hints[entry.name], *get_args(hints[entry.name])):
+                kind = (get_args(hint) or (None,))[0] if get_origin(hint) is list else None
+                if kind in LISTED and not all(type(one) in LISTED[kind] for one in value):
+                    yield f"{key}={value!r:.200}: must be a list of {kind.__name__}"

@@ -1,0 +1,272 @@
+"""What was typed: every mistake in it at once, before Hydra stops at the first."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import shutil
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.config import flags, words
+from experiments.config.compose import CONF, compose_config
+from experiments.config.words import shown
+from experiments.errors import ConfigError
+
+_PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package that each needs
+    "processes": "hydra-joblib-launcher",
+    "joblib": "hydra-joblib-launcher",
+    "slurm": "hydra-submitit-launcher",
+    "slurm_gpu": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "optuna": "hydra-optuna-sweeper",
+    "tpe": "hydra-optuna-sweeper",
+}
+_NEEDED = {"model", "task", "method", "source", "tracking", "train"}
+_LOOKED_AT = 100
+"""Values of a sweep that are checked one by one; Hydra composes all of them."""
+
+
+def problems(arguments: list[str]) -> list[str]:
+    """Checks the overrides among command-line arguments.
+
+    Returns:
+        One line for each wrong one, with key, given value and what is allowed; empty if they fit.
+    """
+    typed = flags.read(arguments)
+    if typed.asks or typed.problems and not typed.overrides:
+        return typed.problems
+    if sum(map(len, typed.overrides)) > 4 * words.LONGEST:
+        return [*typed.problems, f"overrides of more than {4 * words.LONGEST:,} characters in all"]
+    given, found = _parsed(typed.overrides)
+    folders = _folders(given, typed.folder)
+    found = typed.problems + found + _too_many(given)
+    for one in given:
+        if one.key_or_group in ("hydra/launcher", "hydra/sweeper", "search"):
+            found += _missing_plugin(one)
+    single = [each for one in given if not _of_hydra(one) for each in _each(one)]
+    first = [text for one in given for text in _first(one)]
+    swept = len(single) > len({one.key_or_group for one in single})
+    # Hydra takes any key behind a plus, and a choice that follows from another.
+    lenient = any(one.is_add() or one.key_or_group == "variant" or _is_name(one) for one in single)
+    whole = [] if found else _trial(first, folders)
+    if not (found or whole or swept or lenient or _wrong_options(single, folders)):
+        return []
+    return list(dict.fromkeys(found + _wrong(single, folders))) or whole
+
+
+def searched_choices(arguments: list[str]) -> list[str]:
+    """One line for each choice of what is run that Hydra's own search would take for a parameter.
+
+    A method would then be searched over, not each method be searched.
+    """
+    given, _ = _parsed(flags.read(arguments).overrides)
+    sweepers = [one.value() for one in given if one.key_or_group == "hydra/sweeper"]
+    if not any(one.key_or_group == "search" for one in given) and not (
+        {"tpe", "optuna"} & set(map(str, sweepers))
+    ):
+        return []
+    return [
+        f"{shown(one.input_line)}: one search would run over all of them; "
+        "python -m experiments.search gives each its own"
+        for one in given
+        if one.is_sweep_override() and (one.key_or_group == "seed" or _is_group(one, [CONF]))
+    ]
+
+
+def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
+    """Overrides, and a line for each text that is none."""
+    found, wrong = [], []
+    for text in texts:
+        try:
+            found.append(words.parse(text))
+        except ConfigError as error:
+            wrong.append(error.summary)
+    return found, wrong
+
+
+def _folders(given: list[Override], added: str | None) -> list[Path]:
+    """Where options lie: conf/, and what --config-dir and hydra.searchpath add."""
+    paths = [added] if added is not None else []
+    for one in given:
+        if one.key_or_group == "hydra.searchpath" and isinstance(one.value(), list):
+            paths += [str(path).removeprefix("file://") for path in one.value()]
+    return [CONF, *(Path(path).absolute() for path in paths)]
+
+
+def _too_many(given: list[Override]) -> list[str]:
+    """Lines about sweeps that hold nothing, or more runs than anybody waits for."""
+    found, sizes = [], {}
+    for one in given:
+        try:
+            if one.is_discrete_sweep():
+                words.spelled(one, 1)
+                sizes[one.get_key_element()] = words.count(one)
+        except ConfigError as error:
+            found.append(error.summary)
+    number = math.prod(sizes.values())
+    if not found and number > words.CELLS:
+        found.append(f"{' '.join(sizes)}: {number:,} runs in one sweep (allowed: {words.CELLS:,})")
+    return found
+
+
+def _each(override: Override) -> list[Override]:
+    """A sweep as one override per value; a search lists none and is left to its sweeper."""
+    if override.is_interval_sweep():
+        return []
+    try:
+        return [words.parse(text) for text in words.spelled(override, _LOOKED_AT)]
+    except ConfigError:
+        return []  # said by _too_many
+
+
+def _first(override: Override) -> list[str]:
+    return [one.input_line for one in _each(override)[:1]]
+
+
+def _trial(texts: list[str], folders: list[Path]) -> list[str]:
+    """Why Hydra does not compose these, as one line; empty if it does."""
+    if folders[1:] and not any(text.startswith("hydra.searchpath=") for text in texts):
+        places = ",".join(f'"file://{folder}"' for folder in folders[1:])
+        texts = [*texts, f"hydra.searchpath=[{places}]"]
+    try:
+        compose_config(texts)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
+    """A line for each override that does not fit by itself."""
+    found = _wrong_options(single, folders)
+    choices = [one for one in single if _is_group(one, folders)]
+    valid = {one.key_or_group: one.input_line for one in choices if not _wrong_option(one, folders)}
+    values = [one for one in single if not _is_group(one, folders)]
+    if not values:
+        return found
+    try:
+        cfg = compose_config(list(valid.values()))
+    except ConfigError as error:
+        return found or error.problems
+    return found + [line for one in values for line in _wrong_value(one, cfg)]
+
+
+def _wrong_options(single: list[Override], folders: list[Path]) -> list[str]:
+    choices = [one for one in single if _is_group(one, folders)]
+    return [line for one in choices for line in _wrong_option(one, folders)]
+
+
+def _of_hydra(override: Override) -> bool:
+    return override.is_hydra_override() or override.key_or_group == "hydra"
+
+
+def _is_group(override: Override, folders: list[Path]) -> bool:
+    """True for a choice among files, as against a value."""
+    parts = override.key_or_group.split("/")
+    if isinstance(override.value(), dict) or not all(part.isidentifier() for part in parts):
+        return False
+    return parts[0] == "schema" or any(folder.joinpath(*parts).is_dir() for folder in folders)
+
+
+def _is_name(override: Override) -> bool:
+    return override.key_or_group.endswith(".name")
+
+
+def _missing_plugin(override: Override) -> list[str]:
+    search = override.key_or_group == "search"
+    package = _PLUGINS["tpe"] if search else _PLUGINS.get(str(override.value()))
+    text = shown(override.input_line)
+    if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
+        return [f"{text}: there is no sbatch here; start it on a login node"]
+    try:
+        if package is not None:
+            metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return [f"{text}: needs {package} (pip install -e '.[sweep]')"]
+    return []
+
+
+def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
+    group, option, text = override.key_or_group, override.value(), shown(override.input_line)
+    followed = flags.FOLLOWING.get(group.partition("/")[0])
+    if followed is not None:
+        return [f"{text}: follows from {followed}=…, choose that"]
+    if override.package is not None:
+        return [f"{text}: a choice has its place, write {group}={option}"]
+    options = sorted({path.stem for one in folders for path in (one / group).glob("*.yaml")})
+    allowed = f"(allowed: {', '.join(options)})"
+    if override.is_delete() or option is None:
+        instead = "a run needs one" if group in _NEEDED else "leave it out for none"
+        return [f"{text}: a choice cannot be taken away, {instead} {allowed}"]
+    if override.is_force_add():
+        return [f"{text}: write {group}={option}"]
+    if isinstance(option, list):
+        return [f"{text}: one option, or several with {group}=a,b and -m {allowed}"]
+    if str(option) in options:
+        return []
+    return [f"{text}: unknown {allowed}{_nearest(Path(str(option)).stem, options)}"]
+
+
+def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
+    node, parent, text = cfg, "the configuration", shown(override.input_line)
+    if override.package is not None:
+        return [f"{text}: a value has its place, write {override.key_or_group}=…"]
+    if override.key_or_group == "variant":
+        return [f"{text}: is computed from the others"]
+    if _is_name(override):
+        group = override.key_or_group.removesuffix(".name")
+        return [f"{text}: a name follows from {group}=…, choose that"]
+    *path, last = override.key_or_group.split(".")
+    for part in [*path, last]:
+        if not isinstance(node, DictConfig) or node._is_none():
+            return [f"{text}: {parent} has no keys of its own"]
+        if part not in node.keys():  # `in` alone is false for what has no value yet
+            if _is_mapping(node):
+                return []
+            allowed = sorted(map(str, node))
+            groups = (
+                sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
+            )
+            names = sorted({*allowed, *groups} - {"variant", "hydra", *flags.FOLLOWING})
+            return [
+                f"{text}: unknown key {part!r} in {parent} "
+                f"(allowed: {', '.join(names)}){_nearest(part, names)}"
+            ]
+        parent, owner = part, node
+        if OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
+            break
+        node = node[part]
+    if override.is_delete():
+        return []
+    trial = owner.copy()
+    try:
+        if isinstance(override.value(), dict):  # Hydra merges what it holds
+            _open(trial._get_node(last))
+            trial.merge_with({last: override.value()})
+        else:
+            trial[last] = override.value()
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        return [f"{text}: {shown(str(error).splitlines()[0], 600)}"]
+    return []
+
+
+def _is_mapping(node: Any) -> bool:
+    """True for a plain mapping, which takes any key."""
+    return isinstance(node, DictConfig) and issubclass(OmegaConf.get_type(node) or dict, dict)
+
+
+def _open(node: Any) -> None:
+    if _is_mapping(node):
+        OmegaConf.set_struct(node, False)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word[:80], list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

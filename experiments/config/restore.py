@@ -1,0 +1,131 @@
+"""Restore the objects that a record's configuration describes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.config.compose import CONF, compose_config, register
+from experiments.config.load import mistyped
+from experiments.config.run_config import Config
+from experiments.errors import ConfigError
+from experiments.tasks import Task
+
+LONGEST = 300
+"""Letters of a reason, which may quote the record."""
+LONGEST = 300
+"""Letters of a reason, which may quote the record."""
+PARTS = ("model", "task", "method", "tracking")
+
+
+def config_of(found: dict[str, Any], changes: list[str]) -> Config:
+    """The Config of a finished run.
+
+    Args:
+        found: `Record.config`.
+        changes: `key=value` of what is elsewhere now, folders for example; the values are literal,
+            null stands for none.
+
+    Raises:
+        ConfigError: the record is of a version with other options or keys, it names code, or a
+            change does not fit.
+    """
+    options = [_option(part, found.get(part)) for part in PARTS if part in found]
+    given = dict(change.partition("=")[::2] for change in changes)
+    try:
+        schema = _schema(*options)
+        imported = list(_code(schema, found)) if "model.path" not in given else []
+        if imported:
+            raise ConfigError(
+                "a record names code, and nothing is imported from a record", imported
+            )
+        cfg = OmegaConf.merge(schema, literal(found))
+        for key, value in given.items():
+            OmegaConf.update(cfg, key, None if value == "null" else literal(value))
+        for part, name, own in _codes(schema):
+            cfg[part][name] = own
+        config: Config = OmegaConf.to_object(cfg)
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            "the record's configuration does not fit this version", [_first_line(error)]
+        ) from error
+    problems = list(mistyped(config)) or list(config.problems())
+    if problems:
+        raise ConfigError("the record's configuration is not a run of this version", problems)
+    return config
+
+
+def restore_task(found: Any) -> Task:
+    """The task that a record's configuration describes.
+
+    Raises:
+        ConfigError: this version has no such task, or it cannot be what the record says.
+    """
+    option = _option("task", found)
+    node = _schema(option).copy().task
+    known = {entry.name for entry in fields(OmegaConf.get_type(node))}
+    try:
+        for key in known & found.keys():  # a field that is gone since then had its old meaning
+            node[key] = literal(found[key])
+        task: Task = OmegaConf.to_object(node)
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{option}: {_first_line(error)}") from error
+    wrong = list(mistyped(task, "task."))
+    if wrong:
+        raise ConfigError(f"{option}: not the task that a record describes", wrong)
+    return task
+
+
+def literal(value: Any) -> Any:
+    """A plain value in which OmegaConf finds no interpolation: `${` stands for itself."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _option(part: str, found: Any) -> str:
+    """`part=name` of a part of the configuration, if conf/ has that option."""
+    name = found.get("name") if isinstance(found, dict) else None
+    # Compared, never joined to a path: the name may lead anywhere.
+    if not isinstance(name, str) or name not in {
+        path.stem for path in (CONF / part).glob("*.yaml")
+    }:
+        raise ConfigError(f"{part}={name!s:.100}: unknown to this version")
+    return f"{part}={name}"
+
+
+@functools.cache
+def _schema(*options: str) -> DictConfig:
+    """A configuration of these options, its interpolations still open."""
+    register()
+    return compose_config([*options, "source=none"])
+
+
+def _codes(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
+    """Part, name and value in conf/ of every field that names code."""
+    for part in PARTS:
+        for entry in fields(OmegaConf.get_type(schema[part])):
+            if entry.metadata.get("code"):
+                yield part, entry.name, schema[part][entry.name]
+
+
+def _code(schema: DictConfig, found: dict[str, Any]) -> Iterator[str]:
+    """Yields where a record names other code than conf/ does."""
+    for part, name, own in _codes(schema):
+        said = found[part].get(name, own)
+        if said != own:
+            yield f"{part}.{name}={said!r:.100} (allowed: {own}, or model.path=FOLDER anew)"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST][:LONGEST]

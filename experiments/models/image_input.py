@@ -1,0 +1,31 @@
+"""Image networks that take bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Lets an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
+
+    They become (x / 255 - mean) / std, (B, 3, H, W), where the network runs: a loader ships a
+    quarter of what floats would take. Floats are taken as they are.
+    """
+
+    def normalise(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
+        pixels = kwargs.get("pixel_values")
+        if pixels is None or pixels.dtype != torch.uint8:
+            return None
+        centre, spread = (
+            torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (mean, std)
+        )
+        floats = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        floats = floats.mul_(1 / (255 * spread)).sub_(centre / spread)
+        return args, kwargs | {"pixel_values": floats}
+
+    net.register_forward_pre_hook(normalise, with_kwargs=True)
+    return net

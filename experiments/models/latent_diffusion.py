@@ -1,0 +1,210 @@
+"""Latent diffusion as a network that returns its loss, and what stands around it.
+
+The autoencoder and, unless it is trained, the text encoder are no part of the network: images and
+prompts go through them once, before training, and drawing uses them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where images are encoded and class images drawn."""
+
+
+class Denoiser(nn.Module):
+    """A U-Net that is told text, and its loss: DreamBooth's with prior preservation.
+
+    Args:
+        unet: diffusers' conditional U-Net.
+        noise: diffusers' DDPM scheduler of the base model: how much noise a step has, and whether
+            the network predicts the noise or the velocity.
+        text_encoder: CLIP's, if it is trained too; batches then hold `tokens` instead of `states`.
+    """
+
+    def __init__(self, unet: nn.Module, noise: Any, text_encoder: nn.Module | None = None):
+        super().__init__()
+        self.unet, self.text_encoder, self.noise = unet, text_encoder, noise
+
+    def forward(
+        self,
+        mean: torch.Tensor,
+        deviation: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+        states: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        steps: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Loss of a batch of B latents.
+
+        A latent x = mean + deviation * standard normal is what the autoencoder would draw; it is
+        drawn anew whenever the row comes, as are noise and step, from torch's global generator,
+        which a checkpoint restores.
+
+        Args:
+            mean: (B, 4, h, w) of the latent's distribution, scaled.
+            deviation: (B, 4, h, w).
+            labels: (B,) 0 for a photo of the subject, 1 for an image of its class.
+            weights: (B,) weight of the row's error: 1, or the prior weight.
+            states: (B, T, d) of the prompt, from the frozen text encoder.
+            tokens: (B, T) of the prompt.
+            noise: (B, 4, h, w) and
+            steps: (B,) fixed ones, for evaluation: the latent is then its mean.
+
+        Returns:
+            `loss`, see `loss_of`, and `logits` (B,): each row's mean squared error.
+        """
+        latents = mean
+        if noise is None:
+            latents = mean + deviation * torch.randn_like(deviation)
+            noise = torch.randn_like(mean)
+            last = self.noise.config.num_train_timesteps
+            steps = torch.randint(last, (len(mean),), device=mean.device)
+        if states is None:
+            states = self.text_encoder(tokens)[0]
+        noisy = self.noise.add_noise(latents, noise, steps)
+        predicted = self.unet(noisy, steps, encoder_hidden_states=states).sample
+        if self.noise.config.prediction_type == "v_prediction":
+            target = self.noise.get_velocity(latents, noise, steps)
+        else:
+            target = noise
+        errors = (predicted.float() - target.float()).pow(2).mean((1, 2, 3))  # (B,)
+        return {"loss": loss_of(errors, labels, weights), "logits": errors}
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Computes activations again in the backward pass; called by the Trainer."""
+        self.unet.enable_gradient_checkpointing()
+        if self.text_encoder is not None:
+            self.text_encoder.gradient_checkpointing_enable()
+
+
+def loss_of(errors: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Mean error of the photos + lambda * mean error of as many class images.
+
+    DreamBooth (Ruiz et al. 2023, arXiv 2208.12242, Eq. 2) with the weights w_t left out, as is
+    usual where the network predicts noise; lambda is the class images' weight.
+
+    Args:
+        errors: (B,).
+        labels: (B,) 0 for photos, 1 for class images.
+        weights: (B,).
+    """
+    return (weights * errors).sum() / (labels == 0).sum()
+
+
+@dataclass(kw_only=True)
+class LatentSpace:
+    """Images <-> latents, prompts -> what the U-Net is told, noise -> images."""
+
+    tokenizer: Any
+    text_encoder: nn.Module
+    vae: nn.Module
+    noise: Any
+    """Scheduler of the base model."""
+    base: Callable[[], nn.Module]
+    """Builds the untouched U-Net."""
+    name: str
+    """Tells base models apart: their weights' fingerprint, or sizes where those are random."""
+    trains_text_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        for module in (self.text_encoder, self.vae):
+            module.eval().requires_grad_(False)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell, in each direction."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images of H x W pixels in RGB -> mean and deviation of their scaled latents.
+
+        Returns:
+            Two tensors (N, 4, H / factor, W / factor) on the CPU.
+        """
+        import numpy as np
+
+        device, scale = DEVICE, self.vae.config.scaling_factor
+        self.vae.to(device)
+        means, deviations = [], []
+        with torch.no_grad():
+            for image in images:
+                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+                found = self.vae.encode(pixels / 127.5 - 1).latent_dist
+                means.append(scale * found.mean.cpu())
+                deviations.append(scale * found.std.cpu())
+        self.vae.to("cpu")
+        return torch.cat(means), torch.cat(deviations)
+
+    def tokens(self, prompt: str) -> torch.Tensor:
+        """(T,) token numbers, padded to the text encoder's length."""
+        length = self.tokenizer.model_max_length
+        found = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=length)
+        return torch.tensor(found["input_ids"])
+
+    def told(self, prompt: str) -> dict[str, torch.Tensor]:
+        """What a batch holds of a prompt: `states` (T, d), or `tokens` (T,) if those are needed."""
+        tokens = self.tokens(prompt)
+        if self.trains_text_encoder:
+            return {"tokens": tokens}
+        with torch.no_grad():
+            return {"states": self.text_encoder(tokens[None])[0][0]}
+
+    def pipeline(self, unet: nn.Module, text_encoder: nn.Module | None = None) -> Any:
+        """diffusers' pipeline around a U-Net, with DDIM (Song et al. 2021) as its sampler."""
+        from transformers import logging
+
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # of processors that it imports, never uses, and misses
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        logging.set_verbosity(verbosity)
+        made = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder if text_encoder is None else text_encoder,
+            tokenizer=self.tokenizer,
+            unet=unet,
+            scheduler=DDIMScheduler.from_config(
+                self.noise.config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        made.set_progress_bar_config(disable=True)
+        return made
+
+
+def draw(
+    pipeline: Any, prompt: str, *, seed: int, side: int, steps: int, guidance: float
+) -> Image.Image:
+    """One image, the same wherever and whenever it is drawn: its noise comes from the CPU.
+
+    Args:
+        pipeline: of `LatentSpace.pipeline`, on the device to compute on.
+        prompt: what to draw.
+        seed: of the noise.
+        side: pixels of the image's sides.
+        steps: of DDIM.
+        guidance: classifier-free guidance scale; 1: none.
+    """
+    with torch.no_grad():
+        return pipeline(
+            prompt,
+            height=side,
+            width=side,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator("cpu").manual_seed(seed),
+        ).images[0]

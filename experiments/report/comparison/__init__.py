@@ -1,0 +1,1 @@
+"""Runs held against the paper: groups of seeds, cells, verdicts, claims."""

@@ -1,0 +1,90 @@
+"""What the paper printed: the files of experiments/reference, one per table or figure."""
+
+from __future__ import annotations
+
+import functools
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.errors import RecordError
+
+REFERENCE = Path(__file__).resolve().parents[2] / "reference"
+ABOUT = ("protocols", "weights")
+"""Files about the tables, which are none themselves."""
+
+COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
+STORAGE = {"KB": 1024, "MB": 1024**2}
+"""Bytes of the units that the paper's storage is in."""
+
+
+def names() -> list[str]:
+    """Every table and figure with a reference file, in the paper's order, then the text."""
+    found = [path.stem for path in REFERENCE.glob("*.yaml") if path.stem not in ABOUT]
+    return sorted(found, key=_order)
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    kind = name.rstrip("0123456789")
+    number = name[len(kind) :]
+    return ("table", "figure").index(kind) if number else 2, int(number or 0), name
+
+
+def load(name: str) -> dict[str, Any]:
+    """Reads a table's or figure's reference file, a table's together with its protocol.
+
+    Raises:
+        RecordError: it is not there, or not a mapping in YAML.
+    """
+    facts = _read(name)
+    protocol = protocols().get(name)
+    return facts if protocol is None else {**protocol.get("form", {}), **facts, "how": protocol}
+
+
+def protocols() -> dict[str, Any]:
+    """How each table's numbers came about."""
+    return _read("protocols")
+
+
+def weights() -> dict[str, Any]:
+    """The paper's base models: repository and fingerprint."""
+    return _read("weights")
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = REFERENCE / f"{name}.yaml"
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise RecordError(f"{path}: the paper's numbers cannot be read ({reason})") from error
+
+
+@functools.cache
+def _parsed(path: Path, changed: int) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    facts = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a safe one)
+    if not isinstance(facts, dict):
+        raise TypeError("no mapping")
+    return facts
+
+
+def count(printed: str) -> tuple[str, int]:
+    """A printed count as digits and what its unit is worth: 8.39M -> ("8.39", 1000000)."""
+    unit = printed[-1] if printed[-1] in COUNTS else ""
+    return printed.removesuffix(unit), COUNTS[unit]
+
+
+def agrees(digits: str, worth: int, exact: float) -> bool:
+    """Whether printed digits are an exact number rounded to them; at a tie either way counts.
+
+    Args:
+        digits: as printed, without unit.
+        worth: of the printed unit, for example 1024 (bytes) for KB.
+        exact: in units of one.
+    """
+    printed = Decimal(digits)
+    half = Decimal((0, (5,), printed.as_tuple().exponent - 1))  # of the last digit
+    return abs(Decimal(exact) / worth - printed) <= half

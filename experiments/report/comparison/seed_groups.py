@@ -1,0 +1,217 @@
+"""Runs that differ in their seed only, and what keeps them from being compared with the paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.report.comparison import reference
+from experiments.report.comparison.run_index import Run, number
+from experiments.results import inputs as provenance
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "fourierft": {
+        "method.basis": "fourier",
+        "method.frequency_bias.center": None,
+        "method.scaling": (None, "plain"),
+    },
+    "dylora": {"method.evaluated": None},
+    "houlsby": {"method.train_norms": False},
+}
+"""Fields that the paper's tables leave as they are, a tuple where several values mean the same;
+`fields` of a row says otherwise."""
+ATTENTION = ("fourierft", "lora", "adalora", "dylora")
+"""Methods whose rows are about query and value, unless `fields` says otherwise."""
+CUTS = {
+    "task.train_rows": "{} rows",
+    "task.eval_rows": "{} rows scored",
+    "train.max_steps": "{} steps",
+}
+"""Fields that make a run smaller than its task and recipe, and how a title tells them."""
+RECIPES = ("paper", "authors", "ours")
+"""In the order of preference where a cell was run in several ways."""
+
+
+@dataclass
+class Setting:
+    """All seeds of one configuration."""
+
+    runs: dict[int, Run]
+    """By seed."""
+
+    @property
+    def first(self) -> Run:
+        """Any of them."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What all its runs say of themselves; the seed is the first one's."""
+        return self.first.record.run
+
+    @property
+    def label(self) -> str:
+        """Recipe, and what differs from it."""
+        parts = [f"recipe {self.run.get('recipe')}"]
+        if self.run.get("profile"):
+            parts.append(f"profile {self.run['profile']}")
+        if self.run.get("variant"):
+            parts.append(str(self.run["variant"]))
+        return ", ".join(parts)
+
+
+def settle(runs: Iterable[Run]) -> list[Setting]:
+    """Groups runs by all of their identity but the seed, and by weights and data."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        key = {name: value for name, value in run.identity.items() if name != "seed"}
+        # Seeds of other weights or data are another setting, though each has a folder of its own.
+        made_of = [run.record.environment.get(part) for part in ("weights", "data")]
+        text = json.dumps([key, *_named(run), made_of], sort_keys=True, default=str)
+        groups.setdefault(text, {})[run.seed] = run
+    return [
+        Setting(dict(sorted(found.items(), key=lambda item: str(item[0]))))
+        for found in groups.values()
+    ]
+
+
+def _named(run: Run) -> list[Any]:
+    return [run.record.run.get(key) for key in ("model", "task", "method", "variant", "profile")]
+
+
+def answers(run: Run, wanted: dict[str, Any]) -> bool:
+    """Whether a run is one of a cell.
+
+    Args:
+        run: a finished run.
+        wanted: `model`, `task`, `method`, and fields of the configuration with dotted keys.
+    """
+    said, values = run.record.run, run.values
+    named = ("model", "task", "method")
+    if any(key in wanted and said.get(key) != wanted[key] for key in named):
+        return False
+    fields = {key: value for key, value in wanted.items() if key not in named}
+    fields = PLAIN.get(said.get("method"), {}) | fields
+    if any(
+        values.get(key) not in (value if isinstance(value, tuple) else (value,))
+        for key, value in fields.items()
+    ):
+        return False
+    targets = "method.targets"
+    elsewhere = targets in values and values[targets] != values.get("model.attention")
+    return not elsewhere or targets in fields or said["method"] not in ATTENTION
+
+
+def best(settings: list[Setting], obstacles: dict[int, list[str]]) -> list[Setting]:
+    """Sorted by how well they can be compared: the first is the one a cell shows.
+
+    Args:
+        settings: of one cell.
+        obstacles: of each, by its id.
+    """
+
+    def order(setting: Setting) -> tuple[Any, ...]:
+        recipe = setting.run.get("recipe")
+        place = RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES)
+        return (
+            len(obstacles[id(setting)]),
+            place,
+            len(setting.run.get("variant") or ""),
+            -len(setting.runs),
+        )
+
+    return sorted(settings, key=order)
+
+
+def obstacles(
+    setting: Setting,
+    sizes: dict[str, Any] | None,
+    known: dict[str, Any],
+    seen: dict[str, set[str]],
+) -> list[str]:
+    """Why no verdict can rest on these runs; empty if one can.
+
+    Args:
+        setting: the runs.
+        sizes: rows of each split of the task as the paper prints them.
+        known: repository and fingerprint of the paper's base models.
+        seen: `fingerprints` of all runs there are.
+    """
+    found = [*_rehearsal(setting), *_weights(setting, known, seen), *_others(setting, seen)]
+    found += _splits(setting, sizes or {})
+    return list(dict.fromkeys(found))
+
+
+def _rehearsal(setting: Setting) -> Iterator[str]:
+    if setting.run.get("profile"):
+        yield f"a rehearsal (profile {setting.run['profile']})"
+    values = setting.first.values
+    for key in CUTS:
+        if values.get(key) is not None:
+            yield f"a subset ({key.partition('.')[2]}={values[key]})"
+
+
+def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]]) -> Iterator[str]:
+    model = setting.run.get("model")
+    values = setting.first.values
+    marks = {run.record.environment.get("weights") for run in setting.runs.values()}
+    if values.get("model.pretrained") is False or marks == {None}:
+        yield "random weights"
+        return
+    if model not in known:
+        yield f"another base model ({model})"
+        return
+    repository = values.get("model.repo")
+    if repository not in (None, known[model]["repo"]):
+        yield f"weights of {repository}"
+    wanted = known[model]["fingerprint"]
+    if wanted is not None and marks != {wanted}:
+        yield "weights with another fingerprint than the paper's"
+    elif wanted is None and len(seen.get(model, ())) > 1:
+        yield "runs of this model started from different weights"
+
+
+def _others(setting: Setting, seen: dict[str, set[str]]) -> Iterator[str]:
+    """Inputs that runs of the same model, task or method do not share: nothing says whose are the
+    paper's."""
+    for run in setting.runs.values():
+        for name, key in _keys(run).items():
+            if len(seen.get(key, ())) > 1:
+                yield f"runs of this {provenance.owner(name)} differ in their {name}"
+
+
+def _keys(run: Run) -> dict[str, str]:
+    """Per input of a run but the weights, the key under which `fingerprints` holds it."""
+    said = run.record.run
+    return {
+        name: f"{said.get(provenance.owner(name))}: {name}"
+        for name in provenance.of(run.record)
+        if name != "weights"
+    }
+
+
+def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
+    """Splits that are not as large as the paper says: files can be cut short too."""
+    rows = setting.first.record.environment.get("rows")
+    for split, printed in sizes.items():
+        if not isinstance(rows, dict) or split in ("classes", "given", "repositories"):
+            continue
+        there = number(rows.get("train" if split == "train" else f"scored {split}"))
+        if there is not None and not reference.agrees(*reference.count(str(printed)), there):
+            yield f"{there:,} rows of {split} where the paper has {printed}"
+
+
+def fingerprints(runs: Iterable[Run]) -> dict[str, set[str]]:
+    """Every fingerprint that runs name: of pretrained weights by model, of what else they began
+    with by model, task or method and what it is."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        inputs = provenance.of(run.record)
+        for name, key in _keys(run).items():
+            found.setdefault(key, set()).add(inputs[name]["fingerprint"])
+        mark = run.record.environment.get("weights")
+        if mark is not None:
+            found.setdefault(run.record.run["model"], set()).add(str(mark))
+    return found

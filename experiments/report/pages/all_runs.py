@@ -1,0 +1,89 @@
+"""Every finished training run as one table: what was trained, what came out, what it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.metrics.selection import RULES
+from experiments.report.comparison.run_index import Evidence, Run, number
+from experiments.report.render.document import Line, Page, Prose, Shown, Table, link
+
+NUMBERS = ("Learning rate", "Adapter", "Head", "Best", "Last", "Held-out", "Seconds", "Peak MB")
+COLUMNS = ("Model", "Task", "Method", "Differs", "Seed", "Metric", *NUMBERS)
+MEGABYTE = 1024**2
+
+
+def show(evidence: Evidence) -> Page:
+    """Lists the runs of an output folder."""
+    trained = [run for run in evidence.runs if run.record.metrics]
+    counted = len(evidence.runs) - len(trained)
+    cells = [_cells(run, evidence) for run in trained]
+    blocks = [
+        Prose(
+            "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch, "
+            "chosen on the same rows; of the last; and of the one chosen on half of the rows, "
+            "scored on the other half. Tasks with a validation split (images) choose the best "
+            "epoch there and are scored on the test split, so that best is held out already."
+        ),
+        Table(
+            caption="Finished training runs",
+            columns=COLUMNS,
+            lines=[
+                Line(cells=_words(cell, link(evidence.root, run.place)))
+                for cell, run in zip(cells, trained, strict=True)
+            ],
+            numbers=NUMBERS,
+            heads=5,
+            filtered=True,
+        ),
+    ]
+    if not trained:
+        blocks.append(Prose("none yet: `python train.py`"))
+    summary = f"{len(trained)} trained, {counted} counted."
+    return Page(
+        name="runs",
+        title="Finished runs",
+        blocks=blocks,
+        rows=cells or [{"model": None}],
+        summary=summary,
+    )
+
+
+def _cells(run: Run, evidence: Evidence) -> dict[str, Any]:
+    record, values = run.record, run.values
+    cell = {name: record.run.get(name) for name in ("model", "task", "method", "variant", "seed")}
+    cell["profile"] = record.run.get("profile")
+    cell["metric"] = values.get("metrics.primary.name")
+    cell["learning_rate"] = number(values.get("train.learning_rate"))
+    cell["adapter"], cell["head"] = record.parameters["adapter"], record.parameters.get("head")
+    for rule in RULES:
+        chosen = (record.metrics or {}).get(rule) or {}
+        cell[rule] = chosen.get("value")
+        cell[f"{rule}_low"], cell[f"{rule}_high"] = chosen.get("interval") or (None, None)
+    cell["train_s"] = record.time.get("train_s")
+    cell["peak_bytes"] = record.memory.get("peak_gpu") or record.memory.get("peak_rss")
+    cell["record"] = evidence.name(run)
+    return cell
+
+
+def _words(cell: dict[str, Any], record: str) -> list[str | Shown]:
+    def score(rule: str) -> Shown:
+        value, low, high = (cell[key] for key in (rule, f"{rule}_low", f"{rule}_high"))
+        if value is None:
+            return Shown(text="-")
+        interval = "" if None in (low, high) else f" [{low:.3f}, {high:.3f}]"
+        return Shown(text=f"{value:.3f}{interval}", link=record)
+
+    differs = cell["variant"] or (f"profile={cell['profile']}" if cell["profile"] else "")
+    return [
+        *(str(cell[name] or "") for name in ("model", "task", "method")),
+        differs,
+        Shown(text=str(cell["seed"]), link=record),
+        cell["metric"] or "-",
+        f"{cell['learning_rate']:g}" if cell["learning_rate"] is not None else "-",
+        f"{cell['adapter']:,}",
+        f"{cell['head'] or 0:,}",
+        *(score(rule) for rule in RULES),
+        f"{cell['train_s']:.0f}" if cell["train_s"] is not None else "-",
+        f"{cell['peak_bytes'] / MEGABYTE:.0f}" if cell["peak_bytes"] else "-",
+    ]

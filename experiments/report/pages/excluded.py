@@ -1,0 +1,50 @@
+"""The last page: everything below the output folder that no table counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from experiments.report.comparison.run_index import Evidence
+from experiments.report.render.document import Block, Items, Line, Page, Prose, Table
+from experiments.results.stored import legible
+
+KINDS = {
+    "damaged": "not to be read, or without what a record must hold; move it away to run it again",
+    "foreign": "another program's file, or a newer version's",
+    "older schema": "written by an earlier version of this project",
+    "contradictory": "says two things about one run; none of them counts",
+    "duplicate": "a copy of a run that counts where it was found first",
+    "failed": "a run that ended with an error; the same command tries again",
+}
+
+
+def show(evidence: Evidence) -> Page:
+    """Lists the troubles by kind."""
+    found = sorted(evidence.troubles, key=lambda one: (list(KINDS).index(one.kind), one.path))
+    counts = Counter(one.kind for one in found)
+    summary = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]) or "nothing"
+    blocks: list[Block] = [
+        Prose(
+            f"**Left out: {summary}.** Runs that were moved aside by a repetition are not listed."
+        )
+    ]
+    if found:
+        blocks.append(
+            Table(
+                caption="Files that are not counted",
+                columns=("Kind", "File", "Why"),
+                lines=[
+                    Line(cells=[one.kind, f"`{legible(one.path)}`", one.reason]) for one in found
+                ],
+                filtered=len(found) > 10,
+            )
+        )
+        blocks.append(Items([f"**{kind}**: {KINDS[kind]}" for kind in KINDS if counts[kind]]))
+    return Page(
+        name="troubles",
+        title="Records that do not count",
+        blocks=blocks,
+        rows=[{"kind": one.kind, "path": legible(one.path), "reason": one.reason} for one in found]
+        or [{"kind": None}],
+        summary=f"Left out: {summary}.",
+    )

@@ -1,0 +1,266 @@
+"""Figure 7: who fits eight classes of points with 128 trained numbers, after how many epochs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from experiments.report.comparison import toy_runs as attempts_of
+from experiments.report.comparison.run_index import Evidence, number
+from experiments.report.comparison.toy_runs import Attempt, percent
+from experiments.report.plots import decision_regions, training_curves
+from experiments.report.render.document import (
+    NOT_RUN,
+    Block,
+    Items,
+    Line,
+    Page,
+    Picture,
+    Prose,
+    Shown,
+    Table,
+    heading,
+    title,
+)
+
+NUMBERS = (
+    *("Seed", "First at 100 %", "Stays from", "Final", "Best", "Test"),
+    *("Epochs", "Numbers", "Learning rate", "Seconds"),
+)
+
+
+def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
+    """Sets the curves and epochs of every recorded seed beside the paper's words."""
+    attempts, left_out = attempts_of.find(facts, evidence)
+    states = facts["states"]
+    raw = [
+        _numbers(method, seed, _of(attempts, method, seed))
+        for method in states["methods"]
+        for seed in _seeds(facts, attempts, method)
+    ]
+    decided = verdict(facts, attempts)
+    drawn = {
+        method: [attempt.curve for attempt in attempts if attempt.method == method]
+        for method in states["methods"]
+    }
+    caption = [f"Paper: {facts['claim'].strip()}", decided]
+    blocks: list[Block] = [*heading(facts), Prose(f"**{decided}**")]
+    blocks.append(
+        Picture(
+            name=name,
+            alt=f"Training accuracy over epochs. {decided}",
+            caption="Training accuracy over epochs",
+            draw=partial(training_curves.draw, facts, drawn, caption),
+        )
+    )
+    planes = decision_regions.read(attempts, evidence.root)
+    if planes:
+        blocks.append(
+            Picture(
+                name=f"{name}_regions",
+                alt="What class each network gives to every point of the plane",
+                caption="The plane as the networks of the lowest seed divide it; dots: the points "
+                "they were trained on",
+                draw=partial(decision_regions.draw, facts, planes),
+            )
+        )
+    blocks.append(
+        Table(
+            caption=title(facts),
+            columns=("Method", *NUMBERS),
+            lines=[
+                Line(cells=_words(states["methods"][row["method"]]["name"], row)) for row in raw
+            ],
+            numbers=NUMBERS,
+            heads=2,
+        )
+    )
+    blocks.append(Prose(_reading(attempts)))
+    if any(row["record"] is None for row in raw):
+        blocks.append(Prose(f"Not run: `{facts['run']}`"))
+    blocks.append(_choices(facts, attempts))
+    if left_out:
+        blocks += [Prose("Other runs of the toy, not counted here:"), Items(left_out)]
+    return Page(
+        name=name,
+        title=title(facts),
+        blocks=blocks,
+        rows=raw,
+        rule="last",
+        summary=decided,
+        verdicts={_word(decided): 1},
+    )
+
+
+def _word(decided: str) -> str:
+    """The claim's verdict among those of all tables; the toy has no weights to be pretrained."""
+    known = {"As": "reproduced", "In": "within noise", "Contradicts": "not reproduced"}
+    return known.get(decided.partition(" ")[0], NOT_RUN)
+
+
+def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
+    """What the runs say about the paper's claim, in words.
+
+    The claim has a half for each method: it reaches 100 % within the paper's epochs, or it does
+    not. Each seed bears its half out, speaks against it, or (neither there nor trained long
+    enough) leaves it open. If all seeds of both methods bear it out, it is as the paper says, with
+    a word where the median epoch is more than a factor of two off; if at least half of a method's
+    seeds speak against it, it is contradicted; between the two it holds in part.
+    """
+    horizon = facts["states"]["epochs"]
+    halves = []
+    for method, said in facts["states"]["methods"].items():
+        seeds = [attempt for attempt in attempts if attempt.method == method]
+        halves.append(_half(said, seeds, horizon))
+    if any(half.against >= 0.5 for half in halves):
+        word = "Contradicts the paper"
+    elif any(half.undecided for half in halves):
+        word = "Undecided"
+    elif any(half.against for half in halves):
+        word = "In part as the paper says"
+    else:
+        word = "As the paper says" + "".join(half.timing for half in halves)
+    return f"{word}: {', '.join(half.words for half in halves)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Half:
+    """What the seeds of one method say about its half of the claim."""
+
+    words: str
+    against: float = 0.0
+    """Share of the seeds that speak against it."""
+    undecided: bool = False
+    timing: str = ""
+    """A word if the median epoch is far from the paper's."""
+
+
+def _half(said: dict[str, Any], seeds: list[Attempt], horizon: int) -> _Half:
+    """Weighs one method's seeds against what the paper says of it."""
+    if not seeds:
+        return _Half(words=f"{said['name']} {NOT_RUN}", undecided=True)
+    reached = [first for seed in seeds if (first := seed.first(horizon)) is not None]
+    short = sum(seed.first(horizon) is None and seed.trained < horizon for seed in seeds)
+    against = len(seeds) - len(reached) - short if said["reaches_100"] else len(reached)
+    details, timing, about = [], "", said["epoch_about"]
+    if reached:
+        median = statistics.median(reached)
+        details.append(
+            f"median epoch {median:g}" + (f", the paper: about {about}" if about else "")
+        )
+        if about and not about / 2 <= median <= about * 2:
+            timing = ", but sooner" if median < about else ", but later"
+    if len(reached) < len(seeds):
+        others = [seed.best(horizon) for seed in seeds if seed.first(horizon) is None]
+        details.append(f"best {'of the others ' if reached else ''}{percent(max(others))}")
+    if short:
+        details.append(f"{short} stopped before epoch {horizon}")
+    share = (
+        f"{said['name']} reaches 100 % within {horizon} epochs "
+        f"in {len(reached)} of {len(seeds)} seeds"
+    )
+    return _Half(
+        words=f"{share} ({'; '.join(details)})",
+        against=against / len(seeds),
+        undecided=short > 0,
+        timing=timing,
+    )
+
+
+def _of(attempts: list[Attempt], method: str, seed: int) -> Attempt | None:
+    return next((a for a in attempts if (a.method, a.seed) == (method, seed)), None)
+
+
+def _seeds(facts: dict[str, Any], attempts: list[Attempt], method: str) -> list[int]:
+    """The experiment's seeds and whatever else was run."""
+    return sorted({*facts["seeds"]["ours"], *(a.seed for a in attempts if a.method == method)})
+
+
+def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
+    """One line of the csv file; accuracies are fractions."""
+    values = attempt.values if attempt else {}
+    return {
+        "method": method,
+        "seed": seed,
+        "first_epoch_at_100": attempt and attempt.first(),
+        "stays_from_epoch": attempt and attempt.stays,
+        "final_accuracy": attempt and attempt.curve[-1][1],
+        "best_accuracy": attempt and attempt.best(),
+        "test_accuracy": attempt and attempt.test,
+        "epochs": attempt and attempt.trained,
+        "trained_numbers": number(values.get("parameters.adapter")),
+        "learning_rate": number(values.get("train.learning_rate")),
+        "seconds": attempt and attempt.seconds,
+        "record": attempt and attempt.record,
+    }
+
+
+def _words(name: str, row: dict[str, Any]) -> list[str | Shown]:
+    """The cells of one shown line."""
+    if row["record"] is None:
+        return [name, str(row["seed"]), NOT_RUN, *[""] * (len(NUMBERS) - 2)]
+    record = f"run:{row['record']}"
+
+    def shown(key: str, otherwise: str = "unknown") -> str:
+        return otherwise if row[key] is None else f"{row[key]:g}"
+
+    return [
+        name,
+        Shown(text=str(row["seed"]), link=record),
+        shown("first_epoch_at_100", "never"),
+        shown("stays_from_epoch", "never"),
+        Shown(text=percent(row["final_accuracy"]), link=record),
+        percent(row["best_accuracy"]),
+        "unknown" if row["test_accuracy"] is None else percent(row["test_accuracy"]),
+        shown("epochs"),
+        shown("trained_numbers"),
+        shown("learning_rate"),
+        "unknown" if row["seconds"] is None else f"{row['seconds']:.1f}",
+    ]
+
+
+def _reading(attempts: list[Attempt]) -> str:
+    """How to read the columns, with the distance of the evaluations in epochs."""
+    grids = [[epoch for epoch, _ in attempt.curve] for attempt in attempts]
+    steps = sorted({later - sooner for grid in grids for sooner, later in pairwise(grid[:2])})
+    every = (
+        f" (evaluated every {' or '.join(f'{step:g}' for step in steps)} epochs)" if steps else ""
+    )
+    first = f"First at 100 %: the first epoch with every training point right{every}"
+    return f"{first}; stays from: the first from which it stays so; test: as many other points."
+
+
+def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> Table:
+    """A table of what the paper leaves open and what the runs used."""
+    methods = facts["states"]["methods"]
+    rows = []
+    for entry in facts["leaves_open"]:
+        cells = []
+        for method in methods:
+            seeds = [attempt.values for attempt in attempts if attempt.method == method]
+            cells.append("; ".join(_settings(entry["keys"], seeds)) or NOT_RUN)
+        alike = len(set(cells)) == 1 and cells[0] != NOT_RUN
+        rows.append(
+            [entry["what"], cells[0], *("the same" if alike else cell for cell in cells[1:])]
+        )
+    columns = ["The paper leaves open", *(f"Here, {said['name']}" for said in methods.values())]
+    return Table(
+        caption="What the paper leaves open, and what was used here",
+        columns=columns,
+        lines=[Line(cells=row) for row in rows],
+    )
+
+
+def _settings(keys: list[str], seeds: list[dict[str, Any]]) -> Iterator[str]:
+    """`name=value` of every key below `keys` in the records, with all values where seeds differ."""
+    names = dict.fromkeys(name for values in seeds for name in values)
+    for name in names:
+        if not any(name == key or name.startswith(f"{key}.") for key in keys):
+            continue
+        found = list(dict.fromkeys(str(values.get(name)) for values in seeds))
+        if found not in (["None"], ["[]"]) and not name.endswith((".name", ".path", ".metrics")):
+            yield f"{name}={' or '.join(found)}"

@@ -1,0 +1,259 @@
+"""What a method costs and what it brings: trained numbers and time against the score, per task."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from experiments.metrics.classification import LOWER_IS_BETTER
+from experiments.metrics.selection import RULES
+from experiments.report.comparison import reference, seed_groups
+from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.seed_groups import Setting
+from experiments.report.plots import style
+from experiments.report.render.document import (
+    Block,
+    Line,
+    Page,
+    Picture,
+    Prose,
+    Ruled,
+    Shown,
+    Table,
+    link,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS = 12
+"""More tasks than that are left to the table."""
+INTRODUCTION = (
+    "Every method that was trained, one line per configuration: numbers trained beside the head, "
+    "seconds of training, and the mean score over its seeds. **Efficient**: no other configuration "
+    "of the same base model, task and rows is at least as good in score and numbers, or in score "
+    "and time, and better in one of them. Times of different machines cannot be compared."
+)
+
+
+@dataclass(kw_only=True)
+class Offer:
+    """One configuration: what it costs and what it brings."""
+
+    setting: Setting
+    scores: dict[str, float | None]
+    """Mean over seeds, by selection rule."""
+    numbers: float
+    seconds: float | None
+    peak: float | None
+    obstacles: list[str]
+    efficient: list[str]
+    """Costs (numbers, time) for which nothing else is better."""
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Base model, task, and the rows it is about: only these can be compared."""
+        values = self.setting.first.values
+        keys = ("task.train_rows", "task.eval_rows")
+        cut = [f"{values[key]} {key[5:-5]} rows" for key in keys if values.get(key) is not None]
+        run = self.setting.run
+        cut += [run["profile"]] if run.get("profile") else []
+        return run["model"], run["task"], ", ".join(cut)
+
+
+def show(evidence: Evidence) -> Page:
+    """Sets all trained configurations side by side."""
+    offers = _offers(evidence)
+    groups: dict[tuple[str, str, str], list[Offer]] = {}
+    for offer in offers:
+        groups.setdefault(offer.group, []).append(offer)
+    for group in groups.values():
+        _mark(group)
+    drawn = {key: group for key, group in groups.items() if len(group) > 1}
+    blocks: list[Block] = [Prose(INTRODUCTION)]
+    if drawn:
+        blocks.append(
+            Picture(
+                name="pareto",
+                alt="Score against trained numbers and against seconds of training, a row of two "
+                "panels for each base model and task; the table below holds the same numbers.",
+                caption="Score against trained numbers (left) and training time (right); filled: "
+                "efficient",
+                draw=partial(_draw, dict(list(drawn.items())[:PANELS])),
+            )
+        )
+    blocks.append(_table(offers, evidence))
+    if not offers:
+        blocks.append(Prose("nothing was trained yet"))
+    return Page(
+        name="pareto",
+        title="Cost and score of all methods",
+        blocks=blocks,
+        rows=[_raw(offer, evidence) for offer in offers] or [{"model": None}],
+        summary=f"{len(offers)} configurations of {len(groups)} base models and tasks.",
+    )
+
+
+def _offers(evidence: Evidence) -> list[Offer]:
+    known, seen = reference.weights(), seed_groups.fingerprints(evidence.runs)
+    found = []
+    for setting in seed_groups.settle(run for run in evidence.runs if run.record.metrics):
+        runs = list(setting.runs.values())
+        metric = runs[0].primary.get("name")
+        scores = {rule: _mean(run.score(rule, metric) for run in runs) for rule in RULES}
+        found.append(
+            Offer(
+                setting=setting,
+                scores=scores,
+                numbers=runs[0].record.parameters["adapter"],
+                seconds=_mean(run.record.time.get("train_s") for run in runs),
+                peak=_mean(
+                    run.record.memory.get("peak_gpu") or run.record.memory.get("peak_rss")
+                    for run in runs
+                ),
+                obstacles=seed_groups.obstacles(setting, None, known, seen),
+                efficient=[],
+            )
+        )
+    return sorted(found, key=lambda offer: (offer.group, offer.numbers))
+
+
+def _mean(values: Any) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.fmean(there) if there else None
+
+
+def _score(offer: Offer) -> float | None:
+    """The higher the better, by the recipe's own rule."""
+    primary = offer.setting.first.primary
+    score = offer.scores.get(primary.get("select"))
+    return score if score is None or primary.get("name") not in LOWER_IS_BETTER else -score
+
+
+def _mark(group: Sequence[Offer]) -> None:
+    """Notes for which cost each configuration is efficient."""
+    for name, cost in (("numbers", lambda one: one.numbers), ("time", lambda one: one.seconds)):
+        there = [one for one in group if _score(one) is not None and cost(one) is not None]
+        for offer in there:
+            beaten = any(
+                _score(other) >= _score(offer)
+                and cost(other) <= cost(offer)
+                and (_score(other), -cost(other)) != (_score(offer), -cost(offer))
+                for other in there
+            )
+            if not beaten:
+                offer.efficient.append(name)
+
+
+def _table(offers: Sequence[Offer], evidence: Evidence) -> Table:
+    numbers = ("Numbers", "Seconds", "Peak MB", "Score", "Seeds")
+    return Table(
+        caption="Cost and score of every configuration",
+        columns=("Base model", "Task", "Method", *numbers, "Efficient in", "Configuration"),
+        lines=[_line(offer, evidence) for offer in offers],
+        numbers=numbers,
+        heads=3,
+        filtered=True,
+    )
+
+
+def _line(offer: Offer, evidence: Evidence) -> Line:
+    run, record = offer.setting.run, link(evidence.root, offer.setting.first.place)
+
+    def score(rule: str) -> Shown:
+        value = offer.scores[rule]
+        return Shown(text="–" if value is None else f"{value:.3f}", link=record)
+
+    return Line(
+        cells=[
+            run["model"],
+            run["task"],
+            run["method"],
+            f"{offer.numbers:,}",
+            "–" if offer.seconds is None else f"{offer.seconds:.1f}",
+            "–" if offer.peak is None else f"{offer.peak / 2**20:.0f}",
+            Ruled(**{rule: score(rule) for rule in RULES}),
+            str(len(offer.setting.runs)),
+            ", ".join(offer.efficient),
+            "; ".join([offer.setting.label, *offer.obstacles]),
+        ],
+        tone="muted" if offer.obstacles else None,
+    )
+
+
+def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
+    figure = style.blank(8.6, 2.7 * len(groups) + 0.6)
+    places = figure.subplots(len(groups), 2, squeeze=False)
+    for line, (key, offers) in zip(places, groups.items(), strict=True):
+        for axes, cost, label in zip(
+            line, ("numbers", "seconds"), ("Trained numbers", "Seconds of training"), strict=True
+        ):
+            style.style(axes)
+            for offer in offers:
+                x, score = (
+                    getattr(offer, cost),
+                    offer.scores.get(offer.setting.first.primary.get("select")),
+                )
+                if score is None or not x:
+                    continue
+                method = offer.setting.run["method"]
+                colour, _, mark = style.STYLES.get(method, style.OTHER)
+                efficient = ("numbers" if cost == "numbers" else "time") in offer.efficient
+                axes.plot(
+                    [x],
+                    [score],
+                    marker=mark,
+                    markersize=8,
+                    linestyle="",
+                    color=colour,
+                    markerfacecolor=colour if efficient else "none",
+                    label=method,
+                )
+            axes.set_xscale("log")
+            _ends(axes, [getattr(offer, cost) for offer in offers])
+            axes.set_xlabel(label, fontsize=10)
+            axes.set_title(style.literal(" ".join(filter(None, key))), fontsize=11)
+        line[0].set_ylabel(offers[0].setting.first.primary.get("name") or "")
+    handles: dict[str, Any] = {}
+    for axes in places.ravel():
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.42 / figure.get_figheight()))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="upper center",
+        ncols=min(6, max(1, len(handles))),
+        frameon=False,
+        labelcolor=style.INK,
+    )
+    return figure
+
+
+def _ends(axes: Any, costs: Sequence[float | None]) -> None:
+    """Labels the cheapest and the dearest: of a short span, decades would be none or too many."""
+    there = [cost for cost in costs if cost]
+    if there:
+        ends = [min(there), max(there)] if max(there) > 1.3 * min(there) else [min(there)]
+        axes.set_xlim(0.7 * min(there), 1.4 * max(there))
+        axes.set_xticks(ends, [f"{end:,.4g}" if end < 1000 else f"{end:,.0f}" for end in ends])
+        axes.minorticks_off()
+
+
+def _raw(offer: Offer, evidence: Evidence) -> dict[str, Any]:
+    run = offer.setting.run
+    return {
+        **{key: run[key] for key in ("model", "task", "method")},
+        "configuration": offer.setting.label,
+        "numbers": offer.numbers,
+        "seconds": offer.seconds,
+        "peak_bytes": offer.peak,
+        **offer.scores,
+        "seeds": len(offer.setting.runs),
+        "efficient": " ".join(offer.efficient),
+        "obstacles": "; ".join(offer.obstacles),
+        "records": " ".join(evidence.name(one) for one in offer.setting.runs.values()),
+    }

@@ -1,0 +1,219 @@
+"""The page of a table: ours, the paper's, the difference and the verdict of every cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from experiments.metrics.selection import RULES
+from experiments.report.comparison import cells as grid
+from experiments.report.comparison import paper_table
+from experiments.report.comparison import verdict as verdicts
+from experiments.report.comparison.cells import Cell
+from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.verdict import Verdict
+from experiments.report.pages.paper_form import matrix, printed_of, value_of
+from experiments.report.render.document import (
+    Block,
+    Heading,
+    Items,
+    Line,
+    Page,
+    Prose,
+    Ruled,
+    Shown,
+    Table,
+    heading,
+    link,
+    title,
+)
+
+
+def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
+    """Sets every cell of the paper's table beside the runs that answer it."""
+    cells = grid.fill(facts, evidence)
+    others = grid.strangers(facts, evidence, cells)
+    rule = facts["how"]["select"]
+    counts = Counter(cell.verdict(rule).value for cell in cells)
+    blocks: list[Block] = [*heading(facts), Prose(_protocol(facts)), Prose(f"**{_told(counts)}**")]
+    blocks.append(matrix(facts, cells))
+    if counts[Verdict.not_run.value]:
+        blocks.append(Prose(f"Not run: `{facts['run']}`"))
+    blocks += [Heading("Every cell", "cells"), _long(facts, cells, evidence)]
+    if others:
+        blocks += [
+            Heading("Other runs of these tasks", "others"),
+            Prose("Base models, sizes and rehearsals that the table lacks: shown, never judged."),
+            _strange(others, evidence),
+        ]
+    blocks += [*_remarks(facts, cells), Heading("How it is judged"), Prose(verdicts.RULE)]
+    return Page(
+        name=name,
+        title=title(facts),
+        blocks=blocks,
+        rows=[_raw(cell, evidence) for cell in [*cells, *others]],
+        rule=rule,
+        papers=True,
+        summary=_told(counts),
+        verdicts=dict(counts),
+    )
+
+
+def _protocol(facts: dict[str, Any]) -> str:
+    how = facts["how"]
+    unit = f" Unit: {facts['unit']}." if facts.get("unit") else ""
+    return f"How the paper's numbers came about: {how['said']}. Not said: {how['open']}.{unit}"
+
+
+def _told(counts: Counter[str]) -> str:
+    """3 of 90 cells reproduced, 1 within noise, 86 not run."""
+    parts = [f"{counts[one.value]} {one.value}" for one in Verdict if counts[one.value]]
+    return f"{sum(counts.values())} cells: {', '.join(parts)}."
+
+
+def _long(facts: dict[str, Any], cells: list[Cell], evidence: Evidence) -> Table:
+    """A line per cell."""
+    columns = ["Cell", "Ours", "Paper", "Difference", "Verdict", "Runs by seed"]
+    return Table(
+        caption=f"{title(facts)}, cell by cell",
+        columns=columns,
+        lines=[_line(cell, evidence) for cell in cells],
+        numbers=("Ours", "Paper", "Difference"),
+        filtered=True,
+        brief=True,
+    )
+
+
+def _line(cell: Cell, evidence: Evidence) -> Line:
+    printed = cell.printed
+    named = f"{cell.row.model_label}, {cell.row.label}: {cell.column.name}"
+    shown = printed_of(printed, cell.suspect)
+    return Line(
+        cells=[
+            named,
+            Ruled(**{rule: _ours(cell, rule) for rule in RULES}),
+            Shown(text=shown.text, note=shown.note),
+            Ruled(**{rule: _difference(cell, rule) for rule in RULES}),
+            Ruled(**{rule: _verdict(cell, rule) for rule in RULES}),
+            _seeds(cell, evidence),
+        ],
+        anchor=cell.anchor,
+        tone=None if cell.setting else "not-run",
+    )
+
+
+def _ours(cell: Cell, rule: str) -> Shown:
+    ours = cell.ours[rule]
+    if ours is None:
+        return Shown(text="–")
+    spread = "" if ours.spread is None else f" ±{value_of(cell, ours.spread)}"
+    tone = "muted" if cell.obstacles else None
+    return Shown(text=f"{value_of(cell, ours.centre)}{spread}", tone=tone)
+
+
+def _difference(cell: Cell, rule: str) -> Shown:
+    difference = cell.judgements[rule].difference
+    if difference is None or cell.printed is None:
+        return Shown(text="")
+    return Shown(text=cell.printed.text(difference, sign=True))
+
+
+def _verdict(cell: Cell, rule: str) -> Shown:
+    told = cell.judgements[rule]
+    reason = told.reason or (cell.row.unavailable if told.verdict is Verdict.not_run else "")
+    text = f"**{told.verdict.value}**" + (f" ({reason})" if reason else "")
+    return Shown(text=text, tone=told.verdict.tone)
+
+
+def _seeds(cell: Cell, evidence: Evidence) -> tuple[Shown | Ruled, ...]:
+    """Every run's number, leading to its record."""
+    if cell.setting is None:
+        return (Shown(text=""),)
+    parts: list[Shown | Ruled] = []
+    for seed, run in cell.setting.runs.items():
+
+        def shown(rule: str, seed: int = seed, place: Any = run.place) -> Shown:
+            ours = cell.ours[rule]
+            value = ours.values.get(seed) if ours else None
+            text = "–" if value is None else value_of(cell, value)
+            return Shown(text=f"{seed}: {text}", link=link(evidence.root, place))
+
+        parts.append(Ruled(**{rule: shown(rule) for rule in RULES}))
+    parts.append(Shown(text=f"[{cell.setting.label}]", tone="muted"))
+    for other in cell.others:
+        place = link(evidence.root, other.first.place)
+        text = f"also: {other.label} ({len(other.runs)} seeds)"
+        parts.append(Shown(text=text, link=place, tone="muted"))
+    return tuple(parts)
+
+
+def _strange(cells: list[Cell], evidence: Evidence) -> Table:
+    """What was run on the same tasks but is no cell of the paper's."""
+    return Table(
+        caption="Runs of the table's tasks that are none of its cells",
+        columns=["Run", "Ours", "Why no verdict", "Runs by seed"],
+        lines=[
+            Line(
+                cells=[
+                    f"{cell.row.model_label}, {cell.row.label}: {cell.column.name}",
+                    Ruled(**{rule: _ours(cell, rule) for rule in RULES}),
+                    "; ".join(cell.obstacles) or "no such cell in the paper",
+                    _seeds(cell, evidence),
+                ],
+                tone="muted",
+            )
+            for cell in cells
+            if cell.setting is not None
+        ],
+        numbers=("Ours",),
+        filtered=True,
+    )
+
+
+def _remarks(facts: dict[str, Any], cells: list[Cell]) -> list[Block]:
+    """What is doubtful in the paper's own numbers."""
+    doubtful = [
+        f"{cell.row.model_label}, {cell.row.label}, {cell.column.name}: {cell.suspect}"
+        for cell in cells
+        if cell.suspect
+    ]
+    logged = [
+        f"{row.model_label}, {column.name}: best epoch {found['best']}, last {found['last']}, "
+        f"spread of the best {found['spread']}"
+        for row in paper_table.rows(facts)
+        for column in paper_table.columns(facts)
+        if (found := (row.facts.get("logs") or {}).get(column.key))
+    ]
+    blocks: list[Block] = []
+    for text, lines in (
+        ("Doubtful cells of the paper, marked (?)", doubtful),
+        ("Medians of the authors' own logs", logged),
+        ("Notes", list(map(str, facts.get("notes", ())))),
+    ):
+        if lines:
+            blocks += [Heading(text), Items(lines)]
+    return blocks
+
+
+def _raw(cell: Cell, evidence: Evidence) -> dict[str, Any]:
+    """One line of the csv file."""
+    told = {rule: cell.judgements[rule] for rule in RULES}
+    ours = {rule: cell.ours[rule] for rule in RULES}
+    runs = cell.setting.runs.values() if cell.setting else ()
+    return {
+        "row": cell.row.place if cell.row.place > 0 else None,
+        "model": cell.row.model,
+        "method": cell.row.method or cell.row.label,
+        "label": cell.row.label,
+        "column": cell.column.key,
+        "metric": cell.column.metric or cell.column.judged,
+        **{f"ours_{rule}": one and one.centre for rule, one in ours.items()},
+        **{f"spread_{rule}": one and one.spread for rule, one in ours.items()},
+        "seeds": len(cell.setting.runs) if cell.setting else 0,
+        "paper": cell.printed and cell.printed.value,
+        "paper_spread": cell.printed and cell.printed.spread,
+        **{f"verdict_{rule}": one.verdict.value for rule, one in told.items()},
+        **{f"reason_{rule}": one.reason for rule, one in told.items()},
+        "suspect": cell.suspect,
+        "records": " ".join(evidence.name(run) for run in runs),
+    }

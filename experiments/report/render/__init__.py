@@ -1,0 +1,1 @@
+"""Pages as text and as a site."""

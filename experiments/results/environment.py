@@ -1,0 +1,115 @@
+"""Environment of a run: versions, commit, machine and peak memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    "torch",
+    "peft",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "diffusers",
+    "hydra-core",
+    "bitsandbytes",
+    "numpy",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Versions, commit and machine of this process."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        **commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> dict[str, Any]:
+    """Commit of the checkout and whether tracked files differ from it.
+
+    None outside a git checkout.
+    """
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": head, "dirty": None if changes is None else bool(changes)}
+
+
+class Memory:
+    """Peak memory between construction and `peak`.
+
+    Of the process on CPU, of the allocator on a GPU.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        gc.collect()  # what an earlier run of this process left
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            # Restarts the high-water mark, so that sweeps measure each run.
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass
+        self.before = _status("VmRSS") or 0
+
+    def peak(self) -> dict[str, int | None]:
+        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU), `taken`:
+        the latter, or what the process has grown by."""
+        import torch
+
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        peak = _status("VmHWM")
+        taken = gpu if gpu is not None else max(0, (peak or 0) - self.before)
+        return {"peak_rss": peak, "peak_gpu": gpu, "taken": taken}
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None
+    )

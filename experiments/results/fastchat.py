@@ -1,0 +1,80 @@
+"""FastChat's files of benchmark questions and answers: read alike to answer and to judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import DataError, RecordError
+from experiments.results import stored
+
+LARGEST = 2**30
+"""Bytes of a file of questions or answers."""
+BENCHMARKS = {"mt_bench": "mt_bench", "vicuna": "vicuna_bench"}
+"""Ours, and FastChat's folder of it."""
+
+
+def read_questions(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Questions of a question.jsonl: an integer question_id that no other has, category, turns.
+
+    Args:
+        path: of the file.
+        problems: gets a line for whatever is wrong.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    before, found = len(problems), []
+    for row in read_rows(path, problems):
+        # The hub's copy calls the turns `prompt`.
+        turns = row.get("turns", row.get("prompt"))
+        if are_texts(turns) and len(turns) in (1, 2) and isinstance(row.get("category"), str):
+            found.append(row | {"turns": turns})
+        else:
+            problems.append(
+                f"{path}: question {row['question_id']} needs a category and one or two turns"
+            )
+    if not found and len(problems) == before:
+        problems.append(f"{path}: empty")
+    return found
+
+
+def read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """JSON objects of a file, each with a question_id that no other has.
+
+    What is wrong with other lines is added to `problems`; an unreadable file raises DataError.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    try:
+        lines = stored.read_bytes(path, LARGEST).split(b"\n")
+    except RecordError as error:
+        raise DataError(str(error)) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = stored.parse_json(line)
+        except ValueError:  # no JSON, or no UTF-8
+            row = None
+        value = row.get("question_id") if isinstance(row, dict) else None
+        if not isinstance(value, int):
+            problems.append(f"{path}: line {number} is no JSON object with an integer question_id")
+        elif value in found:
+            problems.append(f"{path}: line {number}: question_id {value} again")
+        else:
+            found[value] = row
+    return list(found.values())
+
+
+def first_choice(row: dict[str, Any]) -> list[str] | None:
+    """The turns of an answer; None if the line has another format."""
+    try:
+        turns = row["choices"][0]["turns"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return turns if are_texts(turns) else None
+
+
+def are_texts(value: Any) -> bool:
+    """True for a list of strings that is not empty."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)

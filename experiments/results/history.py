@@ -1,0 +1,74 @@
+"""history.jsonl: one line per training log and per evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import RecordError
+from experiments.results import stored
+from experiments.training.tracking import Tracking
+
+HISTORY = "history.jsonl"
+PLACE = ("step", "epoch", "elapsed_s")
+"""What every line says of itself."""
+
+
+class History:
+    """history.jsonl: one line per training log and per evaluation.
+
+    Cut back to the checkpoint when a run resumes.
+    """
+
+    def __init__(self, folder: Path, tracking: Tracking):
+        self.path, self.tracking = folder / HISTORY, tracking
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged so far."""
+        return read_history(self.path.parent)
+
+    def elapsed(self) -> float:
+        """Seconds spent up to the last line."""
+        return max((line["elapsed_s"] for line in self.lines()), default=0.0)
+
+    def cut(self, step: int) -> None:
+        """Drops what lies behind `step`."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        replacement = self.path.with_suffix(".tmp")
+        replacement.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(replacement, self.path)
+
+    def log(self, step: int, epoch: float, elapsed: float, values: dict[str, float]) -> None:
+        """Appends a line and passes the values on to the service."""
+        line = {"step": step, "epoch": round(epoch, 6), "elapsed_s": round(elapsed, 3), **values}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.tracking.log(step, {"epoch": epoch, **values})
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a run's history; a line cut off by a kill is left out.
+
+    Raises:
+        RecordError: it is not a regular file of text, or a line lacks its numbers.
+    """
+    path = folder / HISTORY
+    lines = []
+    text = stored.read_text(path) if path.exists() else ""
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found = stored.parse_json(line)
+        except ValueError:
+            break
+        if not isinstance(found, dict) or not all(_is_finite(found.get(key)) for key in PLACE):
+            wanted = ", ".join(PLACE)
+            raise RecordError(f"{path}, line {number}: damaged, not an object with {wanted}")
+        lines.append(found)
+    return lines
+
+
+def _is_finite(value: Any) -> bool:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and abs(value) <= stored.MOST

@@ -1,0 +1,92 @@
+"""The fields that make a run what it is, and the folder that is named after them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+# What a run is: sections of the configuration, each with the fields that only say where and how
+# it is computed.
+IDENTITY: dict[str, tuple[str, ...]] = {
+    "mode": (),
+    "recipe": (),
+    "profile": (),
+    "seed": (),
+    "model": ("path", "tokenizer"),
+    "task": ("path", "class_path", "extractor", "questions", "generation_batch_size"),
+    "method": ("memory", "gradient"),
+    "train": (
+        *("accumulation", "eval_batch_size", "checkpoint_every"),
+        *("workers", "gradient_checkpointing", "device"),
+    ),
+}
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, enums and paths as JSON values."""
+    if dataclasses.is_dataclass(value):
+        return {
+            entry.name: to_plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)
+        }
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    if isinstance(value, dict) and (value or not prefix):
+        return {
+            key: leaf
+            for name, item in value.items()
+            for key, leaf in flatten(item, f"{prefix}{name}.").items()
+        }
+    return {prefix.rstrip("."): value}
+
+
+def scientific_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """The scientific fields of a plain configuration, with dotted keys.
+
+    All else never changes what a run is.
+    """
+    return {
+        key: value
+        for section, local in IDENTITY.items()
+        for key, value in flatten({section: config.get(section)}).items()
+        if key.partition(".")[2] not in local
+    }
+
+
+def get_run_dir(config: Any) -> Path:
+    """output/model/task/method[/what differs from the recipe]/seed=s."""
+    place = Path(config.output) / config.model.name / config.task.name / config.method.name
+    return (place / config.variant if config.variant else place) / f"seed={config.seed}"
+
+
+def name_variant(changes: dict[str, Any]) -> str:
+    """Folder name for what differs from the recipe; a hash where it would be too long or odd."""
+    ends = [key.rpartition(".")[2] for key in changes]
+    parts = []
+    for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
+        parts.append(f"{end if ends.count(end) == 1 else key}={_shown(value)}")
+    text = ",".join(parts)
+    name = re.sub(r"[^\w.,=+-]+", "_", text)
+    if len(name) > 100 or name != text:
+        name = f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name
+
+
+def _shown(value: Any) -> str:
+    """A value in a folder name; numbers exactly, so that two learning rates never share one."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value)

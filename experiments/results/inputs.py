@@ -1,0 +1,260 @@
+"""Inputs of a run: fingerprints of its weights, tokenizer, data and private code.
+
+Where these lie is not part of what a run is; what they hold is. A run notes it in inputs.json
+before it trains, and in its record. Whoever would take what a run folder holds for the outcome of a
+command compares first, as far as the inputs are on this machine: a run whose data are gone stays
+finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import DataError, RecordError, UserError
+from experiments.files import write_atomically
+from experiments.hub.fingerprints import Files, fingerprint, recall, size
+from experiments.results import stored
+from experiments.results.record import FAILURE, Record
+
+NOTE = "inputs.json"
+MODEL = ("weights", "model settings", "tokenizer")
+"""Inputs that the base model has, whatever the task."""
+CODE = "code of "
+SHIPPED = {
+    "methods": "adalora bottleneck dylora fourierft method peft selective",
+    "models": "diffusion encoder language mlp model transformer vision",
+    "tasks": "dreambooth e2e glue images instruction language task toy",
+}
+"""Modules of this project with methods, models and tasks: of these the commit tells. What any other
+module defines is private, and its source is an input."""
+
+Inputs = dict[str, dict[str, Any]]
+"""By what they are: fingerprint, number of files, bytes, and the folder that holds them."""
+
+
+def describe(config: Any, most: float | None = None) -> Inputs:
+    """Describes every input of a run that is on this machine.
+
+    Args:
+        config: the run.
+        most: bytes of one input up to which it is read; what is larger is left out unless its
+            fingerprint is remembered. None: everything is read.
+    """
+    found: Inputs = {}
+    for name, files in _files(config):
+        try:
+            amount = size(files)
+            within = most is None or amount <= most
+            mark = fingerprint(files) if within else recall(files)
+        except OSError:
+            continue  # gone, or not to be read: the run itself says so
+        if mark is not None:
+            found[name] = {
+                "fingerprint": mark,
+                "files": len(files.paths),
+                "bytes": amount,
+                "place": _place(files),
+            }
+    return found
+
+
+def _files(config: Any) -> Iterator[tuple[str, Files]]:
+    """Yields the inputs that a run reads, those without files on this machine left out."""
+    model, parts = config.model, [config.task]
+    if not config.mode.trains:
+        model, parts = dataclasses.replace(model, pretrained=False), []
+    for part in (model, *parts):
+        try:
+            found = part.inputs()
+        except (UserError, OSError, RuntimeError):  # no home folder
+            continue
+        for name, files in found.items():
+            if files.paths and (config.mode.trains or name != "tokenizer"):
+                yield name, files
+    for kind in ("method", "model", "task"):
+        part = getattr(config, kind)
+        paths = _private_sources(type(part), f"{kind}s")
+        if paths:
+            yield f"{CODE}{kind} {part.name}", Files(paths=paths)
+
+
+def _private_sources(kind: type, package: str) -> list[Path]:
+    """Source files of a class that is not this project's, its own package as a whole."""
+    shipped = {f"experiments.{package}.{name}" for name in SHIPPED[package].split()}
+    top = kind.__module__.partition(".")[0]
+    found: set[Path] = set()
+    for name in {one.__module__ for one in kind.__mro__} - shipped:
+        source = getattr(sys.modules.get(name), "__file__", None)
+        if source is None or name.partition(".")[0] != top:
+            continue  # built in, or a library's
+        found.add(Path(source))
+        depth = name.count(".") + (Path(source).name == "__init__.py")
+        if depth and top != "experiments":
+            found |= {*Path(source).parents[depth - 1].rglob("*.py")}
+    return sorted(found)
+
+
+def _place(files: Files) -> str:
+    """The folder of the files; of one file, the file."""
+    return str(files.paths[0] if len(files.paths) == 1 else files.below or files.paths[0].parent)
+
+
+def begin(work: Path, config: Any, place: Path, before: Inputs) -> Inputs:
+    """Notes what a run is made of, once it has read its inputs.
+
+    Args:
+        work: the folder that it is made in.
+        config: the run.
+        place: the run folder, as messages name it.
+        before: `describe` before they were read; downloads are here since then.
+
+    Raises:
+        DataError: they have changed meanwhile.
+        RecordError: an interrupted run there began with something else.
+    """
+    now = describe(config)
+    wrong = differences(before, now)
+    if wrong:
+        raise DataError(f"{place}: its inputs changed while they were read; run it again", wrong)
+    wrong = differences(noted(work), now)
+    if wrong:
+        raise _refused(place, None, wrong)
+    _note(work, now)
+    return now
+
+
+def keep(folder: Path, config: Any) -> None:
+    """Holds a search to the inputs of its first trial: the best is of one set of data.
+
+    Raises:
+        RecordError: its earlier trials began with something else.
+    """
+    known, now = noted(folder), describe(config)
+    wrong = differences(known, now)
+    if wrong:
+        raise RecordError(
+            f"{folder}: its trials began with other inputs (output=FOLDER searches elsewhere)",
+            wrong,
+        )
+    _note(folder, known | now)
+
+
+def _note(folder: Path, inputs: Inputs) -> None:
+    if inputs:
+        write_atomically(folder / NOTE, json.dumps(inputs, indent=2) + "\n")
+
+
+def changed(place: Path, config: Any, most: float | None = None) -> bool:
+    """True if what lies unfinished in a folder began with something else than is here now."""
+    known = noted(place)
+    return bool(known and differences(known, describe(config, most)))
+
+
+def check(place: Path, config: Any, record: Record | None, most: float | None = None) -> None:
+    """Raises RecordError if what a folder holds was made of something else than is here now.
+
+    A failed run is not held against the command: other inputs may be what mends it.
+
+    Args:
+        place: the run folder.
+        config: the run as it is asked for.
+        record: of the finished run there; None for an interrupted one.
+        most: see `describe`.
+    """
+    if record is None and (place / FAILURE).exists():
+        return
+    known = noted(place) if record is None else of(record)
+    wrong = differences(known, describe(config, most)) if known else []
+    if wrong:
+        raise _refused(place, record, wrong)
+
+
+def check_model(place: Path, config: Any, record: Record) -> None:
+    """As `check`, of a base model that was just built: a finished run needs its data no more."""
+    known = {
+        name: one for name, one in of(record).items() if name in MODEL or name.startswith(CODE)
+    }
+    now = describe(config)
+    wrong = differences(known, now)
+    if "weights" in known and "weights" not in now:
+        wrong.append(f"weights: it began with {_shown(known['weights'])}, here are none")
+    if wrong:
+        raise RecordError(f"{place}: the base model is not the one that the run began with", wrong)
+
+
+def of(record: Record) -> Inputs:
+    """What a finished run was made of; earlier versions noted the weights alone."""
+    found = record.environment.get("inputs")
+    if found is None:
+        found = {"weights": {"fingerprint": record.environment.get("weights")}}
+    return _sound(found)
+
+
+def noted(place: Path) -> Inputs:
+    """What the run in a folder began with; nothing if that was not noted."""
+    try:
+        return _sound(stored.read_json(place / NOTE))
+    except RecordError:
+        return {}
+
+
+def _sound(found: Any) -> Inputs:
+    """Those of the inputs read from a file that can be compared."""
+    if not isinstance(found, dict):
+        return {}
+    return {
+        str(name): one
+        for name, one in found.items()
+        if isinstance(one, dict) and isinstance(one.get("fingerprint"), str)
+    }
+
+
+def differences(known: Inputs, now: Inputs) -> list[str]:
+    """One line per input that is known on both sides and has changed."""
+    return [
+        f"{name}: it began with {_shown(known[name])}, here is {_shown(now[name])}"
+        for name in known
+        if name in now and known[name]["fingerprint"] != now[name]["fingerprint"]
+    ]
+
+
+def changes(one: Record, other: Record) -> list[str]:
+    """Names of the inputs that two finished runs do not share, as far as both are known."""
+    left, right = of(one), of(other)
+    return [
+        name
+        for name in left
+        if name in right and left[name]["fingerprint"] != right[name]["fingerprint"]
+    ]
+
+
+def owner(name: str) -> str:
+    """The part of a run that an input belongs to: model, task or method."""
+    if name in MODEL:
+        return "model"
+    return name.removeprefix(CODE).partition(" ")[0] if name.startswith(CODE) else "task"
+
+
+def _shown(one: dict[str, Any]) -> str:
+    """An input in a few words."""
+    files, amount = one.get("files"), one.get("bytes")
+    about = [] if one.get("place") is None else [stored.legible(one["place"])]
+    if isinstance(files, int) and isinstance(amount, int):
+        about.append(f"{files} file{'s' * (files != 1)} of {amount:,} bytes")
+    mark = stored.legible(one["fingerprint"])[:12]
+    return f"{mark} ({', '.join(about)})" if about else mark
+
+
+def _refused(place: Path, record: Record | None, wrong: list[str]) -> RecordError:
+    state = "an interrupted" if record is None else "a finished"
+    again = "starts anew" if record is None else "repeats in place"
+    return RecordError(
+        f"{place} holds {state} run that began with other inputs "
+        f"(output=FOLDER runs this one elsewhere; force=true {again} and keeps the old one beside)",
+        wrong,
+    )

@@ -1,0 +1,164 @@
+"""The adapter that a run keeps: written in one step, compared ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import RecordError
+from experiments.files import share, write_atomically
+from experiments.results import stored
+from experiments.results.record import Record
+
+FOLDER = "adapter"
+SPARE = ".adapter.spare.tmp"
+"""Folder with the adapter of the last checkpoint, once a later evaluation was better."""
+LABEL = ".kept.json"
+"""In the folder while the run goes on: step of the adapter, and its files' hashes."""
+IN_PIECES = 2**20
+
+
+def keep(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) -> None:
+    """Replaces the adapter of a run.
+
+    Args:
+        run: the run folder.
+        step: at which it was evaluated.
+        write: fills an empty folder.
+        checkpoint: step of the last checkpoint. A run that goes on from there needs the adapter
+            that was the best until then.
+    """
+    draft, kept, spare = run / ".adapter.tmp", run / FOLDER, run / SPARE
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    write(draft)
+    share(draft)
+    label = {"step": step, "files": hashes(draft)}
+    write_atomically(draft / LABEL, json.dumps(label))
+    if kept.is_dir() and (_label(kept) or {}).get("step", step) <= checkpoint:
+        shutil.rmtree(spare, ignore_errors=True)
+        kept.rename(spare)
+    else:
+        shutil.rmtree(kept, ignore_errors=True)
+    draft.rename(kept)
+
+
+def rewind(run: Path, step: int) -> bool:
+    """Goes back to the adapter that was kept at `step`; False if none is there or it is damaged."""
+    kept, spare = run / FOLDER, run / SPARE
+    for folder in (kept, spare):
+        label = _label(folder)
+        if label is not None and label["step"] <= step and label["files"] == hashes(folder):
+            if folder == spare:
+                shutil.rmtree(kept, ignore_errors=True)
+                spare.rename(kept)
+            return True
+    shutil.rmtree(kept, ignore_errors=True)
+    return False
+
+
+def seal(run: Path, step: int | None) -> dict[str, str]:
+    """Hashes of the adapter's files for the record of a run that ends.
+
+    Args:
+        run: the run folder.
+        step: whose score counts; None if none does.
+
+    Raises:
+        RecordError: it is gone, is not what was kept, or not that of `step`.
+    """
+    folder = run / FOLDER
+    label = _label(folder)
+    if label is None:
+        raise RecordError(
+            f"{folder}: the adapter was removed or damaged while the run went on",
+            ["the same command trains it again"],
+        )
+    problems = list(_unlike(label["files"], folder))
+    if step not in (None, label["step"]):
+        problems.append(f"it is of step {label['step']}, the score that counts of step {step}")
+    if problems:
+        raise RecordError(f"{folder}: not the adapter that was kept", problems)
+    return label["files"]
+
+
+def check(run: Path, record: Record) -> None:
+    """Compares the adapter of a finished run with its record, and looks for broken numbers.
+
+    Raises:
+        RecordError: it is missing, altered, or holds NaN or infinity.
+    """
+    problems = list(differences(run, record))
+    if problems:
+        raise RecordError(f"{run / FOLDER}: not the adapter of the record", problems)
+    if not (run / FOLDER).is_dir():
+        raise RecordError(f"{run}: no adapter there")
+    broken = list(_broken(run / FOLDER))
+    if broken:
+        raise RecordError(f"{run / FOLDER}: holds numbers that are not finite", broken)
+
+
+def differences(run: Path, record: Record) -> Iterator[str]:
+    """Yields every file of the adapter that is not as the record says, where it says anything."""
+    if record.adapter is not None:
+        yield from _unlike(record.adapter, run / FOLDER)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of an adapter by name, but of what only describes them in prose."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name in (LABEL, "README.md") or path.is_dir():
+            continue
+        stored.check_file(path, 2**40)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(IN_PIECES):
+                digest.update(piece)
+        found[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return found
+
+
+def _unlike(expected: dict[str, str], folder: Path) -> Iterator[str]:
+    there = hashes(folder)
+    for name in sorted(expected.keys() | there.keys()):
+        if name not in there:
+            yield f"{FOLDER}/{name}: missing"
+        elif name not in expected:
+            yield f"{FOLDER}/{name}: not of this run"
+        elif there[name] != expected[name]:
+            yield f"{FOLDER}/{name}: altered since"
+
+
+def _label(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = stored.read_json(folder / LABEL)
+    except RecordError:
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        return None
+    return found if isinstance(found.get("step"), int) else None
+
+
+def _broken(folder: Path) -> Iterator[str]:
+    """Yields up to five tensors with NaN or infinity."""
+    from safetensors import SafetensorError, safe_open
+
+    found = 0
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                    tensor = file.get_tensor(name)
+                    if tensor.is_floating_point() and not tensor.isfinite().all():
+                        found += 1
+                        if found <= 5:
+                            yield f"{path.name}: {name}"
+        except (OSError, SafetensorError) as error:
+            raise RecordError(f"{path}: damaged ({error})") from error
+    if found > 5:
+        yield f"and {found - 5} more"

@@ -1,0 +1,260 @@
+"""One run folder, one run at a time.
+
+A lock file with a heartbeat, safe over shared file systems and after a kill. Its owner reaches the
+folder by a link of its own, which a successor takes away: what a process that slept meanwhile still
+wants to write, rename or delete there fails, however late it wakes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import Lost, Occupied, RecordError
+from experiments.results import stored
+
+LOCK = "lock.json"
+BEAT_SECONDS = 10.0
+STALE_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """A folder that is held, as its owner sees it."""
+
+    place: Path
+    """The folder."""
+    token: str
+    """Of this owner, never used again."""
+
+    @property
+    def path(self) -> Path:
+        """The folder by the owner's link, `.<name>.<token>` beside it.
+
+        All that the owner changes is reached this way.
+        """
+        return self.place.with_name(f".{self.place.name}.{self.token}")
+
+    @property
+    def kept(self) -> bool:
+        """False once another process has taken the folder over."""
+        return _owner(self.path / LOCK).get("token") == self.token
+
+    def shown(self, path: Path) -> Path:
+        """A path below `path` by the folder's own name, for messages."""
+        return self.place / path.relative_to(self.path)
+
+    def check(self) -> None:
+        """Raises Lost if another process has taken the folder over."""
+        if not self.kept:
+            raise Lost(f"{self.place}: another run took this folder over while this one slept")
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Hold]:
+    """Holds the folder's lock for the duration of the block.
+
+    A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
+    is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean
+    nothing on another host.
+
+    Raises:
+        Occupied: another live run holds the folder.
+    """
+    held = Hold(place=folder, token=uuid.uuid4().hex)
+    _take(folder / LOCK, held)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(held, stop), daemon=True)
+    beat.start()
+    try:
+        yield held
+    finally:
+        stop.set()
+        beat.join()
+        if held.kept:
+            (held.path / LOCK).unlink(missing_ok=True)
+        _remove(held.path)
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Who works in the folder now: host, pid, since; None if nobody does. Touches nothing.
+
+    Of another host's lock the heartbeat tells, by this machine's clock.
+    """
+    path = folder / LOCK
+    owner = _owner(path)
+    if not owner:
+        return None
+    if owner.get("machine") == _this_process()["machine"]:
+        started = _started(owner.get("pid", -1))
+        return owner if started is not None and started == owner.get("started") else None
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return owner if age <= STALE_SECONDS else None
+
+
+def _take(path: Path, held: Hold) -> None:
+    # Written aside and linked: a lock appears with its content or not at all, and only one of
+    # several takers gets it.
+    draft = path.with_name(f".{LOCK}.{held.token}")
+    try:
+        while True:
+            draft.write_text(json.dumps({"token": held.token, **_this_process()}), encoding="utf-8")
+            try:
+                taken = _link(draft, path) or _take_over(path, draft, held)
+                break
+            except FileNotFoundError:
+                if not path.parent.is_dir():
+                    raise
+                # Another taker found the draft before it was written, and took it for a dead one's.
+        if taken:
+            try:
+                _fence(held)
+                held.path.symlink_to(held.place.name)
+            except OSError:  # a full disk
+                path.unlink(missing_ok=True)
+                raise
+            _sweep(path, draft)
+            return
+    finally:
+        draft.unlink(missing_ok=True)
+    owner = _owner(path)
+    raise Occupied(
+        f"{path.parent}: another run is at work here",
+        [
+            f"host {owner.get('host')}, process {owner.get('pid')}, since {owner.get('since')}; "
+            f"it holds {LOCK}"
+        ],
+    )
+
+
+def _take_over(path: Path, draft: Path, held: Hold) -> bool:
+    """Replaces a dead owner's lock by the draft.
+
+    False if its owner lives or somebody was faster.
+    """
+    if not _stale(path, draft):
+        return False
+    # Whoever holds the heir's link is alone in replacing the lock, so what it sees there stays.
+    heir = path.with_name(f".{LOCK}.heir")
+    if not _link(draft, heir):
+        if not _stale(heir, draft):
+            return False
+        heir.unlink(missing_ok=True)  # died within these few lines
+        if not _link(draft, heir):
+            return False
+    try:
+        if not path.exists():
+            return _link(draft, path)
+        if not _stale(path, draft):
+            return False
+        _fence(held)  # before: else an owner that wakes at its end would remove the new lock
+        os.replace(draft, path)
+        return True
+    finally:
+        heir.unlink(missing_ok=True)
+
+
+def _fence(held: Hold) -> None:
+    """Takes the folder away from all earlier owners, wherever they are in what they do."""
+    links = re.compile(rf"\.{re.escape(held.place.name)}\.[0-9a-f]{{32}}")
+    for item in held.place.absolute().parent.iterdir():
+        if links.fullmatch(item.name) and item.name != held.path.name:
+            _remove(item)
+
+
+def _remove(link: Path) -> None:
+    """Removes an owner's link, or the folder that an owner without its link has made there."""
+    try:
+        link.unlink(missing_ok=True)
+    except OSError:
+        shutil.rmtree(link, ignore_errors=True)
+
+
+def _sweep(path: Path, draft: Path) -> None:
+    """Removes what takers that died on the way have left."""
+    for item in path.parent.glob(f".{LOCK}.*"):
+        if item != draft and (not _owner(item) or _stale(item, draft)):
+            item.unlink(missing_ok=True)
+
+
+def _link(draft: Path, path: Path) -> bool:
+    """Makes `path` another name of the draft; False if it exists."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _beat(held: Hold, stop: threading.Event) -> None:
+    path = held.path / LOCK
+    while not stop.wait(BEAT_SECONDS):
+        try:
+            if _owner(path).get("token", held.token) != held.token:
+                return  # taken over while this process slept: the new owner's to keep alive
+            os.utime(path)
+        except OSError:
+            pass  # a shared file system may be away for a moment; the next beat tries again
+
+
+def _stale(path: Path, draft: Path) -> bool:
+    """True if the owner of a lock is dead, or the lock is gone."""
+    owner, here = _owner(path), _this_process()
+    if owner.get("machine") == here["machine"]:
+        started = _started(owner.get("pid", -1))
+        return started is None or started != owner.get("started")
+    try:
+        os.utime(draft)  # the file server's clock, not ours
+        return draft.stat().st_mtime - path.stat().st_mtime > STALE_SECONDS
+    except FileNotFoundError:
+        return True
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    try:
+        found = stored.read_json(path)
+    except RecordError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _this_process() -> dict[str, Any]:
+    """Who holds the lock; `machine` is equal only where process numbers can be compared."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        boot, space = uuid.uuid4().hex, ""  # no /proc: never comparable, the heartbeat decides
+    return {
+        "host": socket.gethostname(),
+        "machine": f"{boot}/{space}",
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot, None if it does not exist.
+
+    A reused number shows here.
+    """
+    try:
+        fields = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError, TypeError):  # a lock may hold anything for a number
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,152 @@
+"""Predictions of every evaluation, kept so that any rule or metric can be computed later."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.errors import RecordError
+from experiments.files import visible
+from experiments.metrics.selection import Evaluation
+from experiments.results import stored
+
+FOLDER = "predictions"
+OF_TRAINING = ("train/loss", "train/learning_rate", "train/gradient_norm")
+"""Keys of a history that are no scores of an evaluation."""
+LARGEST = 2**32
+"""Bytes of the predictions of one evaluation."""
+DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, OverflowError),
+    *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile),
+)
+"""What numpy and zipfile raise for damaged bytes."""
+
+
+def store(run: Path, split: str, entry: Evaluation) -> None:
+    """Writes predictions/<split>-<step>.npz in one step."""
+    place = run / FOLDER
+    place.mkdir(exist_ok=True)
+    draft = place / f".{split}.tmp"
+    with draft.open("wb") as file:
+        np.savez(
+            file,
+            predictions=entry.predictions,
+            references=entry.references,
+            epoch=entry.epoch,
+            step=entry.step,
+        )
+    os.replace(draft, place / f"{split}-{entry.step:07d}.npz")
+
+
+def paths_of(run: Path, split: str = "*") -> list[Path]:
+    """Files of a split, or of all, in the order of training; what other programs left is none."""
+    return [path for path in visible(run / FOLDER, f"{split}-*.npz") if step_of(path) >= 0]
+
+
+def load(run: Path, split: str) -> list[Evaluation]:
+    """Every stored evaluation of a split, in the order of training.
+
+    RecordError names a damaged file.
+    """
+    found = []
+    for path in paths_of(run, split):
+        stored.check_file(path, LARGEST)
+        try:
+            _check_sizes(path)
+            with np.load(path, allow_pickle=False) as arrays:
+                found.append(
+                    Evaluation(
+                        step=int(arrays["step"]),
+                        epoch=float(arrays["epoch"]),
+                        predictions=arrays["predictions"],
+                        references=arrays["references"],
+                    )
+                )
+        except DAMAGED as error:
+            raise RecordError(f"{path}: damaged predictions ({error})") from error
+        entry = found[-1]
+        arrays = (entry.predictions, entry.references)
+        if any(array.ndim == 0 or array.dtype.kind not in "biuf" for array in arrays):
+            raise RecordError(f"{path}: damaged predictions (not arrays of numbers)")
+        if len(entry.predictions) != len(entry.references):
+            raise RecordError(f"{path}: damaged predictions (not as many as references)")
+    return found
+
+
+def first_damaged(run: Path) -> Path | None:
+    """The earliest stored evaluation that cannot be read; None if all can."""
+    paths = sorted(paths_of(run), key=step_of)
+    return next((path for path in paths if not _whole(path)), None)
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises ValueError if the file would take more memory than it has bytes."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("compressed, which ours are not")
+
+
+def evaluated(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
+    """How often each (split, step) was evaluated by the lines of a history."""
+    found: Counter[tuple[str, int]] = Counter()
+    for line in history:
+        splits = {key.rpartition("/")[0] for key in line if "/" in key and key not in OF_TRAINING}
+        found.update((split, line["step"]) for split in splits)
+    return found
+
+
+def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yields every evaluation of a history without predictions, and the other way round."""
+    expected = evaluated(history)
+    there = {
+        (split, int(step))
+        for path in (run / FOLDER).glob("*.npz")
+        for split, _, step in [path.stem.rpartition("-")]
+        if step.isdecimal()
+    }
+    for split, step in sorted(expected.keys() | there):
+        what = f"{FOLDER}/{split}-{step:07d}.npz"
+        if (split, step) not in there:
+            yield f"{what}: missing, though history.jsonl has its score"
+        elif not expected[split, step]:
+            yield f"{what}: of no evaluation in history.jsonl"
+        elif expected[split, step] > 1:
+            yield f"{what}: evaluated {expected[split, step]} times in history.jsonl"
+
+
+def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
+    """Raises RecordError unless every evaluation so far has its predictions."""
+    problems = list(differences(run, history))
+    if problems:
+        raise RecordError(
+            f"{run / FOLDER}: not the predictions of this run's evaluations",
+            [*problems[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])],
+        )
+
+
+def cut(run: Path, step: int) -> None:
+    """Deletes what lies behind `step`: a resumed run ends with an uninterrupted one's files."""
+    for path in paths_of(run):
+        if step_of(path) > step:
+            path.unlink()
+
+
+def step_of(path: Path) -> int:
+    """Step of a stored evaluation, as its file is called."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _whole(path: Path) -> bool:
+    """True if the file's checksums hold."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # readers of damaged files raise many kinds
+        return False

@@ -1,0 +1,193 @@
+"""The folder that a run is made in: opened, and closed when the run is whole or has failed.
+
+A finished run that is repeated (`force=true`) stays where it is until its repetition, made in a
+folder within, is whole. All steps go by way of the owner's link (`lock.Hold`), and a kill between
+any two leaves what the next start completes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.errors import RecordError
+from experiments.files import LEAVING, REPETITION, write_atomically
+from experiments.results import inputs, kept_adapter
+from experiments.results.identity import to_plain
+from experiments.results.lock import LOCK, Hold, hold
+from experiments.results.record import CONFIG, FAILURE, RECORD
+from experiments.results.run_folder import continues, find_record, read_configuration
+
+CHECKPOINTS = "checkpoints"
+
+
+def begin(held: Hold, config: Any) -> Path | None:
+    """Readies a run folder, completing first what an earlier start did not live to complete.
+
+    What must not be continued is moved aside: what another configuration, or this one with other
+    inputs, left when it failed, since its checkpoints are not ours, and with `force` whatever this
+    repetition has not made itself.
+
+    Returns:
+        Where to make the run, by the owner's link; None if the run is finished.
+
+    Raises:
+        RecordError: the folder holds another run, or one that began with other inputs.
+    """
+    root = held.path
+    _drop_drafts(root)
+    if (root / LEAVING).is_dir():
+        _move_aside(held)
+    settled = settle(held) is not None
+    if config.force and settled:
+        return None
+    work = root
+    if not config.force:
+        if find_record(held.place, config) is not None:
+            return None
+        inputs.check(held.place, config, None)
+        if _items(root) and not _continues(root, config):
+            _move_aside(held)
+    elif (root / RECORD).exists():
+        work = root / REPETITION
+        if work.exists() and not _continues(work, config):
+            work.rename(_beside(held.place, "replaced"))
+        if not work.exists():
+            draft = root / f".{REPETITION}.tmp"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            _configure(draft, config)
+            draft.rename(work)  # never empty: that is how a whole one ends
+    elif _items(root) and not _repeats(root, config):
+        _move_aside(held)
+    renew(work)
+    (work / FAILURE).unlink(missing_ok=True)
+    _configure(work, config)
+    return work
+
+
+def settle(held: Hold) -> Path | None:
+    """Puts a whole repetition in the place of the run that it repeats.
+
+    Returns:
+        The folder that now holds the earlier run, or the run's own if that went before; None if
+        there is no whole repetition.
+    """
+    root, aside = held.path, None
+    repetition = root / REPETITION
+    if not repetition.is_dir():
+        return None
+    if (repetition / RECORD).exists():
+        if (root / RECORD).exists():
+            aside = _move_aside(held)
+        clear(repetition)
+        for item in sorted(repetition.iterdir(), key=_is_record):
+            item.rename(root / item.name)
+    elif any(repetition.iterdir()):
+        return None
+    repetition.rmdir()
+    return aside or held.place
+
+
+def give_up(held: Hold) -> Path | None:
+    """Moves a repetition that failed beside the finished run; returns where, None without one."""
+    repetition = held.path / REPETITION
+    if not ((held.path / RECORD).exists() and repetition.is_dir()):
+        return None
+    failed = _beside(held.place, "failed")
+    repetition.rename(failed)
+    return failed
+
+
+def renew(folder: Path) -> None:
+    """Parts what will be written to from what an earlier owner may still hold open.
+
+    Files that are appended to become copies, drafts go.
+    """
+    _drop_drafts(folder)
+    for path in [folder / "run.log", *folder.glob("generations/*.jsonl")]:
+        if path.is_file():
+            draft = path.with_name(f".{path.name}.tmp")
+            shutil.copy2(path, draft)
+            os.replace(draft, path)
+
+
+def _drop_drafts(folder: Path) -> None:
+    for draft in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
+        if draft.is_file():
+            draft.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Removes what a finished run needs no longer."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / kept_adapter.FOLDER / kept_adapter.LABEL).unlink(missing_ok=True)
+    for draft in folder.glob(".*.tmp"):
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+def tidy(place: Path) -> None:
+    """Clears a finished run whose process was killed on its last steps; others are left alone."""
+    with contextlib.suppress(OSError):
+        left = [item for item in place.iterdir() if item.name.startswith((CHECKPOINTS, LOCK, "."))]
+        if not left and not (place / kept_adapter.FOLDER / kept_adapter.LABEL).exists():
+            return
+        with contextlib.suppress(RecordError), hold(place) as held:
+            if (held.path / RECORD).exists():
+                clear(held.path)
+
+
+def _configure(work: Path, config: Any) -> None:
+    write_atomically(work / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def _move_aside(held: Hold) -> Path:
+    """Moves what lies in a run folder into a new one beside it, its record first: without it
+    nothing counts as done. A repetition that is whole stays."""
+    root = held.path
+    leaving = root / LEAVING
+    leaving.mkdir(exist_ok=True)
+    whole = (root / REPETITION / RECORD).exists()
+    for item in sorted(_items(root), key=lambda item: not _is_record(item)):
+        if not (whole and item.name == REPETITION):
+            item.rename(leaving / item.name)
+    aside = _beside(held.place, "replaced")
+    leaving.rename(aside)
+    return aside
+
+
+def _items(root: Path) -> list[Path]:
+    """What lies in a run folder, without locks, drafts of locks and what is on its way out."""
+    return [item for item in root.iterdir() if LOCK not in item.name and item.name != LEAVING]
+
+
+def _is_record(item: Path) -> bool:
+    return item.name == RECORD
+
+
+def _continues(folder: Path, config: Any) -> bool:
+    """True if this very run left what lies in a folder, and can go on with what is here now."""
+    return continues(folder, config) and not inputs.changed(folder, config)
+
+
+def _repeats(root: Path, config: Any) -> bool:
+    """True if what lies in the folder is this very repetition, which was killed."""
+    if (root / FAILURE).exists() or not _continues(root, config):
+        return False
+    return bool(read_configuration(root).get("force"))
+
+
+def _beside(place: Path, why: str) -> Path:
+    """A name beside the run folder that is not taken."""
+    number = 1
+    while (beside := place.with_name(f"{place.name}.{why}-{number}")).exists():
+        number += 1
+    return beside

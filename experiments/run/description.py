@@ -1,0 +1,51 @@
+"""A run in a few words: what it is, and what came out of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from experiments.metrics.classification import shown
+from experiments.results.record import Record, finite
+
+if TYPE_CHECKING:
+    from experiments.config.run_config import Config
+
+
+def describe_run(config: Config) -> dict[str, Any]:
+    """What the run is, in a few words."""
+    return {
+        "model": config.model.name,
+        "task": config.task.name,
+        "method": config.method.name,
+        "variant": config.variant,
+        "seed": config.seed,
+        "source": config.source,
+        "recipe": config.recipe,
+        "profile": config.profile,
+        "mode": config.mode.value,
+        "experiment": config.experiment,
+    }
+
+
+def describe(record: Record) -> str:
+    """One line about a finished run for the terminal."""
+    run, parameters = record.run, record.parameters
+    line = f"{run['model']} {run['task']} {run['method']} {run.get('variant') or ''}".rstrip()
+    line += f": {parameters['adapter']:,} adapter numbers ({parameters['stored_bytes']:,} bytes)"
+    if parameters.get("head"):
+        line += f" + {parameters['head']:,} in the head"
+    primary = (record.metrics or {}).get("primary")
+    if primary:
+        value, interval = finite([primary.get("value"), primary.get("interval")])
+        if value is None:
+            return f"{line}; no {primary.get('name')} that is finite ({primary.get('select')})"
+        line += f"; {primary.get('select')} {primary.get('name')} {shown(value)}"
+        if interval is not None:
+            line += f" [{', '.join(map(shown, interval))}]"
+    return line
+
+
+def stamp(seconds: float) -> str:
+    """A moment as a record holds it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

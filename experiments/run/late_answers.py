@@ -1,0 +1,105 @@
+"""What a finished run is asked for later: answers to questions that it was not given, for one."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import RecordError
+from experiments.results import inputs, kept_adapter, lock, run_log
+from experiments.results.record import Record, read_record, write_record
+from experiments.run import attempt
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from experiments.config.run_config import Config
+
+log = logging.getLogger(__name__)
+
+
+def add(
+    config: Config, place: Path, record: Record, base: Callable[[Config, str | None], nn.Module]
+) -> Record:
+    """Produces what `Task.owed` names, with the adapter that the run kept; nothing is trained.
+
+    The record gets the numbers of what was asked and the time that it took, and keeps all else.
+
+    Args:
+        config: as asked for now; the same run.
+        place: its folder.
+        record: as it lies there.
+        base: builds the base model.
+
+    Returns:
+        The record, `record` itself where nothing is owed.
+
+    Raises:
+        UserError: the weights are not here, or others than those that the run began with; the
+            folder is in use, or lacks its adapter. The run stays finished.
+    """
+    if not config.mode.trains or not config.task.owed(place):
+        return record
+    if not (place / "adapter").is_dir():
+        raise RecordError(f"{place}: no adapter there, so the run cannot be asked anything more")
+    weights = config.model.locate(config.offline)
+    with lock.hold(place) as held, _journal(held):
+        # Again: another process may have been faster.
+        owed, record = config.task.owed(place), read_record(place)
+        if not owed:
+            return record
+        log.info("trained before; to be answered: %s", ", ".join(owed))
+        kept_adapter.check(place, record)
+        net, processor = _restored(config, place, weights, record, base)
+        began = time.monotonic()
+        config.task.produce(net, processor, _data(owed, record), held.path, config.seed)
+        rows = {f"asked {name}": len(prompts) for name, prompts in owed.items()}
+        spent = round(record.time.get("produce_s", 0.0) + time.monotonic() - began, 3)
+        added = dataclasses.replace(
+            record,
+            time=record.time | {"produce_s": spent},
+            environment=record.environment
+            | {"rows": (record.environment.get("rows") or {}) | rows},
+        )
+        held.check()
+        write_record(held.path, added)
+    return added
+
+
+def _journal(held: lock.Hold) -> AbstractContextManager[None]:
+    attempt.renew(held.path)
+    return run_log.keep(held.path)
+
+
+def _restored(
+    config: Config,
+    place: Path,
+    weights: str | None,
+    record: Record,
+    base: Callable[[Config, str | None], nn.Module],
+) -> tuple[nn.Module, Any]:
+    """The trained network, its adapter beside the weights as in training, and the processor."""
+    from experiments.training.device import check_device, device_of
+
+    check_device(config.train)
+    config.task.check()
+    processor = config.model.processor(weights)
+    net = base(config, weights)  # downloads, if need be
+    inputs.check_model(place, config, record)
+    net = config.method.restore(net, place / "adapter", merged=False)
+    if config.model.quantization is None:  # quantised weights are where they stay
+        net = net.to(device_of(config.train))
+    return net, processor
+
+
+def _data(owed: dict[str, Any], record: Record) -> Any:
+    """Prompts without rows to train on."""
+    from experiments.tasks import Data
+
+    fingerprint = record.environment.get("data") or ""
+    return Data(train=(), evaluations={}, prompts=owed, collate=list, fingerprint=fingerprint)

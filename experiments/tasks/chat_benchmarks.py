@@ -1,0 +1,254 @@
+"""Benchmark questions of several turns, answered by a trained network, in FastChat's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import DataError
+from experiments.files import write_atomically
+from experiments.results import generations
+from experiments.results.fastchat import BENCHMARKS, first_choice, read_questions
+from experiments.tasks.generation import continuations
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from experiments.tasks.instruction import Instruction
+
+log = logging.getLogger(__name__)
+
+
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Questions of every benchmark that a folder holds: question_id, category, turns.
+
+    Args:
+        folder: with mt_bench/question.jsonl, vicuna_bench/question.jsonl or both.
+
+    Raises:
+        DataError: there is none, or a line is no question; all of them named.
+    """
+    paths = {benchmark: folder / name / "question.jsonl" for benchmark, name in BENCHMARKS.items()}
+    problems: list[str] = []
+    found = {
+        benchmark: read_questions(path, problems)
+        for benchmark, path in paths.items()
+        if path.is_file()
+    }
+    if not found:
+        names = " or ".join(f"{name}/question.jsonl" for name in BENCHMARKS.values())
+        problems = [f"no {names} there"]
+    if problems:
+        raise DataError(f"task.questions={folder}: not FastChat's questions", problems)
+    return found
+
+
+def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
+    """What a file of answers holds for these questions as they are asked now."""
+    asked = {question["question_id"]: question["turns"] for question in questions}
+    found = Answers()
+    for line in generations.read(path, found.damaged):
+        number, turns = line.get("question_id"), first_choice(line)
+        cut = line.get("truncated")
+        if not isinstance(number, int) or turns is None or not isinstance(cut, list):
+            found.damaged.append(f"{path}: damaged, no answer of this program: question {number}")
+        elif number not in asked:
+            found.others[number] = line
+        elif line.get("asked") != asked[number] or not len(turns) == len(cut) <= len(asked[number]):
+            found.outdated.append(number)
+            found.current.pop(number, None)
+        else:
+            found.current[number] = line
+    return found
+
+
+def open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that the file does not answer in all their turns."""
+    current = answers(path, questions).current
+    return [
+        question
+        for question in questions
+        if len(turns_of(current.get(question["question_id"]))) < len(question["turns"])
+    ]
+
+
+def turns_of(line: dict[str, Any] | None) -> list[str]:
+    """The answers of a line; none where there is no line yet."""
+    return line["choices"][0]["turns"] if line else []
+
+
+@dataclass
+class Answers:
+    """Lines of a file of answers; of several to one question the last counts."""
+
+    current: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Usable ones by question."""
+    others: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Those to questions that are not asked now."""
+    outdated: list[int] = field(default_factory=list)
+    """Questions that were worded otherwise when they were answered."""
+    damaged: list[str] = field(default_factory=list)
+    """A line for each that cannot be used."""
+
+
+def answer_room(task: Instruction, processor: Any) -> int:
+    """Tokens that an answer may have: at least half of what the model reads is for the prompt."""
+    return min(task.max_new_tokens, processor.model_max_length // 2)
+
+
+@dataclass
+class Asker:
+    """Puts the questions of one benchmark to a network, turn by turn."""
+
+    task: Instruction
+    net: nn.Module
+    processor: Any
+    benchmark: str
+    seed: int
+    lines: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """The latest line of each question in the file."""
+
+    def answer(self, questions: Sequence[dict[str, Any]], place: Path) -> None:
+        """Writes generations/<benchmark>.jsonl below a run folder, one line per question.
+
+        Every batch is added when it is done, a question of two turns first with one answer. What a
+        killed call left is kept, what is damaged or answers another wording is made again. In the
+        end each question has one line, in the questions' order, and answers to others follow.
+
+        Args:
+            questions: question_id, category and turns of each.
+            place: the run folder.
+        """
+        path = generations.path_of(place, self.benchmark)
+        before = answers(path, questions)
+        for problem in before.damaged:
+            log.warning("%s; it is answered again", problem)
+        outdated = set(before.outdated) - before.current.keys()
+        if outdated:
+            numbers = ", ".join(map(str, sorted(outdated)))
+            log.warning("%s: other words than before, answered again: %s", self.benchmark, numbers)
+        self.lines = before.current
+        for turn in range(max(len(question["turns"]) for question in questions)):
+            waiting = [
+                question
+                for question in questions
+                if len(question["turns"]) > turn and len(self._answers(question)) == turn
+            ]
+            if waiting:
+                self._turn(waiting, turn, path, _model_id(place, self.task.name))
+        ordered = [self.lines[question["question_id"]] for question in questions]
+        text = "".join(
+            json.dumps(line, ensure_ascii=False) + "\n"
+            for line in [*ordered, *before.others.values()]
+        )
+        if text.encode() != path.read_bytes():
+            write_atomically(path, text)
+        cut = sum(any(line["truncated"]) for line in ordered)
+        log.info(
+            "%s: %d questions answered; %d of their conversations were longer than the model "
+            "reads and lost their beginning",
+            *(self.benchmark, len(ordered), cut),
+        )
+
+    def _answers(self, question: dict[str, Any]) -> list[str]:
+        return turns_of(self.lines.get(question["question_id"]))
+
+    def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
+        """Answers one turn of all these questions."""
+        longest = answer_room(self.task, self.processor)
+        room = self.processor.model_max_length - longest
+        prompts, truncated = [], []
+        for question in questions:
+            asked = question["turns"][: turn + 1]
+            text = self.task.conversation(asked, self._answers(question))
+            tokens = self.processor(text, verbose=False)["input_ids"]
+            truncated.append(len(tokens) > room)
+            if truncated[-1]:  # a token that begins every text stays, then comes the end
+                first = [token for token in tokens[:1] if token == self.processor.bos_token_id]
+                tokens = [*first, *tokens[len(first) - room :]]
+            prompts.append(tokens)
+
+        def steer(chosen: list[int]) -> Sampling:
+            return Sampling(
+                [self.task.temperature(questions[place]["category"]) for place in chosen],
+                [self._draw(questions[place], turn) for place in chosen],
+            )
+
+        batches = continuations(
+            self.net,
+            self.processor,
+            prompts,
+            batch_size=self.task.generation_batch_size,
+            max_new_tokens=longest,
+            steer=steer,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+        for batch in batches:
+            added = []
+            for place, text in batch:
+                question = questions[place]
+                earlier = self.lines.get(question["question_id"], {"truncated": []})
+                turns = [*self._answers(question), text.strip()]
+                whole = json.dumps([model, self.benchmark, question["question_id"], turns])
+                added.append(
+                    {
+                        "question_id": question["question_id"],
+                        "answer_id": hashlib.sha256(whole.encode()).hexdigest()[:22],
+                        "model_id": model,
+                        "choices": [{"index": 0, "turns": turns}],
+                        "tstamp": time.time(),
+                        "category": question["category"],
+                        "asked": question["turns"],
+                        "truncated": [*earlier["truncated"], truncated[place]],
+                    }
+                )
+            generations.append(path, added)
+            self.lines |= {line["question_id"]: line for line in added}
+
+    def _draw(self, question: dict[str, Any], turn: int) -> int:
+        """Seed of an answer's random numbers: of the run, the question and the turn alone."""
+        text = f"{self.seed}/{self.benchmark}/{question['question_id']}/{turn}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+class Sampling:
+    """Turns the choice of the largest logit into a draw from softmax(logits / T).
+
+    The largest of logits / T + Gumbel noise is such a draw. Each row has random numbers of its own,
+    so that a text depends neither on the batch it is in nor on what was generated before it.
+    """
+
+    def __init__(self, temperatures: list[float], seeds: list[int]):
+        import torch
+
+        self.temperatures = temperatures
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """(B, T) tokens so far, (B, vocabulary) logits -> logits with noise; T = 0 stays as is."""
+        import torch
+
+        logits = logits.float()
+        for row, temperature in enumerate(self.temperatures):
+            if temperature > 0:
+                noise = torch.empty(logits.shape[-1]).exponential_(generator=self.generators[row])
+                logits[row] = logits[row] / temperature - noise.log().to(logits.device)
+        return logits
+
+
+def _model_id(place: Path, task: str) -> str:
+    """A run's name among answers of several: model, method, what differs, seed."""
+    parts = list(place.parts)
+    start = len(parts) - 1 - parts[::-1].index(task) if task in parts else len(parts) - 1
+    return "-".join([*parts[max(0, start - 1) : start], *parts[start + 1 :]])

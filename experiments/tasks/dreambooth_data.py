@@ -1,0 +1,191 @@
+"""Data of DreamBooth: a subject's photos, class and prompts, and rows of latents."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import DataError
+from experiments.hub.fingerprints import Files
+from experiments.tasks import image_files
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from experiments.models.latent_diffusion import LatentSpace
+
+
+LEVELS = 4
+"""Steps at which each photo is scored, evenly spread over the noise schedule."""
+NOISE_SEED = 0
+"""Of that noise."""
+
+
+class Pairs:
+    """Training rows: photo and class image number i, each list from its start again.
+
+    Without class images a row is a photo. There are as many rows as the longer list has images, or
+    `rows` if that is fewer.
+    """
+
+    def __init__(
+        self,
+        photos: list[Image.Image],
+        own: list[dict[str, Any]],
+        others: list[dict[str, Any]],
+        rows: int | None,
+    ):
+        self.photos, self.own, self.others = photos, own, others
+        longest = max(len(own), len(others))
+        self.rows = longest if rows is None else min(rows, longest)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        parts = [self.own[row % len(self.own)]]
+        if self.others:
+            parts.append(self.others[row % len(self.others)])
+        return collate(parts)
+
+
+def entries_of(
+    processor: LatentSpace, images: list[Image.Image], prompt: str, *, label: int, weight: float
+) -> list[dict[str, Any]]:
+    """Images as batches of one, see `Denoiser.forward`."""
+    import torch
+
+    means, deviations = processor.encode(images)
+    told = {key: value[None] for key, value in processor.told(prompt).items()}
+    return [
+        {
+            "mean": means[place : place + 1],
+            "deviation": deviations[place : place + 1],
+            "labels": torch.tensor([label]),
+            "weights": torch.tensor([weight]),
+            **told,
+        }
+        for place in range(len(images))
+    ]
+
+
+def at_fixed_noise(entries: list[dict[str, Any]], processor: LatentSpace) -> list[dict[str, Any]]:
+    """Each photo at `LEVELS` steps, with noise that is the same for every run."""
+    import torch
+
+    last, rows = processor.noise.config.num_train_timesteps, []
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    for entry in entries:
+        for level in range(LEVELS):
+            noise = torch.randn(entry["mean"].shape, generator=generator)
+            step = torch.tensor([last * (2 * level + 1) // (2 * LEVELS)])
+            rows.append({**entry, "noise": noise, "steps": step})
+    return rows
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Joins batches along their first dimension."""
+    import torch
+
+    return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+
+LISTING = "prompts_and_classes.txt"
+"""The data set's file of subjects, their classes and two lists of prompts."""
+LIVE = ("cat", "dog")
+"""Classes that the second list is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Photos and words."""
+
+    folder: Path
+    class_name: str
+    prompts: list[str]
+    """With {token} and {class_name} to fill in."""
+    listing: Path | None = None
+    """The file that said what it is or how to draw it."""
+
+    @property
+    def inputs(self) -> dict[str, Files]:
+        """Its files, by what they are."""
+        found = {f"photos of {self.folder.name}": Files(paths=image_files.files(self.folder))}
+        if self.listing is not None:
+            found["prompts and classes"] = Files(paths=[self.listing])
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What the file of prompts and classes says."""
+
+    classes: dict[str, str]
+    objects: list[str]
+    live: list[str]
+
+
+def read_listing(path: Path) -> Listing:
+    """Reads the data set's file, which is prose around a table and two Python lists.
+
+    Raises:
+        DataError: not there, or without one of the three parts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    table, _, rest = text.partition("Object Prompts")
+    classes = dict(re.findall(r"^(\w+),([\w ]+?)\s*$", table, re.M))
+    classes.pop("subject_name", None)
+    objects, live = (
+        [
+            prompt.replace("{0}", "{token}").replace("{1}", "{class_name}")
+            for prompt in re.findall(r"'([^']+)'\.format", part)
+        ]
+        for part in (rest.partition("Live Subject")[0], rest.partition("Live Subject")[2])
+    )
+    found = {"a table of classes": classes, "object prompts": objects, "live prompts": live}
+    missing = [f"without {what}" for what, values in found.items() if not values]
+    if missing:
+        raise DataError(f"{path}: not the data set's list of prompts and classes", missing)
+    return Listing(classes=classes, objects=objects, live=live)
+
+
+def read_subject(
+    root: Path, name: str, class_name: str | None, prompts: list[str] | None
+) -> Subject:
+    """Looks for a subject in the data set's folder or in its subfolder `dataset`.
+
+    Args:
+        root: the folder.
+        name: of the subject.
+        class_name: of what it is one; None: as the list says.
+        prompts: to draw it with; None: those of the list.
+
+    Raises:
+        DataError: no photos, or what the list would have to say is not there.
+    """
+    root = root / "dataset" if (root / "dataset" / name).is_dir() else root
+    folder = root / name
+    if not folder.is_dir():
+        known = sorted(item.name for item in root.iterdir() if item.is_dir())
+        raise DataError(
+            f"task.subject={name}: no such folder in {root} "
+            f"(folders there: {', '.join(known) or 'none'})"
+        )
+    image_files.files(folder)
+    path = None
+    if class_name is None or prompts is None:
+        path = root / LISTING
+        listing = read_listing(path)
+        class_name = class_name or listing.classes.get(name)
+        if class_name is None:
+            raise DataError(
+                f"task.subject={name}: {path} does not say what it is; set task.class_name"
+            )
+        if prompts is None:
+            prompts = listing.live if class_name in LIVE else listing.objects
+    return Subject(folder=folder, class_name=class_name, prompts=prompts, listing=path)

@@ -1,0 +1,150 @@
+"""Image files: those of a folder, those that a finished network drew, and all of them on one
+sheet."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.errors import DataError
+from experiments.tasks import image_scan
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FOLDER = "images"
+SUBJECT = "subject"
+"""Folder, beside those of the prompts, with the photos that were trained on."""
+GRID = "grid.png"
+
+_MARGIN = 6  # pixels
+
+
+def slug(text: str) -> str:
+    """A folder name for a prompt."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:100]
+
+
+def save(image: Image.Image, path: Path, **about: str) -> None:
+    """Writes a PNG in one step: a file that is there is whole.
+
+    Args:
+        image: what to write.
+        path: where.
+        about: text that the file carries: prompt, seed.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, text in about.items():
+        info.add_itxt(key, text)
+    path.parent.mkdir(exist_ok=True)  # without parents: the folder of a run may be taken away
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(draft, format="PNG", pnginfo=info)
+    os.replace(draft, path)
+
+
+def read(path: Path) -> Image.Image:
+    """An image in RGB, turned as it was held when it was taken."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def is_whole(path: Path) -> bool:
+    """True if there is an image that can be read; a power cut may leave an empty file."""
+    try:
+        read(path)
+    except Exception:  # PIL's readers raise many kinds
+        return False
+    return True
+
+
+def files(folder: Path) -> list[Path]:
+    """The images below a folder, by name.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = image_scan.scan(folder).images
+    if not found:
+        raise DataError(f"{folder}: holds no image")
+    return found
+
+
+def read_folder(folder: Path) -> list[Image.Image]:
+    """Every image below a folder; a warning names files that are none.
+
+    Raises:
+        DataError: see `files`, or images that cannot be read, each with its reason.
+    """
+    from PIL import Image
+
+    images, damaged = [], []
+    for path in files(folder):
+        try:
+            images.append(read(path))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            damaged.append(f"{path.relative_to(folder)}: {error}")
+    image_scan.warn_of(image_scan.scan(folder).unused, str(folder))
+    if damaged:
+        raise DataError(f"{folder}: images that cannot be read", damaged)
+    return images
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """The largest square around the middle, resized."""
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+
+
+def grid(
+    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    photos: Sequence[Image.Image],
+    side: int = 160,
+) -> Image.Image:
+    """A sheet with one row per prompt: a photo of the subject, the prompt, what was drawn.
+
+    Args:
+        rows: prompt and its images.
+        photos: of the subject; the rows take turns.
+        side: pixels of an image on the sheet.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
+    step, head, words = side + _MARGIN, 26, side + 40
+    drawn = max(len(images) for _, images in rows)
+    width = _MARGIN + step + words + drawn * step
+    sheet = Image.new("RGB", (width, head + len(rows) * step + _MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    for left, title in ((0, "photo"), (step, "prompt"), (step + words, "drawn")):
+        pen.text((left + _MARGIN, _MARGIN), title, "black", font)
+    for place, (prompt, images) in enumerate(rows):
+        top = head + place * step
+        sheet.paste(photos[place % len(photos)].resize((side, side)), (_MARGIN, top))
+        text = _wrapped(prompt, words - 3 * _MARGIN, small.getlength)
+        pen.multiline_text((step + _MARGIN, top), text, "black", small)
+        for column, image in enumerate(images):
+            left = _MARGIN + step + words + column * step
+            sheet.paste(image.resize((side, side)), (left, top))
+    return sheet
+
+
+def _wrapped(text: str, width: int, length: Callable[[str], float]) -> str:
+    """The text in lines of at most `width` pixels; longer words stay whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if length(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)

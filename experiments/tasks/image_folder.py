@@ -1,0 +1,277 @@
+"""Labelled images as they lie on disk: parquet files with encoded images, or folders by class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.hub.fingerprints import Files
+from experiments.tasks import image_scan, image_transforms
+
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+"""Columns that hold the label where neither a setting nor class names say which."""
+ALIASES = {"validation": ("validation", "val", "valid"), "train": ("train",), "test": ("test",)}
+
+
+@dataclass
+class Labelled:
+    """Encoded images of one split and their classes, each kept in memory once."""
+
+    contents: list[Any] = field(default_factory=list)
+    """Encoded images: buffers."""
+    labels: list[Any] = field(default_factory=list)
+    """Per image a class number, or a class name."""
+    names: list[str] | None = None
+    """Names of the classes, where the source lists them."""
+    places: list[str] = field(default_factory=list)
+    """Per image, how an error names it."""
+
+
+def find(folder: Path) -> dict[str, list[Path]]:
+    """Parquet files or image folders per split; parquet first, in the folder or in its `data`."""
+    for place in (folder, folder / "data"):
+        found = {
+            split: [path for name in names for path in sorted(place.glob(f"{name}[.-]*parquet"))]
+            for split, names in ALIASES.items()
+        }
+        if any(found.values()):
+            return {split: paths for split, paths in found.items() if paths}
+    return {
+        split: [folder / name]
+        for split, names in ALIASES.items()
+        for name in names
+        if (folder / name).is_dir()
+    }
+
+
+def files(paths: Sequence[Path]) -> Files:
+    """What is read of a split that `find` gives: parquet files, or a folder of images by class."""
+    if not paths[0].is_dir():
+        return Files(paths=paths)
+    classes = map(image_scan.scan, class_folders(paths[0]))
+    return Files(paths=[image for found in classes for image in found.images], below=paths[0])
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Subfolders, in the order of the alphabet; hidden ones are none."""
+    return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".")
+
+
+def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
+    """Images below <folder>/<class>/, the classes taking turns so that first rows are of all.
+
+    Args:
+        folder: with a subfolder per class.
+        digest: hash that takes in names and bytes.
+
+    Returns:
+        The images, and a line for each problem.
+    """
+    split, problems, files, unused = Labelled(), [], [], []
+    classes = class_folders(folder)
+    split.names = [path.name for path in classes]
+    for number, path in enumerate(classes):
+        found = image_scan.scan(path)
+        if not found.images:
+            problems.append(f"{path}: no images")
+        files += [(turn, number, image) for turn, image in enumerate(found.images)]
+        unused += found.unused
+    if not classes:
+        problems.append(f"{folder}: no subfolders, wanted one per class")
+    for _, number, image in sorted(files):
+        try:
+            content = image.read_bytes()
+        except OSError as error:
+            problems.append(f"{image}: cannot be read ({error.strerror})")
+            continue
+        digest.update(image.relative_to(folder).as_posix().encode())
+        digest.update(content)
+        split.contents.append(content)
+        split.labels.append(number)
+        split.places.append(str(image))
+    image_scan.warn_of(unused, str(folder))
+    return split, problems
+
+
+def read_parquet(
+    paths: Sequence[Path], classes: int, label_column: str | None, digest: Any
+) -> tuple[Labelled, list[str]]:
+    """Images and labels of parquet files, as `datasets` writes them or with plain bytes.
+
+    Args:
+        paths: of one split.
+        classes: number that a column of class names must have to be the label's.
+        label_column: name of the label's column, None to find it.
+        digest: hash that takes in the files' bytes.
+
+    Returns:
+        The images, and a line for each problem.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    split, problems = Labelled(), []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+            file = parquet.ParquetFile(path, memory_map=True)
+            columns = _columns(file.schema_arrow, classes, label_column)
+            if isinstance(columns, str):
+                problems.append(f"{path.name}: {columns}")
+                continue
+            image, label = columns
+            table = file.read(columns=[image, label])
+        except (OSError, pyarrow.ArrowException) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            problems.append(f"{path}: cannot be read as parquet ({reason})")
+            continue
+        names = _class_names(file.schema_arrow).get(label)
+        if split.contents and names != split.names:
+            problems.append(f"{path.name}: other class names than in {paths[0].name}")
+        split.names = names
+        labels = table.column(label).to_pylist()
+        kinds = {type(one) for one in [*split.labels[:1], *labels] if one is not None}
+        if len(kinds) > 1:
+            problems.append(f"{path.name}: class names here and class numbers in other files")
+            continue
+        empty = 0
+        for row, content in enumerate(_contents(table.column(image))):
+            if content is None or labels[row] is None:
+                empty += 1
+                continue
+            split.contents.append(content)
+            split.labels.append(labels[row])
+            split.places.append(f"{path.name} row {row}")
+        if empty:
+            problems.append(f"{path.name}: {empty} rows without image bytes or without label")
+    return split, problems
+
+
+def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
+    """Makes the labels of all splits numbers of the same classes.
+
+    Returns:
+        A line for each problem: another number of classes, classes that differ between splits,
+        labels out of range, classes without a training image.
+    """
+    problems = []
+    if len({type(split.labels[0]) for split in splits.values() if split.labels}) > 1:
+        return ["class names in one split and class numbers in another"]
+    for split in splits.values():
+        if split.names is None and split.labels and isinstance(split.labels[0], str):
+            split.names = sorted(set(split.labels))
+            numbers = {name: number for number, name in enumerate(split.names)}
+            split.labels = [numbers[name] for name in split.labels]
+    train = splits["train"]
+    if train.names is not None and len(train.names) != classes:
+        problems.append(
+            f"train has {len(train.names)} classes ({several(train.names)}), task.classes={classes}"
+        )
+    for name, split in splits.items():
+        if split.names != train.names and None not in (split.names, train.names):
+            for more, fewer, where in (
+                (split, train, f"{name}, not in train"),
+                (train, split, f"train, not in {name}"),
+            ):
+                only = [one for one in more.names if one not in set(fewer.names)]
+                if only:
+                    problems.append(f"classes in {where}: {several(only)}")
+            if sorted(split.names) == sorted(train.names):
+                problems.append(f"{name} numbers its classes in another order than train")
+        low, high = min(split.labels), max(split.labels)
+        if not (0 <= low and high < classes):
+            hidden = " (hidden labels cannot be scored)" if low < 0 else ""
+            allowed = f"allowed 0 to {classes - 1}{hidden}"
+            problems.append(f"{name}: labels from {low} to {high}, {allowed}")
+    if not problems:
+        empty = sorted(set(range(classes)) - set(train.labels))
+        if empty:
+            shown = [train.names[number] if train.names else str(number) for number in empty]
+            problems.append(f"train has no image of these classes: {several(shown)}")
+    return problems
+
+
+def faults(splits: dict[str, Labelled]) -> list[str]:
+    """A line for each kind of fault that makes images of a split unusable, naming some of them."""
+    problems = []
+    for name, split in splits.items():
+        found: dict[str, list[str]] = {}
+        for content, place in zip(split.contents, split.places, strict=True):
+            fault = image_transforms.fault(content)
+            if fault is not None:
+                found.setdefault(fault, []).append(place)
+        problems += [
+            f"{name}: unreadable images, {len(places)} ({fault}): {several(places)}"
+            for fault, places in found.items()
+        ]
+    return problems
+
+
+def several(items: Sequence[str], most: int = 5) -> str:
+    """The first few of a list, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return ", ".join([*items[:most], *more])
+
+
+def _columns(schema: Any, classes: int, label: str | None) -> tuple[str, str] | str:
+    """Names of the image's and the label's column, or why they cannot be told."""
+    from pyarrow import types
+
+    there = f"(columns: {', '.join(schema.names) or 'none'})"
+    images = [entry.name for entry in schema if _holds_images(entry.type)]
+    if len(images) != 1:
+        many = f"several columns of images, {', '.join(images)}" if images else "no image column"
+        return f"{many} {there}"
+    if label is not None:
+        if label not in schema.names:
+            return f"task.label_column={label}: no such column {there}"
+        candidates = [label]
+    else:
+        named = [name for name, one in _class_names(schema).items() if len(one) == classes]
+        candidates = named or [name for name in LABEL_NAMES if name in schema.names][:1]
+    if len(candidates) != 1:
+        many = f"labels could be {' or '.join(candidates)}" if candidates else "no label column"
+        return f"{many}; task.label_column=NAME says which {there}"
+    kind = schema.field(candidates[0]).type
+    if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
+        return f"column {candidates[0]!r} holds {kind}, wanted whole numbers or class names"
+    return images[0], candidates[0]
+
+
+def _holds_images(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(_holds_images(entry.type) for entry in kind if entry.name == "bytes")
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Columns of class labels and the names of their classes, as `datasets` notes them."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted["info"]["features"].items()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}  # a note of something else, or none
+    return {
+        column: feature["names"]
+        for column, feature in features
+        if column in schema.names
+        and isinstance(feature, dict)
+        and isinstance(feature.get("names"), list)
+    }
+
+
+def _contents(column: Any) -> Iterator[Any]:
+    """Buffers of the encoded images: views of the table's memory, nothing is copied."""
+    from pyarrow import types
+
+    for chunk in column.chunks:
+        values = chunk.field("bytes") if types.is_struct(chunk.type) else chunk
+        for value in values:
+            yield value.as_buffer() if value.is_valid else None

@@ -1,0 +1,1 @@
+"""Training: its configuration, trainer, optimizer, data order and memory."""

@@ -1,0 +1,258 @@
+"""How much memory a run will take, before it takes it.
+
+Weights, gradients and optimizer state are counted. What the forward pass keeps for the backward
+pass is measured on fake tensors, which have shapes and no numbers: seconds for a model of any size.
+Left out: the libraries themselves, the allocator's rounding, and what a GPU's context takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from experiments.models import Model, Quantization, Transformer
+from experiments.training.train_config import Precision, Train
+from fourierft.frozen_weight import is_quantised
+from fourierft.layer import adapted_layers
+
+if TYPE_CHECKING:
+    from experiments.models.head import Head
+    from experiments.tasks import Data, Task
+
+log = logging.getLogger(__name__)
+
+_DRY = ("language", "classification", "regression", "images")
+"""Heads whose batches `_inputs` can make."""
+LOGITS = 3
+"""Copies in float32 of the logits when a loss is at its peak: they, their softmax, its gradient."""
+GIGABYTE = 1e9
+
+
+def expected(
+    net: nn.Module, model: Model, task: Task, train: Train | None, data: Data | None
+) -> dict[str, Any]:
+    """Bytes that a run is expected to take.
+
+    Args:
+        net: network after `Method.apply`; on the meta device for counting.
+        model: what it was built from.
+        task: asks for head and length of rows.
+        train: the recipe; None for counting: one row per step.
+        data: for the longest row; None: rows as long as the task allows.
+
+    Returns:
+        `weights`, `gradients`, `optimizer`, `updates` (W0 + DeltaW kept by FourierFT layers); then
+        the most that comes and goes: `step` (forward and backward of one micro-batch),
+        `evaluation`, `generation` (keys and values); `total`, of which those three count once;
+        `rows` and `tokens` of the micro-batch. None where nothing is known.
+    """
+    trained = sum(value.nbytes for value in net.parameters() if value.requires_grad)
+    weights = _weights(net, model.quantization if _on_meta(net) else None)
+    rows = 1 if train is None else train.batch_size // train.accumulation
+    tokens = _tokens(task, data)
+    found: dict[str, Any] = {
+        "weights": weights,
+        "gradients": trained,
+        "optimizer": 2 * trained,  # AdamW's two averages
+        "updates": _kept_updates(net),
+        "step": None,
+        "evaluation": None,
+        "generation": None,
+    }
+    if isinstance(model, Transformer) and task.head.kind in _DRY:
+        found |= _passing(net, model, task, train, data, rows, tokens)
+    passing = max(found[key] or 0 for key in ("step", "evaluation", "generation"))
+    fixed = sum(found[key] for key in ("weights", "gradients", "optimizer", "updates"))
+    return found | {"total": fixed + passing, "rows": rows, "tokens": tokens}
+
+
+def describe(found: dict[str, Any]) -> str:
+    """One line for people."""
+    parts = ", ".join(
+        f"{key} {found[key] / GIGABYTE:.3g}"
+        for key in ("weights", "gradients", "optimizer", "updates", *_PASSING)
+        if found[key] is not None
+    )
+    return f"{found['total'] / GIGABYTE:.3g} GB ({parts})"
+
+
+_PASSING = ("step", "evaluation", "generation")
+
+
+def _passing(
+    net: nn.Module,
+    model: Transformer,
+    task: Task,
+    train: Train | None,
+    data: Data | None,
+    rows: int,
+    tokens: int | None,
+) -> dict[str, int | None]:
+    """Bytes of a step, an evaluation batch and a batch of generated texts."""
+    configuration = net.config
+    vocabulary = configuration.vocab_size if task.head.kind == "language" else 0
+    workspace = _workspace(net)
+    saved = _saved(net, model, task.head, train, rows, tokens)
+    if saved is None:
+        return {}
+    if train is not None and train.gradient_checkpointing:
+        layers = configuration.num_hidden_layers
+        inputs = layers * rows * (tokens or 1) * configuration.hidden_size * 4
+        saved = inputs + saved // layers
+    logits = LOGITS * rows * (tokens or 0) * vocabulary * 4
+    found: dict[str, int | None] = {"step": saved + logits + workspace}
+    if train is not None and data is not None and data.evaluations:
+        most = max(map(len, data.evaluations.values()))
+        batch = min(train.eval_batch_size, most) * (tokens or 0) * vocabulary * 4
+        found["evaluation"] = LOGITS * batch + workspace
+    if data is not None and data.prompts and vocabulary:
+        heads = getattr(configuration, "num_key_value_heads", configuration.num_attention_heads)
+        width = configuration.hidden_size // configuration.num_attention_heads * heads
+        size = next(value.element_size() for value in net.parameters() if not is_quantised(value))
+        texts = task.generation_batch_size * getattr(task, "beams", 1)
+        most = configuration.max_position_embeddings
+        texts *= min(data.longest or most, most)
+        cache = texts * 2 * width * configuration.num_hidden_layers * size
+        found["generation"] = cache + _kept_updates(net, generating=True) - _kept_updates(net)
+    return found
+
+
+def _saved(
+    net: nn.Module,
+    model: Transformer,
+    head: Head,
+    train: Train | None,
+    rows: int,
+    tokens: int | None,
+) -> int | None:
+    """Bytes that the forward pass keeps for the backward pass; None if a dry pass fails."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    learning = set(_learning(net))
+    autocast = train is not None and train.precision is not Precision.fp32
+    try:
+        with FakeTensorMode():
+            plain = dataclasses.replace(model, quantization=None, pretrained=False)
+            dry = plain.build(head, None)
+            for name, value in dry.named_parameters():
+                value.requires_grad_(name in learning)
+            own = {id(value) for value in [*dry.parameters(), *dry.buffers()]}
+            kept: dict[int, torch.Tensor] = {}
+
+            def keep(value: torch.Tensor) -> torch.Tensor:
+                if id(value) not in own:
+                    kept[value.untyped_storage()._cdata] = value
+                return value
+
+            with (
+                torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
+                torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+            ):
+                dry(**_inputs(dry.config, head, rows, tokens))
+            own_storages = {value.untyped_storage()._cdata for value in dry.parameters()}
+            return sum(
+                value.untyped_storage().nbytes()
+                for key, value in kept.items()
+                if key not in own_storages
+            )
+    except Exception as error:  # whatever a model's code cannot do without numbers: no estimate
+        log.debug("memory: no dry pass (%s)", error)
+        return None
+
+
+def _inputs(configuration: Any, head: Head, rows: int, tokens: int | None) -> dict[str, Any]:
+    """A batch of the right shapes."""
+    if head.kind == "images":
+        size = configuration.image_size
+        return {
+            "pixel_values": torch.zeros(rows, configuration.num_channels, size, size),
+            "labels": torch.zeros(rows, dtype=torch.long),
+        }
+    ids = torch.zeros(rows, tokens, dtype=torch.long)
+    kind = torch.float32 if head.kind == "regression" else torch.long
+    labels = ids if head.kind == "language" else torch.zeros(rows, dtype=kind)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def _learning(net: nn.Module) -> Iterator[str]:
+    """Names in the base model of trained parameters, and of weights with a trained adapter."""
+    for name, value in net.named_parameters():
+        if value.requires_grad:
+            plain = name.removeprefix("base_model.model.")
+            yield plain.replace(".modules_to_save.default.", ".")
+    for name, module in net.named_modules():
+        if "base_layer" in module._modules and any(
+            value.requires_grad for value in module.parameters()
+        ):
+            yield f"{name.removeprefix('base_model.model.')}.weight"
+
+
+def _tokens(task: Task, data: Data | None) -> int | None:
+    if data is not None and data.lengths is not None and len(data.lengths):
+        return max(data.lengths)
+    return task.max_length
+
+
+def _on_meta(net: nn.Module) -> bool:
+    return any(value.is_meta for value in net.parameters())
+
+
+def _weights(net: nn.Module, quantization: Quantization | None) -> int:
+    """Bytes of all numbers of the base model and its adapters.
+
+    Args:
+        net: quantised already, or on the meta device.
+        quantization: what a network on the meta device would be quantised to.
+    """
+    sizes = {id(value): _bytes(value) for value in net.parameters()}
+    sizes |= {id(value): value.nbytes for value in net.buffers()}
+    if quantization is not None:
+        output = net.get_output_embeddings()
+        for module in net.modules():
+            frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
+            if frozen and module is not output:
+                numbers, rows = module.weight.numel(), module.weight.shape[0]
+                sizes[id(module.weight)] = (
+                    numbers + 4 * rows
+                    if quantization is Quantization.int8
+                    # Half a byte; a byte for the scale of 64; a float for that of 256 scales.
+                    else numbers // 2 + numbers // 64 + numbers // (64 * 256) * 4
+                )
+    return sum(sizes.values())
+
+
+def _bytes(value: nn.Parameter) -> int:
+    """Of one parameter, the scales of a quantised one included."""
+    size = value.nbytes
+    state = getattr(value, "quant_state", None)
+    while state is not None:
+        size += state.absmax.nbytes
+        state = state.state2
+    scales = getattr(value, "SCB", None)
+    return size + (scales.nbytes if scales is not None else 0)
+
+
+def _kept_updates(net: nn.Module, generating: bool = False) -> int:
+    """Bytes of the weights of full size that FourierFT layers keep between steps."""
+    total = 0
+    for layer in adapted_layers(net).values():
+        weight, memory = layer.get_base_layer().weight, layer.engine.memory
+        auto = generating or (weight.device.type == "cpu" and not is_quantised(weight))
+        if memory == "cache" or (memory == "auto" and auto):
+            size = 4 if is_quantised(weight) else weight.element_size()
+            total += layer.out_features * layer.in_features * size
+    return total
+
+
+def _workspace(net: nn.Module) -> int:
+    """Bytes of the largest adapted matrix in float32, twice: an update and its gradient, or what
+    is dequantised for a product."""
+    shapes: Iterable[tuple[int, int]] = (
+        (layer.out_features, layer.in_features) for layer in adapted_layers(net).values()
+    )
+    return 2 * 4 * max((rows * columns for rows, columns in shapes), default=0)

@@ -1,0 +1,112 @@
+"""A recipe as Hugging Face's Trainer takes it: its arguments, and AdamW over four groups."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from experiments.seeding import stream
+from experiments.training.train_config import Precision, Schedule, Train
+from fourierft.counting import in_head
+
+SCHEDULES = {
+    Schedule.linear: "linear",
+    Schedule.cosine: "cosine",
+    Schedule.constant: "constant_with_warmup",
+}
+
+
+def arguments_of(train: Train, rows: int, run: Path, seed: int) -> TrainingArguments:
+    """The Trainer's arguments.
+
+    Args:
+        train: the recipe.
+        rows: training rows.
+        run: the run folder, which gets `checkpoints`.
+        seed: of the run.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
+    batch = train.batch_size // train.accumulation // ranks
+    updates = math.ceil(math.ceil(rows / batch / ranks) / train.accumulation)  # per epoch
+    evaluate_every = math.ceil(round(updates * train.eval_every, 6))
+    workers = min(train.workers, len(os.sched_getaffinity(0)))  # more would get in the way
+    arguments = TrainingArguments(
+        output_dir=str(run / "checkpoints"),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=train.eval_batch_size,
+        gradient_accumulation_steps=train.accumulation,
+        num_train_epochs=train.epochs,
+        max_steps=train.max_steps or -1,
+        lr_scheduler_type=SCHEDULES[train.schedule],
+        warmup_steps=train.warmup_ratio,  # below 1 it is a share of all steps
+        label_smoothing_factor=train.label_smoothing,
+        max_grad_norm=train.max_grad_norm,
+        eval_strategy="steps",
+        eval_steps=evaluate_every,
+        logging_steps=evaluate_every,
+        save_strategy="steps" if train.checkpoint_every else "no",
+        save_steps=evaluate_every * max(1, train.checkpoint_every),
+        save_total_limit=2,  # a kill while one is written leaves the one before
+        seed=stream(seed, "dropout"),
+        data_seed=stream(seed, "data"),
+        use_cpu=train.device == "cpu" or not torch.cuda.is_available(),
+        bf16=train.precision is Precision.bf16,
+        fp16=train.precision is Precision.fp16,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
+        activation_checkpointing=train.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+    _ = arguments.device  # decides n_gpu
+    arguments._n_gpu = 1  # several visible GPUs would multiply the batch (nn.DataParallel)
+    return arguments
+
+
+def optimizer_of(
+    train: Train,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    head: Sequence[str],
+    decaying: set[str],
+) -> torch.optim.Optimizer:
+    """AdamW over adapter and head, each with and without weight decay.
+
+    Args:
+        train: the recipe.
+        parameters: name and value of all; those without a gradient are left out.
+        head: modules of the task head, which has a learning rate of its own.
+        decaying: names of the parameters that weight decay is for.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            groups.setdefault((in_head(name, head), name in decaying), []).append(parameter)
+    rates = {
+        False: train.learning_rate,
+        True: train.head_learning_rate or train.learning_rate,
+    }
+    return torch.optim.AdamW(
+        [
+            {
+                "params": group,
+                "lr": rates[of_head],
+                "weight_decay": train.weight_decay if decays else 0.0,
+            }
+            for (of_head, decays), group in groups.items()
+        ],
+        betas=tuple(train.betas),
+        eps=train.epsilon,
+        fused=True,
+    )

@@ -1,0 +1,92 @@
+"""Can this setting learn? Said before training, from the sizes alone.
+
+AdamW moves a coefficient by at most about one learning rate per step. One coefficient's cosine has
+the Frobenius norm a = alpha / sqrt(2 d1 d2), so n coefficients move DeltaW by about lr * a *
+sqrt(n) per step, and all steps of a schedule with mean factor s by at most lr * steps * s * a *
+sqrt(n). Against |W| this tells settings that cannot work: the default learning rates of other
+methods (1e-4) leave FourierFT where it started.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from experiments.training.train_config import Schedule, Train
+from fourierft.frozen_weight import frozen_weight
+from fourierft.layer import adapted_layers
+from fourierft.spectrum import atom_norm
+
+SMALLEST_REACH = 0.02
+"""Whole training moves DeltaW by less than this share of |W|: nothing will be learnt."""
+
+
+def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
+    """Measures how far training can move each FourierFT layer.
+
+    Args:
+        net: network after `Method.apply`.
+        train: the recipe.
+        rows: training rows.
+
+    Returns:
+        `steps`; `layers` measured; medians over them of `step` (|one update of DeltaW| / |W|),
+        `reach` (all updates, at most) and `start` (|DeltaW at the random start| / |W|); `travel`,
+        the farthest a coefficient can move; `warnings`. Networks without FourierFT layers give
+        steps and no layers.
+    """
+    updates = math.ceil(rows / train.batch_size)  # per epoch
+    steps = train.max_steps or math.ceil(updates * train.epochs)
+    mean_factor = {Schedule.constant: 1 - train.warmup_ratio / 2}.get(train.schedule, 0.5)
+    travel = train.learning_rate * steps * mean_factor
+    moves, starts = [], []
+    for layer in adapted_layers(net).values():
+        base = layer.get_base_layer()
+        size = float(frozen_weight(base).values(base).detach().float().norm())
+        for adapter, coefficients in layer.fourierft_spectrum.items():
+            atom = atom_norm(
+                (layer.out_features, layer.in_features), layer.fourierft_scaling[adapter]
+            )
+            moves.append(
+                train.learning_rate * atom * math.sqrt(coefficients.numel()) / max(size, 1e-12)
+            )
+            starts.append(atom * float(coefficients.detach().float().norm()) / max(size, 1e-12))
+    if not moves:
+        return {"steps": steps, "layers": 0, "warnings": []}
+    step, start = _median(moves), _median(starts)
+    reach = step * steps * mean_factor
+    warnings = []
+    if reach < SMALLEST_REACH:
+        warnings.append(
+            f"the adapter cannot learn: {steps} steps at train.learning_rate="
+            f"{train.learning_rate:g} move DeltaW by at most {reach:.2%} of |W| ({step:.1e} per "
+            "step); the paper's settings reach several times |W|. Raise train.learning_rate (the "
+            "paper uses 1e-2 to 3e-1), method.alpha or the number of steps"
+        )
+    elif start > 0 and travel < 1.0:
+        warnings.append(
+            f"the adapter can hardly leave its random start: {steps} steps at train.learning_rate="
+            f"{train.learning_rate:g} move a coefficient by at most {travel:.2g}, it starts at a "
+            "random value of size 1; train longer, raise train.learning_rate (the paper uses 1e-2 "
+            "to 3e-1) or start at zero with method.init=zeros"
+        )
+    if start > 1.0:
+        warnings.append(
+            f"the random start drowns the base model: |DeltaW| is {start:.1f} times |W| before the "
+            "first step; lower method.alpha or start at zero with method.init=zeros"
+        )
+    return {
+        "steps": steps,
+        "layers": len(moves),
+        "step": step,
+        "reach": reach,
+        "start": start,
+        "travel": travel,
+        "warnings": warnings,
+    }
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

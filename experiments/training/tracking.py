@@ -1,0 +1,151 @@
+"""Services that follow a run: wandb or tensorboard by choice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+
+INIT_SECONDS = 30.0  # that wandb may take to reach its server
+NO_SERVICE = "or without any service: tracking=local"
+
+
+@dataclass(kw_only=True)
+class Tracking:
+    """No service: the run folder's history.jsonl alone."""
+
+    name: str
+    """Name of the conf/tracking file."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields every setting that cannot be tracked with."""
+        return iter(())
+
+    def start(
+        self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
+        """Called once before training, with what the run is and how many numbers it trains."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Called for every training log and evaluation."""
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """Called once at the end, with the record's metrics, or None if the run failed."""
+
+
+@dataclass(kw_only=True)
+class Wandb(Tracking):
+    """Weights & Biases: configuration, counts and curves; one group per table."""
+
+    project: str
+    """wandb project."""
+    entity: str | None = None
+    """wandb team or user; null: the login's."""
+    mode: str = "online"
+    """online, offline (no key, no network; `wandb sync` later) or disabled."""
+    group: str | None = None
+    """Group; null: the experiment (table or figure), else model and task."""
+    tags: list[str] = field(default_factory=list)
+    """Tags beside model, task and method."""
+
+    def problems(self) -> Iterator[str]:
+        """See `Tracking.problems`."""
+        if self.mode not in ("online", "offline", "disabled"):
+            yield f"tracking.mode={self.mode}: must be online, offline or disabled"
+
+    def start(
+        self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
+        """See `Tracking.start`.
+
+        UserError without login or network, instead of a prompt or a long wait.
+        """
+        os.environ.setdefault("WANDB_SILENT", "true")  # then wandb does not ask for a key either
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "tracking=wandb: wandb is not installed", ["pip install wandb", NO_SERVICE]
+            ) from error
+
+        try:
+            self._run = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode=self.mode,
+                dir=folder,
+                group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
+                job_type=run["method"],
+                name=f"{run['model']}-{run['task']}-{run['method']}-{run['seed']}",
+                tags=[run["model"], run["task"], run["method"], *_marks(run), *self.tags],
+                config={**config, "parameters": parameters, "run": run},
+                reinit="finish_previous",
+                settings=wandb.Settings(init_timeout=INIT_SECONDS),
+            )
+        except wandb.errors.Error as error:
+            cause = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
+            raise UserError(
+                f"tracking.mode={self.mode}: wandb cannot start ({cause})",
+                [
+                    "with a network: `wandb login` first",
+                    "without: tracking.mode=offline, later `wandb sync`",
+                    NO_SERVICE,
+                ],
+            ) from error
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """See `Tracking.log`."""
+        self._run.log(values, step=step)
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """See `Tracking.finish`."""
+        self._run.summary.update(summary or {})
+        self._run.finish(exit_code=0 if summary is not None else 1)
+
+
+def _marks(run: dict[str, Any]) -> list[str]:
+    """Tags that tell a table's runs from others of the same model, task and method."""
+    return [f"{key}-{run[key]}" for key in ("recipe", "profile") if run.get(key)]
+
+
+@dataclass(kw_only=True)
+class Tensorboard(Tracking):
+    """TensorBoard event files in the run folder's `tensorboard/`."""
+
+    def start(
+        self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
+    ) -> None:
+        """See `Tracking.start`."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "tracking=tensorboard: tensorboard is not installed",
+                ["pip install tensorboard", NO_SERVICE],
+            ) from error
+
+        self._writer = SummaryWriter(folder / "tensorboard")
+        self._writer.add_text(
+            "config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```"
+        )
+        for name, value in parameters.items():
+            self._writer.add_scalar(f"parameters/{name}", value)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """See `Tracking.log`."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """See `Tracking.finish`."""
+        self._writer.close()
+
+
+TRACKINGS = (Tracking, Wandb, Tensorboard)

@@ -1,0 +1,288 @@
+"""Hugging Face's Trainer with two learning rates, all predictions kept, and exact resumption."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel
+from torch import nn
+from transformers import TrainerCallback
+
+from experiments.methods import Method
+from experiments.metrics.classification import shown
+from experiments.metrics.selection import Evaluation, Select
+from experiments.results import kept_adapter, predictions
+from experiments.results.history import History
+from experiments.tasks import Data, Task
+from experiments.training import checkpoints
+from experiments.training.data_order import DataOrder
+from experiments.training.optimizer import arguments_of, optimizer_of
+from experiments.training.train_config import Train
+
+log = logging.getLogger(__name__)
+
+
+class Trainer(transformers.Trainer):
+    """Trains what requires a gradient; `evaluate` scores every split and keeps the predictions."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        data: Data,
+        *,
+        train: Train,
+        task: Task,
+        method: Method,
+        head: Sequence[str],
+        run: Path,
+        history: History,
+        seed: int,
+        check: Callable[[], None] = lambda: None,
+    ):
+        """See `run.trainer_of`; `check` raises where the run folder is no longer ours."""
+        self.check = check
+        check()
+        self.data, self.train_recipe, self.task, self.method = data, train, task, method
+        self.head, self.run, self.history = head, run, history
+        self.started, self.evaluating, self.loss = time.monotonic(), 0.0, math.nan
+        self.best: float | None = None
+        self.checkpointed = 0
+        self.diverged = False
+        arguments = arguments_of(train, len(data.train), run, seed)
+        super().__init__(
+            net,
+            arguments,
+            data_collator=data.collate,
+            train_dataset=data.train,
+            eval_dataset=data.evaluations,
+            callbacks=[_EvaluateAtTheEnd(), *method.callbacks(net, seed)],
+        )
+        # A language model's loss is a mean over the target tokens of the whole step. Other networks
+        # return that of a micro-batch: transformers would multiply a sequence classifier's by
+        # accumulation steps and ranks (its issue 47688).
+        self.model_accepts_loss_kwargs &= task.head.kind == "language"
+        self.remove_callback(transformers.PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        recipe, data = self.train_recipe, self.data
+        lengths = data.lengths if recipe.group_by_length else None
+        return DataOrder(
+            len(data.train), self.args.data_seed, lengths, recipe.batch_size, data.augmented
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over adapter and head, each with and without weight decay."""
+        decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
+        self.optimizer = optimizer_of(
+            self.train_recipe, self.model.named_parameters(), self.head, decaying
+        )
+        return self.optimizer
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained, without the wrappers of several devices."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """The batch's loss, in training with what the method adds to it."""
+        found = super().compute_loss(model, *args, **kwargs)
+        penalty = self.method.penalty(self.network) if model.training else None
+        if penalty is None:
+            return found
+        if self.model_accepts_loss_kwargs:  # the batch's loss is a part of the step's already
+            penalty = penalty / self.current_gradient_accumulation_steps  # fewer in an epoch's last
+        return found + penalty
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Loss, predictions and references of one batch, as the task keeps them."""
+        loss, logits, labels = super().prediction_step(*args, **kwargs)
+        return loss, *self.task.reduce(logits, labels)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Scores every split, stores its predictions, keeps the adapter the selection
+        rule names."""
+        self.check()
+        if self.is_world_process_zero():
+            predictions.check(self.run, self.history.lines())
+        began, values = time.monotonic(), {}
+        for split in self.data.evaluations:
+            output = self.evaluation_loop(
+                # By name it is kept, with its workers, for the next evaluation.
+                self.get_eval_dataloader(split),
+                description=f"Evaluation {split}",
+            )
+            entry = Evaluation(
+                step=self.state.global_step,
+                epoch=float(self.state.epoch or 0.0),
+                predictions=output.predictions,
+                references=output.label_ids,
+            )
+            scores = self.task.score(entry.predictions, entry.references)
+            values |= {f"{split}/{name}": value for name, value in scores.items()}
+            self.check()
+            if self.is_world_process_zero():
+                predictions.store(self.run, split, entry)
+        self._keep(next(iter(values.values()), math.nan))
+        self.evaluating += time.monotonic() - began
+        self._record(values)
+        self._tell(values)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, values
+        )
+        return values
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Training logs go to the history."""
+        names = {
+            "loss": "train/loss",
+            "learning_rate": "train/learning_rate",
+            "grad_norm": "train/gradient_norm",
+        }
+        values = {names[name]: float(value) for name, value in logs.items() if name in names}
+        if values:
+            self.loss = values.get("train/loss", self.loss)
+            self._record(values)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.check()
+        super()._save_checkpoint(*args, **kwargs)
+        self.checkpointed = self.state.global_step
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Checkpoints hold what the method needs; PEFT's own way would ask the hub every time."""
+        net = self.network
+        if isinstance(net, PeftModel):
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.method.checkpoint(net, folder)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _record(self, values: dict[str, float]) -> None:
+        self.check()
+        broken = [name for name in values if not math.isfinite(values[name])]
+        # A gradient may overflow in half precision: the step is then left out.
+        if set(broken) - {"train/gradient_norm"} and not self.diverged:
+            self.diverged = True
+            log.warning(
+                "diverged: %s not finite at epoch %.4g, step %d; a lower train.learning_rate or "
+                "train.max_grad_norm may help",
+                *(" and ".join(broken), self.state.epoch or 0.0, self.state.global_step),
+            )
+        if self.is_world_process_zero():
+            epoch = float(self.state.epoch or 0.0)
+            self.history.log(self.state.global_step, epoch, time.monotonic() - self.started, values)
+
+    def _tell(self, scores: dict[str, float]) -> None:
+        """One line per evaluation in run.log, about twenty of them on the terminal."""
+        state = self.state
+        position, every = (
+            state.global_step // state.eval_steps,
+            max(1, state.max_steps // state.eval_steps // 20),
+        )
+        level = (
+            logging.INFO
+            if position % every == 0 or state.global_step >= state.max_steps
+            else logging.DEBUG
+        )
+        told = "  ".join(f"{name} {shown(value)}" for name, value in scores.items())
+        log.log(
+            level,
+            "epoch %.4g, step %d/%d  loss %s  %s",
+            state.epoch,
+            state.global_step,
+            state.max_steps,
+            shown(self.loss),
+            told,
+        )
+
+    def _keep(self, score: float) -> None:
+        """Saves the adapter if this evaluation is the one to keep so far."""
+        if self.train_recipe.select is Select.best:
+            nothing = self.best is None or not math.isfinite(self.best)
+            wanted = nothing or (math.isfinite(score) and score > self.best)
+        else:
+            wanted = self.state.global_step >= self.state.max_steps
+        if wanted:
+            self.best = score
+        if wanted and self.is_world_process_zero():
+            kept_adapter.keep(
+                self.run,
+                self.state.global_step,
+                lambda folder: self.method.save(self.network, folder),
+                self.checkpointed,
+            )
+
+
+class _EvaluateAtTheEnd(TrainerCallback):
+    """The last step is evaluated even where it is no multiple of the interval."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Asks for an evaluation and a log line at the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_log = True
+        return control
+
+
+def fit(trainer: Trainer) -> dict[str, Any]:
+    """Trains to the end, from the last whole checkpoint if there is one.
+
+    Returns:
+        train_s (with evaluations, and with earlier attempts up to the resumed checkpoint),
+        evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
+    """
+    with trainer.args.main_process_first(local=False):
+        damaged = predictions.first_damaged(trainer.run)
+        if damaged is not None:
+            log.warning("%s: damaged; its evaluation is made again", damaged)
+        checkpoint, step = checkpoints.latest(
+            trainer.run / "checkpoints",
+            before=None if damaged is None else predictions.step_of(damaged),
+        )
+        if trainer.is_world_process_zero():
+            while lost := _rewind(trainer, step, checkpoint):
+                log.warning("lost, and made again: %s", "; ".join(lost))
+                checkpoint, step = checkpoints.latest(trainer.run / "checkpoints", before=step)
+    trainer.checkpointed = step
+    elapsed = trainer.history.elapsed()
+    trainer.started = time.monotonic() - elapsed
+    trainer.best = _best_so_far(trainer)
+    if checkpoint is not None:
+        log.info("resuming from step %d", step)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return {
+        "train_s": round(time.monotonic() - trainer.started, 3),
+        "evaluation_s": round(trainer.evaluating, 3),
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "resumed_from": step or None,
+    }
+
+
+def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
+    """Takes a run folder back to a checkpoint; returns what of then is lost."""
+    trainer.history.cut(step)
+    predictions.cut(trainer.run, step)
+    lines = trainer.history.lines()
+    lost = list(predictions.differences(trainer.run, lines))
+    there = kept_adapter.rewind(trainer.run, step)
+    if trainer.train_recipe.select is Select.best:
+        needed = bool(predictions.evaluated(lines))
+    else:
+        needed = checkpoint is not None and checkpoints.is_last(checkpoint)
+    return lost + ([f"{kept_adapter.FOLDER}/"] if needed and not there else [])
+
+
+def _best_so_far(trainer: Trainer) -> float | None:
+    """Primary score of the adapter kept before an interruption; None if there is none."""
+    key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
+    scores = [line[key] for line in trainer.history.lines() if key in line]
+    finite = [score for score in scores if math.isfinite(score)]
+    return max(finite) if finite else (math.nan if scores else None)

@@ -1,0 +1,1 @@
+"""Bases: coefficients to the update of a weight, and back."""

@@ -1,0 +1,1 @@
+"""The adapted linear layer: forward and backward passes."""

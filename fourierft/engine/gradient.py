@@ -1,0 +1,131 @@
+"""The gradient of the coefficients: from dL/dW, or without ever making it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..bases.transform import Transform
+from ..tensors import HALF, version_of
+
+_TOKENS_AT_ONCE = 256  # analysed; the workspace then does not grow with the batch
+_KEPT_BYTES = 2**25  # largest analysis of an input that is kept for the other layers that see it
+
+
+class Spectra:
+    """Analyses of one signal, kept while other layers that see it still wait for them.
+
+    Query and value read the same input: its spectrum is computed once. Kept from the first of
+    these layers' backward passes to the last, and then no more.
+    """
+
+    def __init__(self, layers: int = 1) -> None:
+        self.layers = layers
+        """Backward passes that are still to come."""
+        self.used = False
+        """A backward pass has begun: later forward passes start another one."""
+        self.kept: dict[Any, Tensor] = {}
+
+    def analysed(
+        self, signal: Tensor, first: int, kind: Any, analyse: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Analysis of _TOKENS_AT_ONCE tokens of the signal (T, d), from ``first``."""
+        self.used = True
+        key = kind, signal.dtype, first  # autocast may round the input for some layers only
+        analysis = self.kept.get(key)
+        if analysis is None:
+            chunk = signal
+            if len(signal) > _TOKENS_AT_ONCE:
+                chunk = signal[first : first + _TOKENS_AT_ONCE]
+            analysis = analyse(chunk.float() if chunk.dtype in HALF else chunk)
+            if self.layers > 1 and 4 * signal.numel() <= _KEPT_BYTES:
+                self.kept[key] = analysis
+        return analysis
+
+    def done(self) -> None:
+        """One layer has had its backward pass."""
+        self.layers -= 1
+        if self.layers <= 0:
+            self.kept.clear()
+
+
+# Input, its version and its spectra, which the graph owns.
+_latest: tuple[weakref.ref, int, weakref.ref] | None = None
+
+
+def spectra_of(x: Tensor) -> Spectra:
+    """For one more layer that sees this input: shared with the layer before if that saw it too.
+
+    Known by the tensor object and its version. A new one is begun once a backward pass has used
+    the old, so that nothing computed from an input outlives a change of it through ``.data``.
+    """
+    global _latest
+    latest = _latest  # another thread may replace it meanwhile
+    version = version_of(x)
+    spectra = latest[2]() if latest and latest[0]() is x and latest[1] == version else None
+    if spectra is None or spectra.used:
+        spectra = Spectra(0)
+        _latest = weakref.ref(x), version, weakref.ref(spectra)
+    spectra.layers += 1
+    return spectra
+
+
+class Signal(NamedTuple):
+    """A factor of dL/dS and what is known of it."""
+
+    values: Tensor
+    """(T, d)."""
+    spectra: Spectra
+
+
+def coefficient_gradients(
+    rows: Signal, columns: Signal, transforms: Sequence[Transform | None], sampled: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradient of S's coefficients, dL/dc without alpha, where dL/dS is ``rows^T columns``.
+
+    Args:
+        rows: (T, d1), the gradient of the output (for an (in, out) weight: the input).
+        columns: (T, d2), the input (or the gradient of the output).
+        transforms: None where no gradient is wanted.
+        sampled: Per transform, whether to do without the product ``rows^T columns``.
+    """
+    product, gradients = None, []
+    for transform, samples in zip(transforms, sampled, strict=True):
+        if transform is None:
+            gradients.append(None)
+        elif samples:
+            gradients.append(_sampled(rows, columns, transform))
+        else:
+            if product is None:
+                product = _product(rows.values, columns.values)
+            gradients.append(transform.gradient(product))
+    return gradients
+
+
+def _sampled(rows: Signal, columns: Signal, transform: Transform) -> Tensor:
+    total = None
+    for first in range(0, len(rows.values), _TOKENS_AT_ONCE):
+        part = transform.sampled(
+            rows.spectra.analysed(rows.values, first, transform.row_kind, transform.analyse_rows),
+            columns.spectra.analysed(
+                columns.values, first, transform.column_kind, transform.analyse_columns
+            ),
+        )
+        total = part if total is None else total + part
+    return total
+
+
+def _product(rows: Tensor, columns: Tensor) -> Tensor:
+    """``rows^T columns``, (d1, d2), float32 (float64 for float64)."""
+    if rows.dtype not in HALF:
+        return rows.t() @ columns
+    if rows.device.type != "cpu":
+        return (rows.t() @ columns).float()
+    total = rows.new_zeros(rows.shape[1], columns.shape[1], dtype=torch.float32)
+    for r, c in zip(rows.split(4096), columns.split(4096), strict=True):
+        total.addmm_(r.float().t(), c.float())
+    return total

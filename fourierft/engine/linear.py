@@ -1,0 +1,287 @@
+"""The adapted linear map: frozen weight and updates in one product, for autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from ..bases.transform import Transform
+from ..tensors import HALF, version_of, without_autocast
+from .gradient import Signal, Spectra, coefficient_gradients, spectra_of
+from .weight_cache import Form, Part, WeightCache, effective_weight, summed_update
+
+MEMORY = ("auto", "cache", "recompute")
+GRADIENT = ("auto", "dense", "sampled")
+PRECISION = ("rounded", "exact")
+
+_ORDINARY = (Tensor, nn.Parameter)
+
+
+class Engine(NamedTuple):
+    """How a layer computes; what it computes does not depend on it (up to rounding)."""
+
+    memory: str = "auto"
+    """cache keeps W0 + DeltaW until it changes; recompute makes it in every forward and backward.
+    auto caches on CPUs, but not for quantised weights; nor on accelerators, where comparing values
+    would wait for the queue (not measured)."""
+    gradient: str = "auto"
+    """Of the coefficients: dense by way of dL/dW, sampled without it; auto takes the cheaper."""
+    precision: str = "rounded"
+    """For half-precision weights: rounded adds DeltaW to W0 and rounds to the weight's type, which
+    swallows small updates; exact rounds after the product only."""
+
+
+DEFAULT = Engine()
+
+
+def engine_problems(engine: Engine) -> list[str]:
+    """Every value that is not allowed."""
+    allowed = {"memory": MEMORY, "gradient": GRADIENT, "precision": PRECISION}
+    return [
+        f"{name}: got {value!r}, allowed {', '.join(map(repr, allowed[name]))}"
+        for name, value in engine._asdict().items()
+        if value not in allowed[name]
+    ]
+
+
+class Operands(NamedTuple):
+    """What one call works with besides its tensors."""
+
+    transforms: tuple[Transform, ...]
+    alphas: tuple[float, ...]
+    transposed: bool  # the weight is (in, out)
+    form: Form
+    cache: WeightCache | None
+    spectra: Spectra | None  # of the input
+    sampled: Sequence[bool]
+
+    def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
+        parts = list(map(Part, self.transforms, self.alphas, coefficients))
+        return _effective(self.cache, weight, parts, self.form)
+
+
+def adapted_linear(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    parts: Sequence[Part],
+    transposed: bool = False,
+    engine: Engine = DEFAULT,
+    cache: WeightCache | None = None,
+) -> Tensor:
+    """``x (W0 + sum of alpha S(c))^T + b`` at the cost of ``x W0^T + b``.
+
+    Args:
+        x: (..., in).
+        weight: W0, (out, in), or (in, out) if ``transposed``; None for the update alone.
+        bias: (out,) or None.
+        parts: The adapters, their transforms in the layout of ``weight``.
+        transposed: Whether ``weight`` is (in, out).
+        engine: How to compute.
+        cache: Where this layer's effective weight is kept, if it is.
+
+    Returns:
+        (..., out) in the dtype of ``x``, under autocast in its dtype. Differentiable with respect
+        to x, bias and coefficients, and to weight if it requires a gradient.
+    """
+    entered = x
+    device = x.device.type
+    dtype = x.dtype if weight is None else weight.dtype
+    if not x.is_meta and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    elif x.dtype != dtype:  # as the base layer would say
+        raise RuntimeError(f"expected an input of the weight's dtype {dtype}, got {x.dtype}")
+    exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
+    if _needs_plain_operations(x, weight, parts):
+        with without_autocast(device):
+            return _plain(x, weight, bias, parts, transposed, dtype, exact)
+    form = Form(torch.float32) if exact and device == "cpu" else Form(dtype, exact)
+    if not _caches(engine, device, weight):
+        cache = None
+    if not torch.is_grad_enabled():
+        effective = _effective(cache, weight, parts, form)
+        return (_to_columns if transposed else _to_rows)(x, effective, bias)
+    tokens = x.numel() // max(x.shape[-1], 1)
+    sampled = [_samples(engine, device, part, tokens) for part in parts]
+    transforms, alphas, coefficients = zip(*parts, strict=True)
+    shares = any(sampled) and any(c.requires_grad for c in coefficients)
+    spectra = spectra_of(entered) if shares else None
+    operands = Operands(transforms, alphas, transposed, form, cache, spectra, sampled)
+    return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
+
+
+def adapted_weight(
+    weight: Tensor,
+    parts: Sequence[Part],
+    engine: Engine = DEFAULT,
+    cache: WeightCache | None = None,
+) -> Tensor:
+    """``W0 + sum of alpha S(c)`` in the dtype of W0, differentiable; not to be written to."""
+    if torch.is_grad_enabled() or _needs_plain_operations(weight, weight, parts):
+        return _differentiable_sum(weight, parts).to(weight.dtype)
+    if not _caches(engine, weight.device.type, weight):
+        cache = None
+    return _effective(cache, weight, parts, Form(weight.dtype))
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """Saves the input and, if it is cached anyway, the effective weight; no gradient is d x d
+    unless the dense one was chosen."""
+
+    @staticmethod
+    def forward(ctx, operands, x, weight, bias, *coefficients):
+        effective = operands.effective(weight, coefficients)
+        learns = any(ctx.needs_input_grad[4:])
+        keeps = operands.cache is not None
+        ctx.operands = operands
+        # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
+        # works with the values of the forward pass. The tensors are for second derivatives.
+        ctx.coefficients = coefficients
+        ctx.versions = [version_of(c) for c in coefficients]
+        ctx.values = None if keeps else [c.detach().clone() for c in coefficients]
+        ctx.save_for_backward(x if learns else None, weight, effective if keeps else None)
+        multiply = _to_columns if operands.transposed else _to_rows
+        # With a bias the product is a view, into which autograd lets nobody write (ReLU in place).
+        return multiply(x, effective, bias).data
+
+    @staticmethod
+    def backward(ctx, dy):
+        operands = ctx.operands
+        x, weight, effective = ctx.saved_tensors
+        _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
+        batched = torch._C._functorch.is_legacy_batchedtensor(dy)
+        differentiable = x is not None and (torch.is_grad_enabled() or batched)
+        multiply_back = _to_rows if operands.transposed else _to_columns
+        dx = dbias = None
+        gradients: list[Tensor | None] = [None] * len(needs)
+        with without_autocast(dy.device.type):
+            if needs_x:
+                if differentiable:
+                    effective = _differentiable_weight(ctx, weight)
+                elif effective is None:
+                    effective = operands.effective(weight, ctx.values)
+                dx = multiply_back(dy, effective)
+            if needs_bias:
+                dbias = dy.reshape(-1, dy.shape[-1]).sum(0)
+            if x is not None:
+                flat = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+                seen = Signal(flat[0], operands.spectra or Spectra())
+                given = Signal(flat[1], Spectra(len(needs)))
+                gradients = coefficient_gradients(
+                    *((seen, given) if operands.transposed else (given, seen)),
+                    [
+                        t if need else None
+                        for t, need in zip(operands.transforms, needs, strict=True)
+                    ],
+                    # The dense way is made of operations that autograd and vmap know.
+                    [False] * len(needs) if differentiable else operands.sampled,
+                )
+                seen.spectra.done()
+                gradients = [
+                    None if g is None else (alpha * g).to(c.dtype)
+                    for alpha, g, c in zip(
+                        operands.alphas, gradients, ctx.coefficients, strict=True
+                    )
+                ]
+        return None, dx, None, dbias, *gradients
+
+
+def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
+    """The effective weight as a function of the coefficients, for second derivatives."""
+    if ctx.versions != [version_of(c) for c in ctx.coefficients]:
+        raise RuntimeError(
+            "coefficients were modified by an inplace operation between the forward pass and "
+            "this derivative of it"
+        )
+    operands = ctx.operands
+    parts = map(Part, operands.transforms, operands.alphas, ctx.coefficients)
+    exact = operands.form.interleaved or operands.form.dtype == torch.float32
+    total = _differentiable_sum(weight, list(parts))
+    return total if exact else total.to(operands.form.dtype)
+
+
+def _to_rows(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., d2) -> (..., d1) by an effective weight (d1, d2) or (d1, 2, d2)."""
+    if effective.dim() == 3:
+        x, effective = torch.cat([x, x], -1), effective.flatten(1)
+    return _linear(x, effective, bias)
+
+
+def _to_columns(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., d1) -> (..., d2) by an effective weight (d1, d2) or (d1, 2, d2)."""
+    if effective.dim() == 3:
+        x, effective = x.repeat_interleave(2, -1), effective.flatten(0, 1)
+    return _linear(x, effective.t(), bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    with without_autocast(x.device.type):  # it would round a float32 weight, and round again
+        if x.dtype in HALF and weight.dtype == torch.float32:  # precision=exact
+            bias = None if bias is None else bias.float()
+            return F.linear(x.float(), weight, bias).to(x.dtype)
+        return F.linear(x, weight, bias)
+
+
+def _effective(
+    cache: WeightCache | None, weight: Tensor | None, parts: Sequence[Part], form: Form
+) -> Tensor:
+    return (effective_weight if cache is None else cache.get)(weight, parts, form)
+
+
+def _caches(engine: Engine, device: str, weight: Tensor | None) -> bool:
+    """Whether the effective weight is kept."""
+    if _get_current_dispatch_mode() is not None:
+        return False  # selective checkpointing replays operations: they must be the same again
+    if engine.memory == "auto":
+        # The update alone is for quantised weights, where a full-size copy would undo their point.
+        return device == "cpu" and weight is not None
+    return engine.memory == "cache"
+
+
+def _samples(engine: Engine, device: str, part: Part, tokens: int) -> bool:
+    if engine.gradient != "auto" or not tokens:
+        return engine.gradient == "sampled" and tokens > 0
+    # On accelerators matrix products are cheap and single samples are not (not measured).
+    return device == "cpu" and part.transform.prefers_sampling(tokens)
+
+
+def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Part]) -> bool:
+    """Whether someone wants to look through the computation, or it is not ordinary tensors."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    if torch.jit.is_tracing():  # it would take a kept weight for a constant
+        return True
+    if torch.autograd.forward_ad._current_level >= 0 or x.is_meta or type(x) not in _ORDINARY:
+        return True
+    if weight is not None and (
+        type(weight) not in _ORDINARY or (weight.requires_grad and torch.is_grad_enabled())
+    ):
+        return True
+    return any(type(part.coefficients) not in _ORDINARY for part in parts)
+
+
+def _plain(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    parts: Sequence[Part],
+    transposed: bool,
+    dtype: torch.dtype,
+    exact: bool,
+) -> Tensor:
+    """The same in operations that autograd, functorch and compilers know."""
+    total = _differentiable_sum(weight, parts)
+    if not exact:
+        total = total.to(dtype)
+    return (_to_columns if transposed else _to_rows)(x, total, bias)
+
+
+def _differentiable_sum(weight: Tensor | None, parts: Sequence[Part]) -> Tensor:
+    update = summed_update(parts)
+    return update if weight is None else weight + update

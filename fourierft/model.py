@@ -1,0 +1,299 @@
+"""FourierFT as a PEFT tuner: import this package, then use PEFT's own functions."""
+
+import re
+import statistics
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING, PeftType
+from peft.utils.error import NoMatchingPeftModuleError
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .bypass import weights_read_by
+from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
+from .engine.linear import Engine, engine_problems
+from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
+from .layer import FourierFTLayer, adapted_layers
+from .module import FourierFTLinear
+from .row_adapters import row_adapters
+
+__all__ = [
+    "FourierFTConfig",
+    "FourierFTLayer",
+    "FourierFTLinear",
+    "FourierFTModel",
+    "configure",
+    "register",
+]
+
+_SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
+
+NO_LAYERS = (
+    "the model has no FourierFT layers of this package (import fourierft before the model is "
+    "wrapped: PEFT's own are slower)"
+)
+_WORTH_A_WARNING = 0.05  # share of the update, in half precision; quantised merges always warn
+
+
+class FourierFTModel(BaseTuner):
+    """A model whose linear layers carry FourierFT adapters (see `FourierFTLayer`).
+
+    PEFT makes it in ``get_peft_model`` and ``PeftModel.from_pretrained``. A configuration or an
+    adapter file that does not fit the model is refused before the model is changed.
+    """
+
+    prefix = "fourierft_"
+    tuner_layer_cls = FourierFTLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING
+
+    def inject_adapter(
+        self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Put an adapter into the model (called by PEFT).
+
+        Raises:
+            ValueError: Values out of range, ``n`` above the size of a targeted weight, or nothing
+                matched ``target_modules`` (then PEFT's `NoMatchingPeftModuleError`).
+            TypeError: A targeted module is not linear.
+        """
+        targets = self.peft_config[adapter_name].target_modules
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except NoMatchingPeftModuleError as error:
+            raise NoMatchingPeftModuleError(f"{error} {_linear_modules(model)}") from error
+        if targets is None or isinstance(targets, str):
+            return
+        adapted = [
+            f".{name}"
+            for name, layer in adapted_layers(model).items()
+            if adapter_name in layer.fourierft_spectrum
+        ]
+        unused = [t for t in sorted(targets) if not any(a.endswith(f".{t}") for a in adapted)]
+        if unused:
+            warnings.warn(
+                f"target_modules: {unused} match no adapted module. {_linear_modules(model)}",
+                stacklevel=2,
+            )
+
+    def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """See PEFT's. Warns, with numbers, of the error that rounding left."""
+        super().merge_adapter(*args, **kwargs)
+        self._report_rounding(adapted_layers(self.model))
+
+    def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """See PEFT's. Warns, with numbers, of the error that rounding left."""
+        layers = adapted_layers(self.model)
+        merged = super().merge_and_unload(*args, **kwargs)
+        self._report_rounding(layers)
+        return merged
+
+    def _check_merge_allowed(self) -> None:
+        """Before the first weight is changed, name every weight that nothing can be merged into."""
+        super()._check_merge_allowed()
+        problems: dict[str, list[str]] = {}
+        for name, layer in adapted_layers(self.model).items():
+            if problem := merge_problem(layer.get_base_layer()):
+                problems.setdefault(problem, []).append(name)
+        if problems:
+            listed = [f"{first_few(names)}: {problem}" for problem, names in problems.items()]
+            raise ValueError("merge: " + "; ".join(listed))
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Give every row its adapter where ``adapter_names`` is passed (called by PEFT)."""
+        names = kwargs.get("adapter_names")
+        with nullcontext() if names is None else row_adapters(self.model, names, kwargs):
+            yield
+
+    @staticmethod
+    def _report_rounding(layers: dict[str, FourierFTLayer]) -> None:
+        errors = {n: e for n, layer in layers.items() if (e := layer.merge_error) is not None}
+        quantised = [is_quantised(layers[name].get_base_layer().weight) for name in errors]
+        if not errors or (max(errors.values()) < _WORTH_A_WARNING and not any(quantised)):
+            return
+        worst = max(errors, key=errors.get)
+        warnings.warn(
+            f"merge: rounding left an error of {statistics.median(errors.values()):.1%} of "
+            f"|DeltaW| (median of {len(errors)} layers; {errors[worst]:.1%} in {worst}). Quantised "
+            "and half-precision weights cannot hold small changes: keep the adapter apart, or "
+            "merge into a float32 base model",
+            stacklevel=3,
+        )
+
+    def _check_new_adapter_config(self, config: StockConfig) -> None:
+        super()._check_new_adapter_config(config)
+        check_config(config)
+
+    def _prepare_model(self, peft_config: StockConfig, model: nn.Module) -> None:
+        """Check every targeted module before the first one is replaced."""
+        wrong_types, wrong_sizes, matched_keys = [], [], set()
+        inside = ()
+        for name, module in model.named_modules():
+            if name.startswith(inside) or not name:
+                continue
+            if isinstance(module, BaseTunerLayer):
+                inside = (*inside, name + ".")
+            if not self._check_target_module_exists(peft_config, name):
+                continue
+            layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+            if not isinstance(layer, SUPPORTED):
+                wrong_types.append(f"{name} ({type(layer).__module__}.{type(layer).__name__})")
+                continue
+            key, n = _layer_n(peft_config, name)
+            matched_keys.add(key)
+            out_features, in_features = weight_shape(layer)
+            if n > out_features * in_features:
+                wrong_sizes.append(
+                    f"n_frequency: got {n} for {name}, allowed 1 to "
+                    f"{out_features} * {in_features} = {out_features * in_features}"
+                )
+        if wrong_types:
+            raise TypeError(
+                f"target_modules: got {'; '.join(wrong_types)}, allowed {_SUPPORTED_NAMES}"
+            )
+        if wrong_sizes:
+            raise ValueError(first_few(wrong_sizes))
+        unused = sorted(set(peft_config.n_frequency_pattern or {}) - matched_keys)
+        if matched_keys and unused:
+            warnings.warn(f"n_frequency_pattern: {unused} match no adapted module", stacklevel=2)
+
+    def _create_and_replace(
+        self,
+        peft_config: StockConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if not isinstance(layer, SUPPORTED):
+            raise TypeError(
+                f"target_modules: got {current_key} ({type(layer).__module__}."
+                f"{type(layer).__name__}), allowed {_SUPPORTED_NAMES}"
+            )
+        if isinstance(layer, Conv1D):
+            # Here the layer itself knows; PEFT's own tuner warns when the file does not say it.
+            peft_config.fan_in_fan_out = True
+        n = _layer_n(peft_config, current_key)[1]
+        if isinstance(target, FourierFTLayer):
+            target.update_layer(adapter_name, n, peft_config)
+            return
+        adapted = FourierFTLinear(target, adapter_name, peft_config, n)
+        adapted.weight_is_read = target_name in weights_read_by(type(parent))
+        if adapter_name not in self.active_adapters:
+            adapted.requires_grad_(False)  # an added adapter trains only once it is set active
+        self._replace_module(parent, target_name, adapted, target)
+
+    def _replace_module(
+        self, parent: nn.Module, name: str, new_module: nn.Module, old_module: nn.Module
+    ) -> None:
+        # PEFT's would copy ``weight`` over when unloading, which a head of several layers has not,
+        # and move coefficients to the weight, which is on the meta device where it is offloaded.
+        setattr(parent, name, new_module)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: StockConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compare what is loaded with the model: PEFT would only warn about what is missing."""
+        loaded = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        ending = f"fourierft_spectrum.{adapter_name}"
+        expected = {
+            name: tuple(parameter.shape)
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if name.endswith(ending)
+        }
+        # Keys that fit no layer keep their form in the file, without the adapter's name.
+        found = {
+            name: tuple(tensor.shape)
+            for name, tensor in loaded.items()
+            if name.endswith((ending, "fourierft_spectrum"))
+        }
+        problems = [
+            f"{name}: not finite"
+            for name, tensor in sorted(loaded.items())
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        ]
+        problems += [f"{name}: missing" for name in sorted(expected.keys() - found.keys())]
+        problems += [
+            f"{name}: belongs to no adapted layer"
+            for name in sorted(found.keys() - expected.keys())
+        ]
+        problems += [
+            f"{name}: found shape {found[name]}, expected {expected[name]}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name] != expected[name]
+        ]
+        if problems:
+            source = getattr(config, "weights_file", "the adapter's weights")
+            raise ValueError(
+                f"{source}: {len(found)} coefficient tensors found, {len(expected)} expected; "
+                + first_few(problems)
+            )
+        return loaded
+
+
+def configure(
+    model: nn.Module,
+    *,
+    memory: str | None = None,
+    gradient: str | None = None,
+    precision: str | None = None,
+) -> None:
+    """Say how the FourierFT layers of a model compute, at any time (see `Engine`).
+
+    What they keep is given back, so ``configure(model)`` alone makes them look at weights anew.
+
+    Args:
+        model: Any module that holds such layers.
+        memory: ``auto``, ``cache`` or ``recompute``; None leaves it as it is, as below.
+        gradient: ``auto``, ``dense`` or ``sampled``.
+        precision: ``rounded`` or ``exact``.
+
+    Raises:
+        ValueError: A value is not allowed (every such value is named), or there is no such layer.
+    """
+    given = {"memory": memory, "gradient": gradient, "precision": precision}
+    changes = {name: value for name, value in given.items() if value is not None}
+    problems = engine_problems(Engine(**changes))
+    if problems:
+        raise ValueError("FourierFT engine: " + "; ".join(problems))
+    layers = adapted_layers(model)
+    if not layers:
+        raise ValueError(f"FourierFT engine: {NO_LAYERS}")
+    for layer in layers.values():
+        layer.engine = layer.engine._replace(**changes)
+        layer._cache.clear()
+
+
+def register() -> None:
+    """Replace PEFT's own FourierFT tuner with this one, in this process (done on import)."""
+    for peft_type in (PeftType.FOURIERFT, EXTENDED_PEFT_TYPE):
+        PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = FourierFTConfig
+    PEFT_TYPE_TO_TUNER_MAPPING[PeftType.FOURIERFT] = FourierFTModel
+
+
+def _linear_modules(model: nn.Module) -> str:
+    names = {
+        name.removesuffix(".base_layer").rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, SUPPORTED)
+    }
+    return f"Linear modules of this model: {', '.join(sorted(names)) or 'none'}."
+
+
+def _layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:
+    """n of a layer, and the key of ``n_frequency_pattern`` it came from, matched as PEFT does."""
+    pattern = config.n_frequency_pattern or {}
+    for key, n in pattern.items():
+        if re.match(rf".*\.{key}$", name):
+            return key, n
+    return (name, pattern[name]) if name in pattern else (None, config.n_frequency)

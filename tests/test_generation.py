@@ -1,0 +1,115 @@
+"""Texts continued by a real small LLaMA: batches change nothing, modes are put back."""
+
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from experiments.models.language import leave_unpacked
+from experiments.tasks.generation import continuations
+from fourierft import FourierFTConfig
+from fourierft.layer import adapted_layers
+
+PROMPTS = ["Once upon a time", "Tom had a", "The little dog was very sad because", "She"]
+
+
+@pytest.fixture(scope="module")
+def folder(data_folder):
+    return data_folder / "models/stories260K"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    found = AutoTokenizer.from_pretrained(folder)
+    found.pad_token = found.eos_token
+    return found
+
+
+@pytest.fixture(params=["plain", "adapted"])
+def net(folder, request):
+    found = AutoModelForCausalLM.from_pretrained(folder)
+    found.config.use_cache = False  # as models are built for training
+    if request.param == "adapted":
+        torch.manual_seed(0)
+        settings = FourierFTConfig(
+            n_frequency=50, scaling=5.0, random_loc_seed=2024, target_modules=["q_proj", "v_proj"]
+        )
+        found = get_peft_model(found, settings)
+    return found
+
+
+def texts(net, tokenizer, batch_size, **options):
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    given = {"max_new_tokens": 20, "do_sample": False} | options
+    batches = list(continuations(net, tokenizer, prompts, batch_size=batch_size, **given))
+    assert max(map(len, batches)) <= batch_size
+    return {place: text for batch in batches for place, text in batch}
+
+
+def test_batch_size_does_not_change_the_texts(net, tokenizer):
+    alone = texts(net, tokenizer, 1)
+    assert set(alone) == set(range(len(PROMPTS))) and all(alone.values())
+    assert texts(net, tokenizer, 3) == alone
+    assert texts(net, tokenizer, 16) == alone
+
+
+def test_the_longest_prompts_come_first(net, tokenizer):
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    batches = continuations(net, tokenizer, prompts, batch_size=1, max_new_tokens=1)
+    order = [place for batch in batches for place, _ in batch]
+    assert [len(prompts[place]) for place in order] == sorted(map(len, prompts), reverse=True)
+
+
+@pytest.mark.slow
+def test_texts_hold_neither_prompt_nor_special_tokens(net, tokenizer):
+    for place, text in texts(net, tokenizer, 2).items():
+        assert PROMPTS[place] not in text and "</s>" not in text and "<s>" not in text
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_put_back(net, tokenizer, training):
+    net.train(training)
+    engines = [layer.engine for layer in adapted_layers(net).values()]
+    texts(net, tokenizer, 4)
+    assert net.training is training
+    assert [layer.engine for layer in adapted_layers(net).values()] == engines
+    with pytest.raises(ValueError):  # also where something fails midway
+        texts(net, tokenizer, 4, max_new_tokens=-3)
+    assert net.training is training
+    assert [layer.engine for layer in adapted_layers(net).values()] == engines
+
+
+def test_steering_sees_the_rows_of_its_batch(net, tokenizer):
+    """Each prompt is made to go on with a token of its own."""
+    wanted = {place: 300 + place for place in range(len(PROMPTS))}
+
+    def steer(chosen):
+        def force(tokens, logits):
+            forced = torch.full_like(logits, -1e9)
+            for row, place in enumerate(chosen):
+                forced[row, wanted[place]] = 0
+            return forced
+
+        return force
+
+    found = texts(net, tokenizer, 3, steer=steer, max_new_tokens=2)
+    for place, text in found.items():
+        assert text == tokenizer.decode([wanted[place]] * 2), place
+
+
+def test_updates_are_kept_while_texts_are_written(folder, tokenizer, monkeypatch):
+    """Also beside quantised weights, where training makes them in every pass: DeltaW once a
+    layer, not once a token."""
+    from fourierft.engine import weight_cache
+
+    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    net = get_peft_model(
+        leave_unpacked(AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised)),
+        FourierFTConfig(n_frequency=50, target_modules=["q_proj", "v_proj"]),
+    )
+    made, original = [], weight_cache.effective_weight
+    monkeypatch.setattr(
+        weight_cache, "effective_weight", lambda *args: made.append(1) or original(*args)
+    )
+    texts(net, tokenizer, 4)
+    assert len(made) == len(adapted_layers(net)) == 10
