@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
-from experiments.files import cache_folder
 from experiments.hub.fingerprints import Files
 from experiments.metrics import fid
 from experiments.models.head import Head
@@ -23,6 +21,7 @@ from experiments.tasks.dreambooth_data import (
     Subject,
     at_fixed_noise,
     collate,
+    draw_class_images,
     entries_of,
     read_subject,
 )
@@ -293,18 +292,4 @@ class DreamBooth(Task):
         """Images of the class: those of `class_path`, or the untouched model's, drawn once."""
         if self.class_path is not None:
             return self._squares(Path(self.class_path).expanduser())
-        from tqdm import tqdm
-
-        from experiments.models.latent_diffusion import DEVICE, draw
-
-        key = json.dumps([processor.name, prompt, self._how()], sort_keys=True)
-        folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
-        paths = [folder / f"{number:04d}.png" for number in range(self.class_images)]
-        missing = [number for number, path in enumerate(paths) if not image_files.is_whole(path)]
-        if missing:
-            log.info("drawing %d images of %r with the base model", len(missing), prompt)
-            pipeline = processor.pipeline(processor.base().eval()).to(DEVICE)
-            for number in tqdm(missing, desc="Class images", disable=None):
-                image = draw(pipeline, prompt, seed=number, **self._how())
-                image_files.save(image, paths[number], prompt=prompt, seed=str(number))
-        return [image_files.read(path) for path in paths]
+        return draw_class_images(processor, prompt, self.class_images, self._how())

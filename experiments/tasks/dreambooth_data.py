@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import DataError
+from experiments.files import cache_folder
 from experiments.hub.fingerprints import Files
 from experiments.tasks import image_files
 
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
     from experiments.models.latent_diffusion import LatentSpace
 
+
+log = logging.getLogger(__name__)
 
 LEVELS = 4
 """Steps at which each photo is scored, evenly spread over the noise schedule."""
@@ -189,3 +195,31 @@ def read_subject(
         if prompts is None:
             prompts = listing.live if class_name in LIVE else listing.objects
     return Subject(folder=folder, class_name=class_name, prompts=prompts, listing=path)
+
+
+def draw_class_images(
+    processor: LatentSpace, prompt: str, count: int, how: dict[str, Any]
+) -> list[Image.Image]:
+    """Draw images of a class with the untouched model, once: they are kept in the cache.
+
+    Args:
+        processor: of the model.
+        prompt: to draw.
+        count: images, of the seeds 0, 1, ...
+        how: side, steps and guidance, see `draw`.
+    """
+    from tqdm import tqdm
+
+    from experiments.models.latent_diffusion import DEVICE, draw
+
+    key = json.dumps([processor.name, prompt, how], sort_keys=True)
+    folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
+    paths = [folder / f"{number:04d}.png" for number in range(count)]
+    missing = [number for number, path in enumerate(paths) if not image_files.is_whole(path)]
+    if missing:
+        log.info("drawing %d images of %r with the base model", len(missing), prompt)
+        pipeline = processor.pipeline(processor.base().eval()).to(DEVICE)
+        for number in tqdm(missing, desc="Class images", disable=None):
+            image = draw(pipeline, prompt, seed=number, **how)
+            image_files.save(image, paths[number], prompt=prompt, seed=str(number))
+    return [image_files.read(path) for path in paths]
