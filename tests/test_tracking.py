@@ -38,25 +38,30 @@ class Spy(Tracking):
 
 
 @pytest.fixture
-def history(tmp_path):
-    found = History(tmp_path, Spy())
+def spy():
+    return Spy()
+
+
+@pytest.fixture
+def history(spy, tmp_path):
+    found = History(tmp_path, spy.log)
     for step in (10, 20, 30):
         found.log(step, step / 10, step / 2, {"train/loss": 1 / step})
         found.log(step, step / 10, step / 2 + 1, {"validation/accuracy": step / 100})
     return found
 
 
-def test_every_line_is_kept_and_passed_on(history, tmp_path):
+def test_every_line_is_kept_and_passed_on(history, spy, tmp_path):
     lines = read_history(tmp_path)
     assert len(lines) == 6
     assert lines[1] == {"step": 10, "epoch": 1.0, "elapsed_s": 6.0, "validation/accuracy": 0.1}
-    assert history.tracking.logged[1] == (10, {"epoch": 1.0, "validation/accuracy": 0.1})
+    assert spy.logged[1] == (10, {"epoch": 1.0, "validation/accuracy": 0.1})
     assert lines == history.lines()
 
 
 def test_new_lines_go_behind_the_old(history, tmp_path):
     before = history.path.read_bytes()
-    History(tmp_path, Spy()).log(40, 4.0, 20.0, {"train/loss": 0.0})
+    History(tmp_path, Spy().log).log(40, 4.0, 20.0, {"train/loss": 0.0})
     assert history.path.read_bytes().startswith(before)
     assert len(read_history(tmp_path)) == 7
 
@@ -72,7 +77,7 @@ def test_cut_drops_what_lies_behind_and_says_the_time(history, tmp_path):
 
 
 def test_cut_before_anything_was_logged(tmp_path):
-    empty = History(tmp_path, Spy())
+    empty = History(tmp_path, Spy().log)
     empty.cut(5)
     assert empty.elapsed() == 0.0
     assert read_history(tmp_path) == []
@@ -91,7 +96,7 @@ def test_torn_last_line_is_left_out_and_cut_away(history, tmp_path, torn):
 
 
 def test_diverged_loss_is_kept(tmp_path):
-    History(tmp_path, Spy()).log(1, 1.0, 1.0, {"train/loss": math.nan})
+    History(tmp_path, Spy().log).log(1, 1.0, 1.0, {"train/loss": math.nan})
     assert math.isnan(read_history(tmp_path)[0]["train/loss"])
 
 
@@ -131,7 +136,7 @@ def test_wandb_offline_writes_config_history_and_summary(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("WANDB_DIR", raising=False)
     service = offline(tmp_path, group="table2", tags=["t"])
-    History(tmp_path, service).log(10, 1.0, 2.0, {"validation/accuracy": 0.75})
+    History(tmp_path, service.log).log(10, 1.0, 2.0, {"validation/accuracy": 0.75})
     service.finish({"primary": {"value": 0.75}})
 
     found = records(tmp_path)
@@ -244,7 +249,7 @@ def test_tensorboard_holds_the_scalars(tmp_path):
 
     service = Tensorboard(name="tensorboard")
     service.start(tmp_path, RUN, CONFIG, COUNTS)
-    history = History(tmp_path, service)
+    history = History(tmp_path, service.log)
     for step in (10, 20):
         history.log(step, step / 10, 1.0, {"validation/accuracy": step / 40})
     service.finish({"primary": {"value": 0.5}})

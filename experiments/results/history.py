@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import RecordError
 from experiments.results import stored
-from experiments.training.tracking import Tracking
 
 HISTORY = "history.jsonl"
 PLACE = ("step", "epoch", "elapsed_s")
@@ -20,10 +20,14 @@ class History:
     """history.jsonl: one line per training log and per evaluation.
 
     Cut back to the checkpoint when a run resumes.
+
+    Args:
+        folder: of the run.
+        send: called with step and values for every line, `Tracking.log` for one.
     """
 
-    def __init__(self, folder: Path, tracking: Tracking):
-        self.path, self.tracking = folder / HISTORY, tracking
+    def __init__(self, folder: Path, send: Callable[[int, dict[str, float]], None]):
+        self.path, self.send = folder / HISTORY, send
 
     def lines(self) -> list[dict[str, Any]]:
         """What was logged so far."""
@@ -45,7 +49,7 @@ class History:
         line = {"step": step, "epoch": round(epoch, 6), "elapsed_s": round(elapsed, 3), **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self.tracking.log(step, {"epoch": epoch, **values})
+        self.send(step, {"epoch": epoch, **values})
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

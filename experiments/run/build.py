@@ -59,7 +59,7 @@ def trainer_of(
         method=config.method,
         head=config.model.head,
         run=place,
-        history=History(place, config.tracking),
+        history=History(place, config.tracking.log),
         seed=config.seed,
         check=check,
     )
