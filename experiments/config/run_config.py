@@ -76,8 +76,21 @@ class Config:
         for part in (self.task, self.method, self.tracking, self.train):
             if part is not None:
                 yield from part.problems()
-        yield from self.model.problems(self.task)
-        fits = self.task.head.kind in self.model.heads and self.task.head.kind != "none"
+        kind = self.task.head.kind
+        if kind not in self.model.heads:
+            offered = ", ".join(map(repr, self.model.heads))
+            yield (
+                f"model={self.model.name}: task={self.task.name} needs a {kind!r} head, "
+                f"this model offers {offered}"
+            )
+        yield from self.model.problems()
+        fits = kind in self.model.heads and kind != "none"
+        side, factor = getattr(self.task, "resolution", None), self.model.factor
+        if fits and side is not None and side % factor:
+            yield (
+                f"task.resolution={side}: must be a multiple of {factor}, the pixels of one "
+                f"latent cell of model={self.model.name}"
+            )
         if fits and self.train is not None:
             yield from self.train.problems_with(self.task)
         if self.model.quantization is not None and self.method.trains_base:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from experiments.models.head import Head
     from experiments.models.latent_diffusion import LatentSpace
-    from experiments.tasks import Task
 
 FILES = (PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS)
 """What is read of a repository."""
@@ -53,19 +51,9 @@ class Diffusion(Model):
     """Train the text encoder too; a method that adapts modules then needs `attention` to name its
     q_proj, k_proj, v_proj and out_proj."""
 
-    def problems(self, task: Task) -> Iterator[str]:
-        """See `Model.problems`; images must be whole in latent cells."""
-        yield from super().problems(task)
-        side = getattr(task, "resolution", self.factor)
-        if task.head.kind in self.heads and side % self.factor:
-            yield (
-                f"task.resolution={side}: must be a multiple of {self.factor}, the pixels of one "
-                f"latent cell of model={self.name}"
-            )
-
     @property
     def factor(self) -> int:
-        """Pixels per latent cell, in each direction."""
+        """See `Model.factor`: pixels per latent cell, in each direction."""
         return 2 ** (len(self.sizes["vae"]["block_out_channels"]) - 1)
 
     def locate(self, offline: bool = False) -> str | None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from experiments.models.head import Head
-    from experiments.tasks import Task
 
 FUSED = ("gpt2",)
 """Architectures whose projections are not linear layers, so that they cannot be quantised."""
@@ -48,9 +47,9 @@ class CausalLM(Transformer):
     dtype: Dtype | None = None
     """Number format of the weights, and of the products with quantised ones; null: fp32."""
 
-    def problems(self, task: Task) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """See `Model.problems`."""
-        yield from super().problems(task)
+        yield from super().problems()
         if self.architecture is None and self.path is None:
             yield f"model.path=null: model={self.name} is what a folder holds, name the folder"
 

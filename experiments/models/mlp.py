@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from experiments.models.head import Head
-    from experiments.tasks import Task
 
 
 @dataclass(kw_only=True)
@@ -25,9 +24,9 @@ class MLP(Model):
     width: int
     """Rows and columns of the hidden matrix."""
 
-    def problems(self, task: Task) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """See `Model.problems`."""
-        yield from super().problems(task)
+        yield from super().problems()
         if self.width < 1:
             yield f"model.width={self.width}: must be at least 1"
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from experiments.hub import Download
     from experiments.hub.fingerprints import Files
     from experiments.models.head import Head
-    from experiments.tasks import Task
 
 
 class Quantization(Enum):
@@ -48,14 +47,8 @@ class Model:
     """nf4 (4 bits, scales quantised too, as in QLoRA) or int8 for the frozen weights of causal
     language models; null: none."""
 
-    def problems(self, task: Task) -> Iterator[str]:
-        """Yields every reason why this model cannot serve a task."""
-        if task.head.kind not in self.heads:
-            offered = ", ".join(map(repr, self.heads))
-            yield (
-                f"model={self.name}: task={task.name} needs a {task.head.kind!r} head, "
-                f"this model offers {offered}"
-            )
+    def problems(self) -> Iterator[str]:
+        """Yields every setting that the model cannot be built with."""
         if self.quantization is not None:
             asked = f"model.quantization={self.quantization.value}"
             if not self.quantisable:
@@ -65,6 +58,11 @@ class Model:
                 )
             elif not self.pretrained:
                 yield f"{asked}: needs pretrained weights (allowed with pretrained=false: null)"
+
+    @property
+    def factor(self) -> int:
+        """Pixels that the sides of an image must be a multiple of."""
+        return 1
 
     @property
     def quantisable(self) -> bool:

@@ -16,7 +16,6 @@ from experiments.models.model import Model
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.tasks import Task
 
 _SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads"),
@@ -55,9 +54,9 @@ class Transformer(Model):
     weights_file: str = "model.safetensors"
     """File whose presence in the cache means that the repository was downloaded."""
 
-    def problems(self, task: Task) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """See `Model.problems`."""
-        yield from super().problems(task)
+        yield from super().problems()
         if self.package is not None and not self.package.isidentifier():
             # To look for a part of a package, Python imports the package.
             yield f"model.package={self.package}: must be the name of a package, without a dot"

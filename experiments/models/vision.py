@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from experiments.models.head import Head
-    from experiments.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +36,9 @@ class VisionTransformer(Transformer):
     std: list[float]
     """Each colour channel's divisor, likewise."""
 
-    def problems(self, task: Task) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """See `Model.problems`."""
-        yield from super().problems(task)
+        yield from super().problems()
         for key, fits in (("mean", lambda value: True), ("std", lambda value: value > 0)):
             values = getattr(self, key)
             if len(values) != 3 or not all(map(fits, values)):
