@@ -220,7 +220,7 @@ def answered(task, net, tokenizer, place, questions, seed=0, **changes):
     for key, value in changes.items():
         setattr(part, key, value)
     place.mkdir(parents=True, exist_ok=True)
-    asking.Asker(part, net, tokenizer, "mt_bench", seed).answer(questions, place)
+    part.asker(net, tokenizer, "mt_bench", seed).answer(questions, place)
     return generations.read(generations.path_of(place, "mt_bench"))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from experiments.tasks.instruction import Instruction
 
 log = logging.getLogger(__name__)
 
@@ -98,20 +97,29 @@ class Answers:
     """A line for each that cannot be used."""
 
 
-def answer_room(task: Instruction, processor: Any) -> int:
+def answer_room(max_new_tokens: int, processor: Any) -> int:
     """Tokens that an answer may have: at least half of what the model reads is for the prompt."""
-    return min(task.max_new_tokens, processor.model_max_length // 2)
+    return min(max_new_tokens, processor.model_max_length // 2)
 
 
 @dataclass
 class Asker:
     """Puts the questions of one benchmark to a network, turn by turn."""
 
-    task: Instruction
     net: nn.Module
     processor: Any
     benchmark: str
     seed: int
+    task: str
+    """Name of the task, a part of the run folder's path."""
+    conversation: Callable[[list[str], list[str]], str]
+    """Questions and the answers to all but the last -> the text that the next answer continues."""
+    temperature: Callable[[str], float]
+    """Category of a question -> sampling temperature; 0: the likeliest token."""
+    batch_size: int
+    """Questions that are answered at once."""
+    max_new_tokens: int
+    """Tokens of the longest answer, see `answer_room`."""
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     """The latest line of each question in the file."""
 
@@ -142,7 +150,7 @@ class Asker:
                 if len(question["turns"]) > turn and len(self._answers(question)) == turn
             ]
             if waiting:
-                self._turn(waiting, turn, path, _model_id(place, self.task.name))
+                self._turn(waiting, turn, path, _model_id(place, self.task))
         ordered = [self.lines[question["question_id"]] for question in questions]
         text = "".join(
             json.dumps(line, ensure_ascii=False) + "\n"
@@ -162,12 +170,12 @@ class Asker:
 
     def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
         """Answers one turn of all these questions."""
-        longest = answer_room(self.task, self.processor)
+        longest = answer_room(self.max_new_tokens, self.processor)
         room = self.processor.model_max_length - longest
         prompts, truncated = [], []
         for question in questions:
             asked = question["turns"][: turn + 1]
-            text = self.task.conversation(asked, self._answers(question))
+            text = self.conversation(asked, self._answers(question))
             tokens = self.processor(text, verbose=False)["input_ids"]
             truncated.append(len(tokens) > room)
             if truncated[-1]:  # a token that begins every text stays, then comes the end
@@ -177,7 +185,7 @@ class Asker:
 
         def steer(chosen: list[int]) -> Sampling:
             return Sampling(
-                [self.task.temperature(questions[place]["category"]) for place in chosen],
+                [self.temperature(questions[place]["category"]) for place in chosen],
                 [self._draw(questions[place], turn) for place in chosen],
             )
 
@@ -185,7 +193,7 @@ class Asker:
             self.net,
             self.processor,
             prompts,
-            batch_size=self.task.generation_batch_size,
+            batch_size=self.batch_size,
             max_new_tokens=longest,
             steer=steer,
             do_sample=False,

@@ -160,7 +160,7 @@ class Instruction(Language):
     def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
         """Answers every question, in FastChat's format: generations/<benchmark>.jsonl."""
         for benchmark, questions in data.prompts.items():
-            benchmarks.Asker(self, net, processor, benchmark, seed).answer(questions, place)
+            self.asker(net, processor, benchmark, seed).answer(questions, place)
 
     def owed(self, place: Path) -> dict[str, Sequence[dict[str, Any]]]:
         """See `Task.owed`: benchmarks with a question that is not answered as it is asked now."""
@@ -169,6 +169,20 @@ class Instruction(Language):
             for benchmark, questions in self._questions().items()
             if benchmarks.open_questions(generations.path_of(place, benchmark), questions)
         }
+
+    def asker(self, net: nn.Module, processor: Any, benchmark: str, seed: int) -> benchmarks.Asker:
+        """Return what puts a benchmark's questions to a network in this task's words."""
+        return benchmarks.Asker(
+            net,
+            processor,
+            benchmark,
+            seed,
+            task=self.name,
+            conversation=self.conversation,
+            temperature=self.temperature,
+            batch_size=self.generation_batch_size,
+            max_new_tokens=self.max_new_tokens,
+        )
 
     def conversation(self, asked: list[str], answers: list[str]) -> str:
         """The text that the answer to the last of `asked` continues.
@@ -196,7 +210,7 @@ class Instruction(Language):
         if self.questions is None:
             log.warning("task.questions=null: this run will answer no benchmark questions")
             return {}
-        room = benchmarks.answer_room(self, processor)
+        room = benchmarks.answer_room(self.max_new_tokens, processor)
         if room < self.max_new_tokens:
             log.warning(
                 "task.max_new_tokens=%d: answers end after %d, half of what the model reads",
@@ -206,7 +220,7 @@ class Instruction(Language):
 
     def _longest(self, prompts: dict[str, list[dict[str, Any]]], processor: Any) -> int:
         """Tokens of the longest conversation, with answers as long as they may be."""
-        room = benchmarks.answer_room(self, processor)
+        room = benchmarks.answer_room(self.max_new_tokens, processor)
         turns = [row["turns"] for questions in prompts.values() for row in questions]
         texts = [self.conversation(asked, [""] * (len(asked) - 1)) for asked in turns]
         tokens = processor(texts, verbose=False)["input_ids"] if texts else []
