@@ -14,6 +14,7 @@ from torch import nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 import fourierft
+from fourierft.bases.reference import reference_update
 
 ALPHA = 150.0
 
@@ -54,6 +55,15 @@ def adapt(net: nn.Module, method: str, n: int, targets: list[str]) -> nn.Module:
     return tuner.model
 
 
+def check_update(layer: fourierft.FourierFTLayer) -> None:
+    """Raise ArithmeticError if a layer's update is not the formula's: no time of it would count."""
+    found = layer.get_delta_weight("default").double()
+    coefficients = layer.fourierft_spectrum["default"].detach().double()
+    expected = reference_update(coefficients, layer.entries("default"), found.shape, ALPHA)
+    if not (found - expected).norm() <= 1e-2 * expected.norm():  # half precision rounds once
+        raise ArithmeticError(f"the update of {tuple(found.shape)} is not the formula's")
+
+
 def layer_step(
     method: str, shape: tuple[int, int], tokens: int, n: int, dtype: torch.dtype, device: str
 ) -> tuple[Callable[[], Any], nn.Module]:
@@ -62,6 +72,8 @@ def layer_step(
     out, in_ = shape
     net = nn.ModuleDict({"layer": nn.Linear(in_, out, bias=False, dtype=dtype, device=device)})
     layer = adapt(net, method, n, ["layer"])["layer"]
+    if isinstance(layer, fourierft.FourierFTLayer):
+        check_update(layer)
     x = torch.randn(tokens, in_, dtype=dtype, device=device, requires_grad=True)
     dy = torch.randn(tokens, out, dtype=dtype, device=device)
     trained = [p for p in layer.parameters() if p.requires_grad]

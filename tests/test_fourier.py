@@ -1,9 +1,12 @@
 """The Fourier transform of coefficients: exact in every shape, with every kind of entry."""
 
+import math
+
 import pytest
 import torch
 
 from fourierft.bases.fourier import Fourier
+from fourierft.bases.reference import reference_update
 from fourierft.spectrum import sample_entries
 
 SHAPES = [(64, 64), (63, 65), (64, 33), (31, 48), (96, 64), (1, 7), (6, 1), (2, 2), (769, 1023)]
@@ -24,8 +27,7 @@ def in_float64(shape, entries, coefficients, x, dy):
     """Update, output, input gradient and coefficient gradient by the definition (Eq. 2-4)."""
     c = coefficients.double().requires_grad_()
     x = x.double().requires_grad_()
-    spectrum = torch.zeros(shape, dtype=torch.float64).index_put(tuple(entries), c)
-    update = torch.fft.ifft2(spectrum).real
+    update = reference_update(c, entries, shape)
     y = x @ update.T
     y.backward(dy.double())
     return update.detach(), y.detach(), x.grad, c.grad
@@ -89,3 +91,16 @@ def test_sampling_is_for_few_coefficients_of_large_weights():
     assert prefers(4096, 1000, 512) and prefers(768, 10_000, 4096)
     assert not prefers(768, 60_000, 4096)  # beyond about d^2 / 20
     assert not prefers(64, 128, 240)  # the toy: a small product is cheaper than its spectra
+
+
+def test_reference_is_the_sum_of_cosines():
+    """Eq. 3 entry by entry, in numbers that no transform had a part in."""
+    shape, entries = (4, 6), torch.tensor([[0, 1, 3, 2], [0, 5, 2, 3]])
+    c = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    expected = torch.zeros(shape, dtype=torch.float64)
+    for p in range(4):
+        for q in range(6):
+            for value, u, v in zip(c.tolist(), *entries.tolist(), strict=True):
+                angle = 2 * math.pi * (p * u / 4 + q * v / 6)
+                expected[p, q] += 7.0 * value * math.cos(angle) / 24
+    torch.testing.assert_close(reference_update(c, entries, shape, 7.0), expected)

@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from fourierft import Engine, FourierFTConfig, FourierFTLinear, configure, sample_entries
+from fourierft.bases.reference import reference_update
 
 
 class Net(nn.Module):
@@ -99,9 +100,9 @@ def test_forward_is_the_formula(x):
         assert update.shape == (layer.out_features, layer.in_features)
         entries = sample_entries(update.shape, 30, 2024)
         assert layer.entries("default") is entries
-        spectrum = torch.zeros(update.shape)
-        spectrum[entries[0], entries[1]] = layer.fourierft_spectrum["default"].detach()
-        expected = layer.base_layer(inputs) + inputs @ (torch.fft.ifft2(spectrum).real.T * 20.0)
+        coefficients = layer.fourierft_spectrum["default"].detach()
+        formula = reference_update(coefficients, entries, update.shape, 20.0)
+        expected = layer.base_layer(inputs) + inputs @ formula.T
         torch.testing.assert_close(layer(inputs), expected, rtol=1e-5, atol=1e-5, msg=name)
 
 
