@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from experiments.errors import RecordError
 from experiments.results import inputs, kept_adapter, lock, run_log
 from experiments.results.record import Record, read_record, write_record
 from experiments.run import attempt
+from experiments.run.build import base
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def add(
-    config: Config, place: Path, record: Record, base: Callable[[Config, str | None], nn.Module]
-) -> Record:
+def add(config: Config, place: Path, record: Record) -> Record:
     """Produces what `Task.owed` names, with the adapter that the run kept; nothing is trained.
 
     The record gets the numbers of what was asked and the time that it took, and keeps all else.
@@ -34,7 +32,6 @@ def add(
         config: as asked for now; the same run.
         place: its folder.
         record: as it lies there.
-        base: builds the base model.
 
     Returns:
         The record, `record` itself where nothing is owed.
@@ -55,7 +52,7 @@ def add(
             return record
         log.info("trained before; to be answered: %s", ", ".join(owed))
         kept_adapter.check(place, record)
-        net, processor = _restored(config, place, weights, record, base)
+        net, processor = _restored(config, place, weights, record)
         began = time.monotonic()
         config.task.produce(net, processor, _data(owed, record), held.path, config.seed)
         rows = {f"asked {name}": len(prompts) for name, prompts in owed.items()}
@@ -81,7 +78,6 @@ def _restored(
     place: Path,
     weights: str | None,
     record: Record,
-    base: Callable[[Config, str | None], nn.Module],
 ) -> tuple[nn.Module, Any]:
     """The trained network, its adapter beside the weights as in training, and the processor."""
     from experiments.training.device import check_device, device_of

@@ -15,7 +15,7 @@ from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record, finite, read_record, write_failure, write_record
 from experiments.results.run_folder import find_record
 from experiments.run import attempt, data_cache, distributed, late_answers, writing
-from experiments.run.build import base, build, counting, trainer_of
+from experiments.run.build import build, counting, trainer_of
 from experiments.run.description import describe, describe_run, stamp
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _lead(config: Config, place: Path) -> Record:
     provenance.check(place, config, finished)
     print(f"{DONE}: {place}\n{describe(finished)}", flush=True)
     distributed.tell("verdict", DONE)
-    return late_answers.add(config, place, finished, base)
+    return late_answers.add(config, place, finished)
 
 
 def _do(
