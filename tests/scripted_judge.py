@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -64,8 +65,11 @@ class Server:
 
 
 @contextmanager
-def serving(script: Callable[[dict[str, Any], int], Answer] | Answer | None = None):
-    """Runs a server whose script gets the request and its number, from 0."""
+def serving(
+    script: Callable[[dict[str, Any], int], Answer] | Answer | None = None,
+    tls: ssl.SSLContext | None = None,
+):
+    """Run a server whose script gets the request and its number, from 0."""
     fixed = script if isinstance(script, Answer) else Answer()
     server = Server(script if callable(script) else lambda *_: fixed)
 
@@ -110,7 +114,11 @@ def serving(script: Callable[[dict[str, Any], int], Answer] | Answer | None = No
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
+    http.handle_error = lambda *_: None  # a handshake that the client ended
     server.url = f"http://127.0.0.1:{http.server_port}/v1"
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+        server.url = f"https://localhost:{http.server_port}/v1"
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import gzip
 import json
+import logging
+import shutil
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
 
+from experiments.errors import UserError
 from experiments.judge import endpoint
-from experiments.judge.endpoint import Endpoint, EndpointError, Stopped
+from experiments.judge.endpoint import LARGEST_BODY, Endpoint, EndpointError, Stopped
 from tests.scripted_judge import KEY, Answer, serving
 
 BODY = {"model": "judge", "messages": [{"role": "user", "content": "grade this"}]}
@@ -59,6 +66,22 @@ def test_proxies_are_not_on_the_way_to_this_machine(monkeypatch):
         assert ask(server).text
 
 
+def test_proxies_of_the_environment(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:  # which takes what a proxy is sent
+        host = server.url.removeprefix("http://").removesuffix("/v1")
+        for proxy in (f"http://{host}", host):
+            monkeypatch.setenv("http_proxy", proxy)
+            there = Endpoint("http://judge.invalid/v1", None, timeout=5, retries=0)
+            assert there.ask(BODY, threading.Event()).text
+    assert [one["Host"] for one in server.headers] == ["judge.invalid"] * 2
+    monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:1")
+    with pytest.raises(EndpointError, match="gopher") as caught:
+        there.ask(BODY, threading.Event())
+    assert caught.value.final
+
+
 PASSING = {
     "rate limit": Answer(status=429, raw=b'{"error": {"message": "slow down"}}'),
     "server error": Answer(status=500, raw=b"oops"),
@@ -92,7 +115,7 @@ def test_messages_of_what_did_not_pass():
         "rate limit": "status 429: slow down",
         "html": "no chat completion but text/html: '<html>welcome</html>'",
         "error with status 200": "upstream is down",
-        "dropped": "closed connection",
+        "dropped": "disconnected without sending a response",
     }.items():
         with serving(lambda *_, bad=PASSING[name]: bad) as server:
             with pytest.raises(EndpointError) as caught:
@@ -171,13 +194,66 @@ def test_a_handshake_that_drips():
     assert time.monotonic() - started < 3
 
 
-def test_nobody_listens():
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_nobody_listens(host):
     with socket.create_server(("127.0.0.1", 0)) as there:
         port = there.getsockname()[1]
     with pytest.raises(EndpointError, match="refused.*tried 2 times"):
-        Endpoint(f"http://127.0.0.1:{port}", None, timeout=1, retries=1).ask(
-            BODY, threading.Event()
-        )
+        Endpoint(f"http://{host}:{port}", None, timeout=5, retries=1).ask(BODY, threading.Event())
+
+
+def test_an_unknown_host():
+    there = Endpoint("http://nowhere.invalid", None, timeout=30, retries=1)
+    with pytest.raises(EndpointError, match=r"(?i)name.*tried 2 times"):
+        there.ask(BODY, threading.Event())
+
+
+def test_an_answer_without_end():
+    with dripping(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 2**20) as host:
+        there = Endpoint(f"http://{host}/v1", KEY, timeout=60, retries=0)
+        with pytest.raises(EndpointError, match=f"an answer of more than {LARGEST_BODY} bytes"):
+            there.ask(BODY, threading.Event())
+
+
+def test_a_compressed_answer_is_not_unpacked():
+    """A small one may unpack to gigabytes."""
+    packed = gzip.compress(b" " * 20_000_000)
+    with serving(Answer(raw=packed, headers={"Content-Encoding": "gzip"})) as server:
+        with pytest.raises(EndpointError, match="no chat completion"):
+            ask(server, retries=0)
+        assert server.headers[0]["Accept-Encoding"] == "identity"
+
+
+def test_half_a_surrogate_pair_is_sent():
+    """Language models answer with such texts; clients that send UTF-8 raise at them."""
+    body = {"model": "judge", "messages": [{"role": "user", "content": "\ud800"}]}
+    with serving() as server:
+        Endpoint(server.url, KEY, timeout=5, retries=0).ask(body, threading.Event())
+        assert server.requests == [body]
+
+
+def test_a_timeout_beyond_all_clocks():
+    with serving() as server:
+        assert ask(server, timeout=1e300).text
+
+
+def test_certificates_are_checked(tmp_path, monkeypatch):
+    """One signed by nobody ends the work; one that the system trusts is taken."""
+    if not shutil.which("openssl"):
+        pytest.skip("makes a certificate with openssl")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem"
+    )
+    command += " -addext subjectAltName=DNS:localhost -out certificate.pem"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    with serving(tls=tls) as server:
+        with pytest.raises(EndpointError, match="certificate") as caught:
+            ask(server)
+        assert caught.value.final and not server.requests
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        assert ask(server).text and len(server.requests) == 1
 
 
 def test_retry_after_is_honoured():
@@ -321,6 +397,14 @@ def test_deep_token_counts_are_left_out():
     assert json.dumps(usage).count("{") < 10
 
 
+def test_a_key_in_headers_is_not_logged(caplog):
+    """The client's library logs every header of an answer."""
+    caplog.set_level(logging.DEBUG)
+    with serving(Answer(headers={"X-Key": KEY})) as server:
+        ask(server)
+    assert KEY not in caplog.text
+
+
 def test_a_short_key_is_not_repeated_in_messages_but_a_word_of_replies():
     with serving(Answer(status=401, raw=b"bad key EMPTY")) as server:
         with pytest.raises(EndpointError, match=r"bad key \*\*\*"):
@@ -332,6 +416,12 @@ def test_a_short_key_is_not_repeated_in_messages_but_a_word_of_replies():
 def test_a_reply_without_words():
     with serving(Answer(content=None)) as server:
         assert ask(server).text == ""
+
+
+def test_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(UserError, match="needs httpx2: pip install"):
+        Endpoint("http://localhost/v1", None, timeout=1, retries=0)
 
 
 def test_stopping_ends_a_pause(monkeypatch):

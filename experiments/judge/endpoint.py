@@ -1,25 +1,32 @@
-"""A chat completion from any server that speaks OpenAI's protocol."""
+"""Chat completions from any server that speaks OpenAI's protocol.
+
+On httpx2, as the `openai` client is. That client raises at half a surrogate pair in an answer to be
+graded and sends OPENAI_CUSTOM_HEADERS to every server; it would leave all rules below to this file.
+"""
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import ipaddress
 import json
+import logging
 import math
+import os
 import random
 import ssl
 import threading
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from experiments.errors import UserError
-from experiments.judge.deadline import Deadline, HTTPHandler, HTTPSHandler, Request
 from experiments.judge.secret import Secret
+
+if TYPE_CHECKING:
+    import httpx2
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 PATIENCE = 600.0
@@ -59,12 +66,6 @@ class _Passing(Exception):
         self.wait = wait
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # A redirected POST would lose its body, and take the key to a place nobody named.
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """What the judge said."""
@@ -89,13 +90,25 @@ class Endpoint:
     """
 
     def __init__(self, url: str, key: str | None, *, timeout: float, retries: int):
+        try:
+            import httpx2
+        except ImportError as error:
+            raise UserError("the judge needs httpx2: pip install -e '.[experiments]'") from error
+        self._http = httpx2
         self.host = urlsplit(url).netloc
         self._url = url.rstrip("/") + "/chat/completions"
         self._key, self._timeout, self._retries = key, timeout, retries
         self._secret = Secret(key)
-        # A proxy is not on the way to this machine itself.
-        proxies = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
-        self._opener = urllib.request.build_opener(_NoRedirect, HTTPHandler, HTTPSHandler, *proxies)
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            # A compressed answer may be small on the way and without end when unpacked.
+            "Accept-Encoding": "identity",
+            **({"Authorization": f"Bearer {key}"} if key else {}),
+        }
+        self._tls = ssl.create_default_context()  # the system's certificates, unlike httpx2's
+        for name in ("httpx2", "httpcore2"):  # they log headers, where a server may quote the key
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     def ask(self, body: dict[str, Any], stop: threading.Event) -> Reply:
         """Sends a request, again after failures that may pass, with growing random pauses.
@@ -124,39 +137,46 @@ class Endpoint:
         raise AssertionError("unreachable")
 
     def _post(self, body: dict[str, Any]) -> Reply:
-        request = Request(
-            self._url,
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
-        )
-        if self._key:
-            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
-        with Deadline(self._timeout) as request.deadline:
-            try:
-                with self._opener.open(request, timeout=self._timeout) as response:
-                    kind = response.headers.get_content_type()
-                    return self._reply(self._read(response, request.deadline), kind)
-            except urllib.error.HTTPError as error:
-                raise self._refusal(error, request.deadline) from None
-            except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", None) or error
-                if isinstance(reason, TimeoutError) or request.deadline.passed:
-                    raise self._passing(f"no answer within {self._timeout:g} s") from None
-                if isinstance(reason, ssl.SSLCertVerificationError):
-                    raise EndpointError(self._said(str(reason)), final=True) from None
-                raise self._passing(str(reason) or type(reason).__name__) from None
+        try:
+            response, text = asyncio.run(self._exchange(json.dumps(body).encode()))
+        except TimeoutError:
+            raise self._passing(f"no answer within {self._timeout:g} s") from None
+        except (ImportError, ValueError, self._http.InvalidURL) as error:  # a proxy of another kind
+            raise EndpointError(self._said(str(error)), final=True) from None
+        except (self._http.HTTPError, OSError) as error:
+            reason = _find_reason(error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise EndpointError(self._said(str(reason)), final=True) from None
+            raise self._passing(reason) from None
+        if not response.is_success:
+            raise self._refusal(response, text)
+        return self._reply(text, response.headers.get("Content-Type", "").partition(";")[0])
 
-    def _read(self, response: Any, deadline: Deadline) -> str:
-        """The body."""
-        parts, size = [], 0
-        while part := response.read1(65536):
-            parts.append(part)
-            size += len(part)
-            if size > LARGEST_BODY:
-                raise self._passing(f"an answer of more than {LARGEST_BODY} bytes")
-        if deadline.passed:
-            raise TimeoutError  # which ends the body as its server might
-        return b"".join(parts).decode("utf-8", "replace")
+    async def _exchange(self, content: bytes) -> tuple[httpx2.Response, str]:
+        """Sends a request and reads the whole answer, within the timeout."""
+        response, parts, size = None, [], 0
+        # Redirects are not followed: they would take the key to a place nobody named.
+        client = self._http.AsyncClient(
+            verify=self._tls, proxy=_find_proxy(self._url), trust_env=False, timeout=None
+        )
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                client,
+                client.stream(
+                    "POST", self._url, content=content, headers=self._headers
+                ) as response,
+            ):
+                async for part in response.aiter_raw():
+                    parts.append(part)
+                    size += len(part)
+                    if size > LARGEST_BODY:
+                        raise self._passing(f"an answer of more than {LARGEST_BODY} bytes")
+        except (TimeoutError, self._http.HTTPError, OSError, _Passing):
+            if response is None or response.is_success:
+                raise
+            parts = []  # the status of a refusal says enough
+        return response, b"".join(parts).decode("utf-8", "replace")
 
     def _reply(self, text: str, kind: str) -> Reply:
         """What a body says; the key is looked for in what was decoded, since JSON can spell it in
@@ -191,24 +211,19 @@ class Endpoint:
                 kept[self._secret.hide_in_reply(name)] = value
         return kept
 
-    def _refusal(
-        self, error: urllib.error.HTTPError, deadline: Deadline
-    ) -> EndpointError | _Passing:
+    def _refusal(self, response: httpx2.Response, text: str) -> EndpointError | _Passing:
         """An answer with an error status, as what is to be raised."""
-        try:
-            text = self._read(error, deadline)
-        except (OSError, http.client.HTTPException, _Passing):
-            text = ""
-        message = f"status {error.code}: {_message(text) or error.reason}"
+        status = response.status_code
+        message = f"status {status}: {_message(text) or response.reason_phrase}"
         # "429, come back when you have paid" does not pass.
         unpaid = "insufficient_quota" in text
-        if error.code in AGAIN or error.code >= 500:
+        if status in AGAIN or status >= 500:
             if not unpaid:
-                return self._passing(message, _retry_after(error.headers.get("Retry-After")))
-        moved = 300 <= error.code < 400
+                return self._passing(message, _retry_after(response.headers.get("Retry-After")))
+        moved = 300 <= status < 400
         if moved:
-            message += f" (moved to {error.headers.get('Location')})"
-        final = unpaid or moved or error.code in EVERY_REQUEST
+            message += f" (moved to {response.headers.get('Location')})"
+        final = unpaid or moved or status in EVERY_REQUEST
         return EndpointError(self._said(message), final=final)
 
     def _passing(self, message: str, wait: float | None = None) -> _Passing:
@@ -217,6 +232,29 @@ class Endpoint:
     def _said(self, message: str) -> str:
         """A message of this server without the key, shortened after the key is hidden."""
         return f"{self.host}: {_shortened(self._secret.hide_in_message(message))}"
+
+
+def _find_reason(error: Exception) -> str | ssl.SSLCertVerificationError:
+    """Return what the system said behind an error of httpx2, which is often without words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):  # one for every address of a host
+            cause = cause.exceptions[0]
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno) if isinstance(cause, ConnectionError) else str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
+
+
+def _find_proxy(url: str) -> str | None:
+    """Return the environment's proxy for a URL; none is on the way to this machine itself."""
+    parts = urlsplit(url)
+    found = urllib.request.getproxies().get(parts.scheme)
+    if not found or is_loopback(url) or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return found if "://" in found else f"http://{found}"
 
 
 def _message(text: str) -> str:
