@@ -15,7 +15,7 @@ from types import CodeType
 
 from torch import nn
 
-# Of a tensor, and not its values. What ends in an underscore writes.
+# Attributes of a tensor that do not depend on its values. A trailing underscore marks a write.
 _PROPERTIES = {"data", "device", "dtype", "is_cuda", "is_meta", "ndim", "numel", "requires_grad"}
 _PROPERTIES |= {"dim", "element_size", "shape", "size"}
 _TESTS = {"hasattr", "isinstance"}
@@ -23,31 +23,31 @@ _SETUP = ("init", "reset", "tie")
 
 
 def weights_read_by(kind: type[nn.Module]) -> frozenset[str]:
-    """Names of attributes whose ``weight`` the methods of a module class compute with."""
+    """Return names of attributes whose ``weight`` the methods of a module class compute with."""
     own = kind.__mro__[: kind.__mro__.index(nn.Module)]
     return frozenset().union(*map(_weights_read_in, own))
 
 
 @lru_cache(maxsize=1024)
 def _weights_read_in(kind: type) -> frozenset[str]:
-    found = set()
+    found: set[str] = set()
     for name, method in vars(kind).items():
         code = getattr(inspect.unwrap(method), "__code__", None)
         if code is not None and not any(word in name for word in _SETUP):
-            for part in _nested(code):
+            for part in _code_objects(code):
                 found.update(_weights_read(part))
     return frozenset(found)
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def _code_objects(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _nested(constant)
+            yield from _code_objects(constant)
 
 
 def _weights_read(code: CodeType) -> Iterator[str]:
-    """Every ``name`` of an expression ``owner.name.weight`` whose values are used."""
+    """Yield every ``name`` of an expression ``owner.name.weight`` whose values are used."""
     steps = list(dis.get_instructions(code))
     for i in range(1, len(steps) - 1):
         name, weight, after = steps[i - 1 : i + 2]

@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import EXTENSIONS, FourierFTConfig, first_few, opened
+from .config import EXTENSIONS, FourierFTConfig, first_few, open_safetensors
 from .layer import FourierFTLayer, adapted_layers
 from .model import NO_LAYERS
 
@@ -27,7 +27,7 @@ _HINT = "a folder saved by PEFT is read by PeftModel.from_pretrained"
 _COEFFICIENTS = "c"
 _HEAD = "head."
 
-# Fields that say what the adapter is. The first are always written, others where not the default.
+# Fields that define the adapter. The first are always written, others if not the default.
 _ALWAYS = ("n_frequency", "scaling", "random_loc_seed")
 _FIELDS = (
     *_ALWAYS,
@@ -53,11 +53,11 @@ def export_compact(
 
     Args:
         model: Holds the adapter.
-        path: The file, with its folder existing; replaced if there.
-        adapter_name: Which adapter.
-        dtype: Of the coefficients: float32, or float16 (relative error about 2e-4; bfloat16 has
-            the same size and eight times the error). The head keeps its own, and is most of the
-            file where there is one.
+        path: The file to write, in an existing folder; an existing file is replaced.
+        adapter_name: Name of the adapter.
+        dtype: Type of the coefficients: float32, or float16 (relative error about 2e-4; bfloat16
+            has the same size and eight times the error). The head keeps its own, and is most of
+            the file where there is one.
 
     Returns:
         The path.
@@ -114,7 +114,7 @@ def import_compact(
         model: A base model, or a `PeftModel`.
         path: The file.
         adapter_name: Name that the adapter gets.
-        is_trainable: Whether to go on training it.
+        is_trainable: If True, the adapter can be trained further.
 
     Raises:
         ValueError: The file is damaged, of another format, or does not fit the model; the message
@@ -158,7 +158,7 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         what = f"a folder: {_HINT}" if path.is_dir() else "no such file"
         raise ValueError(f"{path}: {what}")
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if FORMAT not in metadata or _COEFFICIENTS not in tensors:
@@ -224,7 +224,7 @@ def _layers(model: PeftModel, adapter_name: str) -> dict[str, FourierFTLayer]:
 
 
 def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:
-    """Parameters that PEFT's ``modules_to_save`` trains for this adapter, by their own names."""
+    """Return by name the parameters that ``modules_to_save`` trains for this adapter."""
     marker = f".modules_to_save.{adapter_name}."
     return {
         name.replace(marker, "."): parameter
@@ -239,7 +239,7 @@ def _fingerprint(layers: dict[str, FourierFTLayer]) -> str:
 
 
 def _checksum(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """Of everything a file holds besides this."""
+    """Return the checksum of everything else that a file holds."""
     digest = hashlib.sha256(_text(about).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -22,7 +22,7 @@ from .spectrum import alpha_of_norm
 # it does not know and would go on to compute something else; an unknown type makes it stop.
 EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 
-# Fields that say what an adapter is and that PEFT's configuration does not have.
+# Fields that define an adapter and that PEFT's configuration does not have.
 EXTENSIONS = ("frequency_bias_center", "frequency_bias_bandwidth", "basis", "scaling_mode")
 
 SCALING_MODES = ("plain", "norm")
@@ -44,16 +44,16 @@ class FourierFTConfig(StockConfig):
         frequency_bias_center: Favoured central frequency ``f_c`` of Eq. 5 in index units, at least
             0; None draws the entries uniformly.
         frequency_bias_bandwidth: Width ``W`` of Eq. 5, above 0; no effect without a centre.
-        basis: What the coefficients are coefficients of: ``fourier``, or for the ablation of
-            Table 6 ``random``, ``orthogonal``, ``dct``, ``hartley`` (see `Matrices`).
-        scaling_mode: What ``scaling`` is. ``plain``: alpha, the paper's multiplier of every
+        basis: Basis of the update: ``fourier``, or for the ablation of
+            Table 6 ``random``, ``orthogonal``, ``dct``, ``hartley`` (see `MatrixBasis`).
+        scaling_mode: Meaning of ``scaling``. ``plain``: alpha, the paper's multiplier of every
             update. ``norm``: the Frobenius norm of the update that one coefficient of value 1
             makes, whatever the size of the weight; alpha is then ``scaling * sqrt(2 d1 d2)``,
             another one for each shape (see `alpha_of_norm`). Entries that are their own
             conjugate make sqrt(2) times it, those of the ``random`` basis make it on average.
-        memory: Whether W0 + DeltaW is kept: ``auto``, ``cache``, ``recompute`` (see `Engine`).
-            This and the next two say how to compute: they are not saved, and taken from a
-            model's first adapter (`configure` sets them later).
+        memory: Handling of W0 + DeltaW: ``auto``, ``cache``, ``recompute`` (see `Engine`).
+            This and the next two control the computation: they are not saved, and are taken
+            from a model's first adapter (`configure` sets them later).
         gradient: ``auto``, ``dense`` or ``sampled``.
         precision: ``rounded`` or ``exact``.
 
@@ -88,7 +88,7 @@ class FourierFTConfig(StockConfig):
         check_config(self)
 
     def to_dict(self) -> dict:
-        """The configuration as it is written to ``adapter_config.json``."""
+        """Return the configuration as it is written to ``adapter_config.json``."""
         values = super().to_dict()
         for name in Engine._fields:
             del values[name]
@@ -112,15 +112,15 @@ class FourierFTConfig(StockConfig):
         folder = os.path.join(pretrained_model_name_or_path, subfolder or "")
         weights = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
         if os.path.isfile(weights):
-            with opened(weights):
+            with open_safetensors(weights):
                 pass
             config.weights_file = weights  # for later messages; not a field, so never saved
         return config
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Any]:
-    """An open safetensors file.
+def open_safetensors(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file.
 
     Opening compares the header with the length of the file, so it finds every truncation at the
     cost of a few kilobytes read.
@@ -139,13 +139,13 @@ def opened(path: str | Path) -> Iterator[Any]:
 
 
 def first_few(problems: Sequence[str]) -> str:
-    """At most four of them, and how many more there are."""
+    """Return at most four problems, and the number of those left out."""
     more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
     return "; ".join(problems[:4]) + more
 
 
 def frequency_bias(config: StockConfig) -> tuple[float | None, float]:
-    """Centre and bandwidth of the frequency bias; PEFT's own configuration has none."""
+    """Return centre and bandwidth of the frequency bias; PEFT's own configuration has none."""
     return (
         getattr(config, "frequency_bias_center", None),
         getattr(config, "frequency_bias_bandwidth", 200.0),
@@ -153,29 +153,29 @@ def frequency_bias(config: StockConfig) -> tuple[float | None, float]:
 
 
 def basis(config: StockConfig) -> str:
-    """Basis of the coefficients; that of PEFT's own configuration is "fourier"."""
+    """Return the basis of the coefficients; PEFT's own configuration means "fourier"."""
     return getattr(config, "basis", "fourier")
 
 
 def scaling_mode(config: StockConfig) -> str:
-    """What ``scaling`` is; that of PEFT's own configuration is "plain"."""
+    """Return the meaning of ``scaling``; PEFT's own configuration means "plain"."""
     return getattr(config, "scaling_mode", SCALING_MODES[0])
 
 
 def alpha(config: StockConfig, shape: Sequence[int]) -> float:
-    """The paper's alpha for a weight of shape (d1, d2)."""
+    """Return the paper's alpha for a weight of shape (d1, d2)."""
     if scaling_mode(config) == "norm":
         return alpha_of_norm(shape, config.scaling)
     return config.scaling
 
 
 def engine(config: StockConfig) -> Engine:
-    """How to compute; PEFT's own configuration says nothing of it."""
+    """Return the settings of the computation; PEFT's own configuration has none."""
     return Engine(*(getattr(config, name, getattr(DEFAULT, name)) for name in Engine._fields))
 
 
 def is_extended(config: StockConfig) -> bool:
-    """Whether PEFT's own tuner could not compute what this configuration says."""
+    """Return True if PEFT's own tuner cannot compute what this configuration describes."""
     return (
         frequency_bias(config)[0] is not None
         or basis(config) != "fourier"
@@ -186,7 +186,7 @@ def is_extended(config: StockConfig) -> bool:
 def check_config(config: StockConfig) -> None:
     """Raise one ValueError that names every value outside its range.
 
-    Also called when an adapter is created: PEFT's own configuration objects check nothing, and
+    Runs again when an adapter is created: PEFT's own configuration objects check nothing, and
     fields may be set after construction.
     """
     problems = []

@@ -1,4 +1,4 @@
-"""How many numbers a method trains and stores; the head is always counted apart."""
+"""Number of parameters that a method trains and stores; the head is always counted apart."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,50 +8,53 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of a model, each tied parameter once."""
+    """Parameter counts of a model, each tied parameter once."""
 
     adapter: int
-    """Trainable numbers outside the head."""
+    """Trainable parameters outside the head."""
     head: int
-    """Trainable numbers inside the head."""
+    """Trainable parameters inside the head."""
     base: int
-    """Numbers of the base model as it was before anything wrapped it, its head included."""
+    """Parameters of the base model as it was before anything wrapped it, its head included."""
     stored_bytes: int
-    """Bytes of the adapter's trainable numbers at their dtype, without file headers."""
+    """Bytes of the adapter's trainable parameters at their dtype, without file headers."""
 
 
 def fourierft_parameters(n: int, layers: int) -> int:
-    """Trainable numbers of FourierFT: n per adapted weight, whatever its size."""
+    """Return FourierFT's trainable parameters: n per adapted weight, whatever its size."""
     return n * layers
 
 
 def lora_parameters(shapes: Iterable[Sequence[int]], r: int) -> int:
-    """Trainable numbers of LoRA: r * (d1 + d2) for every adapted weight ``(d1, d2)``."""
+    """Return LoRA's trainable parameters: r * (d1 + d2) for every adapted weight ``(d1, d2)``."""
     return sum(r * (d1 + d2) for d1, d2 in shapes)
 
 
 def stored_bytes(numbers: int, bytes_per_number: int = 4) -> int:
-    """Bytes of that many stored numbers (4 for float32), without file headers."""
+    """Return the bytes of that many stored numbers (4 for float32), without file headers."""
     return numbers * bytes_per_number
 
 
 def in_head(path: str, head: Sequence[str]) -> bool:
-    """True if the parameter at this path is the head's: a component of the path is one of the
-    head's module names, or PEFT's ``modules_to_save``."""
+    """Return True if the parameter at this path belongs to the head.
+
+    It does if a component of the path is one of the head's module names, or PEFT's
+    ``modules_to_save``.
+    """
     return not {*head, "modules_to_save"}.isdisjoint(path.split("."))
 
 
 def count(net: nn.Module, head: Sequence[str]) -> Counts:
-    """Measure a model, wrapped by PEFT or plain; on the meta device too.
+    """Count the parameters of a model, wrapped by PEFT or plain; on the meta device too.
 
-    What wraps is recognised by its form, as PEFT and this package build it: a module that holds
-    ``base_layer`` or ``original_module`` adds everything else that it holds; so does a model with
-    a ``peft_config`` outside its ``base_model``. In a plain model every number is the base's, and
-    "adapter" means those trained outside the head.
+    Wrappers are recognised by their structure, as PEFT and this package build them: a module that
+    holds ``base_layer`` or ``original_module`` adds everything else that it holds; so does a model
+    with a ``peft_config`` outside its ``base_model``. In a plain model every parameter is the
+    base's, and "adapter" means those trained outside the head.
 
     Args:
         net: The model, with ``requires_grad`` set as in training.
-        head: Names of modules whose trainable numbers are the head's. A parameter belongs to it
+        head: Names of the head's modules. A parameter belongs to it
             if a component of its path equals one of them, or is PEFT's ``modules_to_save``.
     """
     adding = _adding_prefixes(net)
@@ -79,8 +82,8 @@ def count(net: nn.Module, head: Sequence[str]) -> Counts:
 
 
 def _adding_prefixes(net: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
-    """Path prefixes of modules that add parameters, each with what inside is the base model's."""
-    prefixes = []
+    """Return path prefixes of modules that add parameters, with the base model's paths inside."""
+    prefixes: list[tuple[str, tuple[str, ...]]] = []
     for name, module in net.named_modules(remove_duplicate=False):
         start = f"{name}." if name else ""
         # `_modules`, because PEFT's wrappers answer for the attributes of what they wrap.
@@ -97,6 +100,6 @@ def _adding_prefixes(net: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _numbers(parameter: nn.Parameter) -> int:
-    """Numbers of a parameter; a 4-bit one packs two into each of its elements."""
+    """Return the size of a parameter; a 4-bit one packs two numbers into each element."""
     quantised = getattr(parameter, "quant_state", None)
     return parameter.numel() if quantised is None else quantised.shape.numel()

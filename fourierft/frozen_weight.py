@@ -1,4 +1,4 @@
-"""The frozen weight of a layer: what it is, and while an update is merged into it."""
+"""The frozen weight of a layer: its kind, and a copy to restore after merging."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class FrozenWeight:
         self.data = layer.weight.data
 
     def values(self, layer: nn.Module) -> Tensor:
-        """W0 where the layer is now: the model may have been moved or cast while merged."""
+        """Return W0 on the layer's device: the model may have been moved or cast while merged."""
         return self.data.to(layer.weight.data)
 
     def store(self, layer: nn.Module, merged: Tensor) -> Tensor:
-        """Make ``merged`` the weight of the layer; returns what it can represent of it."""
+        """Make ``merged`` the weight of the layer; return it as rounded to the layer's format."""
         layer.weight.data = merged.to(layer.weight.dtype).contiguous()
         return layer.weight.data
 
     def restore(self, layer: nn.Module) -> None:
-        """Make the kept weight the layer's again, bit for bit."""
+        """Put the kept weight back into the layer, bit for bit."""
         layer.weight.data = self.values(layer)
 
 
@@ -99,7 +99,7 @@ class FrozenWeight8bit(FrozenWeight):
 
 
 def frozen_weight(layer: nn.Module) -> FrozenWeight:
-    """The weight of a layer, to be kept while another takes its place.
+    """Return the weight of a layer, to be kept while another takes its place.
 
     Raises:
         ValueError: Nothing can be merged into it (see `merge_problem`).
@@ -112,7 +112,7 @@ def frozen_weight(layer: nn.Module) -> FrozenWeight:
 
 
 def merge_problem(layer: nn.Module) -> str | None:
-    """Why nothing can be merged into the weight of a layer; None if something can."""
+    """Return the reason why nothing can be merged into the weight of a layer, or None."""
     weight = layer.weight
     hooked = "weight" not in layer._parameters and layer._forward_pre_hooks
     if hooked or is_parametrized(layer, "weight"):
@@ -124,13 +124,13 @@ def merge_problem(layer: nn.Module) -> str | None:
     if is_4bit(weight) or hasattr(weight, "SCB") or is_ordinary(weight):
         return None
     return (
-        f"the weight is no plain matrix ({type(weight).__name__}, {weight.dtype}), allowed are "
+        f"the weight is not a plain matrix ({type(weight).__name__}, {weight.dtype}), allowed are "
         "floating-point weights and those of bitsandbytes' Linear4bit and Linear8bitLt"
     )
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, int]:
-    """(out, in) of a supported layer."""
+    """Return (out, in) of a supported layer."""
     if isinstance(layer, Conv1D):
         # Under DeepSpeed ZeRO-3 the weight itself is an empty shard.
         fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
@@ -139,7 +139,7 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether the layer does nothing but W0 x + b, so that W0 + DeltaW can replace W0."""
+    """Return True if the layer computes just W0 x + b, so that W0 + DeltaW can replace W0."""
     return (
         type(layer) in SUPPORTED
         and is_ordinary(layer.weight)
@@ -150,17 +150,17 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def is_ordinary(weight: Tensor) -> bool:
-    """Whether the weight is a floating-point matrix and nothing else."""
+    """Return True if the weight is a floating-point matrix and nothing else."""
     return type(weight) in (Tensor, nn.Parameter) and weight.dtype.is_floating_point
 
 
 def is_4bit(weight: Any) -> bool:
-    """Whether this is a quantised ``Params4bit`` (its storage may pose as a float type)."""
+    """Return True for a quantised ``Params4bit`` (its storage may have a float type)."""
     return getattr(weight, "quant_state", None) is not None
 
 
 def is_quantised(weight: Any) -> bool:
-    """Whether the weight is no ordinary matrix of numbers."""
+    """Return True if the weight is not stored in a floating-point format."""
     return is_4bit(weight) or not weight.dtype.is_floating_point
 
 

@@ -8,12 +8,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer, onload_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .bases.transform import Transform, apply_transform, transform_of
+from .bases.transform import Transform, apply_transform, get_transform
 from .config import alpha, basis, frequency_bias
 from .engine.linear import Engine, adapted_weight
-from .engine.weight_cache import Part, WeightCache
+from .engine.weight_cache import AdapterTerm, WeightCache
 from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, weight_shape
-from .offloading import execution_device, recall
+from .offloading import execution_device, restore_offloaded
 from .spectrum import sample_entries
 
 
@@ -56,13 +56,13 @@ class FourierFTLayer(BaseTunerLayer):
         self._cache = WeightCache()
         self.engine = Engine()
         self.weight_is_read = False
-        """Whether the module around computes with `weight` instead of calling this layer."""
+        """True if the parent module computes with `weight` instead of calling this layer."""
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._frozen: FrozenWeight | None = None
         self.merge_error: float | None = None
-        """Of the last merge into a half-precision or quantised weight: |stored - (W0 + DeltaW)| /
-        |DeltaW|, what rounding took from the update."""
+        """Rounding error of the last merge into a half-precision or quantised weight:
+        |stored - (W0 + DeltaW)| / |DeltaW|."""
         self.kwargs = kwargs
 
         layer = self.get_base_layer()
@@ -103,26 +103,26 @@ class FourierFTLayer(BaseTunerLayer):
         self._prepare()
 
     def coefficients(self, adapter_name: str) -> nn.Parameter:
-        """``c`` of an adapter, (n,), brought back if accelerate has offloaded it."""
+        """Return ``c`` of an adapter, (n,), brought back if accelerate has offloaded it."""
         coefficients = self.fourierft_spectrum[adapter_name]
         if coefficients.is_meta:
-            recall(self.fourierft_spectrum)
+            restore_offloaded(self.fourierft_spectrum)
         return coefficients
 
     @property
     def weight(self) -> Tensor:
-        """The weight that a module computes with which reads it: ``W0 + sum of DeltaW``.
+        """``W0 + sum of DeltaW``, for parent modules that read the weight.
 
-        W0, as in PEFT's layers, where the module around calls this layer (`weight_is_read`), while
+        W0, as in PEFT's layers, if the parent module calls this layer (see `weight_is_read`), while
         merged or disabled, and if W0 is not an ordinary matrix.
         """
         weight = super().weight
         if not (self.weight_is_read and self._is_adapting() and is_ordinary(weight)):
             return weight
-        return adapted_weight(weight, self._active_parts(), self.engine, self._cache)
+        return adapted_weight(weight, self._active_terms(), self.engine, self._cache)
 
     def transform(self, adapter_name: str) -> Transform:
-        """What makes an update of coefficients, in the layout of the base layer's weight.
+        """Return the transform from coefficients to update, in the layout of the base weight.
 
         Shared with the other layers of this shape, where the coefficients live.
         """
@@ -135,7 +135,7 @@ class FourierFTLayer(BaseTunerLayer):
         return transform
 
     def _shared_transform(self, adapter_name: str, transposed: bool) -> Transform:
-        return transform_of(
+        return get_transform(
             (self.out_features, self.in_features),
             self.fourierft_n_frequency[adapter_name],
             self.fourierft_random_loc_seed[adapter_name],
@@ -146,7 +146,7 @@ class FourierFTLayer(BaseTunerLayer):
         )
 
     def entries(self, adapter_name: str) -> Tensor:
-        """Rows and columns of the trained entries, int64 (2, n), where the coefficients live.
+        """Return rows and columns of the entries, int64 (2, n), on the coefficients' device.
 
         Shared with the other layers of this shape; not to be written to.
         """
@@ -159,27 +159,27 @@ class FourierFTLayer(BaseTunerLayer):
         )
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
-        """DeltaW of an adapter, (out, in), also where the base layer stores (in, out).
+        """Return DeltaW of an adapter, (out, in), also where the base layer stores (in, out).
 
         float32 whatever the dtype of model and coefficients (float64 for float64 coefficients);
         differentiable.
         """
-        part = self._part(adapter_name)
-        update = apply_transform(part.transform, part.coefficients, part.alpha)
+        term = self._term(adapter_name)
+        update = apply_transform(term.transform, term.coefficients, term.alpha)
         return update.t().contiguous() if self.fan_in_fan_out else update
 
-    def _part(self, adapter_name: str) -> Part:
-        return Part(
+    def _term(self, adapter_name: str) -> AdapterTerm:
+        return AdapterTerm(
             self.transform(adapter_name),
             self.fourierft_scaling[adapter_name],
             self.coefficients(adapter_name),
         )
 
-    def _active_parts(self) -> list[Part]:
-        return [self._part(name) for name in self.active_adapters if name in self.fourierft_scaling]
+    def _active_terms(self) -> list[AdapterTerm]:
+        return [self._term(name) for name in self.active_adapters if name in self.fourierft_scaling]
 
     def _is_adapting(self) -> bool:
-        """Whether DeltaW is to be added; a disabled layer is unmerged first."""
+        """Return True if DeltaW is to be added; a disabled layer is unmerged first."""
         if self._disable_adapters and self.merged_adapters:
             with onload_layer(self):
                 self.unmerge()
@@ -193,19 +193,19 @@ class FourierFTLayer(BaseTunerLayer):
         super()._move_adapter_to_device_of_base_layer(adapter_name, device)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """See PEFT's."""
+        """Delete an adapter (see PEFT's `BaseTunerLayer`)."""
         super().delete_adapter(adapter_name)
         self._cache.clear()
 
     def _prepare(self) -> None:
-        """Make what the forward pass looks up: a compiler finds it, and breaks no graph."""
+        """Build the transforms before the forward pass, so that compiling breaks no graph."""
         for adapter_name, coefficients in self.fourierft_spectrum.items():
             if not coefficients.is_meta:
                 self.transform(adapter_name)
 
 
 def adapted_layers(model: nn.Module) -> dict[str, FourierFTLayer]:
-    """The FourierFT layers of a model by their paths, in its order."""
+    """Return the FourierFT layers of a model by their paths, in its order."""
     return {
         name: module for name, module in model.named_modules() if isinstance(module, FourierFTLayer)
     }

@@ -82,19 +82,19 @@ class FourierFTModel(BaseTuner):
             )
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """See PEFT's. Warns, with numbers, of the error that rounding left."""
+        """Merge as PEFT does, and warn of the rounding error, with numbers."""
         super().merge_adapter(*args, **kwargs)
         self._report_rounding(adapted_layers(self.model))
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """See PEFT's. Warns, with numbers, of the error that rounding left."""
+        """Merge as PEFT does, and warn of the rounding error, with numbers."""
         layers = adapted_layers(self.model)
         merged = super().merge_and_unload(*args, **kwargs)
         self._report_rounding(layers)
         return merged
 
     def _check_merge_allowed(self) -> None:
-        """Before the first weight is changed, name every weight that nothing can be merged into."""
+        """Name every weight that nothing can be merged into, before the first one is changed."""
         super()._check_merge_allowed()
         problems: dict[str, list[str]] = {}
         for name, layer in adapted_layers(self.model).items():
@@ -248,9 +248,9 @@ def configure(
     gradient: str | None = None,
     precision: str | None = None,
 ) -> None:
-    """Say how the FourierFT layers of a model compute, at any time (see `Engine`).
+    """Set how the FourierFT layers of a model compute, at any time (see `Engine`).
 
-    What they keep is given back, so ``configure(model)`` alone makes them look at weights anew.
+    Cached weights are dropped, so ``configure(model)`` alone makes the layers read weights anew.
 
     Args:
         model: Any module that holds such layers.
@@ -291,7 +291,7 @@ def _linear_modules(model: nn.Module) -> str:
 
 
 def _layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:
-    """n of a layer, and the key of ``n_frequency_pattern`` it came from, matched as PEFT does."""
+    """Return the key of ``n_frequency_pattern`` that a layer matches, as PEFT does, and its n."""
     pattern = config.n_frequency_pattern or {}
     for key, n in pattern.items():
         if re.match(rf".*\.{key}$", name):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from .config import engine
 from .engine.linear import adapted_linear
-from .engine.mixed_batch import BASE, mixed_update, prefers_groups, rows_of
-from .engine.weight_cache import Part
+from .engine.mixed_batch import BASE, group_rows, mixed_update, prefers_groups
+from .engine.weight_cache import AdapterTerm
 from .frozen_weight import frozen_weight, is_plain, is_quantised
 from .layer import FourierFTLayer
-from .offloading import recall
+from .offloading import restore_offloaded
 from .tensors import HALF
 
 
@@ -46,11 +46,13 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
     def forward(
         self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any
     ) -> Tensor:
-        """``W0 x + sum of DeltaW x`` over the active adapters.
+        """Return ``W0 x + sum of DeltaW x`` over the active adapters.
 
         Args:
             x: (..., in).
+            *args: Further arguments of the base layer.
             adapter_names: Per row of ``x`` the adapter to use instead, ``__base__`` for none.
+            **kwargs: Further keyword arguments of the base layer.
 
         Returns:
             (..., out) in the dtype that the base layer returns.
@@ -63,15 +65,15 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
             names = self._names_of_rows(x, adapter_names)
             if len(set(names)) > 1:
                 return self._forward_rows(x, names, *args, **kwargs)
-            parts = [self._part(name) for name in set(names) - {BASE}]
+            terms = [self._term(name) for name in set(names) - {BASE}]
         else:
-            parts = self._active_parts() if adapting else ()
-        if not parts:
+            terms = self._active_terms() if adapting else ()
+        if not terms:
             return layer(x, *args, **kwargs)
-        self._check_values(x, parts)
+        self._check_values(x, terms)
         options = self.fan_in_fan_out, self.engine, self._cache
         if not (args or kwargs) and is_plain(layer):
-            return adapted_linear(x, layer.weight, layer.bias, parts, *options)
+            return adapted_linear(x, layer.weight, layer.bias, terms, *options)
         result = layer(x, *args, **kwargs)
         if getattr(result, "shape", None) != (*x.shape[:-1], self.out_features):
             raise TypeError(
@@ -80,17 +82,17 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
                 "be added to it: name it in exclude_modules"
             )
         x = x.to(result.device)  # to where accelerate has this layer run
-        return (result + adapted_linear(x, None, None, parts, *options)).to(result.dtype)
+        return (result + adapted_linear(x, None, None, terms, *options)).to(result.dtype)
 
-    def _check_values(self, x: Tensor, parts: Sequence[Part]) -> None:
-        if parts[0].coefficients.is_meta and not x.is_meta:
+    def _check_values(self, x: Tensor, terms: Sequence[AdapterTerm]) -> None:
+        if terms[0].coefficients.is_meta and not x.is_meta:
             raise RuntimeError(
                 f"adapter {self.active_adapters}: the coefficients are on the meta device and hold "
                 "no values: load the adapter before the model runs"
             )
 
     def _names_of_rows(self, x: Tensor, adapter_names: Sequence[str]) -> list[str]:
-        """Per row of ``x`` its adapter in this layer, which may have none of that name."""
+        """Return the adapter of each row of ``x``; base if this layer has none of that name."""
         if len(adapter_names) != len(x):
             raise ValueError(
                 f"adapter_names: got {len(adapter_names)} names for {len(x)} rows of an input of "
@@ -101,14 +103,14 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         return [name if name in self.fourierft_scaling else BASE for name in adapter_names]
 
     def _forward_rows(self, x: Tensor, names: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
-        """``W0 x + DeltaW x`` with another adapter for other rows."""
-        layer, rows = self.base_layer, rows_of(names)
+        """Return ``W0 x + DeltaW x`` with each row's own adapter."""
+        layer, rows = self.base_layer, group_rows(names)
         adapted = [name for name in rows if name != BASE]
-        parts = [self._row_part(name) for name in adapted]
-        self._check_values(x, parts)
+        terms = [self._row_term(name) for name in adapted]
+        self._check_values(x, terms)
         x_rows = x.reshape(len(x), -1, self.in_features)
         shape = self.out_features, self.in_features
-        n = max(part.transform.n for part in parts)
+        n = max(term.transform.n for term in terms)
         plain = not (args or kwargs) and is_plain(layer)
         if plain and prefers_groups(x_rows.shape[0] * x_rows.shape[1], len(rows), n, shape, True):
             places = [torch.tensor(rows[name], device=x.device) for name in rows]
@@ -120,27 +122,27 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         place = {name: index for index, name in enumerate(adapted)}
         result = layer(x, *args, **kwargs)
         x_rows = x_rows.to(result.device)
-        update = mixed_update(x_rows, parts, [place.get(name, -1) for name in names])
+        update = mixed_update(x_rows, terms, [place.get(name, -1) for name in names])
         return (result + update.view(result.shape)).to(result.dtype)
 
     def _product(self, x: Tensor, adapter: str) -> Tensor:
-        """Product with W0 + DeltaW of one adapter, which is not kept."""
+        """Multiply with W0 + DeltaW of one adapter, which is not cached."""
         layer = self.base_layer
         if adapter == BASE:
             return layer(x)
         engine = self.engine._replace(memory="recompute")
-        part = [self._part(adapter)]
-        return adapted_linear(x, layer.weight, layer.bias, part, self.fan_in_fan_out, engine)
+        term = [self._term(adapter)]
+        return adapted_linear(x, layer.weight, layer.bias, term, self.fan_in_fan_out, engine)
 
-    def _row_part(self, adapter: str) -> Part:
-        """An adapter with its transform as (out, in), also where the weight is (in, out)."""
-        part = self._part(adapter)
+    def _row_term(self, adapter: str) -> AdapterTerm:
+        """Return an adapter with its transform as (out, in), also where the weight is (in, out)."""
+        term = self._term(adapter)
         if not self.fan_in_fan_out:
-            return part
-        return part._replace(transform=self._shared_transform(adapter, False))
+            return term
+        return term._replace(transform=self._shared_transform(adapter, False))
 
     def _save_to_state_dict(self, *args: Any) -> None:
-        recall(self.fourierft_spectrum)  # before it is saved itself
+        restore_offloaded(self.fourierft_spectrum)  # before it is saved itself
         super()._save_to_state_dict(*args)
 
     def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
@@ -154,14 +156,14 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         """Add DeltaW to the weight of the base layer.
 
         All merged adapters are summed in float32 onto W0 and rounded once. A quantised weight is
-        dequantised, added to and quantised again; `merge_error` says what that took.
+        dequantised, added to and quantised again; `merge_error` holds the rounding error.
 
         Args:
             safe_merge: Leave the layer as it is and raise if the merged weight is not finite.
             adapter_names: Adapters to merge; None for the active ones.
 
         Raises:
-            ValueError: The weight is quantised by something else than bitsandbytes or recomputed
+            ValueError: The weight is quantised by a library other than bitsandbytes or recomputed
                 at every call, or (``safe_merge``) the result is not finite.
         """
         added = [
@@ -200,7 +202,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         self.merged_adapters.clear()
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Whether PEFT can turn the update into LoRA: it expects the weight's own layout."""
+        """Return True if PEFT can turn the update into LoRA: it expects the weight's own layout."""
         return not self.fan_in_fan_out
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,5 +214,5 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
 
 
 def _storage_dtype(weight: Tensor) -> torch.dtype:
-    """What a merged weight is rounded to first."""
+    """Return the type that a merged weight is rounded to first."""
     return torch.float32 if is_quantised(weight) else weight.dtype

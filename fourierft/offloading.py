@@ -1,4 +1,4 @@
-"""Coefficients that accelerate has moved away come back for good: they are small.
+"""Loading coefficients that accelerate has offloaded; they then stay, being small.
 
 Its hooks bring a module's parameters before the module runs. Coefficients lie in a
 ``ParameterDict``, which never runs, so its hook would leave them on the meta device.
@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils import swap_tensors
 
 
-def recall(parameters: nn.ParameterDict) -> None:
-    """Bring offloaded parameters to where they are used, and have them stay there.
+def restore_offloaded(parameters: nn.ParameterDict) -> None:
+    """Move offloaded parameters to the device that uses them, and keep them there.
 
     They remain the same objects, so that an optimizer which holds them goes on training them.
     """
@@ -29,7 +29,7 @@ def recall(parameters: nn.ParameterDict) -> None:
 
 
 def execution_device(layer: nn.Module) -> torch.device | None:
-    """Where an offloaded layer runs; None if it is not offloaded."""
+    """Return the device that an offloaded layer runs on; None if it is not offloaded."""
     hook = _offload_hook(layer)
     return None if hook is None else torch.device(hook.execution_device)
 

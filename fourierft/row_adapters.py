@@ -23,8 +23,8 @@ def row_adapters(
     Args:
         model: A transformers model with FourierFT layers.
         adapter_names: Names, one a row; ``__base__`` for a row without an adapter.
-        options: What the model is called with: a beam search (``num_beams``) repeats every row
-            but those of an encoder.
+        options: Keyword arguments of the model's call: a beam search (``num_beams``) repeats
+            every row but those of an encoder.
 
     Raises:
         TypeError: ``adapter_names`` is not a list of names.
@@ -84,6 +84,6 @@ def _checked(model: nn.Module, adapter_names: Sequence[str]) -> list[str]:
 
 
 def _encoder(model: nn.Module) -> nn.Module | None:
-    """The encoder of an encoder-decoder model."""
+    """Return the encoder of an encoder-decoder model."""
     found = model.get_encoder() if hasattr(model, "get_encoder") else None
     return None if found is model else found

@@ -1,4 +1,4 @@
-"""Which entries of the spectrum are trained: uniformly drawn, or favouring a band (Eq. 5)."""
+"""Trained entries of the spectrum: uniformly drawn, or favouring a band (Eq. 5)."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -38,7 +38,7 @@ def sample_entries(
         seed: Entry seed; the global random state is neither read nor moved.
         center: Favoured central frequency ``f_c`` in index units, at least 0; None for no bias.
         bandwidth: Width ``W`` of the band in index units, above 0; ignored without ``center``.
-        device: Where the entries shall live (default CPU). They are drawn on the CPU in any case,
+        device: Device of the entries (default CPU). They are drawn on the CPU in any case,
             so they are the same everywhere. On ``meta`` nothing is drawn.
 
     Returns:
@@ -62,7 +62,7 @@ def sample_entries(
 
 
 def band_pass(shape: Sequence[int], center: float, bandwidth: float = 200.0) -> Tensor:
-    """Probability map of the frequency bias, unnormalised (Eq. 5).
+    """Return the probability map of the frequency bias, unnormalised (Eq. 5).
 
     ``p(u, v) = exp(-((D^2 - f_c^2) / (D W))^2)``, where ``D`` is the distance of ``(u, v)`` to the
     centre of the centred spectrum, in index units. The map peaks with 1 on the ring ``D = f_c``.
@@ -89,7 +89,7 @@ def band_pass(shape: Sequence[int], center: float, bandwidth: float = 200.0) -> 
 
 
 def atom_norm(shape: Sequence[int], alpha: float) -> float:
-    """Frobenius norm of the update that one coefficient of value 1 makes.
+    """Return the Frobenius norm of the update that one coefficient of value 1 makes.
 
     A coefficient at ``(u, v)`` adds the cosine
     ``alpha / (d1 d2) * cos(2 pi (p u / d1 + q v / d2))``, of norm ``alpha / sqrt(2 d1 d2)``. The
@@ -106,7 +106,7 @@ def atom_norm(shape: Sequence[int], alpha: float) -> float:
 
 
 def alpha_of_norm(shape: Sequence[int], norm: float) -> float:
-    """The alpha with which one coefficient of value 1 makes an update of a Frobenius norm.
+    """Return the alpha with which one coefficient of value 1 makes an update of a given norm.
 
     The inverse of `atom_norm`: ``alpha = norm * sqrt(2 d1 d2)``. A fixed alpha makes every atom
     smaller as the weight grows, by ``1 / d``, so the learning rate has to grow with it; a fixed
@@ -143,7 +143,7 @@ def _entries(
 def _biased_permutation(
     shape: tuple[int, int], n: int, bias: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """First ``n`` flat indices of a draw without replacement, likely ones first.
+    """Return the first ``n`` flat indices of a draw without replacement, likely ones first.
 
     The largest ``log p + Gumbel noise`` are such a draw. ``torch.multinomial`` would stop at 2^24
     cells, and float32 noise would tie among the 2.6e7 cells of a 5120 x 5120 weight.
@@ -169,7 +169,7 @@ def _biased_permutation(
 def _log_band_pass(
     shape: tuple[int, int], first: int, last: int, center: float, bandwidth: float
 ) -> Tensor:
-    """Logarithm of Eq. 5 for rows ``first`` to ``last - 1``, zero frequency at (0, 0)."""
+    """Return log p of Eq. 5 for rows ``first`` to ``last - 1``, zero frequency at (0, 0)."""
     u, v = (_centred(size) for size in shape)
     squared = u[first:last, None] ** 2 + v[None, :] ** 2
     if center == 0:
@@ -178,7 +178,7 @@ def _log_band_pass(
 
 
 def _centred(size: int) -> Tensor:
-    """Signed frequency of every index, float64 (size,): 0, 1, ..., -2, -1."""
+    """Return the signed frequency of every index, float64 (size,): 0, 1, ..., -2, -1."""
     index = torch.arange(size, dtype=torch.float64, device="cpu")
     return (index + size // 2) % size - size // 2
 

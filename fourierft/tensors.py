@@ -1,4 +1,4 @@
-"""What a tensor is under the modes that torch may be in."""
+"""Tensors under inference mode and autocast."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ HALF = (torch.float16, torch.bfloat16)
 _UNCHANGED = nullcontext()
 
 
-def version_of(tensor: Tensor) -> int:
-    """How often it was written to, as far as it knows; inference tensors do not count (-1)."""
+def get_version(tensor: Tensor) -> int:
+    """Return a tensor's version counter; -1 for inference tensors, which have none."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 def without_autocast(device: str) -> AbstractContextManager:
-    """Operations inside keep the dtypes that they are given."""
+    """Disable autocast inside the block."""
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return _UNCHANGED

@@ -11,7 +11,7 @@ from fourierft import FourierFTConfig, FourierFTLinear
 from fourierft.bases.transform import BASES, make_transform
 from fourierft.engine import gradient, linear
 from fourierft.engine.linear import Engine, adapted_linear
-from fourierft.engine.weight_cache import Part, WeightCache
+from fourierft.engine.weight_cache import AdapterTerm, WeightCache
 from fourierft.spectrum import sample_entries
 
 SHAPES = [(48, 48), (63, 40), (20, 33)]
@@ -29,15 +29,17 @@ class Case:
         self.bias = torch.randn(out).requires_grad_()
         self.x = torch.randn(*tokens, in_).requires_grad_()
         self.dy = torch.randn(*tokens, out)
-        self.parts = []
+        self.terms = []
         for i in range(adapters):
             transform = make_transform(shape, sample_entries(shape, 30 + 50 * i, i), basis, i)
             transform = transform.transposed if transposed else transform
-            self.parts.append(Part(transform, 20.0 + i, torch.randn(30 + 50 * i).requires_grad_()))
+            self.terms.append(
+                AdapterTerm(transform, 20.0 + i, torch.randn(30 + 50 * i).requires_grad_())
+            )
 
     @property
     def leaves(self):
-        return self.x, self.bias, *(part.coefficients for part in self.parts)
+        return self.x, self.bias, *(term.coefficients for term in self.terms)
 
     def cast(self, dtype):
         """In half precision, its numbers' rounded values kept for the comparison."""
@@ -50,7 +52,7 @@ class Case:
     def call(self, engine=linear.DEFAULT, weight=True):
         arguments = (self.weight, self.bias) if weight else (None, None)
         options = {"transposed": self.transposed, "engine": engine, "cache": self.cache}
-        return adapted_linear(self.x, *arguments, self.parts, **options)
+        return adapted_linear(self.x, *arguments, self.terms, **options)
 
     def found(self, engine=linear.DEFAULT, weight=True):
         y = self.call(engine, weight)
@@ -60,7 +62,7 @@ class Case:
     def expected(self, weight=True):
         x, bias, *cs = (leaf.detach().double().requires_grad_() for leaf in self.leaves)
         updates = [
-            part.alpha * part.transform.update(c) for part, c in zip(self.parts, cs, strict=True)
+            term.alpha * term.transform.update(c) for term, c in zip(self.terms, cs, strict=True)
         ]
         total = sum(updates) + (self.weight.double() if weight else 0)
         y = F.linear(x, total.T if self.transposed else total, bias if weight else None)
@@ -140,7 +142,7 @@ def test_output_may_be_written_to(tokens, transposed, engine, weight):
 def gain(case, engine):
     """How much of the update's effect survives: 1 if all of it, 0 if it is rounded away."""
     frozen = F.linear(case.x, case.weight)
-    update = sum(part.alpha * part.transform.update(part.coefficients) for part in case.parts)
+    update = sum(term.alpha * term.transform.update(term.coefficients) for term in case.terms)
     effect = F.linear(case.x.double(), update.double())
     difference = case.call(engine).double() - frozen.double()
     return ((difference * effect).sum() / effect.pow(2).sum()).item()
@@ -148,8 +150,8 @@ def gain(case, engine):
 
 def as_on_accelerators(monkeypatch):
     """precision=exact without float32 products, which are slow there."""
-    form = linear.Form
-    monkeypatch.setattr(linear, "Form", lambda *_, **__: form(torch.bfloat16, True))
+    layout = linear.WeightLayout
+    monkeypatch.setattr(linear, "WeightLayout", lambda *_, **__: layout(torch.bfloat16, True))
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -157,9 +159,9 @@ def test_exact_keeps_small_updates_that_rounding_swallows(interleaved, monkeypat
     case = Case((256, 256), tokens=(64,)).cast(torch.bfloat16)
     case.bias = None
     size = case.weight.float().norm()
-    update = case.parts[0].alpha * case.parts[0].transform.update(case.parts[0].coefficients)
+    update = case.terms[0].alpha * case.terms[0].transform.update(case.terms[0].coefficients)
     with torch.no_grad():
-        case.parts[0].coefficients.mul_(1e-4 * size / update.norm())
+        case.terms[0].coefficients.mul_(1e-4 * size / update.norm())
     with torch.no_grad():
         assert gain(case, Engine(precision="rounded")) < 0.3
         if interleaved:
@@ -193,8 +195,8 @@ def test_autocast(engine, basis):
     case.x, case.dy = (t.detach().bfloat16().float().requires_grad_() for t in (case.x, case.dy))
     assert_close(found[3:], case.expected()[3:], 5e-7)  # from the rounded input, in float32
     with torch.autocast("cpu", torch.bfloat16):
-        small = case.parts[0].coefficients.detach() * 1e-3
-        case.parts[0] = case.parts[0]._replace(coefficients=small)
+        small = case.terms[0].coefficients.detach() * 1e-3
+        case.terms[0] = case.terms[0]._replace(coefficients=small)
         case.bias = None
         assert gain(case, Engine()) > 0.8  # W0 is float32: nothing is lost before the product
 
@@ -206,13 +208,13 @@ def test_second_derivatives(engine, transposed):
     case.weight = case.weight.double()
     c, bias, x = (
         leaf.detach().double().requires_grad_()
-        for leaf in (case.parts[0].coefficients, case.bias, case.x)
+        for leaf in (case.terms[0].coefficients, case.bias, case.x)
     )
 
     def call(x, bias, c):
-        parts = [case.parts[0]._replace(coefficients=c)]
+        terms = [case.terms[0]._replace(coefficients=c)]
         options = {"transposed": transposed, "engine": engine, "cache": case.cache}
-        return adapted_linear(x, case.weight, bias, parts, **options)
+        return adapted_linear(x, case.weight, bias, terms, **options)
 
     assert torch.autograd.gradcheck(call, (x, bias, c))
     assert torch.autograd.gradgradcheck(call, (x, bias, c))
@@ -226,14 +228,14 @@ def test_derivatives_of_a_layer_that_is_applied_twice(engine):
     case.weight = case.weight.double()
     c, bias, x = (
         leaf.detach().double().requires_grad_()
-        for leaf in (case.parts[0].coefficients, case.bias, case.x)
+        for leaf in (case.terms[0].coefficients, case.bias, case.x)
     )
-    case.parts = [case.parts[0]._replace(coefficients=c)]
+    case.terms = [case.terms[0]._replace(coefficients=c)]
     options = {"engine": engine, "cache": case.cache}
 
     def loss():
-        hidden = torch.tanh(adapted_linear(x, case.weight, bias, case.parts, **options))
-        return adapted_linear(hidden, case.weight, bias, case.parts, **options).pow(2).sum()
+        hidden = torch.tanh(adapted_linear(x, case.weight, bias, case.terms, **options))
+        return adapted_linear(hidden, case.weight, bias, case.terms, **options).pow(2).sum()
 
     first = torch.autograd.grad(loss(), (c, bias, x))
     again = torch.autograd.grad(loss(), (c, bias, x), create_graph=True)
@@ -275,16 +277,16 @@ def test_selective_checkpointing():
         plain.bias = replayed.bias = None
         y = checkpoint.checkpoint(
             lambda x, case=replayed, engine=engine: adapted_linear(
-                x, case.weight, None, case.parts, engine=engine, cache=case.cache
+                x, case.weight, None, case.terms, engine=engine, cache=case.cache
             ),
             replayed.x,
             use_reentrant=False,
             context_fn=lambda: checkpoint.create_selective_checkpoint_contexts(products),
         )
         y.backward(replayed.dy)
-        z = adapted_linear(plain.x, plain.weight, None, plain.parts, engine=engine)
+        z = adapted_linear(plain.x, plain.weight, None, plain.terms, engine=engine)
         z.backward(plain.dy)
-        one, other = (case.parts[0].coefficients.grad for case in (plain, replayed))
+        one, other = (case.terms[0].coefficients.grad for case in (plain, replayed))
         torch.testing.assert_close(one, other)
         torch.testing.assert_close(plain.x.grad, replayed.x.grad)
 
@@ -304,10 +306,10 @@ def test_function_transforms():
     case = Case((12, 16), tokens=(5,))
 
     def loss(c, x):
-        parts = [case.parts[0]._replace(coefficients=c)]
-        return adapted_linear(x, case.weight, None, parts, cache=case.cache).pow(2).sum()
+        terms = [case.terms[0]._replace(coefficients=c)]
+        return adapted_linear(x, case.weight, None, terms, cache=case.cache).pow(2).sum()
 
-    c, x = case.parts[0].coefficients.detach(), case.x.detach()
+    c, x = case.terms[0].coefficients.detach(), case.x.detach()
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(c, x)
     many = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(torch.stack([c, 2 * c]), x)
     expected = c.clone().requires_grad_()
@@ -332,9 +334,9 @@ def test_gradients_that_nobody_needs_are_not_computed(monkeypatch):
     called = []
     monkeypatch.setattr(linear, "_to_columns", lambda *a: called.append(a))
     case.call().sum().backward()  # the first layer of a model
-    assert not called and case.parts[0].coefficients.grad is not None
+    assert not called and case.terms[0].coefficients.grad is not None
     frozen = Case((12, 16))
-    frozen.parts[0].coefficients.requires_grad_(False)
+    frozen.terms[0].coefficients.requires_grad_(False)
     y = frozen.call()
     assert y.grad_fn.saved_tensors[0] is None  # the input need not be kept
     monkeypatch.undo()
@@ -452,8 +454,8 @@ def test_the_cost_rule_chooses(monkeypatch):
         (True, "cpu", Engine(gradient="dense"), False),
         (False, "cuda", Engine(gradient="sampled"), True),
     ]:
-        monkeypatch.setattr(type(case.parts[0].transform), "prefers_sampling", lambda *_: prefers)  # noqa: B023
-        assert linear._samples(engine, device, case.parts[0], 4) is expected
+        monkeypatch.setattr(type(case.terms[0].transform), "prefers_sampling", lambda *_: prefers)  # noqa: B023
+        assert linear._samples(engine, device, case.terms[0], 4) is expected
 
 
 def test_workspace_does_not_grow_with_the_tokens(counted):
@@ -468,12 +470,12 @@ def test_gradient_checkpointing(use_reentrant, memory):
     expected = plain.found(memory)
     y = torch.utils.checkpoint.checkpoint(
         lambda x: (
-            checkpointed.parts
+            checkpointed.terms
             and adapted_linear(
                 x,
                 checkpointed.weight,
                 checkpointed.bias,
-                checkpointed.parts,
+                checkpointed.terms,
                 engine=memory,
                 cache=checkpointed.cache,
             )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fourierft import atom_norm, delta_weight, sample_entries
-from fourierft.bases.matrices import MATRICES, Matrices, basis_matrix
+from fourierft.bases.matrices import MATRIX_BASES, MatrixBasis, basis_matrix
 from fourierft.bases.transform import BASES, make_transform
 
 CPU = torch.device("cpu")
@@ -41,12 +41,12 @@ def test_random_matrices_follow_seed_and_side():
         assert abs((one * other).mean()) < 0.1
 
 
-@pytest.mark.parametrize("basis", MATRICES)
+@pytest.mark.parametrize("basis", MATRIX_BASES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n", [5, 60])  # both ways to multiply
 def test_is_the_sum_of_products(basis, shape, n):
     entries = sample_entries(shape, n, 3)
-    transform = Matrices(shape, entries, basis, 3)
+    transform = MatrixBasis(shape, entries, basis, 3)
     c = torch.randn(n, dtype=torch.float64)
     left = basis_matrix(basis, 3, 0, shape[0], CPU).double()
     right = basis_matrix(basis, 3, 1, shape[1], CPU).double()

@@ -23,7 +23,7 @@ from experiments.models import Encoder
 from experiments.models.head import Head
 from fourierft import Engine, FourierFTLinear
 from fourierft.bases.fourier import Fourier
-from fourierft.bases.matrices import Matrices
+from fourierft.bases.matrices import MatrixBasis
 from fourierft.bases.transform import BASES
 from fourierft.config import SCALING_MODES
 from fourierft.counting import count
@@ -266,7 +266,7 @@ def test_every_basis_reaches_the_layers(basis):
     net = fourier(basis=basis).apply(base(), HEAD)
     layers = [m for m in net.modules() if isinstance(m, FourierFTLinear)]
     assert {layer.fourierft_basis["default"] for layer in layers} == {basis.value}
-    expected = Fourier if basis is Basis.fourier else Matrices
+    expected = Fourier if basis is Basis.fourier else MatrixBasis
     assert type(layers[0].transform("default")) is expected
 
 

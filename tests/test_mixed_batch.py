@@ -8,7 +8,7 @@ from peft import get_peft_model
 from fourierft import FourierFTConfig, delta_weight
 from fourierft.bases.transform import make_transform
 from fourierft.engine.mixed_batch import mixed_update, prefers_groups, spectral_product
-from fourierft.engine.weight_cache import Part
+from fourierft.engine.weight_cache import AdapterTerm
 from fourierft.spectrum import sample_entries
 
 SHAPES = [(64, 96), (96, 64), (33, 20), (21, 35), (7, 7), (1, 7), (8, 1)]
@@ -55,8 +55,11 @@ def test_gradients(tokens, basis):
     rows = [0, -1, 2, 1, 0, 2]
 
     def mixed(x, c):
-        parts = [Part(transform, alpha, one) for alpha, one in zip((2.0, 3.0, 0.5), c, strict=True)]
-        return mixed_update(x, parts, rows)
+        terms = [
+            AdapterTerm(transform, alpha, one)
+            for alpha, one in zip((2.0, 3.0, 0.5), c, strict=True)
+        ]
+        return mixed_update(x, terms, rows)
 
     assert mixed(x, c)[1].abs().max() == 0
     assert torch.autograd.gradcheck(mixed, (x, c), fast_mode=True)
@@ -140,7 +143,7 @@ def test_both_forms(encoder, grouped, monkeypatch):
 
 
 def test_rule():
-    """Decoding takes the spectral form, long prompts of few adapters the other."""
+    """Decoding takes the spectral layout, long prompts of few adapters the other."""
     assert not prefers_groups(128, 128, 1000, (768, 768), True)
     assert not prefers_groups(8, 2, 1000, (768, 768), True)
     assert prefers_groups(4096, 2, 1000, (768, 768), True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fourierft import delta_weight, sample_entries
-from fourierft.bases.transform import BASES, transform_of
+from fourierft.bases.transform import BASES, get_transform
 
 SHAPES = [(8, 8), (7, 9), (6, 5), (5, 12), (1, 4)]
 
@@ -117,14 +117,14 @@ def test_tables_made_under_a_fake_mode_hold_numbers():
 
     known = (11, 13), 17, 5, (None, 200.0), "fourier", torch.device("cpu")
     with FakeTensorMode():
-        transform = transform_of(*known)
-    assert transform_of(*known) is transform
+        transform = get_transform(*known)
+    assert get_transform(*known) is transform
     assert transform.update(torch.ones(17)).isfinite().all()
 
 
 def test_layers_share_one_transform():
     known = (11, 13), 17, 6, (None, 200.0), "dct", torch.device("cpu")
-    one, other = transform_of(*known), transform_of(*known, transposed=True)
-    assert transform_of(*known) is one and transform_of(*known, transposed=True) is other
+    one, other = get_transform(*known), get_transform(*known, transposed=True)
+    assert get_transform(*known) is one and get_transform(*known, transposed=True) is other
     c = torch.randn(17)
     torch.testing.assert_close(one.update(c), other.update(c).T)

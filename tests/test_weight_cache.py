@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fourierft import FourierFTConfig, FourierFTLayer, configure
 from fourierft.bases.transform import make_transform
-from fourierft.engine.weight_cache import Form, Part, WeightCache
+from fourierft.engine.weight_cache import AdapterTerm, WeightCache, WeightLayout
 
 STEPS = 20
 
@@ -399,11 +399,11 @@ def test_memory_is_given_back():
 def test_what_was_handed_out_is_never_written_to():
     transform = make_transform((8, 6), torch.tensor([[1, 2], [3, 4]]))
     c, weight, cache = torch.randn(2), torch.randn(8, 6), WeightCache()
-    first = cache.get(weight, [Part(transform, 2.0, c)], Form(torch.float32))
+    first = cache.get(weight, [AdapterTerm(transform, 2.0, c)], WeightLayout(torch.float32))
     kept = first.clone()
-    assert cache.get(weight, [Part(transform, 2.0, c)], Form(torch.float32)) is first
+    assert cache.get(weight, [AdapterTerm(transform, 2.0, c)], WeightLayout(torch.float32)) is first
     c.data.mul_(2)
-    second = cache.get(weight, [Part(transform, 2.0, c)], Form(torch.float32))
+    second = cache.get(weight, [AdapterTerm(transform, 2.0, c)], WeightLayout(torch.float32))
     assert torch.equal(first, kept) and not torch.equal(second, first)
 
 
@@ -411,16 +411,16 @@ def test_what_was_handed_out_is_never_written_to():
 def test_any_write_to_all_of_a_weight_is_seen(shape):
     transform = make_transform(shape, torch.tensor([[0, 0], [0, 0]])[:, :1])
     c, weight, cache = torch.randn(1), torch.randn(shape), WeightCache()
-    parts, form = [Part(transform, 1.0, c)], Form(torch.float32)
+    terms, layout = [AdapterTerm(transform, 1.0, c)], WeightLayout(torch.float32)
     for stored in (weight, weight.t().contiguous().t()):
-        first = cache.get(stored, parts, form)
+        first = cache.get(stored, terms, layout)
         probed = cache._entry.probed
         assert probed.numel() >= min(64, *shape) and probed.data_ptr() >= stored.data_ptr()
         stored.data.mul_(1.0001)
-        assert not torch.equal(cache.get(stored, parts, form), first)
+        assert not torch.equal(cache.get(stored, terms, layout), first)
     if min(shape) > 64:
         positions = torch.arange(weight.numel()).view(shape)
-        step = cache.get(weight, parts, form) is not None and cache._entry.probed.stride(0)
+        step = cache.get(weight, terms, layout) is not None and cache._entry.probed.stride(0)
         found = positions.view(-1)[::step]
         assert len(set((found % shape[1]).tolist())) > 50  # many columns
         assert len(set((found // shape[1]).tolist())) > 50  # and rows

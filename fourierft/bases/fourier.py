@@ -17,7 +17,7 @@ _PLANE = 2.6  # one number of a two-dimensional transform
 
 
 class Fourier:
-    """``S = Re(ifft2(ToDense(c, E)))``, Eq. 2-4 without alpha:
+    """The Fourier basis: ``S = Re(ifft2(ToDense(c, E)))``, Eq. 2-4 without alpha.
 
     ``S[p, q] = 1 / (d1 d2) * sum_l c_l cos(2 pi (p u_l / d1 + q v_l / d2))``.
 
@@ -32,7 +32,7 @@ class Fourier:
         entries: Rows ``u`` and columns ``v``, int64 (2, n), pairwise different.
     """
 
-    # What the analysis of a signal depends on, apart from its size: who agrees can share it.
+    # Bases of equal kinds analyse a signal of one size alike and share the result.
     row_kind = column_kind = ("fourier",)
 
     def __init__(self, shape: Sequence[int], entries: Tensor) -> None:
@@ -57,11 +57,11 @@ class Fourier:
 
     @property
     def transposed(self) -> Fourier:
-        """The transform whose S is the transpose of this one's."""
+        """Transform whose S is the transpose of this one's."""
         return Fourier(self.shape[::-1], self.entries.flip(0))
 
     def update(self, coefficients: Tensor) -> Tensor:
-        """S for coefficients (n,), float32 or float64."""
+        """Return S for coefficients (n,), float32 or float64."""
         top = self._top(coefficients)
         half = len(top)
         out = top.new_empty(self.shape)
@@ -70,7 +70,7 @@ class Fourier:
         return out
 
     def add_update(self, weight: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
-        """``weight + S``, (d1, d2), summed in the coefficients' dtype and rounded once."""
+        """Return ``weight + S``, (d1, d2), summed in the coefficients' dtype and rounded once."""
         # Not by way of `update`: one pass over the weight less. No gradient.
         top = self._top(coefficients)
         half = len(top)
@@ -82,20 +82,20 @@ class Fourier:
         return out
 
     def gradient(self, update_gradient: Tensor) -> Tensor:
-        """dL/dc (n,) from dL/dS (d1, d2): the adjoint of `update`."""
+        """Return dL/dc (n,) from dL/dS (d1, d2): the adjoint of `update`."""
         spectrum = torch.view_as_real(torch.fft.rfft2(update_gradient)).reshape(-1)
         return spectrum.index_select(0, self._cells) * self.scale
 
     def analyse_rows(self, signal: Tensor) -> Tensor:
-        """Spectrum of a signal (T, d1) along its features, laid out for `sampled`."""
+        """Return the spectrum of a signal (T, d1) along its features, laid out for `sampled`."""
         return _real_spectrum(signal)
 
     def analyse_columns(self, signal: Tensor) -> Tensor:
-        """Spectrum of a signal (T, d2) along its features, laid out for `sampled`."""
+        """Return the spectrum of a signal (T, d2) along its features, laid out for `sampled`."""
         return _real_spectrum(signal)
 
     def sampled(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """`gradient` of ``rows^T columns`` (n,), from the spectra of both.
+        """Return the `gradient` of ``rows^T columns`` (n,), from the spectra of both.
 
         ``sum_t Re(Y_t[u] X_t[v])`` at the n entries alone: nothing of size d1 x d2 is made.
         """
@@ -115,13 +115,13 @@ class Fourier:
         return (products * self._factors[products.dtype]).sum(0)
 
     def prefers_sampling(self, tokens: int) -> bool:
-        """Whether `sampled` is expected to be faster than `gradient` of the matrix product."""
+        """Return True if `sampled` should be faster than `gradient` of the matrix product."""
         d1, d2 = self.shape
         sampled = tokens * (_FFT * (d1 + d2) + SAMPLE * self.n)
         return sampled < d1 * d2 * (2 * tokens * FLOP + _PLANE)
 
     def _top(self, coefficients: Tensor) -> Tensor:
-        """S[p] for p = 0 ... d1 // 2."""
+        """Return S[p] for p = 0 ... d1 // 2."""
         d1, d2 = self.shape
         values = (coefficients * (self.scale / 2)).index_select(0, self._half_source)
         # Conjugates meet in one cell, so this adds; two terms at most, in any order the same sum.
@@ -130,13 +130,13 @@ class Fourier:
         return torch.fft.irfft(columns, n=d2, dim=0, norm="forward").t()
 
     def _bottom(self, top: Tensor) -> tuple[Tensor, Tensor]:
-        """The other rows: first column, and all others; ``S[-p, -q] = S[p, q]``."""
+        """Return the other rows: first column, and all others; ``S[-p, -q] = S[p, q]``."""
         d1 = self.shape[0]
         mirrored = top[1 : d1 - d1 // 2]
         return mirrored[:, :1].flip(0), mirrored[:, 1:].flip(0, 1)
 
 
 def _real_spectrum(signal: Tensor) -> Tensor:
-    """Real and imaginary parts of the rfft, interleaved: (T, d) -> (2 (d // 2 + 1), T)."""
+    """Return real and imaginary parts of the rfft, interleaved: (T, d) -> (2 (d // 2 + 1), T)."""
     spectrum = torch.view_as_real(torch.fft.rfft(signal))
     return spectrum.view(len(signal), -1).t().contiguous()

@@ -12,10 +12,10 @@ from torch import Tensor
 from .fourier import FLOP, SAMPLE
 from .sampled_product import Sampling
 
-MATRICES = ("random", "orthogonal", "dct", "hartley")
+MATRIX_BASES = ("random", "orthogonal", "dct", "hartley")
 
 
-class Matrices:
+class MatrixBasis:
     """``S = B1^T F B2`` with ``F = ToDense(c, E)`` and fixed matrices: the ablation of Table 6.
 
     ``S[p, q] = scale * sum_l c_l B1[u_l, p] B2[v_l, q]``. Row k of a basis is the k-th function:
@@ -32,7 +32,7 @@ class Matrices:
         shape: ``(d1, d2)``.
         entries: Rows ``u`` and columns ``v``, int64 (2, n), pairwise different.
         basis: One of ``random``, ``orthogonal``, ``dct``, ``hartley``.
-        seed: Of the random matrices, which all layers of one shape share.
+        seed: Seed of the random matrices, which all layers of one shape share.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Matrices:
         self._sampling: Sampling | None = None
 
     @property
-    def transposed(self) -> Matrices:
-        """The transform whose S is the transpose of this one's."""
+    def transposed(self) -> MatrixBasis:
+        """Transform whose S is the transpose of this one's."""
         basis, seed, side = self.row_kind
-        return Matrices(self.shape[::-1], self.entries.flip(0), basis, seed, not side)
+        return MatrixBasis(self.shape[::-1], self.entries.flip(0), basis, seed, not side)
 
     def update(self, coefficients: Tensor) -> Tensor:
         """See `Fourier.update`."""
@@ -101,11 +101,13 @@ class Matrices:
 
 @lru_cache(maxsize=32)
 def basis_matrix(basis: str, seed: int, side: int, size: int, device: torch.device) -> Tensor:
-    """A basis of functions on ``size`` points, one a row: float32 (size, size).
+    """Return a basis of functions on ``size`` points, one a row: float32 (size, size).
 
     Args:
-        basis: One of `MATRICES`.
-        seed: Of ``random`` and ``orthogonal``; drawn on the CPU in float64.
+        basis: One of `MATRIX_BASES`.
+        seed: Seed of ``random`` and ``orthogonal``; drawn on the CPU in float64.
+        size: Number of points.
+        device: Device of the result.
         side: 0 for the factor of the rows, 1 for that of the columns: these two differ.
     """
     with torch.inference_mode(False):

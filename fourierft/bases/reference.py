@@ -1,4 +1,4 @@
-"""The formula of the paper, as it stands there: what every faster way is held against."""
+"""The formula of the paper, as printed: the reference for every faster computation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def reference_update(
     coefficients: Tensor, entries: Tensor, shape: Sequence[int], alpha: float = 1.0
 ) -> Tensor:
-    """``alpha * Re(ifft2(ToDense(c, E)))``, Eq. 2-4, differentiable.
+    """Return ``alpha * Re(ifft2(ToDense(c, E)))``, Eq. 2-4, differentiable.
 
     A dense complex spectrum, one full inverse transform: simple and slow.
 

@@ -7,15 +7,15 @@ import warnings
 import torch
 from torch import Tensor
 
-_ROWS_AT_ONCE = 256  # of the fallback; bounds its copies
+_ROWS_AT_ONCE = 256  # bounds the copies that the fallback makes
 
 
 class Sampling:
     """Entries ``(row_l, column_l)`` of ``R C^T`` without the product itself.
 
     Args:
-        rows: Which row of R, int64 (m,); pairs may repeat.
-        columns: Which row of C, int64 (m,).
+        rows: Row of R for each product, int64 (m,); pairs may repeat.
+        columns: Row of C for each product, int64 (m,).
         shape: Rows of R and of C.
     """
 
@@ -26,7 +26,7 @@ class Sampling:
         self._patterns: dict[torch.dtype, Tensor] = {}
 
     def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """The m products of R (rows, T) and C (columns, T), both contiguous."""
+        """Return the m products of R (rows, T) and C (columns, T), both contiguous."""
         if rows.is_cuda or torch.backends.mkl.is_available():
             pattern = self._pattern(rows.dtype)
             # Fed this way it copies nothing: internally it wants the second factor's transpose.

@@ -1,7 +1,7 @@
 """From coefficients to the update of a weight, and back, for autograd.
 
 A transform knows one shape, one set of entries and one basis; it is shared by all layers that have
-them in common (`transform_of`). It carries no alpha: that multiplies coefficients and gradients.
+them in common (`get_transform`). It carries no alpha: that multiplies coefficients and gradients.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from ..spectrum import sample_entries
 from ..tensors import without_autocast
 from .fourier import Fourier
-from .matrices import MATRICES, Matrices
+from .matrices import MATRIX_BASES, MatrixBasis
 
-BASES = ("fourier", *MATRICES)
+BASES = ("fourier", *MATRIX_BASES)
 
-Transform = Fourier | Matrices
+Transform = Fourier | MatrixBasis
 
 
 def make_transform(
     shape: Sequence[int], entries: Tensor, basis: str = "fourier", seed: int = 2024
 ) -> Transform:
-    """The transform of a basis.
+    """Build the transform of a basis.
 
     Raises:
         ValueError: Unknown basis, or entries of the wrong form.
@@ -36,12 +36,12 @@ def make_transform(
         raise ValueError(f"entries: got shape {tuple(entries.shape)}, allowed (2, n)")
     if basis == "fourier":
         return Fourier(shape, entries)
-    return Matrices(shape, entries, basis, seed)
+    return MatrixBasis(shape, entries, basis, seed)
 
 
 # Dynamo would trace the draw into every compiled call.
 @torch.compiler.disable
-def transform_of(
+def get_transform(
     shape: Sequence[int],
     n: int,
     seed: int,
@@ -50,32 +50,37 @@ def transform_of(
     device: torch.device,
     transposed: bool = False,
 ) -> Transform:
-    """The one transform that all layers with these properties share (see `sample_entries`).
+    """Return the one transform that all layers with these properties share.
 
     Args:
+        shape: ``(d1, d2)``, the (out, in) features of the weight.
+        n: Number of entries.
+        seed: Entry seed (see `sample_entries`).
         bias: Centre and bandwidth of the frequency bias.
+        basis: One of `BASES`.
+        device: Device of the entries.
         transposed: For weights stored as (in, out); ``shape`` stays (out, in).
     """
-    return _transform_of(tuple(shape), n, seed, bias, basis, torch.device(device), transposed)
+    return _cached_transform(tuple(shape), n, seed, bias, basis, torch.device(device), transposed)
 
 
 @lru_cache(maxsize=128)
-def _transform_of(shape, n, seed, bias, basis, device, transposed):
+def _cached_transform(shape, n, seed, bias, basis, device, transposed):
     # The result outlives the caller, and may be trained with.
     with torch.inference_mode(False), unset_fake_temporarily():
         if transposed:
-            return _transform_of(shape, n, seed, bias, basis, device, False).transposed
+            return _cached_transform(shape, n, seed, bias, basis, device, False).transposed
         return make_transform(shape, sample_entries(shape, n, seed, *bias, device), basis, seed)
 
 
 def scaled(coefficients: Tensor, alpha: float) -> Tensor:
-    """``alpha * c`` in the dtype that transforms run in: float64 for float64, else float32."""
+    """Return ``alpha * c`` in the dtype of the transform: float64 for float64, else float32."""
     dtype = torch.float64 if coefficients.dtype == torch.float64 else torch.float32
     return coefficients.to(dtype) * alpha  # n products here instead of d1 * d2 at the end
 
 
 def apply_transform(transform: Transform, coefficients: Tensor, alpha: float) -> Tensor:
-    """``alpha * S``, (d1, d2), differentiable any number of times, in any mode."""
+    """Return ``alpha * S``, (d1, d2), differentiable any number of times, in any mode."""
     with without_autocast(coefficients.device.type):
         return transform.update(scaled(coefficients, alpha))
 
@@ -88,15 +93,15 @@ def delta_weight(
     basis: str = "fourier",
     seed: int = 2024,
 ) -> Tensor:
-    """Update of one weight from its coefficients: ``DeltaW = alpha * S`` (see `Fourier`).
+    """Return the update of one weight: ``DeltaW = alpha * S`` (see `Fourier`).
 
     Args:
         coefficients: ``c``, floating point (n,).
         entries: ``E``, rows and columns, int64 (2, n), pairwise different, on the same device.
         shape: ``(d1, d2)``, the (out, in) features of the weight.
         alpha: Scaling.
-        basis: What the coefficients are coefficients of: one of `BASES` (see `Matrices`).
-        seed: Of the matrices of ``random`` and ``orthogonal``.
+        basis: Basis of the coefficients: one of `BASES` (see `MatrixBasis`).
+        seed: Seed of the matrices of ``random`` and ``orthogonal``.
 
     Returns:
         ``DeltaW``, (d1, d2) in the orientation of ``torch.nn.Linear``: ``h = F.linear(x, DeltaW)``.

@@ -1,4 +1,4 @@
-"""The gradient of the coefficients: from dL/dW, or without ever making it."""
+"""Gradient of the coefficients: from dL/dW, or without ever computing it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..bases.transform import Transform
-from ..tensors import HALF, version_of
+from ..tensors import HALF, get_version
 
-_TOKENS_AT_ONCE = 256  # analysed; the workspace then does not grow with the batch
-_KEPT_BYTES = 2**25  # largest analysis of an input that is kept for the other layers that see it
+_TOKENS_AT_ONCE = 256  # so that the workspace does not grow with the batch
+_KEPT_BYTES = 2**25  # largest analysis of an input that is kept for other layers with this input
 
 
 class Spectra:
-    """Analyses of one signal, kept while other layers that see it still wait for them.
+    """Analyses of one signal, kept until every layer that reads it has had its backward pass.
 
     Query and value read the same input: its spectrum is computed once. Kept from the first of
     these layers' backward passes to the last, and then no more.
@@ -25,15 +25,15 @@ class Spectra:
 
     def __init__(self, layers: int = 1) -> None:
         self.layers = layers
-        """Backward passes that are still to come."""
+        """Number of backward passes still to come."""
         self.used = False
-        """A backward pass has begun: later forward passes start another one."""
+        """True once a backward pass has begun: later forward passes then start another one."""
         self.kept: dict[Any, Tensor] = {}
 
-    def analysed(
+    def get_analysis(
         self, signal: Tensor, first: int, kind: Any, analyse: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Analysis of _TOKENS_AT_ONCE tokens of the signal (T, d), from ``first``."""
+        """Return the analysis of _TOKENS_AT_ONCE tokens of the signal (T, d), from ``first``."""
         self.used = True
         key = kind, signal.dtype, first  # autocast may round the input for some layers only
         analysis = self.kept.get(key)
@@ -46,8 +46,8 @@ class Spectra:
                 self.kept[key] = analysis
         return analysis
 
-    def done(self) -> None:
-        """One layer has had its backward pass."""
+    def finish_layer(self) -> None:
+        """Record the end of one layer's backward pass."""
         self.layers -= 1
         if self.layers <= 0:
             self.kept.clear()
@@ -57,15 +57,16 @@ class Spectra:
 _latest: tuple[weakref.ref, int, weakref.ref] | None = None
 
 
-def spectra_of(x: Tensor) -> Spectra:
-    """For one more layer that sees this input: shared with the layer before if that saw it too.
+def share_spectra(x: Tensor) -> Spectra:
+    """Return the analyses of an input for one more layer, shared with the layers before it.
 
-    Known by the tensor object and its version. A new one is begun once a backward pass has used
-    the old, so that nothing computed from an input outlives a change of it through ``.data``.
+    Inputs are told apart by the tensor object and its version. A new one is started once a
+    backward pass has used the old, so that nothing computed from an input outlives a change of it
+    through ``.data``.
     """
     global _latest
     latest = _latest  # another thread may replace it meanwhile
-    version = version_of(x)
+    version = get_version(x)
     spectra = latest[2]() if latest and latest[0]() is x and latest[1] == version else None
     if spectra is None or spectra.used:
         spectra = Spectra(0)
@@ -75,23 +76,23 @@ def spectra_of(x: Tensor) -> Spectra:
 
 
 class Signal(NamedTuple):
-    """A factor of dL/dS and what is known of it."""
+    """A factor of dL/dS and its analyses."""
 
     values: Tensor
-    """(T, d)."""
+    """Values, (T, d)."""
     spectra: Spectra
 
 
 def coefficient_gradients(
     rows: Signal, columns: Signal, transforms: Sequence[Transform | None], sampled: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradient of S's coefficients, dL/dc without alpha, where dL/dS is ``rows^T columns``.
+    """Return the gradient of S's coefficients, dL/dc without alpha, for dL/dS = ``rows^T columns``.
 
     Args:
         rows: (T, d1), the gradient of the output (for an (in, out) weight: the input).
         columns: (T, d2), the input (or the gradient of the output).
-        transforms: None where no gradient is wanted.
-        sampled: Per transform, whether to do without the product ``rows^T columns``.
+        transforms: Transforms of the adapters; None for no gradient.
+        sampled: Per transform, True to avoid computing ``rows^T columns``.
     """
     product, gradients = None, []
     for transform, samples in zip(transforms, sampled, strict=True):
@@ -110,8 +111,10 @@ def _sampled(rows: Signal, columns: Signal, transform: Transform) -> Tensor:
     total = None
     for first in range(0, len(rows.values), _TOKENS_AT_ONCE):
         part = transform.sampled(
-            rows.spectra.analysed(rows.values, first, transform.row_kind, transform.analyse_rows),
-            columns.spectra.analysed(
+            rows.spectra.get_analysis(
+                rows.values, first, transform.row_kind, transform.analyse_rows
+            ),
+            columns.spectra.get_analysis(
                 columns.values, first, transform.column_kind, transform.analyse_columns
             ),
         )
@@ -120,7 +123,7 @@ def _sampled(rows: Signal, columns: Signal, transform: Transform) -> Tensor:
 
 
 def _product(rows: Tensor, columns: Tensor) -> Tensor:
-    """``rows^T columns``, (d1, d2), float32 (float64 for float64)."""
+    """Return ``rows^T columns``, (d1, d2), float32 (float64 for float64)."""
     if rows.dtype not in HALF:
         return rows.t() @ columns
     if rows.device.type != "cpu":

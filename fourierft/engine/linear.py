@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..bases.transform import Transform
-from ..tensors import HALF, version_of, without_autocast
-from .gradient import Signal, Spectra, coefficient_gradients, spectra_of
-from .weight_cache import Form, Part, WeightCache, effective_weight, summed_update
+from ..tensors import HALF, get_version, without_autocast
+from .gradient import Signal, Spectra, coefficient_gradients, share_spectra
+from .weight_cache import AdapterTerm, WeightCache, WeightLayout, effective_weight, summed_update
 
 MEMORY = ("auto", "cache", "recompute")
 GRADIENT = ("auto", "dense", "sampled")
@@ -23,24 +23,25 @@ _ORDINARY = (Tensor, nn.Parameter)
 
 
 class Engine(NamedTuple):
-    """How a layer computes; what it computes does not depend on it (up to rounding)."""
+    """Settings of a layer's computation; the result does not depend on them (up to rounding)."""
 
     memory: str = "auto"
-    """cache keeps W0 + DeltaW until it changes; recompute makes it in every forward and backward.
-    auto caches on CPUs, but not for quantised weights; nor on accelerators, where comparing values
-    would wait for the queue (not measured)."""
+    """Use of memory: cache keeps W0 + DeltaW until it changes, recompute computes it in every
+    forward and backward pass. auto caches on CPUs, but not for quantised weights; nor on
+    accelerators, where comparing values would wait for the queue (not measured)."""
     gradient: str = "auto"
-    """Of the coefficients: dense by way of dL/dW, sampled without it; auto takes the cheaper."""
+    """Computation of the coefficients' gradient: dense by way of dL/dW, sampled without it; auto
+    takes the cheaper."""
     precision: str = "rounded"
-    """For half-precision weights: rounded adds DeltaW to W0 and rounds to the weight's type, which
-    swallows small updates; exact rounds after the product only."""
+    """Rounding for half-precision weights: rounded adds DeltaW to W0 and rounds to the weight's
+    type, which loses small updates; exact rounds after the product only."""
 
 
 DEFAULT = Engine()
 
 
 def engine_problems(engine: Engine) -> list[str]:
-    """Every value that is not allowed."""
+    """Return a message for every value that is not allowed."""
     allowed = {"memory": MEMORY, "gradient": GRADIENT, "precision": PRECISION}
     return [
         f"{name}: got {value!r}, allowed {', '.join(map(repr, allowed[name]))}"
@@ -50,40 +51,41 @@ def engine_problems(engine: Engine) -> list[str]:
 
 
 class Operands(NamedTuple):
-    """What one call works with besides its tensors."""
+    """Arguments of one call besides its tensors."""
 
     transforms: tuple[Transform, ...]
     alphas: tuple[float, ...]
     transposed: bool  # the weight is (in, out)
-    form: Form
+    layout: WeightLayout
     cache: WeightCache | None
     spectra: Spectra | None  # of the input
     sampled: Sequence[bool]
 
     def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
-        parts = list(map(Part, self.transforms, self.alphas, coefficients))
-        return _effective(self.cache, weight, parts, self.form)
+        """Return the effective weight for these values of the coefficients."""
+        terms = list(map(AdapterTerm, self.transforms, self.alphas, coefficients))
+        return _effective(self.cache, weight, terms, self.layout)
 
 
 def adapted_linear(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    parts: Sequence[Part],
+    terms: Sequence[AdapterTerm],
     transposed: bool = False,
     engine: Engine = DEFAULT,
     cache: WeightCache | None = None,
 ) -> Tensor:
-    """``x (W0 + sum of alpha S(c))^T + b`` at the cost of ``x W0^T + b``.
+    """Return ``x (W0 + sum of alpha S(c))^T + b`` at the cost of ``x W0^T + b``.
 
     Args:
         x: (..., in).
         weight: W0, (out, in), or (in, out) if ``transposed``; None for the update alone.
         bias: (out,) or None.
-        parts: The adapters, their transforms in the layout of ``weight``.
-        transposed: Whether ``weight`` is (in, out).
-        engine: How to compute.
-        cache: Where this layer's effective weight is kept, if it is.
+        terms: The adapters, their transforms in the layout of ``weight``.
+        transposed: True if ``weight`` is (in, out).
+        engine: Settings of the computation.
+        cache: Cache of this layer's effective weight, if it has one.
 
     Returns:
         (..., out) in the dtype of ``x``, under autocast in its dtype. Differentiable with respect
@@ -98,41 +100,46 @@ def adapted_linear(
     elif x.dtype != dtype:  # as the base layer would say
         raise RuntimeError(f"expected an input of the weight's dtype {dtype}, got {x.dtype}")
     exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
-    if _needs_plain_operations(x, weight, parts):
+    if _needs_plain_operations(x, weight, terms):
         with without_autocast(device):
-            return _plain(x, weight, bias, parts, transposed, dtype, exact)
-    form = Form(torch.float32) if exact and device == "cpu" else Form(dtype, exact)
+            return _plain(x, weight, bias, terms, transposed, dtype, exact)
+    layout = (
+        WeightLayout(torch.float32) if exact and device == "cpu" else WeightLayout(dtype, exact)
+    )
     if not _caches(engine, device, weight):
         cache = None
     if not torch.is_grad_enabled():
-        effective = _effective(cache, weight, parts, form)
+        effective = _effective(cache, weight, terms, layout)
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
-    sampled = [_samples(engine, device, part, tokens) for part in parts]
-    transforms, alphas, coefficients = zip(*parts, strict=True)
+    sampled = [_samples(engine, device, term, tokens) for term in terms]
+    transforms, alphas, coefficients = zip(*terms, strict=True)
     shares = any(sampled) and any(c.requires_grad for c in coefficients)
-    spectra = spectra_of(entered) if shares else None
-    operands = Operands(transforms, alphas, transposed, form, cache, spectra, sampled)
+    spectra = share_spectra(entered) if shares else None
+    operands = Operands(transforms, alphas, transposed, layout, cache, spectra, sampled)
     return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
 
 
 def adapted_weight(
     weight: Tensor,
-    parts: Sequence[Part],
+    terms: Sequence[AdapterTerm],
     engine: Engine = DEFAULT,
     cache: WeightCache | None = None,
 ) -> Tensor:
-    """``W0 + sum of alpha S(c)`` in the dtype of W0, differentiable; not to be written to."""
-    if torch.is_grad_enabled() or _needs_plain_operations(weight, weight, parts):
-        return _differentiable_sum(weight, parts).to(weight.dtype)
+    """Return ``W0 + sum of alpha S(c)`` in the dtype of W0, differentiable; do not write to it."""
+    if torch.is_grad_enabled() or _needs_plain_operations(weight, weight, terms):
+        return _differentiable_sum(weight, terms).to(weight.dtype)
     if not _caches(engine, weight.device.type, weight):
         cache = None
-    return _effective(cache, weight, parts, Form(weight.dtype))
+    return _effective(cache, weight, terms, WeightLayout(weight.dtype))
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """Saves the input and, if it is cached anyway, the effective weight; no gradient is d x d
-    unless the dense one was chosen."""
+    """The adapted linear map as a function of autograd.
+
+    It saves the input and, if it is cached anyway, the effective weight; no gradient is d x d
+    unless the dense one was chosen.
+    """
 
     @staticmethod
     def forward(ctx, operands, x, weight, bias, *coefficients):
@@ -143,7 +150,7 @@ class _AdaptedLinear(torch.autograd.Function):
         # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
         # works with the values of the forward pass. The tensors are for second derivatives.
         ctx.coefficients = coefficients
-        ctx.versions = [version_of(c) for c in coefficients]
+        ctx.versions = [get_version(c) for c in coefficients]
         ctx.values = None if keeps else [c.detach().clone() for c in coefficients]
         ctx.save_for_backward(x if learns else None, weight, effective if keeps else None)
         multiply = _to_columns if operands.transposed else _to_rows
@@ -171,10 +178,10 @@ class _AdaptedLinear(torch.autograd.Function):
                 dbias = dy.reshape(-1, dy.shape[-1]).sum(0)
             if x is not None:
                 flat = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-                seen = Signal(flat[0], operands.spectra or Spectra())
-                given = Signal(flat[1], Spectra(len(needs)))
+                input = Signal(flat[0], operands.spectra or Spectra())
+                grad_output = Signal(flat[1], Spectra(len(needs)))
                 gradients = coefficient_gradients(
-                    *((seen, given) if operands.transposed else (given, seen)),
+                    *((input, grad_output) if operands.transposed else (grad_output, input)),
                     [
                         t if need else None
                         for t, need in zip(operands.transforms, needs, strict=True)
@@ -182,7 +189,7 @@ class _AdaptedLinear(torch.autograd.Function):
                     # The dense way is made of operations that autograd and vmap know.
                     [False] * len(needs) if differentiable else operands.sampled,
                 )
-                seen.spectra.done()
+                input.spectra.finish_layer()
                 gradients = [
                     None if g is None else (alpha * g).to(c.dtype)
                     for alpha, g, c in zip(
@@ -193,28 +200,28 @@ class _AdaptedLinear(torch.autograd.Function):
 
 
 def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
-    """The effective weight as a function of the coefficients, for second derivatives."""
-    if ctx.versions != [version_of(c) for c in ctx.coefficients]:
+    """Return the effective weight as a function of the coefficients, for second derivatives."""
+    if ctx.versions != [get_version(c) for c in ctx.coefficients]:
         raise RuntimeError(
             "coefficients were modified by an inplace operation between the forward pass and "
             "this derivative of it"
         )
     operands = ctx.operands
-    parts = map(Part, operands.transforms, operands.alphas, ctx.coefficients)
-    exact = operands.form.interleaved or operands.form.dtype == torch.float32
-    total = _differentiable_sum(weight, list(parts))
-    return total if exact else total.to(operands.form.dtype)
+    terms = map(AdapterTerm, operands.transforms, operands.alphas, ctx.coefficients)
+    exact = operands.layout.interleaved or operands.layout.dtype == torch.float32
+    total = _differentiable_sum(weight, list(terms))
+    return total if exact else total.to(operands.layout.dtype)
 
 
 def _to_rows(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., d2) -> (..., d1) by an effective weight (d1, d2) or (d1, 2, d2)."""
+    """Map (..., d2) to (..., d1) by an effective weight (d1, d2) or (d1, 2, d2)."""
     if effective.dim() == 3:
         x, effective = torch.cat([x, x], -1), effective.flatten(1)
     return _linear(x, effective, bias)
 
 
 def _to_columns(x: Tensor, effective: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., d1) -> (..., d2) by an effective weight (d1, d2) or (d1, 2, d2)."""
+    """Map (..., d1) to (..., d2) by an effective weight (d1, d2) or (d1, 2, d2)."""
     if effective.dim() == 3:
         x, effective = x.repeat_interleave(2, -1), effective.flatten(0, 1)
     return _linear(x, effective.t(), bias)
@@ -229,13 +236,16 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _effective(
-    cache: WeightCache | None, weight: Tensor | None, parts: Sequence[Part], form: Form
+    cache: WeightCache | None,
+    weight: Tensor | None,
+    terms: Sequence[AdapterTerm],
+    layout: WeightLayout,
 ) -> Tensor:
-    return (effective_weight if cache is None else cache.get)(weight, parts, form)
+    return (effective_weight if cache is None else cache.get)(weight, terms, layout)
 
 
 def _caches(engine: Engine, device: str, weight: Tensor | None) -> bool:
-    """Whether the effective weight is kept."""
+    """Return True if the effective weight is to be cached."""
     if _get_current_dispatch_mode() is not None:
         return False  # selective checkpointing replays operations: they must be the same again
     if engine.memory == "auto":
@@ -244,15 +254,15 @@ def _caches(engine: Engine, device: str, weight: Tensor | None) -> bool:
     return engine.memory == "cache"
 
 
-def _samples(engine: Engine, device: str, part: Part, tokens: int) -> bool:
+def _samples(engine: Engine, device: str, term: AdapterTerm, tokens: int) -> bool:
     if engine.gradient != "auto" or not tokens:
         return engine.gradient == "sampled" and tokens > 0
     # On accelerators matrix products are cheap and single samples are not (not measured).
-    return device == "cpu" and part.transform.prefers_sampling(tokens)
+    return device == "cpu" and term.transform.prefers_sampling(tokens)
 
 
-def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Part]) -> bool:
-    """Whether someone wants to look through the computation, or it is not ordinary tensors."""
+def _needs_plain_operations(x: Tensor, weight: Tensor | None, terms: Sequence[AdapterTerm]) -> bool:
+    """Return True if tracing or tensor subclasses rule out the custom autograd function."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
     if torch.jit.is_tracing():  # it would take a kept weight for a constant
@@ -263,25 +273,25 @@ def _needs_plain_operations(x: Tensor, weight: Tensor | None, parts: Sequence[Pa
         type(weight) not in _ORDINARY or (weight.requires_grad and torch.is_grad_enabled())
     ):
         return True
-    return any(type(part.coefficients) not in _ORDINARY for part in parts)
+    return any(type(term.coefficients) not in _ORDINARY for term in terms)
 
 
 def _plain(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    parts: Sequence[Part],
+    terms: Sequence[AdapterTerm],
     transposed: bool,
     dtype: torch.dtype,
     exact: bool,
 ) -> Tensor:
-    """The same in operations that autograd, functorch and compilers know."""
-    total = _differentiable_sum(weight, parts)
+    """Compute the adapted map in operations that autograd, functorch and compilers know."""
+    total = _differentiable_sum(weight, terms)
     if not exact:
         total = total.to(dtype)
     return (_to_columns if transposed else _to_rows)(x, total, bias)
 
 
-def _differentiable_sum(weight: Tensor | None, parts: Sequence[Part]) -> Tensor:
-    update = summed_update(parts)
+def _differentiable_sum(weight: Tensor | None, terms: Sequence[AdapterTerm]) -> Tensor:
+    update = summed_update(terms)
     return update if weight is None else weight + update

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..bases.fourier import Fourier
 from ..tensors import without_autocast
 from .linear import adapted_linear
-from .weight_cache import Part
+from .weight_cache import AdapterTerm
 
-_TOKENS_AT_ONCE = 64  # what is laid out of them stays in the cache
+_TOKENS_AT_ONCE = 64  # so that their spectra stay in the processor's cache
 
 BASE = "__base__"
 """PEFT's name for a row without an adapter."""
@@ -59,11 +59,11 @@ class SpectralProduct:
 
     @cached_property
     def transposed(self) -> SpectralProduct:
-        """The product with the transpose of S."""
+        """Product with the transpose of S."""
         return SpectralProduct(self.transform.transposed)
 
     def __call__(self, x: Tensor, coefficients: Tensor, which: Tensor) -> Tensor:
-        """Product of every token with the update of its adapter; no gradient.
+        """Multiply every token with the update of its adapter; no gradient.
 
         Args:
             x: (T, d2), float32 or float64.
@@ -89,7 +89,7 @@ class SpectralProduct:
         return torch.fft.irfft(half, n=self.transform.shape[0], norm="forward")
 
     def _adder(self, dtype: torch.dtype) -> Tensor:
-        """Sums the terms of one row of the spectrum and takes conjugates, (2 f, 2 n)."""
+        """Return the matrix (2 f, 2 n) that sums the terms of each row and takes conjugates."""
         if dtype not in self._adders:
             terms = torch.arange(2 * self.transform.n, device=self._rows.device)
             rows = torch.stack([2 * self._rows, 2 * self._rows + 1], 1).flatten()
@@ -112,7 +112,7 @@ class SpectralProduct:
 
 @lru_cache(maxsize=128)
 def spectral_product(transform: Fourier) -> SpectralProduct:
-    """The product that all layers with this transform share."""
+    """Return the product that all layers with this transform share."""
     with torch.inference_mode(False):  # it outlives the caller
         return SpectralProduct(transform)
 
@@ -145,13 +145,13 @@ class _SpectralProduct(torch.autograd.Function):
         return None, dx, gradient, None
 
 
-def mixed_update(x: Tensor, parts: Sequence[Part], rows: Sequence[int]) -> Tensor:
-    """``DeltaW_a(b) x_b`` for every row, differentiable.
+def mixed_update(x: Tensor, terms: Sequence[AdapterTerm], rows: Sequence[int]) -> Tensor:
+    """Return ``DeltaW_a(b) x_b`` for every row, differentiable.
 
     Args:
         x: (B, T, in): rows of T tokens.
-        parts: The adapters, their transforms as (out, in).
-        rows: Per row the index of its adapter among ``parts``; -1 for none.
+        terms: The adapters, their transforms as (out, in).
+        rows: Per row the index of its adapter among ``terms``; -1 for none.
 
     Returns:
         (B, T, out), float32, or float64 where ``x`` is.
@@ -159,12 +159,12 @@ def mixed_update(x: Tensor, parts: Sequence[Part], rows: Sequence[int]) -> Tenso
     with without_autocast(x.device.type):
         x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         out = None
-        for transform in {id(part.transform): part.transform for part in parts}.values():
-            group = [index for index, part in enumerate(parts) if part.transform is transform]
+        for transform in {id(term.transform): term.transform for term in terms}.values():
+            group = [index for index, term in enumerate(terms) if term.transform is transform]
             place = {index: place for place, index in enumerate(group)}
             chosen = [row for row, index in enumerate(rows) if index in place]
             own = torch.tensor([place[rows[row]] for row in chosen], device=x.device)
-            members = [parts[index] for index in group]
+            members = [terms[index] for index in group]
             if len(chosen) == len(rows):
                 return _group_update(x, members, own)
             at = torch.tensor(chosen, device=x.device)
@@ -178,13 +178,13 @@ def mixed_update(x: Tensor, parts: Sequence[Part], rows: Sequence[int]) -> Tenso
 def prefers_groups(
     tokens: int, adapters: int, n: int, shape: tuple[int, int], replaces_base: bool
 ) -> bool:
-    """True if one product per adapter is expected to be faster than the spectral one.
+    """Return True if one product per adapter is expected to be faster than the spectral one.
 
     Args:
-        tokens: Of the whole batch.
-        adapters: Different ones among them.
+        tokens: Tokens of the whole batch.
+        adapters: Number of different adapters among them.
         n: Coefficients of an adapter.
-        shape: Of the weight.
+        shape: Shape of the weight.
         replaces_base: The product per adapter is with W0 + DeltaW, so that W0's own is saved.
     """
     d1, d2 = shape
@@ -195,41 +195,43 @@ def prefers_groups(
     return grouped < spectral
 
 
-def _group_update(x: Tensor, parts: Sequence[Part], which: Tensor) -> Tensor:
-    """`mixed_update` for adapters that share their transform, and rows that all have one.
+def _group_update(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Tensor:
+    """Compute `mixed_update` for adapters that share their transform, and rows that all have one.
 
     Args:
+        x: (B, T, in): rows of T tokens.
+        terms: The adapters, their transforms as (out, in).
         which: Index of each row's adapter, int64 (B,).
     """
-    transform = parts[0].transform
-    if _is_spectral(x, parts):
-        coefficients = torch.stack([part.coefficients for part in parts]).to(x.dtype)
-        alphas = [part.alpha for part in parts]
+    transform = terms[0].transform
+    if _is_spectral(x, terms):
+        coefficients = torch.stack([term.coefficients for term in terms]).to(x.dtype)
+        alphas = [term.alpha for term in terms]
         coefficients = coefficients * coefficients.new_tensor(alphas)[:, None]
         product, tokens = spectral_product(transform), x.flatten(0, 1)
         which = which.repeat_interleave(x.shape[1]) if x.shape[1] != 1 else which
         return _SpectralProduct.apply(product, tokens, coefficients, which).view(*x.shape[:-1], -1)
     out = x.new_zeros(*x.shape[:-1], transform.shape[0])
-    for index, part in enumerate(parts):
+    for index, term in enumerate(terms):
         at = (which == index).nonzero()[:, 0]
-        update = adapted_linear(x.index_select(0, at), None, None, [part])
+        update = adapted_linear(x.index_select(0, at), None, None, [term])
         out = out.index_add(0, at, update.to(x.dtype))
     return out
 
 
-def _is_spectral(x: Tensor, parts: Sequence[Part]) -> bool:
-    transform = parts[0].transform
+def _is_spectral(x: Tensor, terms: Sequence[AdapterTerm]) -> bool:
+    transform = terms[0].transform
     if not isinstance(transform, Fourier) or torch.compiler.is_compiling():
         return False
     if torch._C._are_functorch_transforms_active() or x.is_meta:
         return False
     return not prefers_groups(
-        x.shape[0] * x.shape[1], len(parts), transform.n, transform.shape, False
+        x.shape[0] * x.shape[1], len(terms), transform.n, transform.shape, False
     )
 
 
-def rows_of(adapter_names: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of every adapter."""
+def group_rows(adapter_names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of every adapter."""
     found: dict[str, list[int]] = {}
     for row, name in enumerate(adapter_names):
         found.setdefault(name, []).append(row)

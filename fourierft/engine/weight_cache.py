@@ -1,4 +1,4 @@
-"""The weight that an adapted layer multiplies with, kept until something it is made of changes."""
+"""Cache of the weight that an adapted layer multiplies with, valid until an ingredient changes."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ import torch
 from torch import Tensor
 
 from ..bases.transform import Transform, apply_transform, scaled
-from ..tensors import version_of, without_autocast
+from ..tensors import get_version, without_autocast
 
 
-class Part(NamedTuple):
+class AdapterTerm(NamedTuple):
     """One adapter's share in a weight: ``alpha * S(c)``."""
 
     transform: Transform
-    """In the layout of the weight."""
+    """Transform in the layout of the weight."""
     alpha: float
     coefficients: Tensor
 
 
-class Form(NamedTuple):
-    """How the effective weight is laid out."""
+class WeightLayout(NamedTuple):
+    """Layout of the effective weight."""
 
     dtype: torch.dtype
     interleaved: bool = False
-    """(d1, 2, d2): W0 and DeltaW row by row, so that one product sums both before it rounds."""
+    """True for (d1, 2, d2): W0 and DeltaW row by row, so that one product sums both before it
+    rounds."""
 
 
-def summed_update(parts: Sequence[Part]) -> Tensor:
-    """``sum of alpha * S(c)``, differentiable."""
-    updates = [apply_transform(part.transform, part.coefficients, part.alpha) for part in parts]
+def summed_update(terms: Sequence[AdapterTerm]) -> Tensor:
+    """Return ``sum of alpha * S(c)``, differentiable."""
+    updates = [apply_transform(term.transform, term.coefficients, term.alpha) for term in terms]
     return sum(updates[1:], updates[0])
 
 
-def effective_weight(weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
-    """``W0 + sum of alpha * S(c)``, rounded once; DeltaW alone without a weight. No gradient."""
+def effective_weight(
+    weight: Tensor | None, terms: Sequence[AdapterTerm], layout: WeightLayout
+) -> Tensor:
+    """Return ``W0 + sum of alpha * S(c)``, rounded once, no gradient; DeltaW without a weight."""
     # Not an inference tensor even if the caller is in inference mode: it may be trained with later.
-    device = parts[0].coefficients.device.type
+    device = terms[0].coefficients.device.type
     with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
-        if weight is not None and len(parts) == 1 and not form.interleaved:
-            transform, alpha, c = parts[0]
-            return transform.add_update(weight, scaled(c, alpha), form.dtype)
-        update = summed_update(parts)
+        if weight is not None and len(terms) == 1 and not layout.interleaved:
+            transform, alpha, c = terms[0]
+            return transform.add_update(weight, scaled(c, alpha), layout.dtype)
+        update = summed_update(terms)
         if weight is None:
-            return update.to(form.dtype)
-        if form.interleaved:
-            return torch.stack([weight.to(form.dtype), update.to(form.dtype)], 1)
-        return (weight + update).to(form.dtype)
+            return update.to(layout.dtype)
+        if layout.interleaved:
+            return torch.stack([weight.to(layout.dtype), update.to(layout.dtype)], 1)
+        return (weight + update).to(layout.dtype)
 
 
 class _Entry(NamedTuple):
-    """An effective weight and what it was made of."""
+    """An effective weight and its ingredients."""
 
     effective: Tensor
     made_of: list[Any]
@@ -77,31 +80,33 @@ class WeightCache:
         self._entry: _Entry | None = None
 
     def clear(self) -> None:
-        """Forget the weight."""
+        """Drop the cached weight."""
         self._entry = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Size of the cached weight in bytes."""
         entry = self._entry
         return 0 if entry is None else entry.effective.nbytes
 
-    def get(self, weight: Tensor | None, parts: Sequence[Part], form: Form) -> Tensor:
-        """See `effective_weight`; not to be written to."""
-        made_of: list[Any] = [form]
-        for transform, alpha, c in parts:
+    def get(
+        self, weight: Tensor | None, terms: Sequence[AdapterTerm], layout: WeightLayout
+    ) -> Tensor:
+        """Return the `effective_weight`, cached; do not write to it."""
+        made_of: list[Any] = [layout]
+        for transform, alpha, c in terms:
             made_of += transform, alpha, c.dtype, c.device, c.shape
         if weight is not None:
-            made_of += weight.data_ptr(), version_of(weight), weight.dtype
+            made_of += weight.data_ptr(), get_version(weight), weight.dtype
             made_of += weight.shape, weight.stride()
         entry = self._entry
-        if entry is not None and entry.made_of == made_of and _is_current(entry, weight, parts):
+        if entry is not None and entry.made_of == made_of and _is_current(entry, weight, terms):
             return entry.effective
         self._entry = entry = None  # frees the old weight before the new one is made
-        effective = effective_weight(weight, parts, form)
+        effective = effective_weight(weight, terms, layout)
         reference = probed = probe = None
         with torch.inference_mode(False), torch.no_grad():
-            coefficients = [part.coefficients.detach().clone() for part in parts]
+            coefficients = [term.coefficients.detach().clone() for term in terms]
             if weight is not None:
                 reference, probed = weakref.ref(weight), _probed(weight)
                 probe = probed.clone()
@@ -115,19 +120,19 @@ class WeightCache:
         return WeightCache, ()
 
 
-def _is_current(entry: _Entry, weight: Tensor | None, parts: Sequence[Part]) -> bool:
+def _is_current(entry: _Entry, weight: Tensor | None, terms: Sequence[AdapterTerm]) -> bool:
     if weight is not None and not (
         entry.weight() is weight and torch.equal(entry.probe, entry.probed)
     ):
         return False
-    for kept, part in zip(entry.coefficients, parts, strict=True):
-        if not torch.equal(kept, part.coefficients):
+    for kept, term in zip(entry.coefficients, terms, strict=True):
+        if not torch.equal(kept, term.coefficients):
             return False
     return True
 
 
 def _probed(weight: Tensor) -> Tensor:
-    """View of at least 64 numbers, spread over rows and columns; of all in a small weight."""
+    """Return a view of at least 64 elements over rows and columns; all of a small weight."""
     weight = weight.detach()
     if not weight.is_contiguous():
         return weight.diagonal()  # a view whatever the strides
