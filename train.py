@@ -18,7 +18,6 @@ from experiments.config.compose import register
 from experiments.config.load import load
 from experiments.config.run_config import Config
 from experiments.errors import UserError
-from experiments.metrics import classification
 from experiments.results.identity import get_run_dir
 from experiments.results.run_folder import find_failure
 from experiments.run import distributed, writing
@@ -31,8 +30,8 @@ class Refused(CompactHydraException):
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> float | None:
-    """Composed configuration -> the primary metric, None where nothing is trained."""
+def main(cfg: DictConfig) -> None:
+    """Trains what the composed configuration says."""
     # Once more: a launcher may have carried this function to another process.
     register()
     console.steady()
@@ -48,7 +47,7 @@ def main(cfg: DictConfig) -> float | None:
             refuse_failed(run_config)
         from experiments.run.main import run
 
-        record = run(run_config)
+        run(run_config)
     except KeyboardInterrupt:
         sys.exit("train.py: interrupted; the same command goes on from the last checkpoint")
     except UserError as error:
@@ -57,8 +56,6 @@ def main(cfg: DictConfig) -> float | None:
             distributed.leave(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
-    primary = (record.metrics or {}).get("primary")
-    return classification.objective(primary["name"], primary["value"]) if primary else None
 
 
 def refuse_failed(run_config: Config) -> None:
@@ -80,7 +77,7 @@ def check(arguments: list[str]) -> list[str]:
     """
     if {"--help", "-h"} & set(arguments):
         sys.exit(print(flags.help_page()))
-    wrong = overrides.problems(arguments) or overrides.searched_choices(arguments)
+    wrong = overrides.problems(arguments)
     if wrong:
         distributed.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
     return flags.read(arguments).arguments

@@ -38,7 +38,7 @@ def registered():
         ("~method.n", ["~method.n", "does not support deletion"]),
         ("++profile=smoke", ["++profile=smoke: write profile=smoke"]),
         ("source=1", ["source=1: unknown", "authors, none, ours, paper"]),
-        ("search=[1,2]", ["search=[1,2]: one option, or several with search=a,b and -m"]),
+        ("profile=[1,2]", ["profile=[1,2]: one option, or several with profile=a,b and -m"]),
         ("method.n=glob(*)", ["method.n=glob(*): holds no value"]),
         ("model=../task/toy", ["model=../task/toy: unknown"]),
         ("model=mlp.yaml", ["model=mlp.yaml: unknown", "did you mean 'mlp'"]),
@@ -111,30 +111,45 @@ def test_launchers_that_cannot_work_here_are_refused(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert "there is no sbatch here" in overrides.problems(["hydra/launcher=slurm"])[0]
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/sbatch")
-    given = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu", "hydra/sweeper=tpe"]
+    given = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu"]
     assert overrides.problems([*given, "seed=0,1", "-m"]) == []
 
     def missing(name):
         raise overrides.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.version", missing)
-    for option in (*given[::2], "hydra/launcher=processes", "search=figure4"):
+    for option in (given[0], "hydra/launcher=processes"):
         (line,) = overrides.problems([option])
         assert line.startswith(f"{option}: needs hydra-") and "[sweep]" in line
 
 
-def test_hydras_own_search_never_chooses_what_is_run():
-    for given in (["search=figure4"], ["hydra/sweeper=tpe", "-m"], ["hydra/sweeper=optuna"]):
-        found = overrides.searched_choices([*given, "method=lora,full", "seed=0,1", "task=toy"])
-        assert (
-            len(found) == 2 and "method=lora,full" in found[0] and "experiments.search" in found[0]
-        )
-    assert overrides.searched_choices(["method=lora,full", "-m"]) == []
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["search=figure4"],
+        ["search=figure4", "hydra.sweeper.n_trials=10"],
+        ["search=nothing", "-m"],
+        ["hydra/sweeper=tpe", "-m"],
+        ["hydra/sweeper=optuna"],
+        ["method.alpha=interval(1,2)", "train.learning_rate=tag(log, interval(1e-4, 1))"],
+    ],
+)
+def test_a_search_is_refused_in_a_line_that_names_its_command(given):
+    (line,) = overrides.problems(["task=toy", *given])
+    assert line.startswith(given[0]) and "python -m experiments.search" in line
+    found = overrides.problems(["modle=x", *given])
+    assert len(found) == 2 and any("'modle'" in one for one in found)
 
 
-def test_options_of_launchers_and_searches_are_listed():
+def test_what_a_search_reads_is_let_through_to_it():
+    assert overrides.problems(["search=x", "method.alpha=interval(1,2)"], searching=True) == []
+    (line,) = overrides.problems(["search=x", "hydra/sweeper=tpe"], searching=True)
+    assert line.startswith("hydra/sweeper=tpe")
+
+
+def test_options_of_launchers_are_listed():
     page = flags.help_page()
-    assert "hydra/launcher processes, slurm, slurm_gpu" in page and "search         figure4" in page
+    assert "hydra/launcher processes, slurm, slurm_gpu" in page
 
 
 def test_options_of_a_folder_of_ones_own(tmp_path):

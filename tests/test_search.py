@@ -3,13 +3,16 @@
 import itertools
 import json
 import random
+import sqlite3
+import subprocess
+import sysconfig
 import time
 from pathlib import Path
 
 import pytest
 from processes import Started
 
-from experiments.errors import ConfigError, UserError
+from experiments.errors import ConfigError, RecordError, UserError
 from experiments.search import __main__ as command
 from experiments.search import space
 from experiments.search.study import DATABASE, Study
@@ -48,6 +51,17 @@ def test_spaces_are_read_as_hydra_writes_them():
     ]
     assert [axis.log for axis in found] == [True, False, False, False]
     assert isinstance(found[2].high, int) and found[3].choices == ("dct", "random")
+
+
+def test_every_space_with_a_name_can_be_searched(capsys):
+    for name in space.names():
+        overrides, trials = space.named(name)
+        assert space.axes(overrides) and trials >= 1
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert "figure4" in capsys.readouterr().out and "figure4" in space.names()
+    with pytest.raises(ConfigError, match=r"search=fig: unknown \(allowed: figure4"):
+        command.search(["task=toy", "search=fig"], 1, 0)
 
 
 def test_what_a_search_must_not_choose_is_refused_all_at_once():
@@ -126,6 +140,44 @@ def test_another_space_seed_or_direction_is_refused(tmp_path):
     for axes, lower, seed in ((AXES[:1], False, 0), (AXES, False, 1), (AXES, True, 0)):
         with pytest.raises(ConfigError, match="another search lies there"):
             Study(tmp_path, space.axes(axes), lower=lower, seed=seed)
+
+
+OLD = Path(__file__).parent / "study_of_optuna_2.sql"
+"""Dump of a study that Optuna 2.10 kept: two finished trials, one failed, one begun."""
+
+
+def old_study(folder: Path) -> str:
+    """Restores OLD in a folder; returns how Optuna names it."""
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.executescript(OLD.read_text())
+    database.close()
+    return f"sqlite:///{folder / DATABASE}"
+
+
+def test_a_study_of_optuna_2_goes_on_after_the_command_that_is_named(tmp_path):
+    url = old_study(tmp_path)
+    before = (tmp_path / DATABASE).read_bytes()
+    with pytest.raises(RecordError, match="set up by optuna 2.10.1") as caught:
+        pursue(tmp_path, 5)
+    assert f"`$ optuna storage upgrade --storage {url}`" in str(caught.value)
+    assert (tmp_path / DATABASE).read_bytes() == before
+    optuna = Path(sysconfig.get_path("scripts")) / "optuna"
+    subprocess.run([optuna, "storage", "upgrade", "--storage", url], check=True, timeout=300)
+    trials = trials_of(pursue(tmp_path, 5))
+    assert [state for _, state, *_ in trials] == ["complete", "complete", "fail", *["complete"] * 3]
+    assert [value for *_, value, _ in trials][:3] == [3.0, None, None]
+    assert trials[3][3] == (0.04107279722341081, 98.61775782155121)  # begun by Optuna 2.10
+
+
+def test_a_study_that_cannot_be_read_is_refused_and_left_alone(tmp_path):
+    (tmp_path / DATABASE).write_text("no database " * 100)
+    with pytest.raises(RecordError, match="study.sqlite: cannot be read .*move the folder away"):
+        pursue(tmp_path, 1)
+    (tmp_path / DATABASE).unlink()
+    (tmp_path / "trials.json").write_text("[]")
+    with pytest.raises(RecordError, match="trials.json: its study.sqlite is missing"):
+        pursue(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.json"]
 
 
 @pytest.fixture

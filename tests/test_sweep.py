@@ -34,6 +34,7 @@ def test_cells_that_are_none_say_why():
     [
         ("figure99", [], "experiment=figure99: unknown (allowed: "),
         ("figure7", ["method.alpha=interval(1,9)"], "is a search"),
+        ("figure7", ["search=figure4"], "is a search"),
         ("figure7", ["method"], "experiment=figure7: "),
     ],
 )

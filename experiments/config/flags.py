@@ -137,7 +137,7 @@ def help_page() -> str:
     folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
     for folder in sorted(folders):
         name = folder.relative_to(CONF).as_posix()
-        if name not in (*FOLLOWING, "train", "hydra"):
+        if name not in (*FOLLOWING, "train", "hydra", "search"):
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {name:<15}{', '.join(options)}")
     parts = [("method", kind) for kind in METHODS] + [("train", Train)]

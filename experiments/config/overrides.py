@@ -19,23 +19,25 @@ from experiments.config.compose import CONF, compose_config
 from experiments.config.words import shown
 from experiments.errors import ConfigError
 
-_PLUGINS = {  # options of hydra/launcher and hydra/sweeper, and the package that each needs
+_PLUGINS = {  # options of hydra/launcher, and the package that each needs
     "processes": "hydra-joblib-launcher",
     "joblib": "hydra-joblib-launcher",
     "slurm": "hydra-submitit-launcher",
     "slurm_gpu": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
     "submitit_local": "hydra-submitit-launcher",
-    "optuna": "hydra-optuna-sweeper",
-    "tpe": "hydra-optuna-sweeper",
 }
 _NEEDED = {"model", "task", "method", "source", "tracking", "train"}
 _LOOKED_AT = 100
 """Values of a sweep that are checked one by one; Hydra composes all of them."""
 
 
-def problems(arguments: list[str]) -> list[str]:
+def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
     """Checks the overrides among command-line arguments.
+
+    Args:
+        arguments: command line.
+        searching: lets through, unread, what `experiments.search` reads: search=… and intervals.
 
     Returns:
         One line for each wrong one, with key, given value and what is allowed; empty if they fit.
@@ -47,10 +49,18 @@ def problems(arguments: list[str]) -> list[str]:
         return [*typed.problems, f"overrides of more than {4 * words.LONGEST:,} characters in all"]
     given, found = _parsed(typed.overrides)
     folders = _folders(given, typed.folder)
+    of_search = [one for one in given if _is_search(one)]
+    given = [one for one in given if one not in of_search]
     found = typed.problems + found + _too_many(given)
+    if of_search and not searching:
+        texts = " ".join(shown(one.input_line) for one in of_search)
+        found.append(f"{texts}: searches are python -m experiments.search, with the same overrides")
     for one in given:
-        if one.key_or_group in ("hydra/launcher", "hydra/sweeper", "search"):
+        if one.key_or_group == "hydra/launcher":
             found += _missing_plugin(one)
+        elif one.key_or_group == "hydra/sweeper" and str(one.value()) in ("tpe", "optuna"):
+            text = shown(one.input_line)
+            found.append(f"{text}: searches are python -m experiments.search (docs/cluster.md)")
     single = [each for one in given if not _of_hydra(one) for each in _each(one)]
     first = [text for one in given for text in _first(one)]
     swept = len(single) > len({one.key_or_group for one in single})
@@ -60,25 +70,6 @@ def problems(arguments: list[str]) -> list[str]:
     if not (found or whole or swept or lenient or _wrong_options(single, folders)):
         return []
     return list(dict.fromkeys(found + _wrong(single, folders))) or whole
-
-
-def searched_choices(arguments: list[str]) -> list[str]:
-    """One line for each choice of what is run that Hydra's own search would take for a parameter.
-
-    A method would then be searched over, not each method be searched.
-    """
-    given, _ = _parsed(flags.read(arguments).overrides)
-    sweepers = [one.value() for one in given if one.key_or_group == "hydra/sweeper"]
-    if not any(one.key_or_group == "search" for one in given) and not (
-        {"tpe", "optuna"} & set(map(str, sweepers))
-    ):
-        return []
-    return [
-        f"{shown(one.input_line)}: one search would run over all of them; "
-        "python -m experiments.search gives each its own"
-        for one in given
-        if one.is_sweep_override() and (one.key_or_group == "seed" or _is_group(one, [CONF]))
-    ]
 
 
 def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
@@ -118,9 +109,7 @@ def _too_many(given: list[Override]) -> list[str]:
 
 
 def _each(override: Override) -> list[Override]:
-    """A sweep as one override per value; a search lists none and is left to its sweeper."""
-    if override.is_interval_sweep():
-        return []
+    """A sweep as one override per value."""
     try:
         return [words.parse(text) for text in words.spelled(override, _LOOKED_AT)]
     except ConfigError:
@@ -175,14 +164,16 @@ def _is_group(override: Override, folders: list[Path]) -> bool:
     return parts[0] == "schema" or any(folder.joinpath(*parts).is_dir() for folder in folders)
 
 
+def _is_search(override: Override) -> bool:
+    return override.key_or_group == "search" or override.is_interval_sweep()
+
+
 def _is_name(override: Override) -> bool:
     return override.key_or_group.endswith(".name")
 
 
 def _missing_plugin(override: Override) -> list[str]:
-    search = override.key_or_group == "search"
-    package = _PLUGINS["tpe"] if search else _PLUGINS.get(str(override.value()))
-    text = shown(override.input_line)
+    package, text = _PLUGINS.get(str(override.value())), shown(override.input_line)
     if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
         return [f"{text}: there is no sbatch here; start it on a login node"]
     try:

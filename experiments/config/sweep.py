@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
 
 from experiments.config import words
 from experiments.config.compose import CONF, compose_config, register
@@ -83,16 +82,8 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
 
 def swept(start: list[str]) -> list[str]:
     """What the chosen options of conf/ make Hydra's sweeper vary, as overrides."""
-    return [f"{key}={value}" for key, value in (_sweeper(start).get("params") or {}).items()]
-
-
-def trials(start: list[str]) -> int | None:
-    """How many trials the chosen options of conf/ ask for; None if they say nothing of it."""
-    return _sweeper(start).get("n_trials")
-
-
-def _sweeper(start: list[str]) -> DictConfig:
-    return compose_config(start, with_hydra=True).hydra.sweeper
+    sweeper = compose_config(start, with_hydra=True).hydra.sweeper
+    return [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
 
 
 def _parsed(texts: Sequence[str]) -> list[Override]:
@@ -101,7 +92,7 @@ def _parsed(texts: Sequence[str]) -> list[Override]:
 
 def _choices(where: str, axis: Override) -> list[str]:
     """One override per value of an axis."""
-    if axis.is_interval_sweep():
+    if axis.is_interval_sweep() or axis.key_or_group == "search":
         text = words.shown(axis.input_line)
         raise ConfigError(f"{where}: {text} is a search, its cells are not known before")
     return words.spelled(axis)

@@ -32,13 +32,6 @@ def _of_finite(metric: Metric) -> Metric:
     return guarded
 
 
-def objective(name: str, score: float | None) -> float:
-    """A score as a search compares it: one that is not finite is the worst there is."""
-    if score is not None and math.isfinite(score):
-        return score
-    return math.inf if name in LOWER_IS_BETTER else -math.inf
-
-
 def shown(score: float | None) -> str:
     """A score as the terminal shows it; none that is not finite passes for one."""
     return f"{score:.4f}" if score is not None and math.isfinite(score) else "not finite"

@@ -23,6 +23,7 @@ from experiments.search.study import Study
 HELP = """\
 Every cell (model, task, method, fixed values, seed) has a study of its own below
 outputs/.searches/. The same command again adds what is missing of --trials finished trials.
+Spaces with a name (search=…): {names}.
 """
 FAILURES = 3
 """Trials that fail one after the other before a cell is given up."""
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A cell that another process is at is passed over and does not count.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.search", description=__doc__, epilog=HELP
+        prog="python -m experiments.search",
+        description=__doc__,
+        epilog=HELP.format(names=", ".join(space.names())),
     )
     parser.add_argument("overrides", nargs="+", help="as for train.py, with search=… or intervals")
     parser.add_argument("--trials", type=int, help="finished trials of every cell")
@@ -65,7 +68,7 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
         ConfigError: overrides that do not fit, no space, or a cell that is no run.
     """
     register()
-    wrong = overrides.problems(given)
+    wrong = overrides.problems(given, searching=True)
     if not wrong:
         axes, planned, rest = plan(given)
         wrong = overrides.problems([*rest, *(axis.example for axis in axes)])
@@ -93,7 +96,7 @@ def plan(given: list[str]) -> tuple[list[space.Axis], int | None, list[str]]:
     chosen = [word for word in given if word.startswith("search=")]
     typed = [word for word in given if word not in chosen and space.is_search(word)]
     rest = [word for word in given if word not in (*chosen, *typed)]
-    own, planned = (sweep.swept(chosen), sweep.trials(chosen)) if chosen else ([], None)
+    own, planned = space.named(chosen[-1].partition("=")[2]) if chosen else ([], None)
     axes = {axis.key: axis for axis in space.axes([*own, *typed])}
     for word in rest:  # a value that is given is not searched
         axes.pop(word.partition("=")[0], None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import yaml
 from hydra.core.override_parser.types import IntervalSweep
 
 from experiments.config import words
@@ -35,6 +36,23 @@ class Axis:
 def is_search(text: str) -> bool:
     """True for an override whose value is an interval."""
     return isinstance(words.parse(text).value(), IntervalSweep)
+
+
+def names() -> list[str]:
+    """Every space of conf/search/."""
+    return sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
+
+
+def named(name: str) -> tuple[list[str], int]:
+    """Overrides and number of trials of conf/search/<name>.yaml.
+
+    Raises:
+        ConfigError: no such space.
+    """
+    if name not in names():
+        raise ConfigError(f"search={name}: unknown (allowed: {', '.join(names())})")
+    chosen = yaml.safe_load((CONF / "search" / f"{name}.yaml").read_text())
+    return [f"{key}={value}" for key, value in chosen["space"].items()], chosen["trials"]
 
 
 def axes(texts: Sequence[str]) -> list[Axis]:

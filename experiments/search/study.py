@@ -1,20 +1,20 @@
 """A study in its folder: `study.sqlite`, which Optuna reads, and `trials.json`, which anybody does.
 
-What a trial tries depends on the search's seed, the trial's number and the values of the trials
-before it alone. A search that was killed and continued is therefore the search that was not.
+What a trial tries depends on the search's seed, the trial's number, the values of the trials
+before it and the release of Optuna alone. A search that was killed and continued is therefore the
+search that was not.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import ConfigError, UserError
+from experiments.errors import ConfigError, RecordError, UserError
 from experiments.files import write_atomically
 from experiments.search.space import Axis
 
@@ -46,13 +46,14 @@ class Study:
     Raises:
         UserError: Optuna is not installed.
         ConfigError: the folder holds a search of another kind.
+        RecordError: what it holds cannot be read.
     """
 
     def __init__(self, folder: Path, space: Sequence[Axis], *, lower: bool, seed: int):
         self.folder, self.space, self.lower, self.seed = folder, list(space), lower, seed
         optuna = _optuna()
         folder.mkdir(parents=True, exist_ok=True)
-        where = {"storage": f"sqlite:///{folder.resolve() / DATABASE}", "study_name": "search"}
+        where = {"storage": _open_storage(folder.resolve()), "study_name": "search"}
         where["sampler"] = optuna.samplers.RandomSampler(seed=0)  # never asked: `_sample` is
         try:
             self._study = optuna.load_study(**where)
@@ -194,6 +195,33 @@ def _optuna() -> Any:
     except ImportError as error:
         raise UserError("a search needs Optuna", ["pip install -e '.[sweep]'"]) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # `enqueue_trial` is said to be experimental; the version is pinned.
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
+
+
+def _open_storage(folder: Path) -> optuna.storages.RDBStorage:
+    """Open the database of a study.
+
+    Raises:
+        RecordError: it is damaged or of another layout, or the trials lie there without it.
+    """
+    optuna = _optuna()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    database = folder / DATABASE
+    if (folder / TRIALS).exists() and not database.exists():
+        raise RecordError(
+            f"{folder / TRIALS}: its {DATABASE} is missing; put it back, "
+            "or move the folder away to start anew"
+        )
+    url = f"sqlite:///{database}"
+    try:
+        return optuna.storages.RDBStorage(url)
+    except RuntimeError as error:  # of another Optuna; it says which command upgrades the file
+        raise RecordError(
+            f"{database}: {str(error).replace('$STORAGE_URL', url)} The same search then goes on"
+        ) from error
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise RecordError(
+            f"{database}: cannot be read ({str(error).splitlines()[0]}); "
+            "move the folder away to start anew"
+        ) from error
