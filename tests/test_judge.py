@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from experiments.judge import endpoint
-from experiments.judge.__main__ import file_name, main
+from experiments.judge.__main__ import main, make_file_name
 from experiments.judge.journal import InUse, Journal
 from experiments.results.generations import path_of
 from tests.scripted_judge import KEY, Answer, serving
@@ -28,8 +28,8 @@ CATEGORIES = {1: "writing", 2: "math", 3: "stem"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Pauses of milliseconds, and a key in the environment."""
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.005)
-    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(endpoint, "MAX_PAUSE", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -106,8 +106,8 @@ def test_scores(folder, capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith(str(folder / "outputs/one")))
     assert row.split()[1:] == ["mt_bench", "2.25", "2.00", "2.50", "-", "0.58", "6", "0"]
-    assert "0.02 to 0.10 (MT-Bench) and 0.03 to 0.17 (Vicuna)" in out
-    assert "One repeat shows nothing of the judge's own noise" in out
+    assert "0.02 to 0.10 (MT-Bench) and 0.03 to 0.17 (Vicuna)" in " ".join(out.split())
+    assert "A single repeat does not show the noise of the judge" in out
 
 
 def test_a_line_holds_all_that_is_known(folder):
@@ -183,7 +183,7 @@ def test_repeats_show_the_noise_of_the_judge(folder, capsys):
     assert scores["repeats"] == [4.0, 6.0, 5.0] and scores["average"] == 5.0
     assert scores["spread"] == pytest.approx(1.0) and scores["standard_error"] == 0.0
     out = capsys.readouterr().out
-    assert "± judge" in out and "One repeat" not in out and "At temperature 0" not in out
+    assert "± judge" in out and "A single repeat" not in out and "At temperature 0" not in out
     with serving(script) as server:
         main(command(folder, server, *more))
     assert "At temperature 0 repeats are hardly independent" in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_fewer_repeats_do_not_replace_more(folder, capsys):
         more = result_of(folder)
         assert main(command(folder, server)) == 0
         assert result_of(folder) == more and len(more["scores"]["repeats"]) == 2
-        assert "has more repeats and stays" in capsys.readouterr().err
+        assert "not replaced, since it has more repeats" in capsys.readouterr().err
         main(command(folder, server, "--temperature", "0.7"))  # another measurement
         assert len(result_of(folder)["scores"]["repeats"]) == 1
 
@@ -217,7 +217,7 @@ def test_replies_without_a_grade(folder, capsys):
         captured = capsys.readouterr()
         assert (
             "1 judgements failed, no grade in any reply: questions 2\n" in captured.err
-            and "never counted as 0" in captured.out
+            and "not counted as 0" in captured.out
         )
         main(command(folder, server, "--attempts", "2"))
         assert len(server.requests) == 7
@@ -291,8 +291,8 @@ def test_total_failure_keeps_what_is_there(folder, capsys):
         assert main(command(folder, server, "--concurrency", "1", run="all")) == 1
     captured = capsys.readouterr()
     assert "status 503: down" in captured.err and "5 requests in a row failed" in captured.err
-    assert "2 judgements are missing, of questions 3;" in captured.err
-    assert "6 judgements are missing, of questions 1-3;" in captured.err
+    assert "2 judgements are missing: questions 3;" in captured.err
+    assert "6 judgements are missing: questions 1-3;" in captured.err
     assert "4 of 6" in captured.out and "incomplete" in captured.out
     assert len(server.requests) == 4 + 5 * 2
     assert len(lines_of(folder)) == 4 and result_of(folder) is None
@@ -332,7 +332,7 @@ def test_one_refused_question_does_not_end_the_others(folder, capsys):
         assert main(command(folder, server)) == 1
     assert len(lines_of(folder)) == 4 and len(server.requests) == 6
     err = capsys.readouterr().err
-    assert "context too long (2 requests)" in err and "of questions 2;" in err
+    assert "context too long (2 requests)" in err and "missing: questions 2;" in err
 
 
 def test_only_failures_in_a_row_end_the_work(folder):
@@ -412,9 +412,9 @@ def test_dry_run_sends_nothing(folder, capsys, monkeypatch):
     assert main([*arguments, "--price-in", "30", "--price-out", "60"]) == 0
     assert sorted(folder.rglob("*")) == before
     out = capsys.readouterr().out
-    assert "requests to send: 12" in out and "4 characters each" in out
+    assert "requests to send: 12" in out and "at 4 characters per token" in out
     sent = int(out.split("tokens in:")[1].split()[0].replace(",", ""))
-    assert f"tokens out: {12 * 2048:,} (at most, by --max-tokens)" in out
+    assert f"tokens out: {12 * 2048:,} (upper bound, --max-tokens)" in out
     assert f"cost: {(sent * 30 + 12 * 2048 * 60) / 1e6:.2f} at 30 in and 60 out" in out
     with serving(Answer(content="four words here [[5]]")) as server:  # 21 characters
         main(command(folder, server))
@@ -437,7 +437,7 @@ def test_half_a_line_is_done_again(folder, capsys):
         path.write_bytes(whole[:-40])
         capsys.readouterr()
         assert main(command(folder, server)) == 0
-        assert len(server.requests) == 7 and "1 damaged lines left out" in capsys.readouterr().err
+        assert len(server.requests) == 7 and "1 damaged lines ignored" in capsys.readouterr().err
         assert whole[:-40] in path.read_bytes()
         main(command(folder, server))
         assert len(server.requests) == 7
@@ -490,7 +490,7 @@ def test_interrupted_keeps_what_is_under_way(folder):
         process = start(folder, server, "--concurrency", "1")
         until(lambda: len(server.requests) == 3)
         process.send_signal(signal.SIGINT)
-        while "ending after the requests under way" not in process.stdout.readline():
+        while "finishing the current requests" not in process.stdout.readline():
             assert process.poll() is None
         answers.set()
         out, err = process.communicate(timeout=30)
@@ -555,7 +555,7 @@ def test_everything_wrong_is_said_at_once(folder, capsys, monkeypatch):
     for part in (
         "nowhere: no such folder",
         "empty: no answers",
-        "no run with answers in it",
+        "no run with answers below it",
         "--questions nope",
         "--prompts nope.jsonl",
         "--temperature hot",
@@ -564,7 +564,7 @@ def test_everything_wrong_is_said_at_once(folder, capsys, monkeypatch):
         "--retries -1",
         "--timeout 0",
         "--max-tokens 0",
-        "--price-in and --price-out go together",
+        "--price-in and --price-out: set both or neither",
         "--model is missing",
         "OPENAI_API_KEY is not set",
     ):
@@ -587,7 +587,7 @@ def test_numbers_that_no_machine_serves_are_refused(folder, capsys):
         ("api.openai.com/v1", "must be http(s)://"),
         ("ftp://api.openai.com", "must be http(s)://"),
         ("https://x:port/v1", "--base-url"),
-        ("https://me:hunter2@host/v1", "no user or password"),
+        ("https://me:hunter2@host/v1", "must not contain a user or password"),
         ("https://host/v1?api-version=hunter2", "must be http(s)://"),
     ],
 )
@@ -603,7 +603,7 @@ def test_odd_keys_are_not_shown(folder, capsys, monkeypatch, key):
     with pytest.raises(SystemExit):
         main(command(folder, type("Server", (), {"url": "https://host/v1"})))
     err = capsys.readouterr().err
-    assert "OPENAI_API_KEY: holds a space" in err and key not in err
+    assert "OPENAI_API_KEY: contains a space" in err and key not in err
 
 
 def test_missing_answers_end_before_anything_is_sent(folder, capsys):
@@ -629,13 +629,13 @@ def test_missing_answers_end_before_anything_is_sent(folder, capsys):
     ],
 )
 def test_file_names(judge, name):
-    found = file_name(judge)
+    found = make_file_name(judge)
     assert found.startswith(name) and "/" not in found and len(found) < 100
     assert (found == judge) == (name == judge)
 
 
 def test_names_that_would_be_equal_are_not():
-    assert file_name("a/b") != file_name("a b")
+    assert make_file_name("a/b") != make_file_name("a b")
 
 
 def test_real_questions_prompts_and_reference_answers(data_folder, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import gzip
 import json
 import logging
@@ -20,7 +19,8 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.judge import endpoint
-from experiments.judge.endpoint import LARGEST_BODY, Endpoint, EndpointError, Stopped
+from experiments.judge.endpoint import MAX_BYTES, Endpoint
+from experiments.judge.failures import EndpointError, Stopped
 from tests.scripted_judge import KEY, Answer, serving
 
 BODY = {"model": "judge", "messages": [{"role": "user", "content": "grade this"}]}
@@ -30,13 +30,13 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Pauses of milliseconds."""
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.005)
-    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(endpoint, "MAX_PAUSE", 0.01)
 
 
 def ask(server, key=KEY, timeout=5.0, retries=2, stop=None):
     there = Endpoint(server.url, key, timeout=timeout, retries=retries)
-    return there.ask(BODY, stop or threading.Event())
+    return there.request(BODY, stop or threading.Event())
 
 
 def first(bad: Answer):
@@ -74,11 +74,11 @@ def test_proxies_of_the_environment(monkeypatch):
         for proxy in (f"http://{host}", host):
             monkeypatch.setenv("http_proxy", proxy)
             there = Endpoint("http://judge.invalid/v1", None, timeout=5, retries=0)
-            assert there.ask(BODY, threading.Event()).text
+            assert there.request(BODY, threading.Event()).text
     assert [one["Host"] for one in server.headers] == ["judge.invalid"] * 2
     monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:1")
     with pytest.raises(EndpointError, match="gopher") as caught:
-        there.ask(BODY, threading.Event())
+        there.request(BODY, threading.Event())
     assert caught.value.final
 
 
@@ -113,7 +113,7 @@ def test_what_may_pass_is_tried_again(bad):
 def test_messages_of_what_did_not_pass():
     for name, part in {
         "rate limit": "status 429: slow down",
-        "html": "no chat completion but text/html: '<html>welcome</html>'",
+        "html": "not a chat completion (text/html): '<html>welcome</html>'",
         "error with status 200": "upstream is down",
         "dropped": "disconnected without sending a response",
     }.items():
@@ -181,7 +181,7 @@ def test_a_dripping_server_does_not_outlast_the_timeout(start, forever):
         there = Endpoint(f"http://{host}/v1", KEY, timeout=0.5, retries=0)
         started = time.monotonic()
         with pytest.raises(EndpointError, match="no answer within 0.5 s|status 401"):
-            there.ask(BODY, threading.Event())
+            there.request(BODY, threading.Event())
     assert time.monotonic() - started < 3
 
 
@@ -190,7 +190,7 @@ def test_a_handshake_that_drips():
         there = Endpoint(f"https://{host}/v1", KEY, timeout=0.5, retries=0)
         started = time.monotonic()
         with pytest.raises(EndpointError):
-            there.ask(BODY, threading.Event())
+            there.request(BODY, threading.Event())
     assert time.monotonic() - started < 3
 
 
@@ -199,27 +199,29 @@ def test_nobody_listens(host):
     with socket.create_server(("127.0.0.1", 0)) as there:
         port = there.getsockname()[1]
     with pytest.raises(EndpointError, match="refused.*tried 2 times"):
-        Endpoint(f"http://{host}:{port}", None, timeout=5, retries=1).ask(BODY, threading.Event())
+        Endpoint(f"http://{host}:{port}", None, timeout=5, retries=1).request(
+            BODY, threading.Event()
+        )
 
 
 def test_an_unknown_host():
     there = Endpoint("http://nowhere.invalid", None, timeout=30, retries=1)
     with pytest.raises(EndpointError, match=r"(?i)name.*tried 2 times"):
-        there.ask(BODY, threading.Event())
+        there.request(BODY, threading.Event())
 
 
 def test_an_answer_without_end():
     with dripping(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 2**20) as host:
         there = Endpoint(f"http://{host}/v1", KEY, timeout=60, retries=0)
-        with pytest.raises(EndpointError, match=f"an answer of more than {LARGEST_BODY} bytes"):
-            there.ask(BODY, threading.Event())
+        with pytest.raises(EndpointError, match=f"an answer of more than {MAX_BYTES} bytes"):
+            there.request(BODY, threading.Event())
 
 
 def test_a_compressed_answer_is_not_unpacked():
     """A small one may unpack to gigabytes."""
     packed = gzip.compress(b" " * 20_000_000)
     with serving(Answer(raw=packed, headers={"Content-Encoding": "gzip"})) as server:
-        with pytest.raises(EndpointError, match="no chat completion"):
+        with pytest.raises(EndpointError, match="not a chat completion"):
             ask(server, retries=0)
         assert server.headers[0]["Accept-Encoding"] == "identity"
 
@@ -228,7 +230,7 @@ def test_half_a_surrogate_pair_is_sent():
     """Language models answer with such texts; clients that send UTF-8 raise at them."""
     body = {"model": "judge", "messages": [{"role": "user", "content": "\ud800"}]}
     with serving() as server:
-        Endpoint(server.url, KEY, timeout=5, retries=0).ask(body, threading.Event())
+        Endpoint(server.url, KEY, timeout=5, retries=0).request(body, threading.Event())
         assert server.requests == [body]
 
 
@@ -263,14 +265,6 @@ def test_retry_after_is_honoured():
         assert server.times[1] - server.times[0] >= 0.3
 
 
-def test_retry_after_as_a_date():
-    later = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert 28 <= endpoint._retry_after(later) <= 30
-    assert endpoint._retry_after(email.utils.formatdate(time.time() - 30)) == 0
-    assert endpoint._retry_after("-1") == 0
-    assert endpoint._retry_after("soon") is None is endpoint._retry_after(None)
-
-
 def test_a_daily_limit_is_not_waited_for():
     with serving(Answer(status=429, headers={"Retry-After": "86400"})) as server:
         with pytest.raises(EndpointError, match="asks to wait 86400 s") as caught:
@@ -287,8 +281,8 @@ def test_an_empty_account_is_not_waited_for():
 
 
 def test_pauses_grow(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.04)
-    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 10)
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.04)
+    monkeypatch.setattr(endpoint, "MAX_PAUSE", 10)
     with serving(Answer(status=500)) as server:
         with pytest.raises(EndpointError):
             ask(server, retries=3)
@@ -425,8 +419,8 @@ def test_without_its_package(monkeypatch):
 
 
 def test_stopping_ends_a_pause(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 60.0)
-    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 60.0)
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(endpoint, "MAX_PAUSE", 60.0)
     stop = threading.Event()
     with serving(Answer(status=500)) as server:
         threading.Timer(0.2, stop.set).start()

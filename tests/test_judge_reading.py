@@ -9,7 +9,9 @@ import huggingface_hub.constants
 import pytest
 
 from experiments.errors import DataError, HubUnavailable
-from experiments.judge import cases, prompts, questions
+from experiments.judge import benchmark_runs, prompts
+from experiments.judge.prompts import load_prompts
+from experiments.judge.questions import format_ranges, load_questions
 from experiments.judge.scores import find_rating
 from experiments.results.fastchat import BENCHMARKS
 from experiments.results.generations import path_of
@@ -62,25 +64,25 @@ def test_grades(reply, rating, pattern):
     ("ids", "text"), [([], ""), ([5], "5"), ([83, 81, 82, 90, 92, 93], "81-83, 90, 92-93")]
 )
 def test_ranges(ids, text):
-    assert questions.ranges(ids) == text
+    assert format_ranges(ids) == text
 
 
 # Real files
 
 
 def test_mt_bench_as_published(data_folder):
-    known = questions.load("mt_bench", data_folder)
+    known = load_questions("mt_bench", data_folder)
     assert list(known.by_id) == list(range(81, 161))
     assert {len(one.turns) for one in known.by_id.values()} == {2}
     with_reference = [one.id for one in known.by_id.values() if one.reference]
     assert with_reference == list(range(101, 131)) and not known.without_reference
     assert known.by_id[101].reference[0].startswith("If you have just overtaken")
     assert known.source == "mt_bench; references: gpt-4"
-    assert known == questions.load("mt_bench", data_folder / "mt_bench")
+    assert known == load_questions("mt_bench", data_folder / "mt_bench")
 
 
 def test_vicuna_as_published(data_folder):
-    known = questions.load("vicuna", data_folder)
+    known = load_questions("vicuna", data_folder)
     assert list(known.by_id) == list(range(1, 81))
     assert [one.id for one in known.by_id.values() if one.reference] == list(range(61, 71))
     assert {len(one.turns) for one in known.by_id.values()} == {1}
@@ -89,7 +91,7 @@ def test_vicuna_as_published(data_folder):
 def test_own_references_without_reference_answers(data_folder, tmp_path):
     """question.jsonl alone: its own short references, four of them missing or cut."""
     (tmp_path / "question.jsonl").symlink_to(data_folder / "mt_bench" / "question.jsonl")
-    known = questions.load("mt_bench", tmp_path)
+    known = load_questions("mt_bench", tmp_path)
     assert known.without_reference == [103, 108, 110, 123]
     assert known.by_id[101].reference == ("You are in second place.", "Uncertain.")
     assert known.by_id[81].reference is None and known.by_id[131].reference is None
@@ -97,13 +99,13 @@ def test_own_references_without_reference_answers(data_folder, tmp_path):
 
 @pytest.mark.parametrize("whose", ["ours", "fastchat"])
 def test_prompts_fill_in_real_questions(data_folder, whose):
-    words = prompts.load(data_folder / "judge_prompts.jsonl" if whose == "fastchat" else None)
+    words = load_prompts(data_folder / "judge_prompts.jsonl" if whose == "fastchat" else None)
     for benchmark in BENCHMARKS:
-        for one in questions.load(benchmark, data_folder).by_id.values():
+        for one in load_questions(benchmark, data_folder).by_id.values():
             for turn in range(1, len(one.turns) + 1):
                 given = [f"{{answer}} {number}" for number in range(turn)]
                 references = one.reference and one.reference[:turn]
-                _, (system, user) = words.messages(one.turns[:turn], given, references)
+                _, (system, user) = words.format_messages(one.turns[:turn], given, references)
                 shown = [*one.turns[:turn], *given, *(references or ())]
                 assert all(text in user["content"] for text in shown)
                 assert not {"{question", "{ref_answer"} & set(user["content"].split("\n"))
@@ -113,12 +115,13 @@ def test_prompts_fill_in_real_questions(data_folder, whose):
 
 
 def test_our_prompts_ask_for_what_is_parsed():
-    words = prompts.load()
+    words = load_prompts()
     assert set(words.kinds) == set(prompts.FIELDS) and words.source == "ours"
     assert len({one.hash for one in words.kinds.values()}) == 4
     for kind, one in words.kinds.items():
-        assert not prompts._placeholders(
-            next(name for name, known in prompts.FASTCHAT.items() if known == kind), one.template
+        assert not prompts._check_placeholders(
+            next(name for name, known in prompts.FASTCHAT_KINDS.items() if known == kind),
+            one.template,
         )
         assert "from 1" in one.template and "to 10" in one.template
         # A judge that quotes its instructions has not graded yet.
@@ -126,8 +129,8 @@ def test_our_prompts_ask_for_what_is_parsed():
 
 
 def test_fastchat_prompts_of_other_kinds_are_left_alone(data_folder):
-    words = prompts.load(data_folder / "judge_prompts.jsonl")
-    assert sorted(one.name for one in words.kinds.values()) == sorted(prompts.FASTCHAT)
+    words = load_prompts(data_folder / "judge_prompts.jsonl")
+    assert sorted(one.name for one in words.kinds.values()) == sorted(prompts.FASTCHAT_KINDS)
     assert words.source == "judge_prompts.jsonl"
 
 
@@ -140,15 +143,15 @@ def test_prompt_file_problems_come_at_once(tmp_path):
     ]
     path.write_text("nonsense\n" + "".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError) as caught:
-        prompts.load(path)
+        load_prompts(path)
     text = str(caught.value)
     for part in (
         "line 1: not JSON",
-        "single-v1: prompt_template lacks {answer}",
+        "single-v1: prompt_template misses {answer}",
         "unknown placeholder {anser}",
-        "single-math-v1: needs prompt_template",
-        "single-v1-multi-turn: prompt_template cannot be filled in",
-        "without single-math-v1-multi-turn",
+        "single-math-v1: prompt_template (and system_prompt) must be a string",
+        "single-v1-multi-turn: prompt_template is not a valid template",
+        "missing prompts: single-math-v1-multi-turn",
     ):
         assert part in text
 
@@ -167,7 +170,7 @@ def test_damaged_questions_come_at_once(tmp_path):
     for name in ("gpt-4", "other"):
         write_lines(tmp_path / "reference_answer" / f"{name}.jsonl", [answer(1, "r")])
     with pytest.raises(DataError) as caught:
-        questions.load("vicuna", tmp_path)
+        load_questions("vicuna", tmp_path)
     problems = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 5
     for part in ("line 2", "question_id 1 again", "question 2 needs", "line 5", "gpt-4.jsonl, oth"):
@@ -176,12 +179,12 @@ def test_damaged_questions_come_at_once(tmp_path):
 
 def test_no_questions_in_the_folder(tmp_path):
     with pytest.raises(DataError, match="fastchat/llm_judge/data"):
-        questions.load("mt_bench", tmp_path)
+        load_questions("mt_bench", tmp_path)
 
 
 def test_vicuna_needs_a_folder():
     with pytest.raises(DataError, match="vicuna_bench/ in fastchat/llm_judge/data.*--questions"):
-        questions.load("vicuna", None)
+        load_questions("vicuna", None)
 
 
 def test_mt_bench_from_the_cache(data_folder, tmp_path, monkeypatch):
@@ -191,7 +194,7 @@ def test_mt_bench_from_the_cache(data_folder, tmp_path, monkeypatch):
     with pytest.raises(
         HubUnavailable, match="hf download HuggingFaceH4/mt_bench_prompts --repo-ty"
     ):
-        questions.load("mt_bench", None)
+        load_questions("mt_bench", None)
     place = tmp_path / "datasets--HuggingFaceH4--mt_bench_prompts"
     lines = (data_folder / "mt_bench" / "question.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -202,7 +205,7 @@ def test_mt_bench_from_the_cache(data_folder, tmp_path, monkeypatch):
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text("a" * 40)
     monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
-    known = questions.load("mt_bench", None)
+    known = load_questions("mt_bench", None)
     assert len(known.by_id) == 80 and known.without_reference == [103, 108, 110, 123]
     assert (
         known.source == "HuggingFaceH4/mt_bench_prompts on the hub; references: the questions' own"
@@ -219,7 +222,7 @@ def known(tmp_path):
     ]
     write_lines(tmp_path / "q" / "question.jsonl", rows)
     write_lines(tmp_path / "q" / "reference_answer" / "gpt-4.jsonl", [answer(2, "r1", "r2")])
-    return {"mt_bench": questions.load("mt_bench", tmp_path / "q")}
+    return {"mt_bench": load_questions("mt_bench", tmp_path / "q")}
 
 
 def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
@@ -229,35 +232,35 @@ def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
     with path.open("a") as file:
         file.write('{"question_id": 3, "choic')
     with pytest.raises(DataError) as caught:
-        cases.collect([one, two], known, prompts.load())
+        benchmark_runs.read_runs([one, two], known, load_prompts())
     first, second = answers = [str(path_of(run, "mt_bench")) for run in (one, two)]
     assert caught.value.problems == [
-        f"{first}: answers to 9, which q; references: gpt-4 lacks",
-        f"{first}: no answers to 2-3 (--partial: judge the others)",
+        f"{first}: answers to 9, not among the questions of q; references: gpt-4",
+        f"{first}: no answers to 2-3 (--partial judges the others)",
         f"{second}: line 3 is no JSON object with an integer question_id",
-        f"{second}: not one answer for each turn of 1",
-        f"{second}: no answers to 3 (--partial: judge the others)",
+        f"{second}: not one answer per turn of 1",
+        f"{second}: no answers to 3 (--partial judges the others)",
     ], answers
 
 
 def test_partial(known, tmp_path):
     write_lines(path_of(tmp_path, "mt_bench"), [answer(2, "a", "b")])
-    (case,) = cases.collect([tmp_path], known, prompts.load(), partial=True, repeats=2)
-    assert [(one.question, one.turn, one.repeat) for one in case.items] == [
+    (run,) = benchmark_runs.read_runs([tmp_path], known, load_prompts(), partial=True, repeats=2)
+    assert [(one.question, one.turn, one.repeat) for one in run.judgements] == [
         (2, 1, 1),
         (2, 2, 1),
         (2, 1, 2),
         (2, 2, 2),
     ]
-    assert case.unanswered == [1, 3]
-    assert [one.prompt["name"] for one in case.items[:2]] == ["reference", "reference-turn-2"]
+    assert run.unanswered == [1, 3]
+    assert [one.prompt["name"] for one in run.judgements[:2]] == ["reference", "reference-turn-2"]
 
 
 def test_second_turn_sees_the_conversation_and_the_first_does_not(known, tmp_path):
     rows = [answer(number, f"first {number}", f"second {number}") for number in (1, 2, 3)]
     write_lines(path_of(tmp_path, "mt_bench"), rows)
-    (case,) = cases.collect([tmp_path], known, prompts.load())
-    shown = {(one.question, one.turn): one.messages[-1]["content"] for one in case.items}
+    (run,) = benchmark_runs.read_runs([tmp_path], known, load_prompts())
+    shown = {(one.question, one.turn): one.messages[-1]["content"] for one in run.judgements}
     assert "first 2" in shown[2, 1] and "r1" in shown[2, 1]
     assert not any(text in shown[2, 1] for text in ("second 2", "m2", "r2"))
     assert all(text in shown[2, 2] for text in ("m1", "first 2", "r1", "m2", "second 2", "r2"))
@@ -267,10 +270,10 @@ def test_second_turn_sees_the_conversation_and_the_first_does_not(known, tmp_pat
 def test_requests_differ_with_all_that_moves_a_grade(known, tmp_path):
     def request(second="b", model="j", temperature=0.0, words=None, turn=2):
         write_lines(path_of(tmp_path, "mt_bench"), [answer(2, "a", second)])
-        (case,) = cases.collect([tmp_path], known, words or prompts.load(), partial=True)
-        return case.items[turn - 1].request(model, temperature)
+        (run,) = benchmark_runs.read_runs([tmp_path], known, words or load_prompts(), partial=True)
+        return run.judgements[turn - 1].hash_request(model, temperature)
 
-    other = prompts.load()
+    other = load_prompts()
     other.kinds[True, 2] = prompts.Prompt(name="x", system="", template="{question_1}")
     asked = [
         request(),
@@ -289,10 +292,10 @@ def test_finding_runs(tmp_path):
         benchmark = "vicuna" if place == "c" else "mt_bench"
         write_lines(path_of(tmp_path / "x.failed-1" / place, benchmark), [])
     top = tmp_path / "x.failed-1"
-    names = [str(run.relative_to(top)) for run in cases.find_runs(top, BENCHMARKS)]
+    names = [str(run.relative_to(top)) for run in benchmark_runs.find_runs(top, BENCHMARKS)]
     assert names == ["a/seed=0", "b/seed=1", "c"]
-    assert cases.find_runs(top, ["vicuna"]) == [top / "c"]
+    assert benchmark_runs.find_runs(top, ["vicuna"]) == [top / "c"]
 
 
 def test_odd_texts_have_hashes():
-    assert prompts.digest("\ud800") != prompts.digest("\u2028")
+    assert prompts.hash_json("\ud800") != prompts.hash_json("\u2028")

@@ -176,7 +176,7 @@ def test_judge_commands_are_understood(command, tmp_path, monkeypatch):
         (tmp_path / run / "generations" / "mt_bench.jsonl").touch()
     (tmp_path / "DATA").mkdir()
     (tmp_path / "DATA" / "judge_prompts.jsonl").touch()
-    assert arguments.parse(words).runs
+    assert arguments.parse_arguments(words).runs
 
 
 def test_there_are_judge_commands():

@@ -1,2 +1,2 @@
-"""Grades stored answers to MT-Bench and Vicuna (Table 4) with a language model behind any
-OpenAI-compatible server."""
+"""Grading of answers to MT-Bench and Vicuna (Table 4) by a language model on any OpenAI-compatible
+server."""

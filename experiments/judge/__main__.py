@@ -1,4 +1,4 @@
-"""Grades stored answers: `python -m experiments.judge RUN... --base-url URL --model MODEL`."""
+"""Grade stored answers: `python -m experiments.judge RUN... --base-url URL --model MODEL`."""
 
 from __future__ import annotations
 
@@ -8,88 +8,86 @@ import hashlib
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from experiments import console
 from experiments.errors import UserError
-from experiments.judge import arguments, cases, prompts, questions, scores, table
-from experiments.judge.cases import Case
+from experiments.judge import scores, table
+from experiments.judge.arguments import parse_arguments, read_key
+from experiments.judge.benchmark_runs import BenchmarkRun, Judgement, find_benchmarks, read_runs
 from experiments.judge.endpoint import Endpoint, is_loopback
-from experiments.judge.journal import InUse, Journal, Standing
+from experiments.judge.journal import InUse, Journal
 from experiments.judge.pool import Judge, Outcome, Pool
+from experiments.judge.prompts import load_prompts
+from experiments.judge.questions import format_ranges, load_questions
+from experiments.judge.status import JudgingStatus
 
 
-def main(given: list[str] | None = None) -> int:
-    """Asks for every judgement that is missing, then prints and writes the scores.
+def main(arguments: list[str] | None = None) -> int:
+    """Request all missing judgements, then print and write the scores.
 
     Returns:
-        0 if every run has its score; 1 if judgements are missing, no reply to a run held a grade,
-        or something could not be read; 130 if interrupted.
+        0 if every run has its score; 1 if judgements are missing, no reply to a run has a grade, or
+        a file cannot be read; 130 if interrupted.
     """
-    asked = arguments.parse(given)
+    args = parse_arguments(arguments)
     try:
-        return _judge(asked)
+        return _judge_runs(args)
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _judge(asked: argparse.Namespace) -> int:
-    words = prompts.load(asked.prompts)
-    wanted = {one for run in asked.runs for one in cases.benchmarks_of(run, asked.benchmarks)}
-    known = {name: questions.load(name, asked.questions) for name in sorted(wanted)}
-    todo = cases.collect(asked.runs, known, words, repeats=asked.repeats, partial=asked.partial)
+def _judge_runs(args: argparse.Namespace) -> int:
+    prompts = load_prompts(args.prompts)
+    names = {name for run_dir in args.runs for name in find_benchmarks(run_dir, args.benchmarks)}
+    questions = {name: load_questions(name, args.questions) for name in sorted(names)}
+    runs = read_runs(args.runs, questions, prompts, repeats=args.repeats, partial=args.partial)
     judge = Judge(
-        model=asked.model,
-        temperature=asked.temperature,
-        max_tokens=asked.max_tokens,
-        limit_field=asked.limit_field,
-        attempts=asked.attempts,
+        model=args.model,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        limit_field=args.limit_field,
+        attempts=args.attempts,
     )
-    name = file_name(asked.name or asked.model)
-    journals = {case.folder: Journal(case.folder / f"{name}.jsonl") for case in todo}
-    if asked.dry_run:
-        standings = [_standing(case, journals[case.folder], judge) for case in todo]
-        print(_shown(todo, standings, judge, asked.repeats))
+    name = make_file_name(args.name or args.model)
+    journals = {run.judgement_dir: Journal(run.judgement_dir / f"{name}.jsonl") for run in runs}
+    if args.dry_run:
+        statuses = [_read_status(run, journals[run.judgement_dir], judge) for run in runs]
+        print(_format_scores(runs, statuses, judge, args.repeats))
         print()
-        print(table.estimate(standings, judge).show(asked.price_in, asked.price_out))
+        print(table.estimate_requests(statuses, judge).format(args.price_in, args.price_out))
         return 0
-    if arguments.read_key(asked.key_variable) and asked.base_url.startswith("http:"):
-        if not is_loopback(asked.base_url):
-            print("http: the key travels unencrypted", file=sys.stderr)
-    endpoint = Endpoint(
-        asked.base_url,
-        arguments.read_key(asked.key_variable),
-        timeout=asked.timeout,
-        retries=asked.retries,
-    )
+    key = read_key(args.key_variable)
+    if key and args.base_url.startswith("http:") and not is_loopback(args.base_url):
+        print("--base-url: http: sends the key unencrypted", file=sys.stderr)
+    endpoint = Endpoint(args.base_url, key, timeout=args.timeout, retries=args.retries)
     with contextlib.ExitStack() as stack:
-        free = [case for case in todo if _take(stack, journals[case.folder])]
-        outcome = _ask(free, journals, judge, endpoint, asked.concurrency)
-        standings = [_standing(case, journals[case.folder], judge) for case in free]
+        locked = [run for run in runs if _lock_journal(stack, journals[run.judgement_dir])]
+        outcome = _request_judgements(locked, journals, judge, endpoint, args.concurrency)
+        statuses = [_read_status(run, journals[run.judgement_dir], judge) for run in locked]
         facts = {
             "name": name,
             "asked": judge.model,
             "temperature": judge.temperature,
             "attempts": judge.attempts,
-            "repeats": asked.repeats,
+            "repeats": args.repeats,
         }
-        for case, standing in zip(free, standings, strict=True):
-            content = scores.record(case, standing, words, facts)
-            path = case.folder / f"{name}.json"
-            written = scores.settle(path, case, standing, content)
-            if not (written or standing.open) and case.items:
-                print(f"{path}: has more repeats and stays", file=sys.stderr)
-    print(_shown(free, standings, judge, asked.repeats))
-    _report(free, standings, outcome)
-    if outcome.stopped == "interrupted":
+        for run, status in zip(locked, statuses, strict=True):
+            result = scores.build_result(run, status, prompts, facts)
+            path = run.judgement_dir / f"{name}.json"
+            written = scores.write_result(path, run, status, result)
+            if not (written or status.pending) and run.judgements:
+                print(f"{path}: not replaced, since it has more repeats", file=sys.stderr)
+    print(_format_scores(locked, statuses, judge, args.repeats))
+    _print_failures(locked, statuses, outcome)
+    if outcome.stop_reason == "interrupted":
         return 130
-    scored = all(one.rated and not one.open for one in standings)
-    return 0 if scored and len(free) == len(todo) else 1
+    complete = all(status.rated and not status.pending for status in statuses)
+    return 0 if complete and len(locked) == len(runs) else 1
 
 
-def _take(stack: contextlib.ExitStack, journal: Journal) -> bool:
-    """Locks a journal; False, and a line that says so, where another process is at work."""
+def _lock_journal(stack: contextlib.ExitStack, journal: Journal) -> bool:
+    """Lock a journal; print a message and return False if another process holds it."""
     try:
         stack.enter_context(journal)
     except InUse as error:
@@ -98,73 +96,79 @@ def _take(stack: contextlib.ExitStack, journal: Journal) -> bool:
     return True
 
 
-def _standing(case: Case, journal: Journal, judge: Judge) -> Standing:
-    lines, damaged = journal.read()
+def _read_status(run: BenchmarkRun, journal: Journal, judge: Judge) -> JudgingStatus:
+    entries, damaged = journal.read()
     if damaged:
-        print(f"{journal.path}: {damaged} damaged lines left out", file=sys.stderr)
-    return Standing(case.items, lines, judge.model, judge.temperature, judge.attempts)
+        print(f"{journal.path}: {damaged} damaged lines ignored", file=sys.stderr)
+    return JudgingStatus(run.judgements, entries, judge.model, judge.temperature, judge.attempts)
 
 
-def _ask(
-    free: list[Case],
+def _request_judgements(
+    runs: list[BenchmarkRun],
     journals: dict[Path, Journal],
     judge: Judge,
     endpoint: Endpoint,
     threads: int,
 ) -> Outcome:
-    """Has the missing judgements of all cases, the first repeat of each before any second."""
+    """Request the missing judgements of all runs, first repeats before second ones."""
     from tqdm import tqdm
 
-    todo: list[tuple[Journal, Any, int]] = []
-    for case in free:
-        journal = journals[case.folder]
-        todo += [(journal, *one) for one in _standing(case, journal, judge).open]
-    todo.sort(key=lambda one: one[1].repeat)
-    if not todo:
+    pending: list[tuple[Journal, Judgement, int]] = []
+    for run in runs:
+        journal = journals[run.judgement_dir]
+        pending += [(journal, *one) for one in _read_status(run, journal, judge).pending]
+    pending.sort(key=lambda one: one[1].repeat)
+    if not pending:
         return Outcome()
-    print(f"{len(todo)} judgements to be had of {judge.model} at {endpoint.host}", flush=True)
-    with tqdm(total=len(todo), unit="judgement", disable=not sys.stderr.isatty()) as bar:
-        return Pool(judge, endpoint, bar.update).run(todo, threads)
+    print(f"requesting {len(pending)} judgements from {judge.model} at {endpoint.host}", flush=True)
+    with tqdm(total=len(pending), unit="judgement", disable=not sys.stderr.isatty()) as bar:
+        return Pool(judge, endpoint, bar.update).run(pending, threads)
 
 
-def _shown(todo: list[Case], standings: list[Standing], judge: Judge, repeats: int) -> str:
+def _format_scores(
+    runs: list[BenchmarkRun], statuses: list[JudgingStatus], judge: Judge, repeats: int
+) -> str:
     rows = [
-        (case, standing, scores.summarise(standing.rated))
-        for case, standing in zip(todo, standings, strict=True)
+        (run, status, scores.summarize(status.rated))
+        for run, status in zip(runs, statuses, strict=True)
     ]
-    return table.show(rows, judge, repeats)
+    return table.format_table(rows, judge, repeats)
 
 
-def _report(free: list[Case], standings: list[Standing], outcome: Outcome) -> None:
-    """Says on standard error what failed and what is missing."""
-    for message, number in outcome.troubles.items():
+def _print_failures(
+    runs: list[BenchmarkRun], statuses: list[JudgingStatus], outcome: Outcome
+) -> None:
+    """Print failed and missing judgements to standard error."""
+    for message, number in outcome.errors.items():
         print(f"{message}" + (f" ({number} requests)" if number > 1 else ""), file=sys.stderr)
-    if outcome.stopped and outcome.stopped not in outcome.troubles:
-        print(f"stopped: {outcome.stopped}", file=sys.stderr)
-    for case, standing in zip(free, standings, strict=True):
-        if standing.failed:
-            where = questions.ranges({item.question for item in standing.failed})
+    if outcome.stop_reason and outcome.stop_reason not in outcome.errors:
+        print(f"stopped: {outcome.stop_reason}", file=sys.stderr)
+    for run, status in zip(runs, statuses, strict=True):
+        if status.failed:
+            numbers = format_ranges({judgement.question for judgement in status.failed})
             cut = sum(
-                line.get("rating") is None and line.get("finish") == "length"
-                for line in standing.lines
+                entry.get("rating") is None and entry.get("finish") == "length"
+                for entry in status.entries
             )
-            hint = f"; {cut} replies were cut off (more --max-tokens and --attempts)" if cut else ""
+            hint = (
+                f"; {cut} replies were cut off (raise --max-tokens and --attempts)" if cut else ""
+            )
             print(
-                f"{case.run}, {case.benchmark}: {len(standing.failed)} judgements failed, no grade "
-                f"in any reply: questions {where}{hint}",
+                f"{run.run_dir}, {run.benchmark}: {len(status.failed)} judgements failed, no grade "
+                f"in any reply: questions {numbers}{hint}",
                 file=sys.stderr,
             )
-        if standing.open:
-            where = questions.ranges({item.question for item, _ in standing.open})
+        if status.pending:
+            numbers = format_ranges({judgement.question for judgement, _ in status.pending})
             print(
-                f"{case.run}, {case.benchmark}: {len(standing.open)} judgements are missing, of "
-                f"questions {where}; the same command again asks for them",
+                f"{run.run_dir}, {run.benchmark}: {len(status.pending)} judgements are missing: "
+                f"questions {numbers}; run the same command again to request them",
                 file=sys.stderr,
             )
 
 
-def file_name(judge: str) -> str:
-    """A judge's name as that of a file; with a hash where it had to be changed."""
+def make_file_name(judge: str) -> str:
+    """Turn the name of a judge into a file name, with a hash if characters had to be replaced."""
     name = re.sub(r"[^\w.+-]+", "_", judge).strip("._") or "judge"
     if name == judge and len(name) <= 80:
         return name

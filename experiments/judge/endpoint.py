@@ -1,7 +1,7 @@
 """Chat completions from any server that speaks OpenAI's protocol.
 
-On httpx2, as the `openai` client is. That client raises at half a surrogate pair in an answer to be
-graded and sends OPENAI_CUSTOM_HEADERS to every server; it would leave all rules below to this file.
+Built on httpx2, as the `openai` client is. That client fails on half a surrogate pair in an answer,
+sends OPENAI_CUSTOM_HEADERS to every server, and would not replace any of the rules below.
 """
 
 from __future__ import annotations
@@ -11,82 +11,60 @@ import ipaddress
 import json
 import logging
 import math
-import os
 import random
 import ssl
 import threading
-import time
 import urllib.request
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from experiments.errors import UserError
+from experiments.judge.failures import (
+    FINAL_STATUSES,
+    RETRIED_STATUSES,
+    EndpointError,
+    Stopped,
+    TransientError,
+    find_cause,
+    parse_message,
+    parse_retry_after,
+    shorten,
+)
 from experiments.judge.secret import Secret
 
 if TYPE_CHECKING:
     import httpx2
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-PATIENCE = 600.0
-"""Seconds; a server that asks to wait longer, as for a daily limit, is not waited for."""
-LARGEST_BODY = 4 * 1024**2
-LONGEST_MESSAGE, SHOWN = 100_000, 400
-"""Characters of an error that are looked at, and shown."""
-DEEPEST = 8
-"""Levels of a server's token counts that are kept."""
-AGAIN = {408, 425, 429}
-EVERY_REQUEST = {401, 402, 403, 404, 405}
-"""Statuses that the next request would get as well."""
-
-
-class EndpointError(UserError):
-    """A request that got no usable answer.
-
-    Args:
-        message: says what happened.
-        final: every other request would fail the same way.
-    """
-
-    def __init__(self, message: str, *, final: bool = False):
-        super().__init__(message)
-        self.final = final
-
-
-class Stopped(Exception):
-    """Given up because the whole work is."""
-
-
-class _Passing(Exception):
-    """A failure that may be over at the next try; `wait` is what the server asks for, seconds."""
-
-    def __init__(self, message: str, wait: float | None = None):
-        super().__init__(message)
-        self.wait = wait
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+MAX_RETRY_AFTER = 600.0
+"""Seconds; a server that asks for a longer pause, such as for a daily limit, ends the work."""
+MAX_BYTES = 4 * 1024**2
+"""Size of an answer."""
+MAX_USAGE_DEPTH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the judge said."""
+    """Answer of the judge."""
 
     text: str
     model: str | None
-    """As the server reports it."""
+    """Name reported by the server."""
     finish: str | None
-    """`stop`, `length`, …"""
+    """Reason, such as `stop` or `length`."""
     usage: dict[str, Any] | None
-    """Tokens, as the server counts them."""
+    """Token counts reported by the server."""
 
 
 class Endpoint:
-    """A server; `ask` may be called by several threads.
+    """Server of a judge. Several threads may send requests.
 
     Args:
-        url: up to and without `/chat/completions`.
-        key: sent as bearer token if given; never part of a message, a reply or a file.
-        timeout: seconds for one answer, from connecting to its last byte.
-        retries: further tries after failures that may pass.
+        url: base URL, without `/chat/completions`.
+        key: bearer token, or None. Never appears in messages, logs or replies.
+        timeout: seconds for an answer, from connecting to the last byte.
+        retries: additional attempts after transient failures.
     """
 
     def __init__(self, url: str, key: str | None, *, timeout: float, retries: int):
@@ -97,65 +75,69 @@ class Endpoint:
         self._http = httpx2
         self.host = urlsplit(url).netloc
         self._url = url.rstrip("/") + "/chat/completions"
-        self._key, self._timeout, self._retries = key, timeout, retries
+        self._timeout, self._retries = timeout, retries
         self._secret = Secret(key)
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
-            # A compressed answer may be small on the way and without end when unpacked.
+            # Unpacked, a small compressed answer may have any size.
             "Accept-Encoding": "identity",
             **({"Authorization": f"Bearer {key}"} if key else {}),
         }
-        self._tls = ssl.create_default_context()  # the system's certificates, unlike httpx2's
-        for name in ("httpx2", "httpcore2"):  # they log headers, where a server may quote the key
+        self._tls = ssl.create_default_context()  # trusts the system, unlike httpx2's default
+        for name in ("httpx2", "httpcore2"):  # log headers, where servers may quote the key
             logging.getLogger(name).setLevel(logging.WARNING)
 
-    def ask(self, body: dict[str, Any], stop: threading.Event) -> Reply:
-        """Sends a request, again after failures that may pass, with growing random pauses.
+    def request(self, body: dict[str, Any], stop: threading.Event) -> Reply:
+        """Send a request. Transient failures are retried after growing random pauses.
+
+        Args:
+            body: body of the request.
+            stop: ends the pauses when set.
 
         Raises:
-            EndpointError: refused, or still failing after all retries.
-            Stopped: `stop` was set while waiting.
+            EndpointError: the request was refused, or failed in all attempts.
+            Stopped: `stop` was set.
         """
-        wait = FIRST_WAIT
+        pause = FIRST_PAUSE
         for left in range(self._retries, -1, -1):
             if stop.is_set():
                 raise Stopped
             try:
                 return self._post(body)
-            except _Passing as failure:
+            except TransientError as failure:
                 if not left:
                     raise EndpointError(f"{failure} (tried {self._retries + 1} times)") from None
-                asked = failure.wait or 0.0
-                if asked > PATIENCE:
+                retry_after = failure.retry_after or 0.0
+                if retry_after > MAX_RETRY_AFTER:
                     raise EndpointError(
-                        f"{failure}; it asks to wait {asked:.0f} s", final=True
+                        f"{failure}; the server asks to wait {retry_after:.0f} s", final=True
                     ) from None
-                if stop.wait(max(asked, wait * random.uniform(0.5, 1.0))):
+                if stop.wait(max(retry_after, pause * random.uniform(0.5, 1.0))):
                     raise Stopped from None
-                wait = min(2 * wait, LONGEST_WAIT)
+                pause = min(2 * pause, MAX_PAUSE)
         raise AssertionError("unreachable")
 
     def _post(self, body: dict[str, Any]) -> Reply:
         try:
             response, text = asyncio.run(self._exchange(json.dumps(body).encode()))
         except TimeoutError:
-            raise self._passing(f"no answer within {self._timeout:g} s") from None
-        except (ImportError, ValueError, self._http.InvalidURL) as error:  # a proxy of another kind
-            raise EndpointError(self._said(str(error)), final=True) from None
+            raise self._transient(f"no answer within {self._timeout:g} s") from None
+        except (ImportError, ValueError, self._http.InvalidURL) as error:  # unsupported proxy
+            raise EndpointError(self._format(str(error)), final=True) from None
         except (self._http.HTTPError, OSError) as error:
-            reason = _find_reason(error)
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                raise EndpointError(self._said(str(reason)), final=True) from None
-            raise self._passing(reason) from None
+            cause = find_cause(error)
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise EndpointError(self._format(str(cause)), final=True) from None
+            raise self._transient(cause) from None
         if not response.is_success:
-            raise self._refusal(response, text)
-        return self._reply(text, response.headers.get("Content-Type", "").partition(";")[0])
+            raise self._build_error(response, text)
+        return self._parse_reply(text, response.headers.get("Content-Type", "").partition(";")[0])
 
     async def _exchange(self, content: bytes) -> tuple[httpx2.Response, str]:
-        """Sends a request and reads the whole answer, within the timeout."""
+        """Send a request and read the whole answer within the timeout."""
         response, parts, size = None, [], 0
-        # Redirects are not followed: they would take the key to a place nobody named.
+        # httpx2 follows no redirects by default: they would send the key to another server.
         client = self._http.AsyncClient(
             verify=self._tls, proxy=_find_proxy(self._url), trust_env=False, timeout=None
         )
@@ -170,86 +152,72 @@ class Endpoint:
                 async for part in response.aiter_raw():
                     parts.append(part)
                     size += len(part)
-                    if size > LARGEST_BODY:
-                        raise self._passing(f"an answer of more than {LARGEST_BODY} bytes")
-        except (TimeoutError, self._http.HTTPError, OSError, _Passing):
+                    if size > MAX_BYTES:
+                        raise self._transient(f"an answer of more than {MAX_BYTES} bytes")
+        except (TimeoutError, self._http.HTTPError, OSError, TransientError):
             if response is None or response.is_success:
                 raise
-            parts = []  # the status of a refusal says enough
+            parts = []  # the status alone describes the error
         return response, b"".join(parts).decode("utf-8", "replace")
 
-    def _reply(self, text: str, kind: str) -> Reply:
-        """What a body says; the key is looked for in what was decoded, since JSON can spell it in
-        many ways."""
+    def _parse_reply(self, text: str, content_type: str) -> Reply:
+        """Parse a chat completion.
+
+        The key is hidden after decoding, since JSON can escape it in many ways.
+        """
         try:
-            found = json.loads(text)
-            choice = found["choices"][0]
+            completion = json.loads(text)
+            choice = completion["choices"][0]
             content = choice["message"]["content"]
-            finish, model = choice.get("finish_reason"), found.get("model")
+            finish, model = choice.get("finish_reason"), completion.get("model")
             if not isinstance(content, str | None):
                 raise TypeError
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            shown = self._secret.hide_in_message(_message(text))
-            raise self._passing(f"no chat completion but {kind}: {_shortened(shown)!r}") from None
+            shown = shorten(self._secret.hide_in_message(parse_message(text)))
+            raise self._transient(f"not a chat completion ({content_type}): {shown!r}") from None
         hide = self._secret.hide_in_reply
         return Reply(
-            text=hide(content or ""),  # a refusal has none: a reply without a grade
+            text=hide(content or ""),  # None if the model refuses: a reply without a grade
             model=hide(model) if isinstance(model, str) else None,
             finish=hide(finish) if isinstance(finish, str) else None,
-            usage=self._counts(found.get("usage")),
+            usage=self._parse_usage(completion.get("usage")),
         )
 
-    def _counts(self, found: Any, level: int = 0) -> dict[str, Any] | None:
-        """The numbers of a server's `usage`, which may have parts of its own."""
-        if not isinstance(found, dict) or level == DEEPEST:
+    def _parse_usage(self, usage: Any, depth: int = 0) -> dict[str, Any] | None:
+        """Return the numbers of `usage`, which may be nested."""
+        if not isinstance(usage, dict) or depth == MAX_USAGE_DEPTH:
             return None
         kept = {}
-        for name, value in found.items():
+        for name, value in usage.items():
             if isinstance(value, dict):
-                value = self._counts(value, level + 1)
+                value = self._parse_usage(value, depth + 1)
             if isinstance(value, dict | int) or isinstance(value, float) and math.isfinite(value):
                 kept[self._secret.hide_in_reply(name)] = value
         return kept
 
-    def _refusal(self, response: httpx2.Response, text: str) -> EndpointError | _Passing:
-        """An answer with an error status, as what is to be raised."""
+    def _build_error(self, response: httpx2.Response, text: str) -> EndpointError | TransientError:
+        """Return the exception for an answer with an error status."""
         status = response.status_code
-        message = f"status {status}: {_message(text) or response.reason_phrase}"
-        # "429, come back when you have paid" does not pass.
-        unpaid = "insufficient_quota" in text
-        if status in AGAIN or status >= 500:
-            if not unpaid:
-                return self._passing(message, _retry_after(response.headers.get("Retry-After")))
+        message = f"status {status}: {parse_message(text) or response.reason_phrase}"
+        unpaid = "insufficient_quota" in text  # comes as 429, but waiting does not help
+        if (status in RETRIED_STATUSES or status >= 500) and not unpaid:
+            return self._transient(message, parse_retry_after(response.headers.get("Retry-After")))
         moved = 300 <= status < 400
         if moved:
             message += f" (moved to {response.headers.get('Location')})"
-        final = unpaid or moved or status in EVERY_REQUEST
-        return EndpointError(self._said(message), final=final)
+        final = unpaid or moved or status in FINAL_STATUSES
+        return EndpointError(self._format(message), final=final)
 
-    def _passing(self, message: str, wait: float | None = None) -> _Passing:
-        return _Passing(self._said(message), wait)
+    def _transient(self, message: str, retry_after: float | None = None) -> TransientError:
+        return TransientError(self._format(message), retry_after)
 
-    def _said(self, message: str) -> str:
-        """A message of this server without the key, shortened after the key is hidden."""
-        return f"{self.host}: {_shortened(self._secret.hide_in_message(message))}"
-
-
-def _find_reason(error: Exception) -> str | ssl.SSLCertVerificationError:
-    """Return what the system said behind an error of httpx2, which is often without words."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):  # one for every address of a host
-            cause = cause.exceptions[0]
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno) if isinstance(cause, ConnectionError) else str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__
+    def _format(self, message: str) -> str:
+        """Prepend the host and hide the key, before the message is cut."""
+        return f"{self.host}: {shorten(self._secret.hide_in_message(message))}"
 
 
 def _find_proxy(url: str) -> str | None:
-    """Return the environment's proxy for a URL; none is on the way to this machine itself."""
+    """Return the proxy that the environment sets for a URL, None for this machine itself."""
     parts = urlsplit(url)
     found = urllib.request.getproxies().get(parts.scheme)
     if not found or is_loopback(url) or urllib.request.proxy_bypass(parts.netloc):
@@ -257,42 +225,8 @@ def _find_proxy(url: str) -> str | None:
     return found if "://" in found else f"http://{found}"
 
 
-def _message(text: str) -> str:
-    """What an error body says."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = text
-    for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and found.get(name):
-            found = found[name]
-    try:
-        words = found if isinstance(found, str) else json.dumps(found)
-    except RecursionError:
-        words = text
-    return " ".join(words[:LONGEST_MESSAGE].split())
-
-
-def _shortened(words: str) -> str:
-    return words if len(words) <= SHOWN else words[: SHOWN - 1] + "…"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header: a number, or a date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def is_loopback(url: str) -> bool:
-    """True if the URL's host is this machine."""
+    """Return True if the host of the URL is this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

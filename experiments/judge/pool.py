@@ -1,4 +1,4 @@
-"""Threads that ask for judgements until none is missing, or it is clear that none will come."""
+"""Threads that request judgements until all are made or the server turns out unusable."""
 
 from __future__ import annotations
 
@@ -10,51 +10,55 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.judge.cases import Item
-from experiments.judge.endpoint import Endpoint, EndpointError, Stopped
+from experiments.judge.benchmark_runs import Judgement
+from experiments.judge.endpoint import Endpoint
+from experiments.judge.failures import EndpointError, Stopped
 from experiments.judge.journal import Journal
 from experiments.judge.scores import find_rating
 
-GIVE_UP = 5
-"""Failed requests in a row after which the server is taken for unusable."""
+MAX_FAILURES = 5
+"""Consecutive failed requests after which the server is considered unusable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Whom to ask, and how."""
+    """Model that grades, and the parameters of its requests."""
 
     model: str
     temperature: float | None
-    """None leaves it to the server."""
+    """None: the server's default."""
     max_tokens: int
     limit_field: str
-    """`max_tokens`, or `max_completion_tokens` where a server insists."""
+    """`max_tokens`, or `max_completion_tokens` for servers that require it."""
     attempts: int
-    """Replies of which none holds a grade, after which a judgement has failed."""
+    """Replies without a grade after which a judgement has failed."""
 
-    def body(self, item: Item) -> dict[str, Any]:
-        """The request."""
-        body = {"model": self.model, "messages": item.messages, self.limit_field: self.max_tokens}
+    def build_request(self, judgement: Judgement) -> dict[str, Any]:
+        """Return the body of the request for a judgement."""
+        body = {
+            "model": self.model,
+            "messages": judgement.messages,
+            self.limit_field: self.max_tokens,
+        }
         return body if self.temperature is None else {**body, "temperature": self.temperature}
 
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """Errors of a pool, and the reason if it stopped early."""
 
-    troubles: dict[str, int] = field(default_factory=dict)
-    """Messages of failed requests, with their number."""
-    stopped: str | None = None
-    """Why the work ended early."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """Number of failed requests by error message."""
+    stop_reason: str | None = None
 
 
 class Pool:
-    """Asks for judgements side by side.
+    """Requests judgements in parallel.
 
     Args:
-        judge: whom to ask.
-        endpoint: where.
-        advance: called after every judgement that was had, from several threads.
+        judge: model and parameters.
+        endpoint: server of the model.
+        advance: called after every judgement, from several threads.
     """
 
     def __init__(self, judge: Judge, endpoint: Endpoint, advance: Callable[[], None]):
@@ -62,69 +66,74 @@ class Pool:
         self._stop = threading.Event()
         self._done = threading.Event()
         self._mutex = threading.Lock()
-        self._in_a_row = 0
+        self._consecutive_failures = 0
         self._outcome = Outcome()
-        self._todo: queue.SimpleQueue[tuple[Journal, Item, int]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Journal, Judgement, int]] = queue.SimpleQueue()
 
-    def run(self, todo: Iterable[tuple[Journal, Item, int]], threads: int) -> Outcome:
-        """Works through `todo`: journal to write to, judgement to be had, replies had so far."""
-        for one in todo:
-            self._todo.put(one)
-        self._busy = threads
+    def run(self, pending: Iterable[tuple[Journal, Judgement, int]], threads: int) -> Outcome:
+        """Request all pending judgements.
+
+        Args:
+            pending: journal, judgement and its number of replies so far.
+            threads: number of parallel requests.
+        """
+        for one in pending:
+            self._queue.put(one)
+        self._active = threads
         for _ in range(threads):
-            threading.Thread(target=self._work, daemon=True).start()
-        # An event, since a join that Ctrl-C interrupts takes its thread for dead (Python 3.11).
+            threading.Thread(target=self._run_worker, daemon=True).start()
+        # An event: in Python 3.11 a join interrupted by Ctrl-C considers its thread finished.
         try:
             self._done.wait()
         except KeyboardInterrupt:
-            self._end("interrupted")
-            print("\nending after the requests under way; interrupt again to drop them", flush=True)
+            self._stop_early("interrupted")
+            print("\nfinishing the current requests; interrupt again to drop them", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 self._done.wait()
         return self._outcome
 
-    def _work(self) -> None:
+    def _run_worker(self) -> None:
         try:
-            self._work_through()
+            self._process_queue()
         finally:
             with self._mutex:
-                self._busy -= 1
-                if not self._busy:
+                self._active -= 1
+                if not self._active:
                     self._done.set()
 
-    def _work_through(self) -> None:
+    def _process_queue(self) -> None:
         while not self._stop.is_set():
             try:
-                journal, item, asked = self._todo.get_nowait()
+                journal, judgement, replies = self._queue.get_nowait()
             except queue.Empty:
                 return
             try:
-                self._grade(journal, item, asked)
+                self._request_grade(journal, judgement, replies)
             except Stopped:
                 return
             except EndpointError as error:
-                self._failed(str(error), error.final)
-            except Exception as error:  # a full disk, say: the others would meet it too
-                self._failed(f"{type(error).__name__}: {error}", True)
+                self._count_failure(str(error), error.final)
+            except Exception as error:  # such as a full disk, which stops the other threads as well
+                self._count_failure(f"{type(error).__name__}: {error}", True)
 
-    def _grade(self, journal: Journal, item: Item, asked: int) -> None:
+    def _request_grade(self, journal: Journal, judgement: Judgement, replies: int) -> None:
         judge = self._judge
-        for attempt in range(asked + 1, judge.attempts + 1):
-            reply = self._endpoint.ask(judge.body(item), self._stop)
+        for attempt in range(replies + 1, judge.attempts + 1):
+            reply = self._endpoint.request(judge.build_request(judgement), self._stop)
             rating, pattern = find_rating(reply.text)
             journal.append(
                 {
-                    "question_id": item.question,
-                    "turn": item.turn,
-                    "repeat": item.repeat,
+                    "question_id": judgement.question,
+                    "turn": judgement.turn,
+                    "repeat": judgement.repeat,
                     "attempt": attempt,
                     "rating": rating,
                     "pattern": pattern,
                     "reply": reply.text,
                     "finish": reply.finish,
-                    "prompt": item.prompt,
-                    "answer": item.answer,
-                    "request": item.request(judge.model, judge.temperature),
+                    "prompt": judgement.prompt,
+                    "answer": judgement.answer,
+                    "request": judgement.hash_request(judge.model, judge.temperature),
                     "model": {"asked": judge.model, "reported": reply.model},
                     "host": self._endpoint.host,
                     "temperature": judge.temperature,
@@ -134,23 +143,23 @@ class Pool:
                 }
             )
             with self._mutex:
-                self._in_a_row = 0
+                self._consecutive_failures = 0
             if rating is not None:
                 break
         self._advance()
 
-    def _failed(self, message: str, final: bool) -> None:
+    def _count_failure(self, message: str, final: bool) -> None:
         with self._mutex:
-            troubles = self._outcome.troubles
-            troubles[message] = troubles.get(message, 0) + 1
-            self._in_a_row += 1
-            row = self._in_a_row
+            errors = self._outcome.errors
+            errors[message] = errors.get(message, 0) + 1
+            self._consecutive_failures += 1
+            consecutive = self._consecutive_failures
         if final:
-            self._end(message)
-        elif row >= GIVE_UP:
-            self._end(f"{row} requests in a row failed")
+            self._stop_early(message)
+        elif consecutive >= MAX_FAILURES:
+            self._stop_early(f"{consecutive} requests in a row failed")
 
-    def _end(self, why: str) -> None:
+    def _stop_early(self, reason: str) -> None:
         with self._mutex:
-            self._outcome.stopped = self._outcome.stopped or why
+            self._outcome.stop_reason = self._outcome.stop_reason or reason
         self._stop.set()

@@ -1,4 +1,4 @@
-"""The words that ask for a grade: ours, or a file in FastChat's format; each with its hash."""
+"""Judge prompts, built in or from a file in FastChat's format."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from experiments.errors import DataError
 
-OURS = Path(__file__).with_name("prompts.yaml")
+BUILT_IN = Path(__file__).with_name("prompts.yaml")
 
-# FastChat's names: with or without a reference answer, first or second turn.
-FASTCHAT = {
+# (with a reference answer, turn) by the names of FastChat.
+FASTCHAT_KINDS = {
     "single-v1": (False, 1),
     "single-v1-multi-turn": (False, 2),
     "single-math-v1": (True, 1),
@@ -31,7 +31,7 @@ FIELDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A system message and a template of the user's message."""
+    """System message and template of the user message."""
 
     name: str
     system: str
@@ -39,32 +39,32 @@ class Prompt:
 
     @property
     def hash(self) -> str:
-        """Of both texts."""
-        return digest([self.system, self.template])
+        """Hash of both texts."""
+        return hash_json([self.system, self.template])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """The four prompts of single-answer grading, by (with a reference answer, turn)."""
+    """Four prompts of single-answer grading, by (with a reference answer, turn)."""
 
     source: str
-    """`ours`, or the name of the file given."""
+    """`ours`, or the name of the file."""
     kinds: dict[tuple[bool, int], Prompt]
 
     @property
     def hash(self) -> str:
-        """Of all four."""
-        return digest([self.kinds[kind].hash for kind in sorted(FIELDS)])
+        """Hash of all four."""
+        return hash_json([self.kinds[kind].hash for kind in sorted(FIELDS)])
 
-    def messages(
+    def format_messages(
         self, questions: Sequence[str], answers: Sequence[str], references: Sequence[str] | None
     ) -> tuple[Prompt, list[dict[str, str]]]:
-        """What is sent to have the last of the answers graded.
+        """Return the prompt and its messages that have the last answer graded.
 
         Args:
-            questions: those asked up to the graded turn, one or two.
-            answers: the assistant's, as many.
-            references: as many, or None for a question without.
+            questions: questions up to the graded turn, one or two.
+            answers: answers of the assistant, as many.
+            references: reference answers, as many, or None.
         """
         turn = len(questions)
         prompt = self.kinds[references is not None, turn]
@@ -79,17 +79,20 @@ class Prompts:
         return prompt, [system, user] if prompt.system else [user]
 
 
-def load(path: Path | None = None) -> Prompts:
-    """Our prompts, or those of a file in FastChat's format (judge_prompts.jsonl).
+def load_prompts(path: Path | None = None) -> Prompts:
+    """Load the judge prompts.
+
+    Args:
+        path: file in FastChat's format (judge_prompts.jsonl); None: the built-in prompts.
 
     Raises:
-        DataError: naming every line that is not JSON, every missing prompt and every placeholder
-            that is missing or unknown.
+        DataError: lines that are not JSON, missing prompts, missing or unknown placeholders; lists
+            all of them.
     """
     if path is None:
         import yaml
 
-        entries = yaml.safe_load(OURS.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(BUILT_IN.read_text(encoding="utf-8"))
         return Prompts(
             source="ours",
             kinds={
@@ -101,27 +104,27 @@ def load(path: Path | None = None) -> Prompts:
         )
     kinds: dict[tuple[bool, int], Prompt] = {}
     problems = []
-    for number, entry in enumerate(_lines(path), 1):
+    for number, entry in enumerate(_read_lines(path), 1):
         name = entry.get("name") if isinstance(entry, dict) else None
         if entry is None:
             problems.append(f"line {number}: not JSON")
-        if name in FASTCHAT:
+        if name in FASTCHAT_KINDS:
             system, template = entry.get("system_prompt", ""), entry.get("prompt_template")
             if isinstance(system, str) and isinstance(template, str):
-                problems += _placeholders(name, template)
+                problems += _check_placeholders(name, template)
             else:
-                problems.append(f"{name}: needs prompt_template (and system_prompt) as text")
-            kinds[FASTCHAT[name]] = Prompt(name=name, system=system, template=template)
-    missing = [name for name, kind in FASTCHAT.items() if kind not in kinds]
+                problems.append(f"{name}: prompt_template (and system_prompt) must be a string")
+            kinds[FASTCHAT_KINDS[name]] = Prompt(name=name, system=system, template=template)
+    missing = [name for name, kind in FASTCHAT_KINDS.items() if kind not in kinds]
     if missing:
-        problems.append(f"without {', '.join(missing)}")
+        problems.append(f"missing prompts: {', '.join(missing)}")
     if problems:
         raise DataError(f"--prompts {path}: not FastChat's judge prompts", problems)
     return Prompts(source=path.name, kinds=kinds)
 
 
-def _lines(path: Path) -> list[Any]:
-    """JSON values of a file, None for a line that is none."""
+def _read_lines(path: Path) -> list[Any]:
+    """Return the JSON values of a file, None for lines that are not JSON."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -135,24 +138,27 @@ def _lines(path: Path) -> list[Any]:
     return found
 
 
-def _placeholders(name: str, template: str) -> list[str]:
-    """What is wrong with the placeholders of a template."""
+def _check_placeholders(name: str, template: str) -> list[str]:
+    """Return the problems of the placeholders in a template."""
     try:
         used = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
     except ValueError as error:
-        return [f"{name}: prompt_template cannot be filled in ({error}); double literal braces"]
-    known = FIELDS[FASTCHAT[name]]
+        return [
+            f"{name}: prompt_template is not a valid template ({error}); literal braces are "
+            "written {{ and }}"
+        ]
+    known = FIELDS[FASTCHAT_KINDS[name]]
     return [
-        *(f"{name}: prompt_template lacks {{{field}}}" for field in sorted(known - used)),
+        *(f"{name}: prompt_template misses {{{field}}}" for field in sorted(known - used)),
         *(
-            f"{name}: unknown placeholder {{{field}}}, known: {', '.join(sorted(known))}"
+            f"{name}: unknown placeholder {{{field}}}, allowed: {', '.join(sorted(known))}"
             for field in sorted(used - known)
         ),
     ]
 
 
-def digest(value: Any) -> str:
-    """Hash of a JSON value, 16 hexadecimal digits."""
+def hash_json(value: Any) -> str:
+    """Return the hash of a JSON value, 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    # Answers come from language models, which may leave half of a surrogate pair.
+    # Answers of language models may contain half a surrogate pair.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""From judgements to the scores of a run, with what is known of their noise."""
+"""Grades of replies, and scores of runs with their noise."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any
 
 from experiments.errors import RecordError
 from experiments.files import write_atomically
-from experiments.judge.cases import Case, Item
-from experiments.judge.journal import Line, Standing
+from experiments.judge.benchmark_runs import BenchmarkRun, Judgement
+from experiments.judge.journal import Entry
 from experiments.judge.prompts import Prompts
+from experiments.judge.status import JudgingStatus
 from experiments.results.stored import read_json
 
-LOWEST, HIGHEST = 1.0, 10.0
+MIN_GRADE, MAX_GRADE = 1.0, 10.0
 
-# The second one is FastChat's fallback for judges that forget a bracket.
+# The second pattern is FastChat's fallback for judges that forget a bracket.
 PATTERNS = {
     "[[x]]": re.compile(r"\[\[\s*(\d+(?:\.\d*)?)\s*\]\]"),
     "[x]": re.compile(r"\[(\d+(?:\.\d*)?)\]"),
@@ -28,61 +29,62 @@ PATTERNS = {
 
 
 def find_rating(reply: str) -> tuple[float | None, str | None]:
-    """The grade and the pattern it was found by; (None, None) if there is no grade to rely on.
+    """Return the grade of a reply and its pattern, or (None, None) without a reliable grade.
 
-    Two different grades in one reply, as in "[[3]] for style, [[8]] for content" or in a quoted
-    `row[1]` beside `row[2]`, are no grade (FastChat takes the first); nor is one below 1 or above
-    10. What a reasoning model thinks aloud does not count.
+    Two different grades, as in "[[3]] for style, [[8]] for content" or in a quoted `row[1]` and
+    `row[2]`, do not count (FastChat takes the first), nor do grades below 1 or above 10. Text
+    between <think> and </think> is ignored.
     """
-    text = _spoken(reply)
+    text = _remove_thinking(reply)
     for name, pattern in PATTERNS.items():
         found = {float(number) for number in pattern.findall(text)}
-        if len(found) == 1 and LOWEST <= min(found) <= HIGHEST:
+        if len(found) == 1 and MIN_GRADE <= min(found) <= MAX_GRADE:
             return found.pop(), name
         if found:
             break
     return None, None
 
 
-def _spoken(reply: str) -> str:
-    """A reply without what stands between <think> and </think>; in one pass, however many open."""
-    parts, place = [], 0
-    while (opened := reply.find("<think>", place)) >= 0:
+def _remove_thinking(reply: str) -> str:
+    # One pass instead of a pattern, whose time would be quadratic in the number of tags.
+    parts, start = [], 0
+    while (opened := reply.find("<think>", start)) >= 0:
         closed = reply.find("</think>", opened)
         if closed < 0:
             break
-        parts.append(reply[place:opened])
-        place = closed + len("</think>")
-    return "".join([*parts, reply[place:]])
+        parts.append(reply[start:opened])
+        start = closed + len("</think>")
+    return "".join([*parts, reply[start:]])
 
 
 SCHEMA = 1
-Graded = tuple[Item, float]
+Graded = tuple[Judgement, float]
 
 
-def summarise(rated: Iterable[tuple[Item, Line]]) -> dict[str, Any]:
-    """Scores of one run.
+def summarize(rated: Iterable[tuple[Judgement, Entry]]) -> dict[str, Any]:
+    """Return the scores of one run.
 
-    `average` is the mean over repeats of the mean over all judged turns, as MT-Bench averages;
-    `turn_1`, `turn_2` and `categories` likewise over their part, None where there is none.
+    `average` is the mean over all judged turns, averaged over repeats, as in MT-Bench. `turn_1`,
+    `turn_2` and `categories` are the same for a subset, None if it is empty.
 
-    `spread` is the standard deviation of that mean between repeats: the judge's noise, None for a
-    single repeat. `standard_error` is that of the mean over questions: the choice of questions,
-    None for fewer than two.
+    `spread` is the standard deviation of the mean between repeats (noise of the judge), None for a
+    single repeat. `standard_error` is the standard error of the mean over questions (choice of
+    questions), None for fewer than two.
     """
-    graded = [(item, float(line["rating"])) for item, line in rated]
+    graded = [(judgement, float(entry["rating"])) for judgement, entry in rated]
     by_question: dict[int, list[float]] = {}
-    for item, grade in graded:
-        by_question.setdefault(item.question, []).append(grade)
-    means = _repeat_means(graded)
+    for judgement, grade in graded:
+        by_question.setdefault(judgement.question, []).append(grade)
+    means = _average_repeats(graded)
     questions = [statistics.fmean(grades) for grades in by_question.values()]
-    categories = sorted({item.category for item, _ in graded})
+    categories = sorted({judgement.category for judgement, _ in graded})
     return {
         "average": statistics.fmean(means) if means else None,
-        "turn_1": _mean([one for one in graded if one[0].turn == 1]),
-        "turn_2": _mean([one for one in graded if one[0].turn == 2]),
+        "turn_1": _average([one for one in graded if one[0].turn == 1]),
+        "turn_2": _average([one for one in graded if one[0].turn == 2]),
         "categories": {
-            name: _mean([one for one in graded if one[0].category == name]) for name in categories
+            name: _average([one for one in graded if one[0].category == name])
+            for name in categories
         },
         "repeats": means,
         "spread": statistics.stdev(means) if len(means) > 1 else None,
@@ -92,112 +94,113 @@ def summarise(rated: Iterable[tuple[Item, Line]]) -> dict[str, Any]:
     }
 
 
-def _repeat_means(graded: list[Graded]) -> list[float]:
+def _average_repeats(graded: list[Graded]) -> list[float]:
     by_repeat: dict[int, list[float]] = {}
-    for item, grade in graded:
-        by_repeat.setdefault(item.repeat, []).append(grade)
+    for judgement, grade in graded:
+        by_repeat.setdefault(judgement.repeat, []).append(grade)
     return [statistics.fmean(by_repeat[repeat]) for repeat in sorted(by_repeat)]
 
 
-def _mean(graded: list[Graded]) -> float | None:
-    means = _repeat_means(graded)
+def _average(graded: list[Graded]) -> float | None:
+    means = _average_repeats(graded)
     return statistics.fmean(means) if means else None
 
 
-def record(
-    case: Case, standing: Standing, prompts: Prompts, judge: dict[str, Any]
+def build_result(
+    run: BenchmarkRun, status: JudgingStatus, prompts: Prompts, judge: dict[str, Any]
 ) -> dict[str, Any]:
-    """The content of <judge>.json: scores and all that is needed to understand them alone."""
-    lines = standing.lines
-    dates = sorted(line["date"] for line in lines if line.get("date"))
+    """Return the content of <judge>.json: scores and their provenance."""
+    entries = status.entries
+    dates = sorted(entry["date"] for entry in entries if entry.get("date"))
     return {
         "schema": SCHEMA,
-        "benchmark": case.benchmark,
+        "benchmark": run.benchmark,
         "judge": {
             **judge,
-            "reported": _distinct((line.get("model") or {}).get("reported") for line in lines),
-            "hosts": _distinct(line.get("host") for line in lines),
+            "reported": _sort_distinct((one.get("model") or {}).get("reported") for one in entries),
+            "hosts": _sort_distinct(one.get("host") for one in entries),
         },
-        "scores": summarise(standing.rated),
-        "judged": len(standing.rated),
-        "failed": len(standing.failed),
+        "scores": summarize(status.rated),
+        "judged": len(status.rated),
+        "failed": len(status.failed),
         "failures": [
-            {"question_id": item.question, "turn": item.turn, "repeat": item.repeat}
-            for item in standing.failed
+            {"question_id": one.question, "turn": one.turn, "repeat": one.repeat}
+            for one in status.failed
         ],
-        "patterns": dict(Counter(line.get("pattern") for _, line in standing.rated)),
+        "patterns": dict(Counter(entry.get("pattern") for _, entry in status.rated)),
         "questions": {
-            "number": len({item.question for item in case.items}),
-            "source": case.questions.source,
-            "hash": case.questions.hash,
-            "unanswered": case.unanswered,
-            "without_reference": case.questions.without_reference,
+            "number": len({one.question for one in run.judgements}),
+            "source": run.questions.source,
+            "hash": run.questions.hash,
+            "unanswered": run.unanswered,
+            "without_reference": run.questions.without_reference,
         },
-        "answers": {"models": case.models, "hash": case.answers_hash},
+        "answers": {"models": run.models, "hash": run.answers_hash},
         "prompts": {"source": prompts.source, "hash": prompts.hash},
         "dates": {"first": dates[0] if dates else None, "last": dates[-1] if dates else None},
         "tokens": {
-            name: sum(_number((line.get("usage") or {}).get(name)) for line in lines)
+            name: sum(_count_tokens((one.get("usage") or {}).get(name)) for one in entries)
             for name in ("prompt_tokens", "completion_tokens")
         },
     }
 
 
-def _distinct(values: Iterable[str | None]) -> list[str]:
+def _sort_distinct(values: Iterable[str | None]) -> list[str]:
     return sorted({value for value in values if value})
 
 
-def _number(value: Any) -> int:
+def _count_tokens(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def settle(path: Path, case: Case, standing: Standing, content: dict[str, Any]) -> bool:
-    """Writes <judge>.json once no judgement is missing.
+def write_result(
+    path: Path, run: BenchmarkRun, status: JudgingStatus, result: dict[str, Any]
+) -> bool:
+    """Write <judge>.json if no judgement is pending.
 
-    Until then an earlier one stays, of fewer repeats or another prompt, except where it speaks of
-    answers that are no longer there. One of the same judgements with more repeats stays for good.
+    Until then an earlier result (fewer repeats, another prompt) stays, unless its answers have
+    changed. An earlier result of the same judgements with more repeats is never replaced.
 
     Returns:
         True if the file was written.
     """
-    there = _there(path)
-    if not standing.open and case.items:
-        if there is not None and _outnumbers(there, content):
+    earlier = _read_result(path)
+    if not status.pending and run.judgements:
+        if earlier is not None and _has_more_repeats(earlier, result):
             return False
-        write_atomically(path, json.dumps(content, indent=2) + "\n")
+        write_atomically(path, json.dumps(result, indent=2) + "\n")
         return True
-    if there is not None and _settings(there)["answers"] != case.answers_hash:
+    if earlier is not None and _select_settings(earlier)["answers"] != run.answers_hash:
         path.unlink()
     return False
 
 
-def _there(path: Path) -> dict[str, Any] | None:
-    """An earlier <judge>.json; None if there is none, empty if it is damaged."""
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """Read an earlier <judge>.json; None if there is none, empty if it is damaged."""
     try:
-        found = read_json(path)
+        result = read_json(path)
     except RecordError:
         return {} if os.path.lexists(path) else None
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}
 
 
-def _outnumbers(there: dict[str, Any], content: dict[str, Any]) -> bool:
-    """True if both are of the same answers, questions, prompts and judge, and `there` has more
-    repeats."""
-    if _settings(there) != _settings(content):
+def _has_more_repeats(earlier: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Return True if `earlier` has the same settings and more repeats."""
+    if _select_settings(earlier) != _select_settings(result):
         return False
-    return _repeats(there) > _repeats(content)
+    return _count_repeats(earlier) > _count_repeats(result)
 
 
-def _repeats(content: dict[str, Any]) -> int:
-    scores = content.get("scores")
-    found = scores.get("repeats") if isinstance(scores, dict) else None
-    return len(found) if isinstance(found, list) else 0
+def _count_repeats(result: dict[str, Any]) -> int:
+    scores = result.get("scores")
+    repeats = scores.get("repeats") if isinstance(scores, dict) else None
+    return len(repeats) if isinstance(repeats, list) else 0
 
 
-def _settings(content: dict[str, Any]) -> dict[str, Any]:
-    """What decides which judgements a score is of."""
+def _select_settings(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a result that identifies its judgements."""
     sections = {
-        name: part if isinstance(part := content.get(name), dict) else {}
+        name: part if isinstance(part := result.get(name), dict) else {}
         for name in ("answers", "questions", "prompts", "judge")
     }
     return {

@@ -1,4 +1,4 @@
-"""The key of a judge's server, which must reach no file and no message."""
+"""API key of a judge's server, hidden from files and messages."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ from collections.abc import Iterator
 from html.entities import html5
 
 HIDDEN = "***"
-WORD = 8
-"""Shorter keys are words, of replies too: they are hidden in messages only."""
-LONG = 12
-"""Of keys as long as this, also what begins like them is hidden in messages: servers like to quote
-a key in part."""
+MIN_LENGTH = 8
+"""Shorter keys may be words of a reply, and are hidden in messages only."""
+MIN_PREFIX_LENGTH = 12
+"""From this length on, everything that begins like the key is hidden in messages, since servers
+often quote part of a key."""
 
 
 class Secret:
-    """Finds a key in whatever form a server may quote it.
+    """Hides a key in all forms that a server may quote.
 
-    Literal, or with any of its characters escaped as in JSON, JavaScript, URLs or HTML (also twice,
-    as in JSON that holds JSON), in hexadecimal, or in base64 at any alignment.
+    These are the literal key, escaped characters as in JSON, JavaScript, URLs or HTML (also twice,
+    as in JSON within JSON), hexadecimal, and base64 at any alignment.
 
     Args:
-        key: the key; None hides nothing.
+        key: API key; None hides nothing.
     """
 
     def __init__(self, key: str | None):
-        self._whole = self._begin = None
+        self._pattern = self._prefix_pattern = None
         if key:
-            self._whole = re.compile("|".join([_spelled(key), *_encoded(key)]))
-        if key and len(key) >= LONG:
-            self._begin = re.compile(_spelled(key[:6]) + r"\S*")
-        self._word = key is None or len(key) < WORD
+            self._pattern = re.compile("|".join([_build_pattern(key), *_encoded_patterns(key)]))
+        if key and len(key) >= MIN_PREFIX_LENGTH:
+            self._prefix_pattern = re.compile(_build_pattern(key[:6]) + r"\S*")
+        self._in_messages_only = key is None or len(key) < MIN_LENGTH
 
     def hide_in_reply(self, text: str) -> str:
-        """The words of a judge without the key."""
-        return text if self._word else self._whole.sub(HIDDEN, text)
+        """Return a reply without the key."""
+        return text if self._in_messages_only else self._pattern.sub(HIDDEN, text)
 
     def hide_in_message(self, text: str) -> str:
-        """A message, without control characters, the key, or what begins like it."""
+        """Return a message without control characters, the key and what begins like it."""
         text = "".join(letter if letter.isprintable() else " " for letter in text)
-        for pattern in (self._whole, self._begin):
+        for pattern in (self._pattern, self._prefix_pattern):
             text = text if pattern is None else pattern.sub(HIDDEN, text)
         return text
 
 
-def _spelled(key: str) -> str:
-    """Pattern of the key, each character as itself or escaped.
+def _build_pattern(key: str) -> str:
+    """Return the pattern of a key with literal or escaped characters.
 
-    Repetitions are bounded, so that no text takes long.
+    Repetitions are bounded, which bounds the time for every text.
     """
-    return "".join(f"(?:{'|'.join(_forms(letter))})" for letter in key)
+    return "".join(f"(?:{'|'.join(_escape_patterns(letter))})" for letter in key)
 
 
-def _forms(letter: str) -> Iterator[str]:
+def _escape_patterns(letter: str) -> Iterator[str]:
+    """Yield the patterns of a character, escaped and literal."""
     code = ord(letter)
     yield rf"(?i:\\{{1,8}}(?:u\{{?0{{0,6}}|x){code:02x}\}}?)"
     yield rf"(?i:%(?:25){{0,4}}{code:02x})"
@@ -61,15 +62,15 @@ def _forms(letter: str) -> Iterator[str]:
     names = [re.escape(name) for name, meant in html5.items() if meant == letter]
     if names:
         yield rf"&(?:amp;){{0,4}}(?:{'|'.join(sorted(names, key=len, reverse=True))})"
-    yield r"\\{0,8}" + re.escape(letter)  # last, or `\x78` were an escaped x and two digits
+    yield r"\\{0,8}" + re.escape(letter)  # last, so that `\x78` is not an escaped x and two digits
 
 
-def _encoded(key: str) -> Iterator[str]:
-    """Patterns of the key in hexadecimal and base64; of short keys none, since they mean little."""
-    if len(key) < WORD:
+def _encoded_patterns(key: str) -> Iterator[str]:
+    """Yield the patterns of a key in hexadecimal and base64, unless it is too short."""
+    if len(key) < MIN_LENGTH:
         return
     yield f"(?i:{key.encode().hex()})"
-    for offset, unknown in enumerate((0, 2, 3)):  # letters that what stands before decides as well
+    for offset, unknown in enumerate((0, 2, 3)):  # letters that depend on what precedes
         letters = base64.b64encode(bytes(offset) + key.encode()).decode()
         known = letters[unknown : (offset + len(key)) * 8 // 6]
         yield re.escape(known).replace(r"\+", "[+-]").replace("/", "[/_]")
