@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     console.steady()
     sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
     if sweeping and distributed.size() > 1:
-        distributed.leave(
+        distributed.abort(
             "train.py: torchrun and a sweep at once: start one run with torchrun, "
             "or the sweep without it"
         )
@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> None:
     except UserError as error:
         message = f"train.py: {error}"
         if not sweeping:
-            distributed.leave(message)
+            distributed.abort(message)
         print(message, file=sys.stderr, flush=True)
         raise Refused(message) from None
 
@@ -79,7 +79,7 @@ def check(arguments: list[str]) -> list[str]:
         sys.exit(print(flags.help_page()))
     wrong = overrides.problems(arguments)
     if wrong:
-        distributed.leave("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
+        distributed.abort("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
     return flags.read(arguments).arguments
 
 
@@ -96,10 +96,10 @@ def start() -> None:
         if whole or any(one.name == "main" and one.filename == __file__ for one in frames):
             raise  # of a run
         if isinstance(error, OSError) and error.filename is not None:
-            distributed.leave(f"train.py: {error.filename}: {error.strerror}")
+            distributed.abort(f"train.py: {error.filename}: {error.strerror}")
         reason = f"{error} {error.__cause__ or ''}".strip()
         kind = "" if isinstance(error, HydraException) and reason else f"{type(error).__name__}: "
-        distributed.leave(f"train.py: {kind}{reason}")
+        distributed.abort(f"train.py: {kind}{reason}")
 
 
 def make_folder(arguments: list[str]) -> None:
@@ -110,7 +110,7 @@ def make_folder(arguments: list[str]) -> None:
         try:
             writing.make_folder(output)
         except UserError as error:
-            distributed.leave(f"train.py: {error}")
+            distributed.abort(f"train.py: {error}")
 
 
 if __name__ == "__main__":

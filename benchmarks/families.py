@@ -68,7 +68,7 @@ def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
     from experiments.config.compose import compose_config, register
     from experiments.config.load import load
     from experiments.results.identity import to_plain
-    from experiments.run.build import build, trainer_of
+    from experiments.run.build import build_network, build_trainer
 
     register()
     asked = load(compose_config(overrides))
@@ -76,7 +76,7 @@ def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
     data = asked.task.load(asked.model.processor(weights), asked.task.locate(asked.offline))
     with tempfile.TemporaryDirectory() as folder:
         asked.tracking.start(Path(folder), {}, to_plain(asked), {})
-        trainer = trainer_of(asked, build(asked, weights), data, Path(folder))
+        trainer = build_trainer(asked, build_network(asked, weights), data, Path(folder))
         begun: list[float] = []  # a time per step, and the end of the last
         fetching: list[float] = []
         passing: list[float] = []

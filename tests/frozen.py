@@ -55,14 +55,16 @@ MOMENTS = {
         "from experiments.results import predictions; frozen(predictions, 'store', 3)"
     ),
     "in a checkpoint": "import torch; frozen(torch, 'save', 3)",
-    "before the record": "from experiments.run import main; frozen(main, 'write_record')",
+    "before the record": "from experiments.run import session; frozen(session, 'write_record')",
     "while it fails": (
-        "from experiments.run import main\n"
+        "from experiments.run import session\n"
         "from experiments.training import scoring\n"
         "scoring.check = lambda *_: 1 / 0\n"
-        "frozen(main, 'write_failure')"
+        "frozen(session, 'write_failure')"
     ),
-    "while it replaces": "from experiments.run import attempt; frozen(attempt, 'settle', 2)",
+    "while it replaces": (
+        "from experiments.run import attempt; frozen(attempt, 'complete_repetition', 2)"
+    ),
 }
 QUICK = ["train.epochs=6", "train.eval_every=1", "train.checkpoint_every=1", "train.device=cpu"]
 

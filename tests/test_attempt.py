@@ -93,7 +93,7 @@ def repeat(place, config, text="new", value=0.75):
         work = attempt.begin(held, config)
         fill(work, config, text)
         write_record(work, record(config, value))
-        return attempt.settle(held)
+        return attempt.complete_repetition(held)
 
 
 def test_a_killed_run_is_continued_by_itself(unfinished, config):
@@ -196,8 +196,8 @@ def test_a_repetition_that_fails_goes_beside(place, config):
     with hold(place) as held:
         work = attempt.begin(held, changed(config, force=True))
         write_failure(work, RuntimeError("out of memory"))
-        assert attempt.give_up(held) == place.with_name("seed=0.failed-1")
-        assert attempt.give_up(held) is None
+        assert attempt.abandon_repetition(held) == place.with_name("seed=0.failed-1")
+        assert attempt.abandon_repetition(held) is None
     assert contents(place) == before
     assert "failure.json" in contents(place.with_name("seed=0.failed-1"))
 
@@ -234,7 +234,7 @@ def test_a_kill_between_any_two_steps_of_a_repetition_is_completed(config, tmp_p
         place = tmp_path / f"kill{stop}" / "seed=0"
         fill(place, config)
         write_record(place, record(config))
-        attempt.clear(place)
+        attempt.remove_temporary(place)
         before = contents(place)
         with hold(place) as held:
             work = attempt.begin(held, forced)
@@ -243,13 +243,13 @@ def test_a_kill_between_any_two_steps_of_a_repetition_is_completed(config, tmp_p
             step, limit = 0, stop
             killed = False
             try:
-                attempt.settle(held)
+                attempt.complete_repetition(held)
                 ends.append(stop)
             except Killed:
                 killed = True
             limit = -1
         assert not killed or begin(place, forced) is None, f"after {stop} steps"
-        attempt.tidy(place)
+        attempt.clean_finished(place)
         assert contents(place.with_name("seed=0.replaced-1")) == before
         assert beside(place) == ["seed=0.replaced-1"]
         assert read_record(place) == record(forced, 0.75)
@@ -265,7 +265,7 @@ def test_what_a_killed_finish_left_is_cleared(place, config):
     (place / f".{LOCK}.{'1' * 32}").write_text("")
     (place / ".adapter.tmp").mkdir()
     place.with_name(f".seed=0.{'0' * 32}").symlink_to("seed=0")
-    attempt.tidy(place)
+    attempt.clean_finished(place)
     names = {"metrics.json", "config.yaml", "history.jsonl", "adapter", "run.log"}
     assert {item.name for item in place.iterdir()} == names and beside(place) == []
 
@@ -273,7 +273,7 @@ def test_what_a_killed_finish_left_is_cleared(place, config):
 def test_nothing_is_cleared_while_another_is_at_work(place, config):
     (place / "checkpoints").mkdir()
     with hold(place):
-        attempt.tidy(place)
+        attempt.clean_finished(place)
         assert (place / "checkpoints").is_dir()
 
 
@@ -293,11 +293,11 @@ def test_who_lost_the_folder_reaches_nothing_in_it(place, config):
             for act in (
                 lambda: write_record(work, record(config)),
                 lambda: write_failure(work, ValueError()),
-                lambda: attempt.give_up(held) and None or (_ for _ in ()).throw(OSError),
+                lambda: attempt.abandon_repetition(held) and None or (_ for _ in ()).throw(OSError),
                 lambda: (work / "new").mkdir(),
             ):
                 with pytest.raises(OSError):
                     act()
-            attempt.settle(held)
+            attempt.complete_repetition(held)
             assert contents(place) == before and theirs != work
         assert beside(place) == []

@@ -33,11 +33,11 @@ def numbers(net):
 
 
 def adapted(compose, method, *overrides):
-    from experiments.run.build import counting
+    from experiments.run.build import count_parameters
 
     run = compose(["mode=count", "model=sd15", "task=none", f"method={method}", *overrides])
     net = run.method.apply(run.model.build(NONE, None, meta=True), run.model.head)
-    return counting(net, run.model.head)
+    return count_parameters(net, run.model.head)
 
 
 @pytest.mark.slow

@@ -178,9 +178,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, compose):
 
 def test_one_process_asks_nobody(monkeypatch):
     monkeypatch.setattr(distributed, "_store", lambda: pytest.fail("looked for other ranks"))
-    with distributed.patience(), distributed.first_alone("x"):
-        distributed.tell("x")
+    with distributed.delay_stop(), distributed.first_alone("x"):
+        distributed.set("x")
     assert distributed.first_to_fail(lambda: None)
-    distributed.part()
+    distributed.shutdown()
     with pytest.raises(SystemExit, match="why"):
-        distributed.leave("why")
+        distributed.abort("why")

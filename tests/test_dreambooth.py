@@ -251,7 +251,7 @@ def folder_of(root):
 @pytest.mark.parametrize("method", ["fourierft", "lora", "full"])
 def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
     from experiments.results.history import read_history
-    from experiments.run.build import build
+    from experiments.run.build import build_network
     from experiments.run.main import run
 
     job = quick(f"method={method}", "train.epochs=12", "train.eval_every=4")
@@ -275,7 +275,7 @@ def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
 
     name = "photos/denoising_loss"
     curve = [line[name] for line in read_history(place) if name in line]
-    assert loss(build(job, None)) > curve[0] > curve[-1]
+    assert loss(build_network(job, None)) > curve[0] > curve[-1]
     assert last["scores"]["photos"]["denoising_loss"] == pytest.approx(curve[-1])
 
     # What was saved is what was scored.
@@ -293,12 +293,12 @@ def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
 
 @pytest.mark.slow
 def test_drawing_goes_on_where_it_stopped(quick, tmp_path):
-    from experiments.run.build import build
+    from experiments.run.build import build_network
 
     job = quick()
     space = job.model.processor(None)
     data = job.task.load(space, str(job.task.path))
-    net = build(job, None)
+    net = build_network(job, None)
     job.task.produce(net, space, data, tmp_path, 3)
     paths = sorted((tmp_path / "images").rglob("0*.png"))
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}

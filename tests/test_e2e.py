@@ -15,7 +15,7 @@ from experiments.metrics import text as nlg
 from experiments.metrics.selection import Select
 from experiments.models.byte_tokenizers import byte_tokenizer
 from experiments.results import generations
-from experiments.run.build import build, trainer_of
+from experiments.run.build import build_network, build_trainer
 from experiments.run.main import run
 from experiments.tasks import E2E, e2e_data
 from experiments.tasks import e2e as tasks_e2e
@@ -453,8 +453,8 @@ def test_label_smoothing_is_microsofts(method, compose, folder, tmp_path):
     choice = [*TINY, f"task.path={folder}", f"method={method}", *QUICK]
     config = compose([*choice, f"output={tmp_path}/o", "train.label_smoothing=0.1"])
     data = config.task.load(config.model.processor(None), config.task.locate())
-    net = build(config, None)
-    trainer = trainer_of(config, net, data, tmp_path)
+    net = build_network(config, None)
+    trainer = build_trainer(config, net, data, tmp_path)
     batch = data.collate([data.train[row] for row in range(3)])
     net.eval()
     with torch.no_grad():

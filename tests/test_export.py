@@ -113,10 +113,10 @@ def test_a_language_model(method, meanings, compose, tmp_path):
 
         from experiments.config.restore import config_of
         from experiments.results.record import read_record
-        from experiments.run.build import base
+        from experiments.run.build import build_base
 
         settings = config_of(read_record(place).config, [])
-        adapted = PeftModel.from_pretrained(base(settings, None), place / "adapter").eval()
+        adapted = PeftModel.from_pretrained(build_base(settings, None), place / "adapter").eval()
         given = tokenizer(TEXT, return_tensors="pt")
         with torch.no_grad():
             difference = (adapted(**given).logits - net(**given).logits).abs().max()

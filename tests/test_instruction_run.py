@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from experiments.commands import compare_answers, export
 from experiments.results import generations, predictions
-from experiments.run.build import base
+from experiments.run.build import build_base
 from experiments.run.main import run
 
 SMALL = [
@@ -101,7 +101,9 @@ def test_a_quantised_run_is_exported_as_what_was_trained(small, compose, tmp_pat
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert plain.config.use_cache is True
     assert getattr(plain.config, "quantization_config", None) is None
-    trained = PeftModel.from_pretrained(base(config, config.model.path), place / "adapter").train()
+    trained = PeftModel.from_pretrained(
+        build_base(config, config.model.path), place / "adapter"
+    ).train()
     tokens = torch.randint(3, 500, (2, 40))
     with torch.no_grad():
         assert torch.allclose(plain(tokens).logits, trained(tokens).logits, atol=1e-3)

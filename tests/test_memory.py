@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from experiments.run.build import build
+from experiments.run.build import build_network
 from experiments.tasks import Data
 from experiments.training import memory
 
@@ -26,7 +26,7 @@ def story(compose, data_folder):
     def made(*overrides):
         path = f"model.path={data_folder}/models/stories260K"
         run = compose(["model=stories260k", path, "task=alpaca", "source=none", *TRAIN, *overrides])
-        return run, build(run, run.model.path)
+        return run, build_network(run, run.model.path)
 
     return made
 
@@ -156,7 +156,7 @@ def test_kept_updates_are_those_of_the_engine(story):
 
 def test_models_that_are_no_transformers_have_no_step(compose):
     run = compose(["model=mlp", "task=toy"])
-    net = build(run, None)
+    net = build_network(run, None)
     found = memory.expected(net, run.model, run.task, run.train, None)
     assert found["step"] is None and found["total"] > found["weights"] > 0
     assert "GB" in memory.describe(found)

@@ -6,7 +6,7 @@ from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.fourierft import FourierFTModel as StockModel
 
-from experiments.run.build import build
+from experiments.run.build import build_network
 from fourierft import FourierFTLayer, FourierFTModel, configure
 
 STEPS, ROWS = 50, 8
@@ -34,7 +34,7 @@ def trained(compose, data_folder):
     def trained(tuner, memory="auto", gradient="auto"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(PEFT_TYPE_TO_TUNER_MAPPING, PeftType.FOURIERFT, tuner)
-            net = build(config, weights)
+            net = build_network(config, weights)
         assert type(net.base_model) is tuner
         if tuner is FourierFTModel:
             configure(net, memory=memory, gradient=gradient)

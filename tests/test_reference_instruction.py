@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from experiments.report.comparison import reference
-from experiments.run.build import counting
+from experiments.run.build import count_parameters
 from fourierft.counting import lora_parameters
 
 TABLE4 = reference.load("table4")
@@ -57,7 +57,7 @@ def test_built_models_have_the_formulas_numbers(row, compose):
     )
     assert getattr(run.method, TABLE4["methods"][row["method"]]["size"]) in (64, 1000)
     net = run.model.build(run.task.head, None, meta=True)
-    assert counting(run.method.apply(net, run.model.head), [])["adapter"] == row["formula"]
+    assert count_parameters(run.method.apply(net, run.model.head), [])["adapter"] == row["formula"]
 
 
 def test_conf_runs_the_table(compose):

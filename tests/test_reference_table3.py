@@ -5,7 +5,7 @@ import yaml
 
 from experiments.config.compose import CONF, register
 from experiments.report.comparison import reference
-from experiments.run.build import counting
+from experiments.run.build import count_parameters
 
 TABLE3 = reference.load("table3")
 COUNTED = [row for row in TABLE3["rows"] if row["formula"] is not None]
@@ -44,7 +44,7 @@ def test_formulas_are_the_counts_of_the_built_networks(row, compose):
     choice = ["mode=count", "task=none", "source=none", f"model={row['model']}"]
     asked = compose([*choice, f"method={row['method']}", *size_of(row)])
     net = asked.model.build(asked.task.head, None, meta=True)
-    counts = counting(asked.method.apply(net, asked.model.head), asked.model.head)
+    counts = count_parameters(asked.method.apply(net, asked.model.head), asked.model.head)
     assert (counts["adapter"], counts["head"]) == (row["formula"], 0)
     shape = TABLE3["architectures"][row["base"]]
     d, width, blocks = shape["d"], row.get("width", 0), shape["blocks"]

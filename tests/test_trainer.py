@@ -308,9 +308,9 @@ def test_a_damaged_file_costs_a_checkpoint_and_changes_no_number(
 
 def build_trainer(config, folder):
     """The trainer of a run as `experiments.run.main` builds it."""
-    from experiments.run.build import build, trainer_of
+    from experiments.run.build import build_network, build_trainer
 
     folder.mkdir(exist_ok=True)
     data = config.task.load(config.model.processor(None), config.task.locate())
     config.tracking.start(folder, {}, to_plain(config), {})
-    return trainer_of(config, build(config, None), data, folder)
+    return build_trainer(config, build_network(config, None), data, folder)

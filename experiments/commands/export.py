@@ -61,10 +61,10 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     _check_counts(recorded, record)
 
     from experiments.models.gpt2_attention import fuse_attention
-    from experiments.run.build import base
+    from experiments.run.build import build_base
 
     try:
-        net = base(recorded, weights)  # downloads, if need be
+        net = build_base(recorded, weights)  # downloads, if need be
     except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise RecordError(
             f"{run}: its base model cannot be built ({legible(error)[:300]})"
@@ -101,7 +101,7 @@ def _check_counts(recorded: Config, record: Record) -> None:
     """
     if recorded.model.pretrained:
         return
-    from experiments.run.build import counting
+    from experiments.run.build import count_parameters
 
     sizes, base = getattr(recorded.model, "sizes", {}), record.parameters.get("base") or 0
     layers = sizes.get("num_hidden_layers", sizes.get("n_layer", 1))
@@ -110,7 +110,8 @@ def _check_counts(recorded: Config, record: Record) -> None:
     if not isinstance(layers, int) or not isinstance(width, int) or layers * width <= base:
         try:  # shapes alone, without memory
             net = recorded.model.build(recorded.task.head, None, meta=True)
-            counts = counting(recorded.method.apply(net, recorded.model.head), recorded.model.head)
+            net = recorded.method.apply(net, recorded.model.head)
+            counts = count_parameters(net, recorded.model.head)
         except UserError:
             raise
         except Exception:  # as many kinds as there are architectures; said where it is built

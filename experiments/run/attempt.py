@@ -43,7 +43,7 @@ def begin(held: Hold, config: Any) -> Path | None:
     _drop_drafts(root)
     if (root / LEAVING).is_dir():
         _move_aside(held)
-    settled = settle(held) is not None
+    settled = complete_repetition(held) is not None
     if config.force and settled:
         return None
     work = root
@@ -65,13 +65,13 @@ def begin(held: Hold, config: Any) -> Path | None:
             draft.rename(work)  # never empty: that is how a whole one ends
     elif _items(root) and not _repeats(root, config):
         _move_aside(held)
-    renew(work)
+    replace_open_files(work)
     (work / FAILURE).unlink(missing_ok=True)
     _configure(work, config)
     return work
 
 
-def settle(held: Hold) -> Path | None:
+def complete_repetition(held: Hold) -> Path | None:
     """Puts a whole repetition in the place of the run that it repeats.
 
     Returns:
@@ -85,7 +85,7 @@ def settle(held: Hold) -> Path | None:
     if (repetition / RECORD).exists():
         if (root / RECORD).exists():
             aside = _move_aside(held)
-        clear(repetition)
+        remove_temporary(repetition)
         for item in sorted(repetition.iterdir(), key=_is_record):
             item.rename(root / item.name)
     elif any(repetition.iterdir()):
@@ -94,7 +94,7 @@ def settle(held: Hold) -> Path | None:
     return aside or held.place
 
 
-def give_up(held: Hold) -> Path | None:
+def abandon_repetition(held: Hold) -> Path | None:
     """Moves a repetition that failed beside the finished run; returns where, None without one."""
     repetition = held.path / REPETITION
     if not ((held.path / RECORD).exists() and repetition.is_dir()):
@@ -104,7 +104,7 @@ def give_up(held: Hold) -> Path | None:
     return failed
 
 
-def renew(folder: Path) -> None:
+def replace_open_files(folder: Path) -> None:
     """Parts what will be written to from what an earlier owner may still hold open.
 
     Files that are appended to become copies, drafts go.
@@ -123,7 +123,7 @@ def _drop_drafts(folder: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def clear(folder: Path) -> None:
+def remove_temporary(folder: Path) -> None:
     """Removes what a finished run needs no longer."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / kept_adapter.FOLDER / kept_adapter.LABEL).unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def clear(folder: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def tidy(place: Path) -> None:
+def clean_finished(place: Path) -> None:
     """Clears a finished run whose process was killed on its last steps; others are left alone."""
     with contextlib.suppress(OSError):
         left = [item for item in place.iterdir() if item.name.startswith((CHECKPOINTS, LOCK, "."))]
@@ -142,7 +142,7 @@ def tidy(place: Path) -> None:
             return
         with contextlib.suppress(RecordError), hold(place) as held:
             if (held.path / RECORD).exists():
-                clear(held.path)
+                remove_temporary(held.path)
 
 
 def _configure(work: Path, config: Any) -> None:

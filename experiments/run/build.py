@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.results.identity import to_plain
+from experiments.run import data_cache
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +18,18 @@ if TYPE_CHECKING:
     from experiments.training.trainer import Trainer
 
 
-def base(config: Config, weights: str | None) -> nn.Module:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run trains, and on what."""
+
+    processor: Any
+    """The model's tokenizer, or whatever reads its inputs."""
+    data: Data
+    network: nn.Module
+    """With the adapter in it."""
+
+
+def build_base(config: Config, weights: str | None) -> nn.Module:
     """The base model with a fresh head, drawn from a stream of its own."""
     import torch
 
@@ -26,25 +39,39 @@ def base(config: Config, weights: str | None) -> nn.Module:
     return config.model.build(config.task.head, weights, device=config.train.device)
 
 
-def build(config: Config, weights: str | None) -> nn.Module:
+def build_network(config: Config, weights: str | None) -> nn.Module:
     """The network to train; the adapter is drawn from another stream than the head."""
     import torch
 
     from experiments.seeding import stream
 
-    net = base(config, weights)
+    network = build_base(config, weights)
     torch.manual_seed(stream(config.seed, "adapter"))
-    return config.method.apply(net, config.model.head)
+    return config.method.apply(network, config.model.head)
 
 
-def trainer_of(
+def build_parts(config: Config, weights: str | None, dataset_path: str | None) -> Parts:
+    """Processor, data and network, each of what lies where the first rank found it.
+
+    Raises:
+        UserError: the device, weights or data do not fit the run.
+    """
+    from experiments.training.device import check_device
+
+    check_device(config.train)
+    config.task.check()
+    processor, data = data_cache.prepare(config.model, config.task, weights, dataset_path)
+    return Parts(processor=processor, data=data, network=build_network(config, weights))
+
+
+def build_trainer(
     config: Config,
-    net: nn.Module,
+    network: nn.Module,
     data: Data,
-    place: Path,
+    run_dir: Path,
     check: Callable[[], None] = lambda: None,
 ) -> Trainer:
-    """The trainer that a configuration describes, writing into the run folder `place`.
+    """The trainer that a configuration describes, writing into `run_dir`.
 
     `check` is called before whatever is written.
     """
@@ -52,21 +79,21 @@ def trainer_of(
     from experiments.training.trainer import Trainer
 
     return Trainer(
-        net,
+        network,
         data,
         train=config.train,
         task=config.task,
         method=config.method,
         head=config.model.head,
-        run=place,
-        history=History(place, config.tracking.log),
+        run=run_dir,
+        history=History(run_dir, config.tracking.log),
         seed=config.seed,
         check=check,
     )
 
 
-def counting(net: Any, head: list[str]) -> dict[str, int]:
-    """Trainable and stored numbers of the network, as a record holds them."""
+def count_parameters(network: Any, head: list[str]) -> dict[str, int]:
+    """Trainable and stored parameters of the network, as a record holds them."""
     from fourierft.counting import count
 
-    return to_plain(count(net, head))
+    return to_plain(count(network, head))

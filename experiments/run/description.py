@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.classification import shown
 from experiments.results.record import Record, finite
+from experiments.run import distributed
 
 if TYPE_CHECKING:
     from experiments.config.run_config import Config
+    from experiments.tasks import Data
 
 
 def describe_run(config: Config) -> dict[str, Any]:
@@ -25,6 +27,26 @@ def describe_run(config: Config) -> dict[str, Any]:
         "profile": config.profile,
         "mode": config.mode.value,
         "experiment": config.experiment,
+    }
+
+
+def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict[str, Any]:
+    """What a training ran with, beside the machine.
+
+    Args:
+        data: the rows.
+        device: where it was trained.
+        noted: the inputs, as `results.inputs.begin` noted them.
+    """
+    return {
+        "device": str(device),
+        "ranks": distributed.size(),
+        "weights": noted.get("weights", {}).get("fingerprint"),
+        "data": data.fingerprint,
+        "inputs": noted,
+        "rows": {"train": len(data.train)}
+        | {f"scored {name}": len(part) for name, part in data.evaluations.items()}
+        | {f"asked {name}": len(part) for name, part in data.prompts.items()},
     }
 
 

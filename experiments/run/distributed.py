@@ -43,14 +43,17 @@ def check(batch_size: int, accumulation: int) -> None:
         )
 
 
-def tell(key: str, value: str = "yes") -> None:
-    """Lets the other ranks know."""
+def set(key: str, value: str = "yes") -> None:
+    """Sets a key for the other ranks to read."""
     if size() > 1:
         _store().set(key, value)
 
 
-def ask(key: str) -> str:
-    """Waits until a rank tells; should that one have ended, torchrun ends this process too."""
+def get(key: str) -> str:
+    """Returns the value of a key, once a rank has set it.
+
+    Should that rank have ended, torchrun ends this process too.
+    """
     while not _store().check([key]):
         time.sleep(POLL_SECONDS)
     return _store().get(key).decode()
@@ -60,10 +63,10 @@ def ask(key: str) -> str:
 def first_alone(key: str) -> Iterator[None]:
     """The first rank goes through the block alone, then all others: it downloads, they find."""
     if rank():
-        ask(key)
+        get(key)
     yield
     if not rank():
-        tell(key)
+        set(key)
 
 
 def first_to_fail(action: Callable[[], Any]) -> bool:
@@ -75,17 +78,17 @@ def first_to_fail(action: Callable[[], Any]) -> bool:
         Whether it was this rank; if it was another one, that one has done it when this returns.
     """
     if size() > 1 and _store().compare_set("failed", "", str(rank())) != str(rank()).encode():
-        ask("recorded")
+        get("recorded")
         return False
     try:
         action()
     finally:
-        tell("recorded")
+        set("recorded")
     return True
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def delay_stop() -> Iterator[None]:
     """The first rank outlives torchrun's request to stop when another rank has failed.
 
     It has half a minute to put the folder in order.
@@ -106,13 +109,13 @@ def patience() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def part() -> None:
+def shutdown() -> None:
     """The end of a run that went well: without it a process may abort while its peers close."""
     if size() == 1:
         return
     if rank():
-        ask("ended")
-    tell("ended")
+        get("ended")
+    set("ended")
     from torch import distributed
 
     if distributed.is_initialized():
@@ -120,12 +123,12 @@ def part() -> None:
         distributed.destroy_process_group()
 
 
-def leave(message: str) -> NoReturn:
+def abort(message: str) -> NoReturn:
     """Ends all ranks with one message: of the rank that failed first, else of rank 0.
 
     The others wait for torchrun to stop them, or that one would be stopped before it has spoken.
     """
-    if size() > 1 and str(rank()) != (ask("failed") if _store().check(["failed"]) else "0"):
+    if size() > 1 and str(rank()) != (get("failed") if _store().check(["failed"]) else "0"):
         time.sleep(STOP_SECONDS)
     sys.exit(message)
 

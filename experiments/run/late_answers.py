@@ -13,7 +13,7 @@ from experiments.errors import RecordError
 from experiments.results import inputs, kept_adapter, lock, run_log
 from experiments.results.record import Record, read_record, write_record
 from experiments.run import attempt
-from experiments.run.build import base
+from experiments.run.build import build_base
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,7 +69,7 @@ def add(config: Config, place: Path, record: Record) -> Record:
 
 
 def _journal(held: lock.Hold) -> AbstractContextManager[None]:
-    attempt.renew(held.path)
+    attempt.replace_open_files(held.path)
     return run_log.keep(held.path)
 
 
@@ -85,7 +85,7 @@ def _restored(
     check_device(config.train)
     config.task.check()
     processor = config.model.processor(weights)
-    net = base(config, weights)  # downloads, if need be
+    net = build_base(config, weights)  # downloads, if need be
     inputs.check_model(place, config, record)
     net = config.method.restore(net, place / "adapter", merged=False)
     if config.model.quantization is None:  # quantised weights are where they stay

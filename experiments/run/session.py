@@ -1,0 +1,179 @@
+"""A run folder while a run is made in it: locked, logged, left in order however the run ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.results import inputs, lock, run_log
+from experiments.results.record import Record, finite, read_record, write_failure, write_record
+from experiments.results.run_folder import find_record
+from experiments.run import attempt, data_cache, distributed, writing
+from experiments.run.description import describe
+
+if TYPE_CHECKING:
+    from experiments.config.run_config import Config
+
+log = logging.getLogger(__name__)
+
+DONE = "done before"
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run on one rank."""
+
+    config: Config
+    run_dir: Path
+    record: Record | None = None
+    """Of the finished run; None while it is still to be made."""
+    held: lock.Hold = field(init=False)
+    """The lock of the run folder. Unset, like `work_dir`, where the run was done before."""
+    work_dir: Path = field(init=False)
+    """Where the run is made, by the owner's link."""
+    weights: str | None = None
+    """Where the weights are; found by the first rank before it takes the folder."""
+    dataset_path: str | None = None
+    """Where the data are, likewise."""
+
+    def finish(self, record: Record) -> None:
+        """Writes the record: from here on the run is finished.
+
+        Raises:
+            Lost: another process took the folder over.
+        """
+        self.held.check()
+        write_record(self.work_dir, record)
+        self.record = record
+
+
+@contextmanager
+def session(run_dir: Path, config: Config) -> Iterator[Session]:
+    """Opens the run folder for a run, and closes it behind the run.
+
+    The first rank locks the folder, completes what an earlier start left, logs to run.log, writes
+    failure.json if the block raises, and in the end puts a repetition in the place of the run that
+    it repeats. The other ranks wait for it to begin and to finish. In a folder where the run is
+    done, the block begins with its record, without the lock.
+
+    Raises:
+        UserError: weights or data are missing, or the folder belongs to another run.
+    """
+    opened = _open_worker if distributed.rank() else _open_main
+    with distributed.delay_stop(), writing.into(config.output), opened(run_dir, config) as current:
+        yield current
+    distributed.shutdown()
+
+
+@contextmanager
+def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
+    """A session of a run alone, or of the first of several ranks."""
+    current = Session(config=config, run_dir=run_dir)
+    finished = None if config.force else find_record(run_dir, config)
+    if finished is None:
+        if config.mode.trains:
+            current.weights, current.dataset_path = data_cache.locate(config)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with lock.hold(run_dir) as held:
+            work_dir = attempt.begin(held, config)
+            if work_dir is not None:
+                current.held, current.work_dir = held, work_dir
+                with _recording(current):
+                    yield current
+                return
+        finished = read_record(run_dir)  # done since the first look, or by a start that was killed
+    else:
+        attempt.clean_finished(run_dir)
+    inputs.check(run_dir, config, finished)
+    print(f"{DONE}: {run_dir}\n{describe(finished)}", flush=True)
+    distributed.set("verdict", DONE)
+    current.record = finished
+    yield current
+
+
+@contextmanager
+def _recording(current: Session) -> Iterator[None]:
+    """Logs the block, and closes the folder according to how it ends."""
+    held = current.held
+    distributed.set("owner", held.token)
+    distributed.set("verdict", str(current.work_dir))
+    with run_log.keep(current.work_dir):
+        try:
+            yield
+        except BaseException as error:
+            _finish_tracking(current)
+            if isinstance(error, Exception) and not _record_failure(current, error):
+                sys.exit(1)  # whoever failed first says why
+            raise
+        _finish_tracking(current)
+        earlier = attempt.complete_repetition(held)
+        if earlier is not None:
+            log.info("the earlier run is kept in %s", earlier)
+        attempt.remove_temporary(held.path)
+    print(f"{describe(current.record)}\n{current.run_dir}", flush=True)
+
+
+@contextmanager
+def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
+    """A session of a rank behind the first, which writes nothing but its own failure."""
+    run_log.silence()  # the first rank tells
+    current = Session(config=config, run_dir=run_dir)
+    verdict = distributed.get("verdict")
+    if verdict == DONE:
+        current.record = read_record(run_dir)
+        yield current
+        return
+    current.work_dir = Path(verdict)
+    current.held = lock.Hold(place=run_dir, token=distributed.get("owner"))
+    try:
+        yield current
+    except Exception as error:
+        if not _record_failure(current, error):
+            sys.exit(1)
+        raise
+    distributed.get("ended")
+    current.record = read_record(run_dir)
+
+
+def _record_failure(current: Session, error: Exception) -> bool:
+    """Writes failure.json for the first error of the run; False if another rank failed before.
+
+    A repetition that failed goes beside the finished run, unless it can go on once there is room.
+
+    Raises:
+        Lost: the folder is another process's by now, which is left alone.
+    """
+    held = current.held
+    goes_on = writing.reason(error, str(current.run_dir.parent)) is not None
+
+    def record() -> None:
+        try:
+            if not goes_on:
+                write_failure(current.work_dir, error)
+        except OSError as trouble:  # a full disk, for one
+            held.check()
+            log.warning("failure.json cannot be written: %s", trouble)
+
+    if not held.kept:
+        distributed.first_to_fail(lambda: None)
+        held.check()
+    mine = distributed.first_to_fail(record)
+    if not distributed.rank() and not goes_on:
+        failed = attempt.abandon_repetition(held)
+        if failed is not None:
+            log.warning("the finished run is in its place, the failed one in %s", failed)
+    return mine
+
+
+def _finish_tracking(current: Session) -> None:
+    """Ends tracking; a service that fails now costs a warning, not the run."""
+    tracking, record = current.config.tracking, current.record
+    try:
+        tracking.finish(finite(record.metrics or {}) if record else None)
+    except Exception as error:  # whatever a service's library raises
+        log.warning("tracking=%s could not be closed: %s", tracking.name, error)
