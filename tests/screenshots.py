@@ -28,7 +28,7 @@ def write_pictures(folder: Path) -> None:
     register()
     outputs = folder / "outputs"
     five_hundred_runs(outputs, lambda *words: load(compose_config(list(words))))
-    main(["table2", "--outputs", str(outputs)])
+    main(["--outputs", str(outputs)])
     with browser.driver() as address:
         tab = browser.Browser(address, folder / "profile")
         for name, page, width, height, scheme in PICTURES:

@@ -10,10 +10,13 @@ from urllib.parse import unquote
 
 import browser
 import pytest
-from records import METRIC, PRINTED, ROWS, five_hundred_runs
+from records import METRIC, PRINTED, ROWS, five_hundred_runs, scored
 
 from experiments.report.__main__ import main
+from experiments.report.pages import registry
 from experiments.report.render import site
+from experiments.report.render.document import Items, Page, Shown
+from experiments.results.identity import to_plain
 
 TAB = "\ue004"
 
@@ -30,7 +33,7 @@ def outputs(tmp_path_factory, compose):
 def built(outputs):
     """The written site's folder."""
     to = outputs / "report"
-    assert main(["table2", "--outputs", str(outputs)]) == 0
+    assert main(["--outputs", str(outputs)]) == 0
     return to
 
 
@@ -115,8 +118,62 @@ def test_pages_of_runs_that_are_gone_go_too(built, outputs, tmp_path):
     shutil.copytree(outputs, tmp_path / "outputs", ignore=shutil.ignore_patterns("minilm"))
     to = tmp_path / "outputs/report"
     (to / "runs/stale.html").write_text("old")
-    assert main(["runs", "--outputs", str(tmp_path / "outputs")]) == 0
+    assert main(["--outputs", str(tmp_path / "outputs")]) == 0
     assert len(list((to / "runs").glob("*.html"))) == 60
+
+
+def check_links(folder: Path) -> None:
+    for path in pages_of(folder):
+        for link in Reader(path).links:
+            there = path.parent / unquote(link.partition("#")[0])
+            assert link == "data:," or there.exists(), f"{path}: {link}"
+
+
+def test_one_page_is_built_alone_and_linked_among_the_earlier_ones(tmp_path, compose, monkeypatch):
+    built = []
+    build = registry.build
+    monkeypatch.setattr(registry, "build", lambda *given: built.append(given[0]) or build(*given))
+    outputs, to = tmp_path / "outputs", tmp_path / "outputs/report"
+    table2 = compose(["model=roberta_base", "task=cola", "method=fourierft"])
+    other = compose(["model=mlp", "task=toy", "method=lora"])
+    for config in (table2, other):
+        scored(outputs, to_plain(config), 0, 0.6)
+
+    assert main(["table2", "--outputs", str(outputs)]) == 0
+    assert built == ["table2"]
+    assert {path.stem for path in to.glob("*.html")} == {"index", "table2"}
+    assert len(list(to.glob("runs/*.html"))) == 1, "the run that the table shows"
+    check_links(to)
+
+    assert main(["runs", "--outputs", str(outputs)]) == 0
+    scored(outputs, to_plain(table2), 1, 0.6)
+    assert main(["table2", "--outputs", str(outputs)]) == 0
+    assert built == ["table2", "runs", "table2"]
+    index = (to / "index.html").read_text()
+    assert "2 trained, 0 counted." in index and "from 3 finished runs" in index
+    assert len(list(to.glob("runs/*.html"))) == 3, "those of earlier pages stay"
+    assert 'href="runs.html"' in (to / "table2.html").read_text()
+    check_links(to)
+
+
+@pytest.mark.parametrize("damage", ["[", "{}", "[1]", '[{"name": 1}]', "null"])
+def test_a_damaged_overview_costs_the_earlier_pages_their_lines(tmp_path, damage):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/overview.json").write_text(damage)
+    assert main(["runs", "--outputs", str(tmp_path)]) == 0
+    check_links(tmp_path / "report")
+    assert "0 trained" in (tmp_path / "report/index.html").read_text()
+
+
+def test_pages_that_a_page_links_to_are_built_with_it(tmp_path):
+    page = Page(
+        name="a",
+        title="A",
+        blocks=[Items([Shown(text="b", link="page:b"), Shown(text="c", link="page:c")])],
+    )
+    (tmp_path / "b.html").touch()
+    assert site.missing(page, tmp_path, known={"a"}) == ["c"]
+    assert site.missing(page, tmp_path, known={"a", "c"}) == []
 
 
 def test_names_of_run_pages():

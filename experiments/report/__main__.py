@@ -43,21 +43,24 @@ def main(arguments: list[str] | None = None) -> int:
     found = run_index.collect(asked.outputs)
     failures, built = 0, []
     whole = not asked.names or "all" in asked.names
-    shown = known if whole else list(dict.fromkeys(asked.names))
-    for name in [name for name in known if name != registry.LAST] + [registry.LAST]:
+    shown = known if whole else [name for name in known if name in asked.names]
+    waiting = list(shown)
+    while waiting:
+        name = registry.take_next(waiting)
         try:
             page = registry.build(name, found)
             written = write(page, asked.to)
             built.append(page)
+            waiting += site.missing(page, asked.to, {*waiting, *(page.name for page in built)})
             if name in shown:
                 print(text.markdown(page))
                 print(f"written: {', '.join(map(str, written))}\n", flush=True)
         except (UserError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
-    menu = [entry for entry in registry.menu() if entry[0] in {page.name for page in built}]
     try:
-        print(f"site: {site.write(built, found, asked.to, menu)}")
+        index = site.write(built, found, asked.to, registry.menu(), whole=whole)
+        print(f"site: {index}")
     except OSError as error:
         print(f"{asked.to}: the site cannot be written ({error})", file=sys.stderr)
         failures += 1

@@ -54,6 +54,13 @@ def names() -> list[str]:
     return [*reference.names(), *OWN]
 
 
+def take_next(waiting: list[str]) -> str:
+    """Removes the page to be built next from the names that wait, and returns it."""
+    name = min(waiting, key=lambda name: name == LAST)
+    waiting.remove(name)
+    return name
+
+
 def menu() -> list[tuple[str, str]]:
     """Name and title of every page whose reference can be read, without building any."""
     found = []

@@ -138,6 +138,22 @@ class Page:
         return (block for block in self.blocks if isinstance(block, Table))
 
     @property
+    def links(self) -> Iterator[str]:
+        """Where its tables and lists lead."""
+        for block in self.blocks:
+            if isinstance(block, Table):
+                found = [
+                    piece for line in block.lines for cell in line.cells for piece in pieces(cell)
+                ]
+            else:
+                found = list(block.lines) if isinstance(block, Items) else []
+            for piece in found:
+                ruled = (
+                    [piece.best, piece.last, piece.heldout] if isinstance(piece, Ruled) else [piece]
+                )
+                yield from (one.link for one in ruled if isinstance(one, Shown) and one.link)
+
+    @property
     def pictures(self) -> Iterator[Picture]:
         """Its pictures."""
         return (block for block in self.blocks if isinstance(block, Picture))

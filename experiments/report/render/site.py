@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,15 +16,19 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
+from experiments.errors import RecordError
 from experiments.files import write_atomically
 from experiments.metrics.selection import RULES
 from experiments.report.comparison.run_index import Evidence, Run, number
 from experiments.report.render import document
 from experiments.report.render.document import RULE_NAMES, Page
+from experiments.results.stored import read_json
 
 HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "site.js")
 STATUS = "status"
+OVERVIEW = "overview.json"
+"""What the first page lists, for a report that writes some pages anew."""
 MARKS = {
     "reproduced": "✓",
     "within-noise": "≈",
@@ -38,12 +43,40 @@ FILES = (
 """What a run folder may hold, in the order of interest."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A page as the overview lists it."""
+
+    name: str
+    title: str
+    summary: str
+    verdicts: dict[str, int]
+
+
 def write(
-    pages: Sequence[Page], evidence: Evidence, folder: Path, menu: Sequence[tuple[str, str]]
+    pages: Sequence[Page],
+    evidence: Evidence,
+    folder: Path,
+    menu: Sequence[tuple[str, str]],
+    *,
+    whole: bool = True,
 ) -> Path:
-    """Writes the site around the pages' text files and pictures; returns its first page."""
+    """Writes the site around the pages' text files and pictures; returns its first page.
+
+    Args:
+        pages: what was built.
+        evidence: the runs.
+        folder: of the site.
+        menu: name and title of every page that there may be, in order.
+        whole: with False, pages and runs that an earlier report wrote stay beside these.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _assets(folder)
+    entries = {} if whole else _entries(folder)
+    for page in pages:
+        entries[page.name] = Entry(page.name, page.title, page.summary, page.verdicts)
+    menu = [item for item in menu if item[0] in entries]
+    linked = {link for page in pages for link in page.links}
     for page in pages:
         _put(folder / f"{page.name}.html", "page.html", folder, menu, page=page, here=page.name)
     records = folder / "runs"
@@ -51,21 +84,50 @@ def write(
     written = set()
     for run in evidence.runs:
         name = evidence.name(run)
+        if not whole and f"run:{name}" not in linked:
+            continue
         path = records / f"{slug(name)}.html"
         written.add(path.name)
         parts = _record(run, folder)
         _put(path, "record.html", folder, menu, up="../", name=name, run=run, **parts)
-    for stale in records.glob("*.html"):
+    for stale in records.glob("*.html") if whole else ():
         if stale.name not in written:
             stale.unlink()
+    listed = [entries[name] for name, _ in menu]
+    text = json.dumps([dataclasses.asdict(entry) for entry in listed], indent=1)
+    write_atomically(folder / OVERVIEW, text + "\n")
     index = folder / "index.html"
-    _put(index, "index.html", folder, menu, pages=pages, runs=len(evidence.runs), here="index")
+    _put(index, "index.html", folder, menu, pages=listed, runs=len(evidence.runs), here="index")
     return index
 
 
+def missing(page: Page, folder: Path, known: Container[str]) -> list[str]:
+    """Names of pages that a page links to, and that are neither known nor in the folder."""
+    targets = [link.partition(":")[2] for link in page.links if link.startswith("page:")]
+    return [
+        name
+        for name in dict.fromkeys(targets)
+        if name not in known and not (folder / f"{name}.html").exists()
+    ]
+
+
+def _entries(folder: Path) -> dict[str, Entry]:
+    """What an earlier report listed, as far as it is still there."""
+    try:
+        found = [Entry(**item) for item in read_json(folder / OVERVIEW)]
+        return {
+            one.name: one
+            for one in found
+            if (folder / f"{one.name}.html").exists() and isinstance(one.verdicts, dict)
+        }
+    except (RecordError, TypeError):
+        return {}  # of an earlier version, or none: `all` lists every page
+
+
 def write_page(page: Page, folder: Path, menu: Sequence[tuple[str, str]]) -> Path:
-    """Writes one page of the site, with the menu of all others."""
+    """Writes one page of the site, with the menu of those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
+    menu = [item for item in menu if (folder / f"{item[0]}.html").exists()]
     _assets(folder)
     path = folder / f"{page.name}.html"
     _put(path, "page.html", folder, menu, page=page, here=page.name)
