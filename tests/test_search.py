@@ -8,6 +8,7 @@ import subprocess
 import sysconfig
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from processes import Started
@@ -148,25 +149,34 @@ OLD = Path(__file__).parent / "study_of_optuna_2.sql"
 
 def old_study(folder: Path) -> str:
     """Restores OLD in a folder; returns how Optuna names it."""
+    folder.mkdir()
     with sqlite3.connect(folder / DATABASE) as database:
         database.executescript(OLD.read_text())
     database.close()
-    return f"sqlite:///{folder / DATABASE}"
+    return f"sqlite:///{quote(str(folder / DATABASE))}"
 
 
 def test_a_study_of_optuna_2_goes_on_after_the_command_that_is_named(tmp_path):
-    url = old_study(tmp_path)
-    before = (tmp_path / DATABASE).read_bytes()
+    folder = tmp_path / "50% é?"
+    url = old_study(folder)
+    before = (folder / DATABASE).read_bytes()
     with pytest.raises(RecordError, match="set up by optuna 2.10.1") as caught:
-        pursue(tmp_path, 5)
+        pursue(folder, 5)
     assert f"`$ optuna storage upgrade --storage {url}`" in str(caught.value)
-    assert (tmp_path / DATABASE).read_bytes() == before
+    assert (folder / DATABASE).read_bytes() == before
     optuna = Path(sysconfig.get_path("scripts")) / "optuna"
     subprocess.run([optuna, "storage", "upgrade", "--storage", url], check=True, timeout=300)
-    trials = trials_of(pursue(tmp_path, 5))
+    trials = trials_of(pursue(folder, 5))
     assert [state for _, state, *_ in trials] == ["complete", "complete", "fail", *["complete"] * 3]
     assert [value for *_, value, _ in trials][:3] == [3.0, None, None]
     assert trials[3][3] == (0.04107279722341081, 98.61775782155121)  # begun by Optuna 2.10
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "50% é", "a@b:c&d=e"])
+def test_a_study_lies_in_its_folder_whatever_that_is_called(name, tmp_path):
+    pursue(tmp_path / name, 1)
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == [DATABASE, "trials.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_study_that_cannot_be_read_is_refused_and_left_alone(tmp_path):

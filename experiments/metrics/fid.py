@@ -1,4 +1,8 @@
-"""Frechet distance between two sets of images: FID with Inception's features, or a stand-in."""
+"""Frechet distance between two sets of images: FID with Inception's features, or a stand-in.
+
+Not by torchmetrics, clean-fid or torch-fidelity: they need torchvision, whose binaries must match
+torch's exactly, or unpickle what they download.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Layers are called as in the widely used PyTorch conversion of those weights, whose state dict
 therefore loads. It differs from the later ImageNet network in two places: averages of 3 x 3 leave
-the padding out, and the last block takes a maximum where the others take an average.
+the padding out, and the last block takes a maximum where the others take an average. torchvision
+has the later one alone.
 """
 
 from __future__ import annotations

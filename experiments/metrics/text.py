@@ -133,7 +133,8 @@ def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> floa
             * exp(-beta * log(min(L_hyp / L_ref, 1))^2),   n = 1..5
 
     with info(w1..wn) = log2(count(w1..w(n-1)) / count(w1..wn)) over all references, and L_ref the
-    references' tokens divided by the mean number of references per instance.
+    references' tokens divided by the mean number of references per instance. nltk's `corpus_nist`
+    compares with the best reference alone instead of all of them: other numbers.
     """
     _check_sizes(hypotheses, references)
     said = [_tokens(text) for text in hypotheses]

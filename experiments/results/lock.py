@@ -3,6 +3,8 @@
 A lock file with a heartbeat, safe over shared file systems and after a kill. Its owner reaches the
 folder by a link of its own, which a successor takes away: what a process that slept meanwhile still
 wants to write, rename or delete there fails, however late it wakes.
+
+Not flock, nor filelock, which uses it: shared file systems often keep it to one host or lack it.
 """
 
 from __future__ import annotations

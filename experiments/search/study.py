@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from experiments.errors import ConfigError, RecordError, UserError
 from experiments.files import write_atomically
@@ -213,7 +214,7 @@ def _open_storage(folder: Path) -> optuna.storages.RDBStorage:
             f"{folder / TRIALS}: its {DATABASE} is missing; put it back, "
             "or move the folder away to start anew"
         )
-    url = f"sqlite:///{database}"
+    url = f"sqlite:///{quote(str(database))}"
     try:
         return optuna.storages.RDBStorage(url)
     except RuntimeError as error:  # of another Optuna; it says which command upgrades the file

@@ -166,7 +166,11 @@ class Glue(Task):
         return hub.fetch(*self.downloads())
 
     def _read(self, source: str | None) -> tuple[dict[str, Dataset], str]:
-        """Labelled splits and a fingerprint of their bytes."""
+        """Labelled splits and a fingerprint of their bytes.
+
+        By pyarrow: `datasets.load_dataset("parquet")` copies the data into its cache and stops at
+        the first bad shard, whose name is in its log alone.
+        """
         import pyarrow
         from datasets import Dataset
         from pyarrow import parquet

@@ -1,4 +1,8 @@
-"""Labelled images as they lie on disk: parquet files with encoded images, or folders by class."""
+"""Labelled images as they lie on disk: parquet files with encoded images, or folders by class.
+
+Not by `datasets`: its "imagefolder" leaves out other files without a word, gives no labels at all
+if one class has a subfolder, and meets a broken image only when a training step decodes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Services that follow a run: wandb or tensorboard by choice."""
+"""Services that follow a run: wandb or tensorboard by choice.
+
+Not the Trainer's `report_to`: it renames the curves (`train/validation/accuracy`), and all cells of
+a sweep would share the first one's wandb run.
+"""
 
 from __future__ import annotations
 
