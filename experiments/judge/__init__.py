@@ -1,2 +1,1 @@
-"""Grading of answers to MT-Bench and Vicuna (Table 4) by a language model on any OpenAI-compatible
-server."""
+"""Grading of answers to MT-Bench and Vicuna (Table 4) by any OpenAI-compatible server."""

@@ -13,7 +13,7 @@ from experiments import console
 from experiments.errors import UserError
 from experiments.judge import scores, table
 from experiments.judge.arguments import parse_arguments, read_key
-from experiments.judge.benchmark_runs import BenchmarkRun, Judgement, find_benchmarks, read_runs
+from experiments.judge.benchmark_runs import BenchmarkRun, TurnJudgement, find_benchmarks, read_runs
 from experiments.judge.endpoint import Endpoint, is_loopback
 from experiments.judge.journal import InUse, Journal
 from experiments.judge.pool import Judge, Outcome, Pool
@@ -113,7 +113,7 @@ def _request_judgements(
     """Request the missing judgements of all runs, first repeats before second ones."""
     from tqdm import tqdm
 
-    pending: list[tuple[Journal, Judgement, int]] = []
+    pending: list[tuple[Journal, TurnJudgement, int]] = []
     for run in runs:
         journal = journals[run.judgement_dir]
         pending += [(journal, *one) for one in _read_status(run, journal, judge).pending]

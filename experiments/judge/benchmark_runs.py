@@ -17,7 +17,7 @@ JUDGEMENTS = "judgements"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class TurnJudgement:
     """One grade to ask for: one turn of one answer."""
 
     question: int
@@ -44,7 +44,7 @@ class BenchmarkRun:
     questions: Questions
     models: list[str]
     """Model names found in the answers."""
-    judgements: list[Judgement]
+    judgements: list[TurnJudgement]
     unanswered: list[int]
     """Questions left out because they have no answer (--partial)."""
 
@@ -144,7 +144,7 @@ def _read_run(
                 question.turns[:turn], answers[:turn], references
             )
             judgements += [
-                Judgement(
+                TurnJudgement(
                     question=question.id,
                     category=question.category,
                     turn=turn,

@@ -132,7 +132,9 @@ class Endpoint:
             raise self._transient(cause) from None
         if not response.is_success:
             raise self._build_error(response, text)
-        return self._parse_reply(text, response.headers.get("Content-Type", "").partition(";")[0])
+        return self._parse_reply(
+            text, response.headers.get("Content-Type", "no type").partition(";")[0]
+        )
 
     async def _exchange(self, content: bytes) -> tuple[httpx2.Response, str]:
         """Send a request and read the whole answer within the timeout."""
@@ -191,7 +193,7 @@ class Endpoint:
         for name, value in usage.items():
             if isinstance(value, dict):
                 value = self._parse_usage(value, depth + 1)
-            if isinstance(value, dict | int) or isinstance(value, float) and math.isfinite(value):
+            if isinstance(value, dict | int) or (isinstance(value, float) and math.isfinite(value)):
                 kept[self._secret.hide_in_reply(name)] = value
         return kept
 

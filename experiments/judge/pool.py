@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.judge.benchmark_runs import Judgement
+from experiments.judge.benchmark_runs import TurnJudgement
 from experiments.judge.endpoint import Endpoint
 from experiments.judge.failures import EndpointError, Stopped
 from experiments.judge.journal import Journal
@@ -33,7 +33,7 @@ class Judge:
     attempts: int
     """Replies without a grade after which a judgement has failed."""
 
-    def build_request(self, judgement: Judgement) -> dict[str, Any]:
+    def build_request(self, judgement: TurnJudgement) -> dict[str, Any]:
         """Return the body of the request for a judgement."""
         body = {
             "model": self.model,
@@ -68,9 +68,9 @@ class Pool:
         self._mutex = threading.Lock()
         self._consecutive_failures = 0
         self._outcome = Outcome()
-        self._queue: queue.SimpleQueue[tuple[Journal, Judgement, int]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Journal, TurnJudgement, int]] = queue.SimpleQueue()
 
-    def run(self, pending: Iterable[tuple[Journal, Judgement, int]], threads: int) -> Outcome:
+    def run(self, pending: Iterable[tuple[Journal, TurnJudgement, int]], threads: int) -> Outcome:
         """Request all pending judgements.
 
         Args:
@@ -116,7 +116,7 @@ class Pool:
             except Exception as error:  # such as a full disk, which stops the other threads as well
                 self._count_failure(f"{type(error).__name__}: {error}", True)
 
-    def _request_grade(self, journal: Journal, judgement: Judgement, replies: int) -> None:
+    def _request_grade(self, journal: Journal, judgement: TurnJudgement, replies: int) -> None:
         judge = self._judge
         for attempt in range(replies + 1, judge.attempts + 1):
             reply = self._endpoint.request(judge.build_request(judgement), self._stop)

@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.errors import RecordError
 from experiments.files import write_atomically
-from experiments.judge.benchmark_runs import BenchmarkRun, Judgement
+from experiments.judge.benchmark_runs import BenchmarkRun, TurnJudgement
 from experiments.judge.journal import Entry
 from experiments.judge.prompts import Prompts
 from experiments.judge.status import JudgingStatus
@@ -58,10 +58,10 @@ def _remove_thinking(reply: str) -> str:
 
 
 SCHEMA = 1
-Graded = tuple[Judgement, float]
+Graded = tuple[TurnJudgement, float]
 
 
-def summarize(rated: Iterable[tuple[Judgement, Entry]]) -> dict[str, Any]:
+def summarize(rated: Iterable[tuple[TurnJudgement, Entry]]) -> dict[str, Any]:
     """Return the scores of one run.
 
     `average` is the mean over all judged turns, averaged over repeats, as in MT-Bench. `turn_1`,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.judge.benchmark_runs import Judgement
+from experiments.judge.benchmark_runs import TurnJudgement
 from experiments.judge.journal import Entry
 
 
@@ -25,7 +25,7 @@ class JudgingStatus:
 
     def __init__(
         self,
-        judgements: Iterable[Judgement],
+        judgements: Iterable[TurnJudgement],
         entries: Iterable[Entry],
         model: str,
         temperature: float | None,
@@ -34,9 +34,9 @@ class JudgingStatus:
         replies: dict[tuple[Any, Any], list[Entry]] = {}
         for entry in entries:
             replies.setdefault((entry.get("request"), entry.get("repeat")), []).append(entry)
-        self.rated: list[tuple[Judgement, Entry]] = []
-        self.failed: list[Judgement] = []
-        self.pending: list[tuple[Judgement, int]] = []
+        self.rated: list[tuple[TurnJudgement, Entry]] = []
+        self.failed: list[TurnJudgement] = []
+        self.pending: list[tuple[TurnJudgement, int]] = []
         """With the number of replies without a grade so far."""
         self.entries: list[Entry] = []
         """Entries that count, including those without a grade."""
