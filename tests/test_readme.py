@@ -23,13 +23,17 @@ DOCUMENTS = [
     "docs/cluster.md",
     "docs/report.md",
     "docs/methods.md",
+    "docs/architecture.md",
 ]
 
 
 def commands(start: str) -> list[str]:
-    """Lines of the documents' shell blocks that begin with `start`."""
+    """Lines of the documents' shell blocks that begin with `start`.
+
+    `test_contributing` runs those of CONTRIBUTING.md, which need the files that stand there.
+    """
     found = []
-    for name in DOCUMENTS:
+    for name in [name for name in DOCUMENTS if name != "CONTRIBUTING.md"]:
         for block in re.findall(r" *```bash\n(.*?)```", (ROOT / name).read_text(), re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.strip().startswith(start):
@@ -188,10 +192,6 @@ def test_links_lead_somewhere(name):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         if not link.startswith("http"):
             assert ((ROOT / name).parent / link).exists(), link
-
-
-def test_contributing_is_short():
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 45
 
 
 def test_no_machine_paths_in_documents():

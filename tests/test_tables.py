@@ -4,8 +4,10 @@ import csv
 import shutil
 
 import pytest
+import yaml
 from records import scored
 
+from experiments.errors import RecordError
 from experiments.report.__main__ import main
 from experiments.report.comparison import cells, paper_table, reference, run_index
 from experiments.report.pages import registry, tables
@@ -218,3 +220,63 @@ def test_latex_holds_no_bare_special_letter(tmp_path, cola):
     for line in body:
         for letter in "#_%":
             assert line.count(letter) == line.count("\\" + letter), line
+
+
+TABLE = {
+    "table": 14,
+    "title": "The toy",
+    "source": "a test",
+    "claim": "It works.",
+    "run": "make table14",
+    "metric": "accuracy",
+    "unit": "per cent",
+    "order": ["toy"],
+    "rows": [{"model": "mlp", "method": "fourierft", "toy": 99.9}],
+}
+
+
+@pytest.fixture
+def new_table(tmp_path, monkeypatch):
+    """Function that adds a table to a copy of the paper's numbers."""
+    folder = shutil.copytree(reference.REFERENCE, tmp_path / "reference")
+    monkeypatch.setattr(reference, "REFERENCE", folder)
+
+    def add(name="table14", without=(), **more):
+        facts = {key: value for key, value in (TABLE | more).items() if key not in without}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(facts))
+
+    return add
+
+
+@pytest.mark.parametrize("name", ["table14", "mytable2", "figure14", "ablation"])
+def test_a_table_without_protocol_is_shown_and_not_judged(
+    name, tmp_path, compose, new_table, capsys
+):
+    new_table(name)
+    for seed in range(2):
+        scored(tmp_path, to_plain(compose(["task=toy"])), seed, 0.999)
+    assert main([name, "--outputs", str(tmp_path), "--to", str(tmp_path / "report")]) == 0
+    shown = capsys.readouterr().out
+    assert "The toy" in shown and "so no verdict is given" in shown
+    assert "the paper does not say over how many runs" in shown
+
+
+def test_everything_that_a_table_lacks_is_said_at_once(tmp_path, new_table, capsys):
+    new_table(without=["order", "run"], rows=[{"method": "lora"}])
+    assert main(["table14", "--outputs", str(tmp_path), "--to", str(tmp_path / "report")]) == 1
+    told = capsys.readouterr().err
+    assert "run: missing" in told and "row 1: no model" in told and "order: missing" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"rows": "none"}, "rows: must be a list of mappings"),
+        ({"without": ["metric"]}, "metric: missing"),
+        ({"without": ["rows"]}, "rows: missing"),
+    ],
+)
+def test_incomplete_tables(more, line, new_table):
+    new_table(**more)
+    with pytest.raises(RecordError, match=line):
+        reference.load_table("table14")

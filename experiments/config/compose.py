@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from experiments.training.tracking import TRACKINGS
 from experiments.training.train_config import Train
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+CLASSES = {"model": MODELS, "task": TASKS, "method": METHODS, "tracking": TRACKINGS}
+"""By the folder of conf/ whose files fill them."""
 
 
 def register() -> None:
@@ -27,12 +30,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/train", name="train", node=Train)
-    for group, classes in (
-        ("model", MODELS),
-        ("task", TASKS),
-        ("method", METHODS),
-        ("tracking", TRACKINGS),
-    ):
+    for group, classes in CLASSES.items():
         for kind in classes:
             store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
     for part in ("task", "model"):
@@ -85,4 +83,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConfigError):
         return "; ".join([error.summary, *error.problems])
     words = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
+    schema = re.search(r"Could not load 'schema/(\w+)/(\w+)'", words)
+    if schema and schema[1] in CLASSES:
+        group, name = schema.groups()
+        known = ", ".join(sorted(kind.__name__.lower() for kind in CLASSES[group]))
+        where = re.match(r"In '([^']+)'", words)
+        return (
+            f"{f'conf/{where[1]}.yaml: ' if where else ''}/schema/{group}/{name}: unknown class "
+            f"(allowed: {known}; a new one is listed in experiments/{group}s/__init__.py)"
+        )
     return words if len(words) <= 600 else f"{words[:599]}…"

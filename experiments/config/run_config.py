@@ -73,6 +73,7 @@ class Config:
                 yield f"{key}={getattr(self, key)}: must not be negative"
         if not self.output:
             yield "output=: must name a folder"
+        yield from self._without_schema()
         for part in (self.task, self.method, self.tracking, self.train):
             if part is not None:
                 yield from part.problems()
@@ -105,3 +106,13 @@ class Config:
                 f"method={self.method.name}: trains the head alone, "
                 f"and model={self.model.name} has none"
             )
+
+    def _without_schema(self) -> Iterator[str]:
+        """Yields the files of conf/ that name no class, so that nothing implements them."""
+        for group, kind in (("model", Model), ("task", Task), ("method", Method)):
+            part = getattr(self, group)
+            if type(part) is kind:
+                yield (
+                    f"{group}={part.name}: its file names no class (write "
+                    f"`defaults: [/schema/{group}/CLASS@_here_]`, as the others of conf/{group}/)"
+                )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.errors import UserError
 from experiments.results.identity import to_plain
 from experiments.run import data_cache
 
@@ -40,14 +41,24 @@ def build_base(config: Config, weights: str | None) -> nn.Module:
 
 
 def build_network(config: Config, weights: str | None) -> nn.Module:
-    """The network to train; the adapter is drawn from another stream than the head."""
+    """The network to train; the adapter is drawn from another stream than the head.
+
+    Raises:
+        UserError: the method trains nothing of this model.
+    """
     import torch
 
     from experiments.seeding import stream
 
     network = build_base(config, weights)
     torch.manual_seed(stream(config.seed, "adapter"))
-    return config.method.apply(network, config.model.head)
+    network = config.method.apply(network, config.model.head)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(
+            f"method={config.method.name}: selects no parameter of model={config.model.name}, "
+            "so there is nothing to train"
+        )
+    return network
 
 
 def build_parts(config: Config, weights: str | None, dataset_path: str | None) -> Parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ ABOUT = ("protocols", "weights")
 COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
 STORAGE = {"KB": 1024, "MB": 1024**2}
 """Bytes of the units that the paper's storage is in."""
+UNKNOWN_PROTOCOL: dict[str, Any] = {
+    **{"statistic": "mean", "spread": None, "runs": None, "seeds": None, "select": "best"},
+    "said": "nothing",
+    "open": "the number of runs, their seeds and the choice of the epoch, so no verdict is given",
+}
+"""Protocol of a table without an entry in protocols.yaml."""
+TABLE_KEYS = ("title", "source", "claim", "run", "rows")
+"""Keys that the file of a table of scores must have."""
+COLUMN_KEYS = ({"columns"}, {"task", "benchmarks"}, {"task", "metrics"})
+"""Sets of keys of which one names the columns, beside `order` with `metric` or `metrics`."""
 
 
 def names() -> list[str]:
@@ -29,7 +40,8 @@ def names() -> list[str]:
 def _order(name: str) -> tuple[int, int, str]:
     kind = name.rstrip("0123456789")
     number = name[len(kind) :]
-    return ("table", "figure").index(kind) if number else 2, int(number or 0), name
+    kinds = ("table", "figure")
+    return kinds.index(kind) if number and kind in kinds else 2, int(number or 0), name
 
 
 def load(name: str) -> dict[str, Any]:
@@ -41,6 +53,37 @@ def load(name: str) -> dict[str, Any]:
     facts = _read(name)
     protocol = protocols().get(name)
     return facts if protocol is None else {**protocol.get("form", {}), **facts, "how": protocol}
+
+
+def load_table(name: str) -> dict[str, Any]:
+    """As `load`, of a table of scores: complete, and with `UNKNOWN_PROTOCOL` if it has no other.
+
+    Raises:
+        RecordError: it cannot be read, or lacks keys.
+    """
+    facts = load(name)
+    wrong = list(_incomplete(facts))
+    if wrong:
+        raise RecordError(f"{REFERENCE / name}.yaml: not a complete table", wrong)
+    return {"how": UNKNOWN_PROTOCOL, **facts}
+
+
+def _incomplete(facts: dict[str, Any]) -> Iterator[str]:
+    for key in TABLE_KEYS:
+        if not facts.get(key):
+            yield f"{key}: missing"
+    rows = facts.get("rows") or ()
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        yield "rows: must be a list of mappings"
+    else:
+        for number, row in enumerate(rows, 1):
+            missing = [key for key in ("model", "method") if key not in row]
+            if missing:
+                yield f"row {number}: no {' and '.join(missing)}"
+    if "order" in facts and not {"metric", "metrics"} & facts.keys():
+        yield "metric: missing (the metric of the tasks in `order`)"
+    if "order" not in facts and not any(keys <= facts.keys() for keys in COLUMN_KEYS):
+        yield "order: missing (the tasks of the columns; else `columns`, or `task` with `metrics`)"
 
 
 def protocols() -> dict[str, Any]:

@@ -80,4 +80,6 @@ def build(name: str, evidence: Evidence) -> Page:
     """
     if name in OWN:
         return OWN[name](evidence)
-    return OF_THE_PAPER.get(name, tables.show)(name, reference.load(name), evidence)
+    if name in OF_THE_PAPER:
+        return OF_THE_PAPER[name](name, reference.load(name), evidence)
+    return tables.show(name, reference.load_table(name), evidence)
