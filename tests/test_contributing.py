@@ -122,7 +122,7 @@ def test_examples_work(section, project):
                 assert "mode=count" in command or record["metrics"]["primary"]
         else:
             assert "Table 14: The toy" in shown
-            assert "2 of 2 seeds" not in shown and "(random weights" in shown
+            assert "2 cells: 2 not comparable" in shown and "random weights" in shown
 
 
 @pytest.mark.slow
