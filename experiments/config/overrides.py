@@ -54,7 +54,7 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
     found = typed.problems + found + _too_many(given)
     if of_search and not searching:
         texts = " ".join(shown(one.input_line) for one in of_search)
-        found.append(f"{texts}: searches are python -m experiments.search, with the same overrides")
+        found.append(f"{texts}: only python -m experiments.search reads search=… and intervals")
     for one in given:
         if one.key_or_group == "hydra/launcher":
             found += _missing_plugin(one)
