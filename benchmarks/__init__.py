@@ -1,4 +1,4 @@
-"""How fast the engine is, against the frozen model, LoRA and PEFT's own FourierFT."""
+"""Speed of the engine, against the frozen model, LoRA and PEFT's own FourierFT."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What is timed: single layers, and a model of RoBERTa-base's shape, frozen and adapted."""
+"""Timed cases: single layers, and a model of RoBERTa-base's shape, frozen and adapted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check_update(layer: fourierft.FourierFTLayer) -> None:
 def layer_step(
     method: str, shape: tuple[int, int], tokens: int, n: int, dtype: torch.dtype, device: str
 ) -> tuple[Callable[[], Any], nn.Module]:
-    """Forward and backward of one linear layer, input gradient included; and the layer."""
+    """Return forward and backward of one linear layer, input gradient included; and the layer."""
     torch.manual_seed(0)
     out, in_ = shape
     net = nn.ModuleDict({"layer": nn.Linear(in_, out, bias=False, dtype=dtype, device=device)})
@@ -148,6 +148,6 @@ class Model:
         return lambda: self.net.train()(**batch).loss
 
     def addresses(self) -> set[int]:
-        """Of the storages of all parameters and buffers."""
+        """Return the bytes of the storages of all parameters and buffers."""
         held = [*self.net.parameters(), *self.net.buffers()]
         return {tensor.untyped_storage().data_ptr() for tensor in held}

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def layers(options: argparse.Namespace) -> Iterator[Row]:
-    """One adapted layer over the frozen one, forward and backward."""
+    """Time one adapted layer over the frozen one, forward and backward."""
     for dtype in (torch.float32, torch.bfloat16):
         slowest = 0.0  # seconds per number and token, of a row that was too slow
         for d, tokens, n in LAYERS:
@@ -65,7 +65,7 @@ def layers(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def steps(options: argparse.Namespace) -> Iterator[Row]:
-    """Whole optimizer steps and evaluations of a model of RoBERTa-base's shape."""
+    """Time whole optimizer steps and evaluations of a model of RoBERTa-base's shape."""
     methods = ("frozen", "cache", "recompute", "lora", "stock")
     models = {method: Model(method, torch.float32, options.device) for method in methods}
     large, small = BATCHES.items()
@@ -115,7 +115,7 @@ def merging(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def files(options: argparse.Namespace) -> Iterator[Row]:
-    """Bytes on disk of 24 x 1000 coefficients, and milliseconds to write and read them."""
+    """Measure bytes on disk of 24 x 1000 coefficients, and milliseconds to write and read them."""
     net = Model("frozen", torch.float32, "cpu").net
     config = fourierft.FourierFTConfig(n_frequency=1000, target_modules=["query", "value"])
     model = get_peft_model(net, config)
@@ -150,7 +150,7 @@ SECTIONS = {f.__name__: f for f in (transforms, layers, steps, merging, files)}
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers were measured on, and which code."""
+    """Return the machine and the version of the code that were measured."""
     return {
         **environment.describe(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -176,7 +176,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Runs the chosen sections."""
+    """Run the chosen sections."""
     parser = argparse.ArgumentParser(prog="benchmarks.engine", description=__doc__)
     parser.add_argument(
         "sections", nargs="*", metavar="NAME", help=f"which of {', '.join(SECTIONS)} (default: all)"

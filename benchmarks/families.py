@@ -1,4 +1,4 @@
-"""How fast whole training runs go, family by family, and how much of a step is waiting for rows."""
+"""Speed of whole training runs, family by family, and the share of a step that waits for rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measure(
     device: str = "auto",
     overrides: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Trains the rehearsal of a family for some steps, as a run does.
+    """Train the rehearsal of a family for some steps, as a run does.
 
     Args:
         family: one of CASES.
@@ -64,7 +64,7 @@ def measure(
 
 
 def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
-    """Measures the steps of a run that the command line would start with these overrides."""
+    """Measure the steps of a run that the command line would start with these overrides."""
     from experiments.config.compose import compose_config, register
     from experiments.config.load import load
     from experiments.results.identity import to_plain
@@ -131,7 +131,7 @@ def _now() -> float:
 
 
 def main() -> None:
-    """Measures every family with FourierFT and LoRA, without loader processes."""
+    """Measure every family with FourierFT and LoRA, without loader processes."""
     parser = argparse.ArgumentParser(prog="benchmarks.families", description=__doc__)
     parser.add_argument(
         "data", type=Path, help=f"folder of {', '.join(d for d, _ in CASES.values())}"

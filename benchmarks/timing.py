@@ -91,7 +91,7 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
 
 
 def saved_bytes(run: Callable[[], object], kept: set[int]) -> int:
-    """Bytes of distinct storages that autograd saves in `run`.
+    """Return the bytes of distinct storages that autograd saves in `run`.
 
     Args:
         run: A forward pass.

@@ -16,7 +16,7 @@ _ASIDE = re.compile(r".+\.(replaced|failed)-\d+")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file in one step: readers and a kill see the old text or the new, never a part."""
+    """Replace a file in one step: readers and a kill see the old text or the new, never a part."""
     draft = path.with_name(f".{path.name}.tmp")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -32,7 +32,7 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def share(folder: Path) -> None:
-    """Gives weights the mode of any new file: safetensors keeps what it writes to its owner."""
+    """Give weights the mode of any new file: safetensors keeps what it writes to its owner."""
     mask = os.umask(0)
     os.umask(mask)
     for path in folder.rglob("*.safetensors"):

@@ -13,7 +13,7 @@ from experiments.errors import ConfigError, DataError, UserError
 from experiments.hub.fingerprints import fingerprint, weights
 from experiments.models.byte_tokenizers import clip_byte_tokenizer
 from experiments.models.head import Head
-from experiments.models.latent_diffusion import Denoiser, draw, loss_of
+from experiments.models.latent_diffusion import Denoiser, draw, prior_preservation_loss
 
 NONE, NOISE = Head(kind="none"), Head(kind="denoising")
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
@@ -71,9 +71,9 @@ def test_loss_is_the_photos_and_the_weighted_class():
     """DreamBooth, Eq. 2: mean of the photos' errors + lambda * mean of the class images'."""
     errors = torch.tensor([1.0, 10.0, 3.0, 20.0])
     labels = torch.tensor([0, 1, 0, 1])
-    loss = loss_of(errors, labels, torch.where(labels == 1, 0.5, 1.0))
+    loss = prior_preservation_loss(errors, labels, torch.where(labels == 1, 0.5, 1.0))
     assert loss.item() == pytest.approx((1 + 3) / 2 + 0.5 * (10 + 20) / 2)
-    assert loss_of(errors[:1], labels[:1], torch.ones(1)).item() == 1.0
+    assert prior_preservation_loss(errors[:1], labels[:1], torch.ones(1)).item() == 1.0
 
 
 class Stub(nn.Module):

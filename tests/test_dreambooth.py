@@ -299,18 +299,18 @@ def test_drawing_goes_on_where_it_stopped(quick, tmp_path):
     space = job.model.processor(None)
     data = job.task.load(space, str(job.task.path))
     net = build_network(job, None)
-    job.task.produce(net, space, data, tmp_path, 3)
+    job.task.generate(net, space, data, tmp_path, 3)
     paths = sorted((tmp_path / "images").rglob("0*.png"))
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
     drawn = [path for path in paths if path.parent.name != "subject"]
     assert len(drawn) == 4 and len({before[path][0] for path in drawn}) == 4
     drawn[2].unlink()
-    job.task.produce(net, space, data, tmp_path, 3)
+    job.task.generate(net, space, data, tmp_path, 3)
     for path in drawn:
         assert path.read_bytes() == before[path][0]
         assert (path.stat().st_mtime_ns == before[path][1]) == (path != drawn[2])
     again = data.__class__(**{**vars(data), "prompts": {"dog": data.prompts["dog"][:1]}})
-    job.task.produce(net, space, again, tmp_path / "other", 4)
+    job.task.generate(net, space, again, tmp_path / "other", 4)
     name = drawn[0].relative_to(tmp_path)
     assert (tmp_path / "other" / name).read_bytes() != drawn[0].read_bytes(), "another seed"
 
@@ -358,21 +358,22 @@ def test_measuring_needs_the_files_alone(drawn, compose, monkeypatch):
     """FID without Inception's weights is not a number, and the log says how to get one."""
     place, said = drawn
     task = compose([*CHOICE, "task.metrics=[fid,frechet_pixels]"]).task
-    found = task.measure(place)
+    found = task.evaluate_outputs(place)
     assert list(found.scores["dog"]) == ["fid", "frechet_pixels"]
     assert np.isnan(found.scores["dog"]["fid"]) and "fid is not measured" in said[0]
     assert found.scores["dog"]["frechet_pixels"] == pytest.approx(0, abs=1e-12)
-    assert "fid" not in found.means and found.means["drawn"] == found.means["real"] == 5
-    monkeypatch.setattr(fid, "Inception", lambda path: fid.Pixels())  # 24 million numbers less
+    assert "fid" not in found.details and found.details["drawn"] == found.details["real"] == 5
+    # 24 million parameters less
+    monkeypatch.setattr(fid, "InceptionFeatures", lambda path: fid.PixelFeatures())
     task.extractor = "inception.safetensors"
-    assert task.measure(place).scores["dog"]["fid"] == pytest.approx(0, abs=1e-12)
+    assert task.evaluate_outputs(place).scores["dog"]["fid"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_single_drawing_costs_the_number_and_not_the_run(drawn, compose):
     place, said = drawn
     for path in sorted((place / "images/a-dog").iterdir())[1:]:
         path.unlink()
-    assert np.isnan(compose(CHOICE).task.measure(place).scores["dog"]["frechet_pixels"])
+    assert np.isnan(compose(CHOICE).task.evaluate_outputs(place).scores["dog"]["frechet_pixels"])
     assert said == ["1 drawn, 5 real images: no distance of so few"]
 
 

@@ -396,7 +396,7 @@ def test_a_run_and_what_follows_from_its_files(compose, folder, tmp_path, monkey
     assert (primary["name"], primary["split"], primary["select"]) == ("bleu", "test", "last")
     assert record.metrics["best"] is record.metrics["heldout"] is None
     assert list(record.metrics["last"]["scores"]["test"]) == ["bleu", "nist"]
-    assert list(e2e(folder).measure(place).scores["test"]) == list(nlg.METRICS)
+    assert list(e2e(folder).evaluate_outputs(place).scores["test"]) == list(nlg.METRICS)
     assert record.metrics["last"]["scores"]["validation"]["cross_entropy"] > 0
     assert scoring.score(place, config.task, Select.last) == record.metrics
 

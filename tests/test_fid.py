@@ -98,13 +98,13 @@ def test_pixels_are_the_mean_colours_of_an_8_by_8_grid():
     image = Image.new("RGB", (64, 64), "black")
     image.paste((255, 0, 51), (0, 0, 32, 64))
     found = (
-        fid.Pixels()
+        fid.PixelFeatures()
         .features([image, image.resize((16, 16), Image.Resampling.NEAREST)])
         .reshape(2, 8, 8, 3)
     )
     assert found[:, :, :4] == pytest.approx(np.broadcast_to([1, 0, 0.2], (2, 8, 4, 3)))
     assert not found[:, :, 4:].any()
-    assert fid.Pixels().description["features"] == found[0].size
+    assert fid.PixelFeatures().description["features"] == found[0].size
 
 
 # Inception
@@ -144,7 +144,7 @@ def test_files_that_are_not_inceptions_weights(tmp_path, name, words):
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 30)
     save_file({"fc.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(DataError, match=words):
-        fid.Inception(tmp_path / name)
+        fid.InceptionFeatures(tmp_path / name)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def weights(tmp_path_factory):
 @pytest.mark.slow
 def test_inceptions_features(weights, data_folder, monkeypatch):
     images = image_files.read_folder(data_folder / "dreambooth/dog")[:3]
-    extractor = fid.Inception(weights)
+    extractor = fid.InceptionFeatures(weights)
     found = extractor.features(images)
     assert found.shape == (3, 2048) and np.isfinite(found).all()
     assert np.linalg.matrix_rank(found - found.mean(0)) == 2

@@ -155,7 +155,7 @@ def test_an_evaluation_view_is_the_middle(size):
 def test_every_mode_becomes_colour(mode, kind):
     image = picture(mode=mode)
     content = encoded(image, kind)
-    assert image_transforms.fault(content) is None
+    assert image_transforms.find_fault(content) is None
     for view in (
         image_transforms.training_view(content, 32, np.random.default_rng(0)),
         image_transforms.evaluation_view(content, 32),
@@ -191,28 +191,28 @@ GOOD = {kind: encoded(picture(), kind) for kind in ("PNG", "JPEG", "GIF", "BMP",
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_whole_files_have_no_fault(kind):
-    assert image_transforms.fault(GOOD[kind]) is None
-    assert image_transforms.fault(memoryview(GOOD[kind])) is None
+    assert image_transforms.find_fault(GOOD[kind]) is None
+    assert image_transforms.find_fault(memoryview(GOOD[kind])) is None
 
 
 @pytest.mark.parametrize("kind", GOOD)
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
 def test_cut_files_are_found(kind, share):
     content = GOOD[kind][: int(share * len(GOOD[kind]))]
-    assert image_transforms.fault(content), kind
+    assert image_transforms.find_fault(content), kind
 
 
 def test_a_jpeg_with_bytes_behind_its_end_is_whole():
-    assert image_transforms.fault(GOOD["JPEG"] + b"\0\0 camera") is None
+    assert image_transforms.find_fault(GOOD["JPEG"] + b"\0\0 camera") is None
 
 
 def test_flipped_bits_of_a_png_are_found():
     content = bytearray(GOOD["PNG"])
     content[len(content) // 2] ^= 255
-    assert image_transforms.fault(bytes(content))
+    assert image_transforms.find_fault(bytes(content))
 
 
 def test_what_is_no_image_and_what_is_too_deep():
-    assert image_transforms.fault(b"<html>not found</html>") == "no image"
+    assert image_transforms.find_fault(b"<html>not found</html>") == "no image"
     deep = Image.fromarray((np.arange(100, dtype=np.uint16) * 600).reshape(10, 10))
-    assert "more than eight bits" in image_transforms.fault(encoded(deep))
+    assert "more than eight bits" in image_transforms.find_fault(encoded(deep))

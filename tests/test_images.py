@@ -13,12 +13,12 @@ from pyarrow import parquet
 
 from experiments.config.compose import CONF, compose_config, register
 from experiments.errors import DataError
-from experiments.models.vision import Pixels
+from experiments.models.vision import ImageFormat
 from experiments.report.comparison import reference
 from experiments.tasks import Images, image_transforms, images
 from experiments.tasks.image_folder import Labelled
 
-PIXELS = Pixels(side=32, mean=[0.5] * 3, std=[0.5] * 3)
+PIXELS = ImageFormat(side=32, mean=[0.5] * 3, std=[0.5] * 3)
 TABLE8 = reference.load("table5")["datasets"]
 CIFAR10 = ["model=vit_tiny", "task=cifar10", "method=full", "source=none"]
 
@@ -206,7 +206,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line(workers):
     content = encoded(0, "JPEG")
     table = content.index(b"\xff\xc4") + 8
     content = content[:table] + bytes(200) + content[table + 200 :]
-    assert image_transforms.fault(content) is None
+    assert image_transforms.find_fault(content) is None
     source = Labelled(contents=[content], labels=[0], places=["train.parquet row 7"])
     views = images.Views(source, np.arange(1), 16, augmented=False)
     with pytest.raises(DataError) as caught:

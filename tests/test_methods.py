@@ -15,9 +15,9 @@ from experiments.methods.fourierft import (
     FrequencyBias,
     Gradient,
     Init,
-    Memory,
-    Precision,
+    MemoryMode,
     Scaling,
+    UpdatePrecision,
 )
 from experiments.models import Encoder
 from experiments.models.head import Head
@@ -274,9 +274,9 @@ def test_every_basis_reaches_the_layers(basis):
     ("choices", "allowed"),
     [
         (Basis, BASES),
-        (Memory, MEMORY),
+        (MemoryMode, MEMORY),
         (Gradient, GRADIENT),
-        (Precision, PRECISION),
+        (UpdatePrecision, PRECISION),
         (Scaling, SCALING_MODES),
     ],
 )
@@ -286,7 +286,9 @@ def test_choices_are_those_of_the_package(choices, allowed):
 
 
 def test_how_to_compute_reaches_the_layers():
-    method = fourier(memory=Memory.recompute, gradient=Gradient.dense, precision=Precision.exact)
+    method = fourier(
+        memory=MemoryMode.recompute, gradient=Gradient.dense, precision=UpdatePrecision.exact
+    )
     layers = [m for m in method.apply(base(), HEAD).modules() if isinstance(m, FourierFTLinear)]
     assert {layer.engine for layer in layers} == {Engine("recompute", "dense", "exact")}
     layers = [m for m in fourier().apply(base(), HEAD).modules() if isinstance(m, FourierFTLinear)]

@@ -493,7 +493,7 @@ def test_toy_scores_other_points_and_keeps_what_the_network_makes_of_the_plane(c
         def forward(self, points):
             return {"logits": torch.stack([-points[:, 0], points[:, 0]], dim=1)}
 
-    task.produce(Sides(), None, data, tmp_path, 0)
+    task.generate(Sides(), None, data, tmp_path, 0)
     with np.load(tmp_path / "regions.npz") as found:
         classes, reach = found["classes"], found["reach"]
         assert np.array_equal(found["points"], train[0])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from experiments import console
 from experiments.errors import UserError
-from experiments.metrics.fid import METRICS, Inception, Pixels, distance
+from experiments.metrics.fid import METRICS, InceptionFeatures, PixelFeatures, distance
 from experiments.tasks.image_files import read_folder
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     try:
-        extractor = Inception(asked.weights) if asked.weights else Pixels()
+        extractor = InceptionFeatures(asked.weights) if asked.weights else PixelFeatures()
         real = read_folder(asked.real)
         folders = [folder for folder in asked.drawn if folder.resolve() != asked.real.resolve()]
         drawn = [image for folder in folders for image in read_folder(folder)]

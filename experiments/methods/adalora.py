@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class AdaLoRA(Adapter):
-    """DeltaW = (alpha / init_r) P diag(E) Q; the least important entries of E become zero until
-    target_r a matrix are left on average (2303.10512).
+    """AdaLoRA: DeltaW = (alpha / init_r) P diag(E) Q (2303.10512).
 
+    The least important entries of E become zero until target_r a matrix are left on average.
     What is trained has rank init_r to the end; what is stored is what is left of it. The epoch
     that is kept may lie before the last rank is taken.
     """
@@ -118,12 +118,11 @@ class AdaLoRA(Adapter):
         self._write(net, folder, ranks_left(net))
 
     def checkpoint(self, net: nn.Module, folder: Path) -> None:
-        """See `Method.checkpoint`: every rank, since those taken may come back, and the
-        schedule's state."""
-        from experiments.methods.adalora_schedule import note
+        """See `Method.checkpoint`; keeps every rank (pruned ones may return) and the schedule."""
+        from experiments.methods.adalora_schedule import save_state
 
         self._write(net, folder, None)
-        note(net, folder)
+        save_state(net, folder)
 
     def _write(self, net: nn.Module, folder: Path, ranks: dict[str, list[bool]] | None) -> None:
         configuration = net.active_peft_config

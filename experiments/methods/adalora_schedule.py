@@ -29,24 +29,26 @@ class BudgetSchedule(TrainerCallback):
         self.net, self.warmup, self.final = net, warmup, final
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Lays the schedule over the run's steps; goes on where a checkpoint left it."""
+        """Lay the schedule over the run's steps; continue where a checkpoint left it."""
         configuration, total = self.net.active_peft_config, state.max_steps
         # Importances exist from the first step on, so the last allocation is the second at least.
         final = max(min(int(self.final * total), total - 2), 0)
         configuration.total_step, configuration.tfinal = total, final
         configuration.tinit = max(min(int(self.warmup * total), total - final - 1), 0)
         if state.global_step:
-            recall(self.net, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            load_state(self.net, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Between the step and the reset of the gradients, which importance is made of."""
+        """Prune ranks before the gradients, which give their importance, are reset."""
         if state.max_steps > 1:  # a single step has no importance to go by
             self.net.base_model.update_and_allocate(state.global_step + 1)
 
 
 def orthogonality(net: nn.Module) -> torch.Tensor:
-    """Mean of |P^T P - I| and |Q Q^T - I| (Frobenius) over all matrices, as PEFT computes
-    it; 2303.10512 squares the norms."""
+    """Return the mean of |P^T P - I| and |Q Q^T - I| (Frobenius) over all matrices.
+
+    This is PEFT's formula; 2303.10512 squares the norms.
+    """
     norms = []
     for name, value in net.base_model.model.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
@@ -56,7 +58,7 @@ def orthogonality(net: nn.Module) -> torch.Tensor:
 
 
 def ranks_left(net: nn.Module) -> dict[str, list[bool]]:
-    """Per adapted matrix and rank, whether its singular value is not zero."""
+    """Return for each rank of each adapted matrix whether its singular value is nonzero."""
     return {
         name: (value != 0).flatten().tolist()
         for name, value in net.base_model.model.named_parameters()
@@ -64,8 +66,8 @@ def ranks_left(net: nn.Module) -> dict[str, list[bool]]:
     }
 
 
-def note(net: nn.Module, folder: Path) -> None:
-    """Writes what the schedule has gathered so far."""
+def save_state(net: nn.Module, folder: Path) -> None:
+    """Write the schedule's averages and ranks beside the adapter of a checkpoint."""
     allocator = net.base_model.rankallocator
     averages = {"sensitivity": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc}
     tensors = {
@@ -77,14 +79,14 @@ def note(net: nn.Module, folder: Path) -> None:
     save_file(tensors, folder / STATE, metadata={"rank_pattern": ranks})
 
 
-def recall(net: nn.Module, folder: Path) -> None:
-    """Reads what `note` wrote, into the allocator."""
+def load_state(net: nn.Module, folder: Path) -> None:
+    """Load into the allocator what `save_state` wrote."""
     allocator = net.base_model.rankallocator
     averages = {"sensitivity": allocator.exp_avg_ipt, "uncertainty": allocator.exp_avg_unc}
     devices = {name: value.device for name, value in net.base_model.model.named_parameters()}
     with safe_open(folder / STATE, "pt") as file:
         net.active_peft_config.rank_pattern = json.loads(file.metadata()["rank_pattern"])
-        for key in file.keys():  # noqa: SIM118  (no mapping)
+        for key in file.keys():  # noqa: SIM118  (not a mapping)
             kind, _, name = key.partition("/")
             averages[kind][name] = file.get_tensor(key).to(devices[name])
             allocator.ipt[name] = torch.zeros_like(averages[kind][name])  # of one step, made anew

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Place(Enum):
-    """What an adapter stands behind."""
+    """Modules that an adapter can follow."""
 
     attention = "attention"
     feed_forward = "feed_forward"
@@ -24,7 +24,7 @@ class Place(Enum):
 
 
 class Activation(Enum):
-    """Between the two projections."""
+    """Nonlinearity between the two projections."""
 
     relu = "relu"
     gelu = "gelu"
@@ -32,24 +32,24 @@ class Activation(Enum):
 
 @dataclass(kw_only=True)
 class Bottleneck(Method):
-    """h -> h + W_up f(W_down norm(h)) behind parts of every block; cannot be merged.
+    """Bottleneck adapters, h -> h + W_up f(W_down norm(h)) behind parts of every block.
 
-    See `experiments.methods.bottleneck_layer`.
+    They cannot be merged. See `experiments.methods.bottleneck_layer`.
     """
 
     width: int
     """Width of the bottleneck."""
     places: list[Place]
-    """attention, feed_forward: behind that half's last projection, before its residual is added;
-    block: behind the whole block."""
+    """Positions of the adapters; attention, feed_forward: behind that half's last projection,
+    before its residual is added; block: behind the whole block."""
     norm: bool
-    """A LayerNorm of the adapter's own before the bottleneck."""
+    """Use a LayerNorm of the adapter's own before the bottleneck."""
     activation: Activation
-    """f."""
+    """Nonlinearity f."""
     dropped: int = 0
-    """Lowest blocks that go without adapters."""
+    """Number of lowest blocks without adapters."""
     train_norms: bool = False
-    """Trains the normalisations of the adapted blocks, too."""
+    """Train the normalisations of the adapted blocks, too."""
 
     def problems(self) -> Iterator[str]:
         """See `Method.problems`."""
@@ -65,7 +65,7 @@ class Bottleneck(Method):
         """See `Method.apply`."""
         from experiments.methods import bottleneck_layer
 
-        blocks = bottleneck_layer.blocks_of(net)
+        blocks = bottleneck_layer.find_blocks(net)
         if self.dropped >= len(blocks):
             problem = (
                 f"method.dropped={self.dropped}: the model has {len(blocks)} blocks"
@@ -76,7 +76,7 @@ class Bottleneck(Method):
         adapted = blocks[self.dropped :]
         self.train_head_alone(net, head)
         for block in adapted if self.train_norms else ():
-            for norm in bottleneck_layer.norms_of(net.get_submodule(block["block"])):
+            for norm in bottleneck_layer.find_norms(net.get_submodule(block["block"])):
                 norm.requires_grad_(True)
         bottleneck_layer.insert(
             net,
@@ -89,7 +89,7 @@ class Bottleneck(Method):
         return net
 
     def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
-        """See `Method.restore`; a nonlinearity is no part of any weight, so nothing is merged."""
+        """See `Method.restore`; a nonlinearity is not part of any weight, so nothing is merged."""
         if merged:
             raise UserError(
                 f"method={self.name}: cannot be merged, its adapters have a nonlinearity and are "

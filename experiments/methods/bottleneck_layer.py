@@ -20,8 +20,8 @@ _FEED_FORWARD = re.compile(
 )
 
 
-class Bottleneck(nn.Module):
-    """h -> h + W_up f(W_down norm(h) + b_down) + b_up behind the module that it wraps.
+class BottleneckLayer(nn.Module):
+    """Bottleneck h -> h + W_up f(W_down norm(h) + b_down) + b_up behind the module that it wraps.
 
     W_up and b_up start at zero: the network computes what it did before, to the bit.
 
@@ -44,7 +44,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the wrapped module returns, its hidden states (..., hidden) changed."""
+        """Return the wrapped module's output with its hidden states (..., hidden) changed."""
         found = self.base_layer(*args, **kwargs)
         hidden = found[0] if isinstance(found, tuple) else found
         wide = hidden.to(self.down.weight.dtype)  # the base may be in half precision
@@ -53,8 +53,8 @@ class Bottleneck(nn.Module):
         return (hidden, *found[1:]) if isinstance(found, tuple) else hidden
 
 
-def blocks_of(net: nn.Module) -> list[dict[str, str]]:
-    """Paths in every block, first to last.
+def find_blocks(net: nn.Module) -> list[dict[str, str]]:
+    """Return the paths in every block, first to last.
 
     Returns:
         Per block its own path as `block`, and those of the last projections of its halves as
@@ -68,12 +68,12 @@ def blocks_of(net: nn.Module) -> list[dict[str, str]]:
     return [block for block in found.values() if len(block) == 3]
 
 
-def norms_of(block: nn.Module) -> list[nn.Module]:
-    """The normalisations inside a block, whatever the architecture calls them."""
+def find_norms(block: nn.Module) -> list[nn.Module]:
+    """Return the normalisations inside a block, whatever the architecture calls them."""
     return [module for module in block.modules() if type(module).__name__.endswith("Norm")]
 
 
 def insert(net: nn.Module, paths: Sequence[str], hidden: int, **settings: Any) -> None:
-    """Wraps the modules at `paths` in place; `hidden` and `settings` as `Bottleneck` has them."""
+    """Wrap the modules at `paths` in a `BottleneckLayer` with `hidden` and `settings`, in place."""
     for path in sorted(paths, key=len, reverse=True):  # what is inside first: paths stay right
-        net.set_submodule(path, Bottleneck(net.get_submodule(path), hidden, **settings))
+        net.set_submodule(path, BottleneckLayer(net.get_submodule(path), hidden, **settings))

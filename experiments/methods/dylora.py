@@ -1,4 +1,4 @@
-"""DyLoRA: LoRA whose first ranks are trained to do alone, by a rank drawn at every step."""
+"""DyLoRA: LoRA whose first ranks also work alone, thanks to a rank drawn at every step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class DyLoRA(Method):
-    """h = W0 x + (alpha / b) B[:, :b] A[:b] x, b drawn from 1 to r at every step (2210.07558).
+    """DyLoRA: h = W0 x + (alpha / b) B[:, :b] A[:b] x, b drawn from 1 to r each step (2210.07558).
 
     See `experiments.methods.dylora_layer`.
     """
@@ -48,7 +48,7 @@ class DyLoRA(Method):
         """See `Method.apply`."""
         from torch import nn
 
-        from experiments.methods.dylora_layer import NestedLinear
+        from experiments.methods.dylora_layer import DyLoRALinear
 
         problems = list(unmatched(net, self.targets))
         found = {
@@ -66,7 +66,7 @@ class DyLoRA(Method):
         self.train_head_alone(net, head)
         for path, layer in found.items():
             rank = self.evaluated or self.r
-            net.set_submodule(path, NestedLinear(layer, self.r, self.alpha, rank))
+            net.set_submodule(path, DyLoRALinear(layer, self.r, self.alpha, rank))
         return net
 
     def callbacks(self, net: nn.Module, seed: int) -> list[TrainerCallback]:
@@ -77,10 +77,10 @@ class DyLoRA(Method):
 
     def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
         """See `Method.restore`; the evaluated rank is what is merged."""
-        from experiments.methods.dylora_layer import NestedLinear
+        from experiments.methods.dylora_layer import DyLoRALinear
 
         net = super().restore(self.apply(net, []), folder)
         for path, module in list(net.named_modules()):
-            if merged and isinstance(module, NestedLinear):
+            if merged and isinstance(module, DyLoRALinear):
                 net.set_submodule(path, module.merged())
         return net

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from experiments.seeding import stream
 
 
-class NestedLinear(nn.Module):
-    """h = W0 x + (alpha / b) B[:, :b] A[:b] x with a rank b that changes (DyLoRA, 2210.07558).
+class DyLoRALinear(nn.Module):
+    """Linear layer h = W0 x + (alpha / b) B[:, :b] A[:b] x with a changing rank b (2210.07558).
 
     Training takes the rank last drawn, evaluation always the same one. B starts at zero.
 
@@ -34,7 +34,7 @@ class NestedLinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # as LoRA's A
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """inputs (..., in) -> (..., out)."""
+        """Map inputs (..., in) to (..., out)."""
         rank = self.drawn if self.training else self.evaluated
         outputs = self.base_layer(inputs)
         narrow = functional.linear(inputs.to(self.lora_A.dtype), self.lora_A[:rank])  # (..., b)
@@ -42,7 +42,7 @@ class NestedLinear(nn.Module):
         return outputs + update.to(outputs.dtype)
 
     def merged(self) -> nn.Linear:
-        """The base layer with the update at the evaluated rank in its weights."""
+        """Return the base layer with the update at the evaluated rank in its weights."""
         rank, weight = self.evaluated, self.base_layer.weight
         with torch.no_grad():
             update = self.lora_B[:, :rank] @ self.lora_A[:rank] * (self.alpha / rank)
@@ -51,15 +51,18 @@ class NestedLinear(nn.Module):
 
 
 class RankDraw(TrainerCallback):
-    """One rank per optimizer step, the same in all layers: from seed and step alone, so that a
-    resumed run and every rank of several devices draw the same."""
+    """Draws one rank per optimizer step, the same in all layers.
+
+    It depends on seed and step alone, so that a resumed run and every process of a distributed one
+    draw the same.
+    """
 
     def __init__(self, net: nn.Module, r: int, seed: int):
-        self.layers = [module for module in net.modules() if isinstance(module, NestedLinear)]
+        self.layers = [module for module in net.modules() if isinstance(module, DyLoRALinear)]
         self.r, self.seed = r, seed
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Draws uniformly from 1 to r."""
+        """Draw uniformly from 1 to r."""
         draw = torch.Generator().manual_seed(stream(self.seed, f"rank {state.global_step}"))
         rank = int(torch.randint(1, self.r + 1, (), generator=draw))
         for layer in self.layers:

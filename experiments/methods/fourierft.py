@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Init(Enum):
-    """How the coefficients start."""
+    """Initial values of the coefficients."""
 
     normal = "normal"
     zeros = "zeros"
 
 
 class Basis(Enum):
-    """What the coefficients are coefficients of; all but the first for the ablation of Table 6."""
+    """Basis of the coefficients; all but the first for the ablation of Table 6."""
 
     fourier = "fourier"
     random = "random"
@@ -35,8 +35,8 @@ class Basis(Enum):
     hartley = "hartley"
 
 
-class Memory(Enum):
-    """Whether W0 + DeltaW is kept between steps."""
+class MemoryMode(Enum):
+    """Use of memory for W0 + DeltaW between steps."""
 
     auto = "auto"
     cache = "cache"
@@ -44,26 +44,26 @@ class Memory(Enum):
 
 
 class Gradient(Enum):
-    """How the coefficients' gradient is computed."""
+    """Computation of the coefficients' gradient."""
 
     auto = "auto"
     dense = "dense"
     sampled = "sampled"
 
 
-class Precision(Enum):
-    """When DeltaW is rounded, if the weights are in half precision."""
+class UpdatePrecision(Enum):
+    """Rounding of DeltaW where the weights are in half precision."""
 
     rounded = "rounded"
     exact = "exact"
 
 
 LARGEST_NORM = 10.0
-"""Of one coefficient's update: no weight of a base model could stand next to a larger one."""
+"""Largest norm of one coefficient's update: a larger one would dwarf any weight of a base model."""
 
 
 class Scaling(Enum):
-    """What alpha is."""
+    """Meaning of alpha."""
 
     plain = "plain"
     norm = "norm"
@@ -81,7 +81,7 @@ class FrequencyBias:
 
 @dataclass(kw_only=True)
 class FourierFT(Adapter):
-    """DeltaW = alpha * Re(ifft2(ToDense(c))), only c is trained (Eqs. 2-4).
+    """FourierFT: DeltaW = alpha * Re(ifft2(ToDense(c))), only c is trained (Eqs. 2-4).
 
     See the package `fourierft`.
     """
@@ -93,20 +93,20 @@ class FourierFT(Adapter):
     entry_seed: int
     """Seed of the entries, shared by all layers of one shape; not the run's seed."""
     frequency_bias: FrequencyBias = field(default_factory=FrequencyBias)
-    """Where in the spectrum the entries are drawn."""
+    """Frequencies that the entries are drawn from."""
     init: Init = Init.normal
-    """normal: the update is not zero before the first step, as in the paper."""
+    """Start of the coefficients; with normal the update is not zero at first, as in the paper."""
     basis: Basis = Basis.fourier
-    """Another basis is scaled to the size of Fourier's: the same alpha means the same."""
+    """Basis; all are scaled to the size of Fourier's, so that the same alpha means the same."""
     scaling: Scaling | None = None
-    """norm: alpha * sqrt(2 d1 d2) takes alpha's place, so that the learning rate need not grow with
-    the width; null: plain, the paper's."""
-    memory: Memory = Memory.auto
-    """cache: fastest; recompute: one full-size weight less per adapted matrix (local)."""
+    """Meaning of alpha; with norm, alpha * sqrt(2 d1 d2) takes its place, so that the learning rate
+    need not grow with the width; null: plain, the paper's."""
+    memory: MemoryMode = MemoryMode.auto
+    """Use of memory; cache: fastest; recompute: one full-size weight less per matrix (local)."""
     gradient: Gradient = Gradient.auto
-    """dense by way of dL/dW, sampled without it; auto takes the cheaper (local)."""
-    precision: Precision | None = None
-    """exact keeps small updates of half-precision weights, for time; null: rounded."""
+    """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper (local)."""
+    precision: UpdatePrecision | None = None
+    """Rounding; exact keeps small updates of half-precision weights, at a cost; null: rounded."""
 
     def problems(self) -> Iterator[str]:
         """See `Method.problems`."""
@@ -152,7 +152,7 @@ class FourierFT(Adapter):
             scaling_mode=(self.scaling or Scaling.plain).value,
             memory=self.memory.value,
             gradient=self.gradient.value,
-            precision=(self.precision or Precision.rounded).value,
+            precision=(self.precision or UpdatePrecision.rounded).value,
             target_modules=list(self.targets),
             modules_to_save=list(head) or None,
         )

@@ -1,4 +1,4 @@
-"""Method: what of a network is trained, and how the trained part is kept."""
+"""Base class of methods: the trained part of a network, and how it is saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Method:
-    """A way to fine-tune.
+    """Base class of fine-tuning methods.
 
     `apply` decides which parameters get a gradient; the task head always does.
     """
@@ -26,31 +26,31 @@ class Method:
 
     @property
     def trains_head_only(self) -> bool:
-        """True if nothing but the head gets a gradient."""
+        """True if only the head is trained."""
         return False
 
     @property
     def trains_base(self) -> bool:
-        """True if the weights of the base model get a gradient themselves."""
+        """True if the weights of the base model are trained themselves."""
         return False
 
     def problems(self) -> Iterator[str]:
-        """Yields every setting that the method cannot work with."""
+        """Yield every setting that the method cannot work with."""
         return iter(())
 
     def train_head_alone(self, net: nn.Module, head: Sequence[str]) -> None:
-        """Gives a gradient to the head's parameters and takes it from all others of a network."""
+        """Train the parameters of the head and freeze all others of a network."""
         from fourierft.counting import in_head
 
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(in_head(name, head))
 
     def penalty(self, net: nn.Module) -> Tensor | None:
-        """What the method adds to the loss of every training batch, a scalar; None: nothing."""
+        """Return the method's addition to the loss of a training batch, a scalar or None."""
         return None
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
-        """Prepares a freshly built network for training.
+        """Prepare a freshly built network for training.
 
         Args:
             net: the base model with its task head.
@@ -61,24 +61,23 @@ class Method:
         """
         raise TypeError(
             f"{type(self).__name__} does not say what it trains"
-        )  # a schema alone is no method
+        )  # a schema alone is not a method
 
     def callbacks(self, net: nn.Module, seed: int) -> list[TrainerCallback]:
-        """What the method does between steps.
+        """Return the callbacks that the method needs between steps.
 
         Args:
-            net: what `apply` returned.
-            seed: of the run.
+            net: the network that `apply` returned.
+            seed: seed of the run.
         """
         return []
 
     def checkpoint(self, net: nn.Module, folder: Path) -> None:
-        """Writes what a resumed run of a PEFT model needs: what was trained, unless the method
-        keeps more."""
+        """Write what a resumed run of a PEFT model needs: by default, what was trained."""
         self.save(net, folder)
 
     def save(self, net: nn.Module, folder: Path) -> None:
-        """Writes what was trained, head included, into an empty folder (safetensors, JSON)."""
+        """Write what was trained, head included, into an empty folder (safetensors, JSON)."""
         from safetensors.torch import save_file
 
         # Tied parameters appear once in named_parameters, as safetensors wants it.
@@ -90,15 +89,15 @@ class Method:
         save_file(trained, folder / "trained.safetensors")
 
     def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
-        """Puts what `save` wrote into a freshly built base model.
+        """Load what `save` wrote into a freshly built base model.
 
         Args:
             net: the base model.
-            folder: what `save` filled.
-            merged: without wrappers or adapters; False: as it was trained.
+            folder: the folder that `save` filled.
+            merged: True for a network without wrappers or adapters; False: as it was trained.
 
         Raises:
-            DataError: nothing readable there.
+            DataError: nothing readable is there.
             UserError: the method adds modules, so a plain model cannot hold what was trained.
         """
         import torch
@@ -110,11 +109,11 @@ class Method:
             trained = load_file(path)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
-        there = dict(net.named_parameters())
+        parameters = dict(net.named_parameters())
         unfit = sorted(
             name
             for name, value in trained.items()
-            if name not in there or there[name].shape != value.shape
+            if name not in parameters or parameters[name].shape != value.shape
         )
         if unfit:
             raise UserError(
@@ -123,5 +122,5 @@ class Method:
             )
         with torch.no_grad():
             for name, value in trained.items():
-                there[name].copy_(value)
+                parameters[name].copy_(value)
         return net

@@ -22,7 +22,7 @@ COMPARED = (
     *("peft_type", "target_modules", "r", "lora_alpha", "n_frequency", "scaling", "scaling_mode"),
     *("random_loc_seed", "frequency_bias_center", "frequency_bias_bandwidth", "basis"),
 )
-"""Fields by which an adapter's configuration is known for the one of a run."""
+"""Fields that must agree between an adapter's configuration and its run's."""
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ class Adapter(Method):
             yield "method.targets=[]: must name at least one module"
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
-        """PEFT's configuration of this method."""
+        """Return PEFT's configuration of this method."""
         raise TypeError(f"{type(self).__name__} has no PEFT configuration")
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
@@ -68,7 +68,7 @@ class Adapter(Method):
             raise ConfigError(f"method={self.name} cannot adapt this model: {error}") from error
 
     def unfit(self, net: nn.Module, configuration: PeftConfig) -> Iterator[str]:
-        """Yields every reason why the configuration does not fit this network."""
+        """Yield every reason why the configuration does not fit this network."""
         wanted = getattr(configuration, "target_modules", None)
         if isinstance(wanted, str) or not wanted:
             return  # a pattern, or PEFT's own choice
@@ -106,33 +106,32 @@ class Adapter(Method):
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
 
     def _check(self, folder: Path) -> None:
-        """Raises DataError if an adapter's configuration is of another method, or another one of
-        it."""
+        """Raise DataError if an adapter's configuration differs from this method's."""
         path = folder / "adapter_config.json"
         expected = self.configuration([]).to_dict()
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            there = {name: _comparable(found.get(name)) for name in COMPARED}
+            stored = {name: _comparable(found.get(name)) for name in COMPARED}
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
-        asked = {name: _comparable(expected.get(name)) for name in COMPARED}
+        wanted = {name: _comparable(expected.get(name)) for name in COMPARED}
         wrong = [
-            f"{name}: there {there[name]!r}, of the run {asked[name]!r}"
+            f"{name}: found {stored[name]!r}, expected {wanted[name]!r}"
             for name in COMPARED
-            if there[name] != asked[name]
+            if stored[name] != wanted[name]
         ]
         if wrong:
             raise DataError(f"{path}: not the configuration of method={self.name}", wrong)
 
 
 def _comparable(value: Any) -> Any:
-    """A field of PEFT's as JSON holds it, names in any order."""
+    """Return a field of PEFT's as JSON holds it, names in any order."""
     value = getattr(value, "value", value)
     return sorted(value, key=str) if isinstance(value, (list, set, tuple)) else value
 
 
 def _merge(net: nn.Module) -> nn.Module:
-    """The base model with adapter and head in its own weights.
+    """Return the base model with adapter and head in its own weights.
 
     Trained heads are put in place of PEFT's wrappers first: most tuners can only unwrap a head that
     is a single layer.
@@ -146,7 +145,7 @@ def _merge(net: nn.Module) -> nn.Module:
 
 
 def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
-    """Yields every target that no module of the network is called by."""
+    """Yield every target that names no module of the network."""
     names = {name: module for name, module in net.named_modules() if name}
     known = sorted(
         {
@@ -164,14 +163,14 @@ def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
-    """Shape of the module's weight matrix, None if it has none."""
+    """Return the shape of the module's weight matrix, None if it has none."""
     shape = getattr(getattr(module, "weight", None), "shape", ())
     return tuple(shape) if len(shape) == 2 else None
 
 
 @dataclass(kw_only=True)
 class LoRA(Adapter):
-    """h = W0 x + (alpha / r) B A x with rank-r A and B, through PEFT."""
+    """LoRA through PEFT: h = W0 x + (alpha / r) B A x with rank-r A and B."""
 
     r: int
     """Rank."""
@@ -205,7 +204,7 @@ class LoRA(Adapter):
 
 @dataclass(kw_only=True)
 class Peft(Adapter):
-    """Any PEFT method: every one of them is a baseline without code."""
+    """Any PEFT method, as a baseline without code."""
 
     peft_type: str
     """PEFT's name of the method: LORA, VERA, ..."""

@@ -20,7 +20,7 @@ class Selective(Method):
     """Trains the parameters of the base model that `selects` names, and the head."""
 
     def selects(self, parameter: str) -> bool:
-        """True if the base model's parameter of this name is trained."""
+        """Return True if the base model's parameter of this name is trained."""
         return False
 
     def apply(self, net: nn.Module, head: Sequence[str]) -> nn.Module:
@@ -42,7 +42,7 @@ class Full(Selective):
         return True
 
     def selects(self, parameter: str) -> bool:
-        """Every parameter."""
+        """Select every parameter."""
         return True
 
 
@@ -51,7 +51,7 @@ class BitFit(Selective):
     """BitFit: every bias of the base model."""
 
     def selects(self, parameter: str) -> bool:
-        """Biases, those of the norms included."""
+        """Select the biases, those of the norms included."""
         return parameter.split(".")[-1] == "bias"
 
 

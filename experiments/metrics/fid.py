@@ -67,7 +67,7 @@ def frechet(first: Moments, second: Moments) -> float:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelFeatures:
     """8 x 8 colours per image: for rehearsals without weights, never comparable with FID."""
 
     side = 8
@@ -87,7 +87,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Inception:
+class InceptionFeatures:
     """The features of FID.
 
     Raises:
@@ -159,7 +159,7 @@ class Inception:
         return np.concatenate(found)
 
 
-Extractor = Pixels | Inception
+Extractor = PixelFeatures | InceptionFeatures
 
 METRICS = ("fid", "frechet_pixels")
 """The metric's name tells the features apart: `fid` is Inception's alone."""

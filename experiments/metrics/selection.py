@@ -52,7 +52,7 @@ def select(
     metric: Metric,
     chosen_on: Sequence[Evaluation] | None = None,
 ) -> dict[str, dict[str, Any] | None]:
-    """Scores the best, the last and the held-out choice of epoch.
+    """Score the best, the last and the held-out choice of epoch.
 
     Args:
         evaluations: of one split, in the order of training, at least one.

@@ -37,7 +37,7 @@ LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def check(metrics: Sequence[str] = METRICS) -> None:
-    """Raises UserError if a package or Java is missing, in milliseconds and before any training."""
+    """Raise UserError if a package or Java is missing, in milliseconds and before any training."""
     java = not OF_JAVA.isdisjoint(metrics)
     missing = [
         f"no Python package {package}"
@@ -183,7 +183,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """Counts of all n-grams, n = 1..5."""
+    """Count of all n-grams, n = 1..5."""
     return Counter(
         tuple(tokens[start : start + order])
         for order in range(1, NIST_ORDERS + 1)

@@ -169,7 +169,7 @@ class Diffusion(Model):
         return net
 
     def _compare(self, part: str, folder: Path) -> None:
-        """Raises ConfigError if the folder's network has other sizes than this model."""
+        """Raise ConfigError if the folder's network has other sizes than this model."""
         path = folder / part / "config.json"
         try:
             there = json.loads(path.read_text(encoding="utf-8"))

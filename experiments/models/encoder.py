@@ -23,7 +23,7 @@ class Encoder(Transformer):
         Full-size rehearsals then need no download.
         """
         if source is not None:
-            return self.tokenizer_of(source)
+            return self.load_tokenizer(source)
         from experiments.models.byte_tokenizers import byte_tokenizer
 
         return byte_tokenizer(self.sizes.get("max_position_embeddings", 512))

@@ -29,7 +29,7 @@ class SplitAttention(nn.Module):
 
 
 def split_attention(net: nn.Module) -> nn.Module:
-    """Replaces every fused `c_attn` of a GPT-2 in place; other networks come back as they are."""
+    """Replace every fused `c_attn` of a GPT-2 in place; other networks come back as they are."""
     for module in list(net.modules()):
         if hasattr(module, "c_attn"):
             module.c_attn = SplitAttention(module.c_attn)
@@ -37,7 +37,7 @@ def split_attention(net: nn.Module) -> nn.Module:
 
 
 def fuse_attention(net: nn.Module) -> nn.Module:
-    """Undoes `split_attention` in place: plain transformers then reads what is saved."""
+    """Undo `split_attention` in place: plain transformers then reads what is saved."""
     from transformers.pytorch_utils import Conv1D
 
     for module in list(net.modules()):

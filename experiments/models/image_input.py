@@ -10,7 +10,7 @@ from torch import nn
 
 
 def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Lets an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
+    """Let an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
 
     They become (x / 255 - mean) / std, (B, 3, H, W), where the network runs: a loader ships a
     quarter of what floats would take. Floats are taken as they are.

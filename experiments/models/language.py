@@ -85,7 +85,7 @@ class CausalLM(Transformer):
             and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()
         ):
             raise DataError(f"model.tokenizer={self.tokenizer}: no tokenizer_config.json there")
-        tokenizer = self.tokenizer_of(source or str(Path(self.tokenizer).expanduser()))
+        tokenizer = self.load_tokenizer(source or str(Path(self.tokenizer).expanduser()))
         largest, rows = max(tokenizer.get_vocab().values()), self.configuration(source).vocab_size
         if largest >= rows:
             raise ConfigError(
@@ -150,7 +150,7 @@ class CausalLM(Transformer):
 
 
 def leave_unpacked(net: nn.Module) -> nn.Module:
-    """Stops bitsandbytes from packing 4-bit weights anew on CPUs with AVX512-BF16.
+    """Stop bitsandbytes from packing 4-bit weights anew on CPUs with AVX512-BF16.
 
     It refuses layers whose outputs are no multiple of 32, and numbers would depend on the CPU.
     """

@@ -63,7 +63,7 @@ class Denoiser(nn.Module):
             steps: (B,) fixed ones, for evaluation: the latent is then its mean.
 
         Returns:
-            `loss`, see `loss_of`, and `logits` (B,): each row's mean squared error.
+            `loss`, see `prior_preservation_loss`, and `logits` (B,): each row's mean squared error.
         """
         latents = mean
         if noise is None:
@@ -80,16 +80,18 @@ class Denoiser(nn.Module):
         else:
             target = noise
         errors = (predicted.float() - target.float()).pow(2).mean((1, 2, 3))  # (B,)
-        return {"loss": loss_of(errors, labels, weights), "logits": errors}
+        return {"loss": prior_preservation_loss(errors, labels, weights), "logits": errors}
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Computes activations again in the backward pass; called by the Trainer."""
+        """Compute activations again in the backward pass; called by the Trainer."""
         self.unet.enable_gradient_checkpointing()
         if self.text_encoder is not None:
             self.text_encoder.gradient_checkpointing_enable()
 
 
-def loss_of(errors: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def prior_preservation_loss(
+    errors: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """Mean error of the photos + lambda * mean error of as many class images.
 
     DreamBooth (Ruiz et al. 2023, arXiv 2208.12242, Eq. 2) with the weights w_t left out, as is

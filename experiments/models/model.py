@@ -48,7 +48,7 @@ class Model:
     language models; null: none."""
 
     def problems(self) -> Iterator[str]:
-        """Yields every setting that the model cannot be built with."""
+        """Yield every setting that the model cannot be built with."""
         if self.quantization is not None:
             asked = f"model.quantization={self.quantization.value}"
             if not self.quantisable:
@@ -97,7 +97,7 @@ class Model:
     def build(
         self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
     ) -> nn.Module:
-        """Builds the network with a fresh head.
+        """Build the network with a fresh head.
 
         Args:
             head: what the task asks of the model.

@@ -144,7 +144,7 @@ class Transformer(Model):
         loading: dict[str, Any] | None = None,
         **head: Any,
     ) -> nn.Module:
-        """Builds with the given transformers Auto class.
+        """Build with the given transformers Auto class.
 
         Args:
             auto: AutoModel or one of its kind.
@@ -191,7 +191,7 @@ class Transformer(Model):
             )
         return net
 
-    def tokenizer_of(self, source: str) -> Any:
+    def load_tokenizer(self, source: str) -> Any:
         """The tokenizer that lies in a folder or repository; DataError if none can be read."""
         from transformers import AutoTokenizer
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pixels:
+class ImageFormat:
     """What a vision model takes: (value / 255 - mean) / std per channel, `side` pixels square."""
 
     side: int
@@ -45,7 +45,7 @@ class VisionTransformer(Transformer):
                 kind = "positive numbers" if key == "std" else "numbers"
                 yield f"model.{key}={values}: must be three {kind}"
 
-    def processor(self, source: str | None) -> Pixels:
+    def processor(self, source: str | None) -> ImageFormat:
         """The side that the network was built for, and the mean and std of its weights."""
         side, said = self.configuration(source).image_size, self._preparation(source)
         try:
@@ -61,7 +61,7 @@ class VisionTransformer(Transformer):
                 f"{self._place(source)}: preprocessor_config.json is of no use",
                 [f"image_{key}={value!r}: must be three numbers" for key, value in wrong.items()],
             )
-        return Pixels(side=side, mean=mean, std=std)
+        return ImageFormat(side=side, mean=mean, std=std)
 
     def build(
         self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"

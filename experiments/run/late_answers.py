@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def add(config: Config, place: Path, record: Record) -> Record:
-    """Produces what `Task.owed` names, with the adapter that the run kept; nothing is trained.
+    """Answer `Task.pending_prompts` with the adapter that the run kept; nothing is trained.
 
     The record gets the numbers of what was asked and the time that it took, and keeps all else.
 
@@ -34,28 +34,28 @@ def add(config: Config, place: Path, record: Record) -> Record:
         record: as it lies there.
 
     Returns:
-        The record, `record` itself where nothing is owed.
+        The record, `record` itself where nothing is pending.
 
     Raises:
         UserError: the weights are not here, or others than those that the run began with; the
             folder is in use, or lacks its adapter. The run stays finished.
     """
-    if not config.mode.trains or not config.task.owed(place):
+    if not config.mode.trains or not config.task.pending_prompts(place):
         return record
     if not (place / "adapter").is_dir():
         raise RecordError(f"{place}: no adapter there, so the run cannot be asked anything more")
     weights = config.model.locate(config.offline)
     with lock.hold(place) as held, _journal(held):
         # Again: another process may have been faster.
-        owed, record = config.task.owed(place), read_record(place)
-        if not owed:
+        pending, record = config.task.pending_prompts(place), read_record(place)
+        if not pending:
             return record
-        log.info("trained before; to be answered: %s", ", ".join(owed))
+        log.info("trained before; to be answered: %s", ", ".join(pending))
         kept_adapter.check(place, record)
         net, processor = _restored(config, place, weights, record)
         began = time.monotonic()
-        config.task.produce(net, processor, _data(owed, record), held.path, config.seed)
-        rows = {f"asked {name}": len(prompts) for name, prompts in owed.items()}
+        config.task.generate(net, processor, _data(pending, record), held.path, config.seed)
+        rows = {f"asked {name}": len(prompts) for name, prompts in pending.items()}
         spent = round(record.time.get("produce_s", 0.0) + time.monotonic() - began, 3)
         added = dataclasses.replace(
             record,
@@ -80,7 +80,7 @@ def _restored(
     record: Record,
 ) -> tuple[nn.Module, Any]:
     """The trained network, its adapter beside the weights as in training, and the processor."""
-    from experiments.training.device import check_device, device_of
+    from experiments.training.device import check_device, select_device
 
     check_device(config.train)
     config.task.check()
@@ -89,13 +89,13 @@ def _restored(
     inputs.check_model(place, config, record)
     net = config.method.restore(net, place / "adapter", merged=False)
     if config.model.quantization is None:  # quantised weights are where they stay
-        net = net.to(device_of(config.train))
+        net = net.to(select_device(config.train))
     return net, processor
 
 
-def _data(owed: dict[str, Any], record: Record) -> Any:
+def _data(pending: dict[str, Any], record: Record) -> Any:
     """Prompts without rows to train on."""
     from experiments.tasks import Data
 
     fingerprint = record.environment.get("data") or ""
-    return Data(train=(), evaluations={}, prompts=owed, collate=list, fingerprint=fingerprint)
+    return Data(train=(), evaluations={}, prompts=pending, collate=list, fingerprint=fingerprint)

@@ -81,7 +81,7 @@ def train(current: Session) -> Record:
     spent = trainer.fit(fitting)
 
     answering = time.monotonic()
-    config.task.produce(fitting.network, parts.processor, parts.data, work_dir, config.seed)
+    config.task.generate(fitting.network, parts.processor, parts.data, work_dir, config.seed)
     held.check()
     spent["produce_s"] = round(time.monotonic() - answering, 3)
     peak = watched.peak()

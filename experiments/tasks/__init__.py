@@ -6,7 +6,7 @@ from experiments.tasks.e2e import E2E
 from experiments.tasks.glue import Glue
 from experiments.tasks.images import Images
 from experiments.tasks.instruction import Instruction
-from experiments.tasks.task import Data, Measured, NoTask, Task
+from experiments.tasks.task import Data, NoTask, OutputScores, Task
 from experiments.tasks.toy import Toy
 
 TASKS = (NoTask, Toy, Glue, E2E, Images, Instruction, DreamBooth)
@@ -20,7 +20,7 @@ __all__ = [
     "Head",
     "Images",
     "Instruction",
-    "Measured",
+    "OutputScores",
     "NoTask",
     "Task",
     "Toy",

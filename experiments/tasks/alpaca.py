@@ -65,7 +65,7 @@ def _objects(content: bytes) -> list[dict[str, Any]]:
 
 
 def _unfit(table: Any) -> Iterator[str]:
-    """Yields columns that are not all text, and the lack of rows."""
+    """Yield columns that are not all text, and the lack of rows."""
     from pyarrow import types
 
     if not len(table):

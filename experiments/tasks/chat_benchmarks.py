@@ -74,11 +74,11 @@ def open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict
     return [
         question
         for question in questions
-        if len(turns_of(current.get(question["question_id"]))) < len(question["turns"])
+        if len(get_turns(current.get(question["question_id"]))) < len(question["turns"])
     ]
 
 
-def turns_of(line: dict[str, Any] | None) -> list[str]:
+def get_turns(line: dict[str, Any] | None) -> list[str]:
     """The answers of a line; none where there is no line yet."""
     return line["choices"][0]["turns"] if line else []
 
@@ -123,8 +123,8 @@ class Asker:
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     """The latest line of each question in the file."""
 
-    def answer(self, questions: Sequence[dict[str, Any]], place: Path) -> None:
-        """Writes generations/<benchmark>.jsonl below a run folder, one line per question.
+    def answer(self, questions: Sequence[dict[str, Any]], run_dir: Path) -> None:
+        """Write generations/<benchmark>.jsonl below a run folder, one line per question.
 
         Every batch is added when it is done, a question of two turns first with one answer. What a
         killed call left is kept, what is damaged or answers another wording is made again. In the
@@ -132,9 +132,9 @@ class Asker:
 
         Args:
             questions: question_id, category and turns of each.
-            place: the run folder.
+            run_dir: the run folder.
         """
-        path = generations.path_of(place, self.benchmark)
+        path = generations.path_of(run_dir, self.benchmark)
         before = answers(path, questions)
         for problem in before.damaged:
             log.warning("%s; it is answered again", problem)
@@ -150,7 +150,7 @@ class Asker:
                 if len(question["turns"]) > turn and len(self._answers(question)) == turn
             ]
             if waiting:
-                self._turn(waiting, turn, path, _model_id(place, self.task))
+                self._turn(waiting, turn, path, _model_id(run_dir, self.task))
         ordered = [self.lines[question["question_id"]] for question in questions]
         text = "".join(
             json.dumps(line, ensure_ascii=False) + "\n"
@@ -166,10 +166,10 @@ class Asker:
         )
 
     def _answers(self, question: dict[str, Any]) -> list[str]:
-        return turns_of(self.lines.get(question["question_id"]))
+        return get_turns(self.lines.get(question["question_id"]))
 
     def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
-        """Answers one turn of all these questions."""
+        """Answer one turn of all these questions."""
         longest = answer_room(self.max_new_tokens, self.processor)
         room = self.processor.model_max_length - longest
         prompts, truncated = [], []
@@ -255,8 +255,8 @@ class Sampling:
         return logits
 
 
-def _model_id(place: Path, task: str) -> str:
+def _model_id(run_dir: Path, task: str) -> str:
     """A run's name among answers of several: model, method, what differs, seed."""
-    parts = list(place.parts)
+    parts = list(run_dir.parts)
     start = len(parts) - 1 - parts[::-1].index(task) if task in parts else len(parts) - 1
     return "-".join([*parts[max(0, start - 1) : start], *parts[start + 1 :]])

@@ -22,10 +22,10 @@ from experiments.tasks.dreambooth_data import (
     at_fixed_noise,
     collate,
     draw_class_images,
-    entries_of,
+    encode_images,
     read_subject,
 )
-from experiments.tasks.task import Data, Measured, Task
+from experiments.tasks.task import Data, OutputScores, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +156,7 @@ class DreamBooth(Task):
     def check(self) -> None:
         """See `Task.check`: Inception's weights are looked at before anything is trained."""
         if self.extractor is not None:
-            fid.Inception(Path(self.extractor).expanduser())
+            fid.InceptionFeatures(Path(self.extractor).expanduser())
 
     def load(self, processor: LatentSpace, source: str | None) -> Data:
         """See `Task.load`; a training row is a photo and, with prior preservation, a class image.
@@ -166,7 +166,7 @@ class DreamBooth(Task):
         subject = self._subject(source)
         photos = self._squares(subject.folder)
         prompt = self._filled(self.instance_prompt, subject)
-        own = entries_of(processor, photos, prompt, label=0, weight=1.0)
+        own = encode_images(processor, photos, prompt, label=0, weight=1.0)
         digest = hashlib.sha256()
         for path in image_files.files(subject.folder):
             digest.update(path.read_bytes())
@@ -174,7 +174,7 @@ class DreamBooth(Task):
         if self.prior_weight > 0:
             prompt = self._filled(self.class_prompt, subject)
             images = self._class_images(processor, prompt)
-            others = entries_of(processor, images, prompt, label=1, weight=self.prior_weight)
+            others = encode_images(processor, images, prompt, label=1, weight=self.prior_weight)
             if self.class_path is not None:
                 digest.update(b"".join(image.tobytes() for image in images))
         drawn = [
@@ -199,10 +199,10 @@ class DreamBooth(Task):
         """
         return {"denoising_loss": float(predictions.mean())}
 
-    def produce(
-        self, net: nn.Module, processor: LatentSpace, data: Data, place: Path, seed: int
+    def generate(
+        self, net: nn.Module, processor: LatentSpace, data: Data, run_dir: Path, seed: int
     ) -> None:
-        """Draws images/<prompt>/NN.png; the photos are in images/subject, all in images/grid.png.
+        """Draw images/<prompt>/NN.png; the photos are in images/subject, all in images/grid.png.
 
         The noise of an image follows from seed, prompt and number alone.
         """
@@ -211,10 +211,10 @@ class DreamBooth(Task):
         from experiments.models.latent_diffusion import draw
         from experiments.seeding import stream
 
-        place = place / image_files.FOLDER
-        place.mkdir(exist_ok=True)
+        folder = run_dir / image_files.FOLDER
+        folder.mkdir(exist_ok=True)
         for number, photo in enumerate(data.train.photos):
-            image_files.save(photo, place / image_files.SUBJECT / f"{number:02d}.png")
+            image_files.save(photo, folder / image_files.SUBJECT / f"{number:02d}.png")
         plain = net.get_base_model() if hasattr(net, "get_base_model") else net
         device, training = next(net.parameters()).device, net.training
         net.eval()
@@ -222,7 +222,7 @@ class DreamBooth(Task):
         drawn: dict[str, list[Path]] = {}
         for row in tqdm(data.prompts[self.subject], desc="Drawing", disable=None):
             prompt, number = row["prompt"], row["number"]
-            path = place / image_files.slug(prompt) / f"{number:02d}.png"
+            path = folder / image_files.slug(prompt) / f"{number:02d}.png"
             drawn.setdefault(prompt, []).append(path)
             if not image_files.is_whole(path):
                 noise = stream(seed, f"image {number} of {prompt}")
@@ -232,11 +232,11 @@ class DreamBooth(Task):
         rows = [
             (prompt, [image_files.read(path) for path in paths]) for prompt, paths in drawn.items()
         ]
-        image_files.save(image_files.grid(rows, data.train.photos), place / image_files.GRID)
+        image_files.save(image_files.grid(rows, data.train.photos), folder / image_files.GRID)
 
-    def measure(self, place: Path) -> Measured | None:
-        """See `Task.measure`: all that was drawn against the photos, whatever the prompt."""
-        folder = place / image_files.FOLDER
+    def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
+        """See `Task.evaluate_outputs`: all drawn images against the photos, whatever the prompt."""
+        folder = run_dir / image_files.FOLDER
         real = image_files.read_folder(folder / image_files.SUBJECT)
         images = [
             image
@@ -248,27 +248,27 @@ class DreamBooth(Task):
         if few:
             log.warning("%d drawn, %d real images: no distance of so few", len(images), len(real))
         scores: dict[str, float] = {}
-        means: dict[str, Any] = {"drawn": len(images), "real": len(real)}
+        details: dict[str, Any] = {"drawn": len(images), "real": len(real)}
         for name in self.metrics:
             extractor = self._extractor(name)
             if few or extractor is None:
                 scores[name] = math.nan
                 continue
             scores[name] = fid.distance(extractor, images, real)
-            means[name] = extractor.description
-        return Measured(scores={self.subject: scores}, means=means)
+            details[name] = extractor.description
+        return OutputScores(scores={self.subject: scores}, details=details)
 
     def _extractor(self, metric: str) -> fid.Extractor | None:
         """The features of a metric; None if their weights are not given."""
         if metric != "fid":
-            return fid.Pixels()
+            return fid.PixelFeatures()
         if self.extractor is None:
             log.warning(
                 "fid is not measured: task.extractor names no weights of Inception; "
                 "python -m experiments.commands.fid measures it afterwards"
             )
             return None
-        return fid.Inception(Path(self.extractor).expanduser())
+        return fid.InceptionFeatures(Path(self.extractor).expanduser())
 
     def _subject(self, source: str | None) -> Subject:
         """Photos and words, downloaded if need be."""

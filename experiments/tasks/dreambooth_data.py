@@ -57,7 +57,7 @@ class Pairs:
         return collate(parts)
 
 
-def entries_of(
+def encode_images(
     processor: LatentSpace, images: list[Image.Image], prompt: str, *, label: int, weight: float
 ) -> list[dict[str, Any]]:
     """Images as batches of one, see `Denoiser.forward`."""
@@ -92,7 +92,7 @@ def at_fixed_noise(entries: list[dict[str, Any]], processor: LatentSpace) -> lis
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Joins batches along their first dimension."""
+    """Join batches along their first dimension."""
     import torch
 
     return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
@@ -134,7 +134,7 @@ class Listing:
 
 
 def read_listing(path: Path) -> Listing:
-    """Reads the data set's file, which is prose around a table and two Python lists.
+    """Read the data set's file, which is prose around a table and two Python lists.
 
     Raises:
         DataError: not there, or without one of the three parts.
@@ -163,7 +163,7 @@ def read_listing(path: Path) -> Listing:
 def read_subject(
     root: Path, name: str, class_name: str | None, prompts: list[str] | None
 ) -> Subject:
-    """Looks for a subject in the data set's folder or in its subfolder `dataset`.
+    """Look for a subject in the data set's folder or in its subfolder `dataset`.
 
     Args:
         root: the folder.

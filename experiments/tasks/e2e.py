@@ -17,7 +17,7 @@ from experiments.results import generations
 from experiments.tasks import e2e_data
 from experiments.tasks.generation import continuations
 from experiments.tasks.language import Collator, Language
-from experiments.tasks.task import Data, Measured
+from experiments.tasks.task import Data, OutputScores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -137,11 +137,13 @@ class E2E(Language):
             fingerprint=fingerprint,
         )
 
-    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
-        """See `Task.produce`; lines of generations/test.jsonl hold all that `measure` needs."""
+    def generate(
+        self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
+    ) -> None:
+        """See `Task.generate`; generations/test.jsonl holds all that `evaluate_outputs` needs."""
         blank = processor(BLANK, add_special_tokens=False)["input_ids"]
         for split, prompts in data.prompts.items():
-            path = generations.path_of(place, split)
+            path = generations.path_of(run_dir, split)
             done = {line["id"] for line in _lines(path)}
             open_ = [prompt for prompt in prompts if prompt["id"] not in done]
             log.info("%s: %d texts to be written, %d are there", split, len(open_), len(done))
@@ -171,11 +173,11 @@ class E2E(Language):
                     ],
                 )
 
-    def measure(self, place: Path) -> Measured | None:
-        """See `Task.measure`; BLEU has a bootstrap interval over the groups."""
+    def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
+        """See `Task.evaluate_outputs`; BLEU has a bootstrap interval over the groups."""
         if not self._wanted:
             return None
-        path = generations.path_of(place, "test")
+        path = generations.path_of(run_dir, "test")
         lines = sorted(_lines(path), key=lambda line: line["id"])
         if not lines:
             raise RecordError(f"{path}: nothing was generated")
@@ -183,7 +185,7 @@ class E2E(Language):
         interval = None
         if self._wanted[0] == "bleu":
             interval = nlg.bleu_interval(nlg.bleu_statistics(texts, references))
-        return Measured(
+        return OutputScores(
             scores={"test": nlg.score(texts, references, self._wanted)}, interval=interval
         )
 

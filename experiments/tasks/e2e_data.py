@@ -79,7 +79,7 @@ def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[Row]], str]
 
 
 def differences(splits: dict[str, list[Row]]) -> Iterator[str]:
-    """Yields in what numbers these rows are not those of the paper."""
+    """Yield in what numbers these rows are not those of the paper."""
     for split, rows in splits.items():
         if len(rows) != ROWS[split]:
             yield f"{len(rows)} {split} rows, the paper's data have {ROWS[split]}"

@@ -22,7 +22,7 @@ def continuations(
     steer: Callable[[list[int]], Any] | None = None,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
-    """Continues every prompt, the longest first: what runs out of memory does so at once.
+    """Continue every prompt, the longest first: what runs out of memory does so at once.
 
     Args:
         net: a causal language model of transformers, adapted or not; in evaluation mode only while

@@ -202,7 +202,7 @@ class Glue(Task):
         return splits, digest.hexdigest()
 
     def _unfit(self, split: str, tables: dict[str, Any]) -> Iterator[str]:
-        """Yields what is wrong in any of a split's files, each checked as if it were alone."""
+        """Yield what is wrong in any of a split's files, each checked as if it were alone."""
         if not any(map(len, tables.values())):
             yield f"split {split}: no rows"
         for path, table in tables.items():
@@ -211,7 +211,7 @@ class Glue(Task):
                 yield f"{where}: {problem}"
 
     def _faults(self, table: Any) -> Iterator[str]:
-        """Yields missing columns, wrong types, empty cells, hidden and out-of-range labels."""
+        """Yield missing columns, wrong types, empty cells, hidden and out-of-range labels."""
         from pyarrow import types
 
         regression = self.labels == 1
@@ -237,7 +237,7 @@ class Glue(Task):
                 yield from self._unfit_labels(column)
 
     def _unfit_labels(self, column: Any) -> Iterator[str]:
-        """Yields labels that cannot be learnt: not finite, hidden or of no class."""
+        """Yield labels that cannot be learnt: not finite, hidden or of no class."""
         from pyarrow import compute, types
 
         if types.is_floating(column.type):

@@ -29,7 +29,7 @@ def slug(text: str) -> str:
 
 
 def save(image: Image.Image, path: Path, **about: str) -> None:
-    """Writes a PNG in one step: a file that is there is whole.
+    """Write a PNG in one step: a file that is there is whole.
 
     Args:
         image: what to write.
@@ -92,7 +92,7 @@ def read_folder(folder: Path) -> list[Image.Image]:
             images.append(read(path))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             damaged.append(f"{path.relative_to(folder)}: {error}")
-    image_scan.warn_of(image_scan.scan(folder).unused, str(folder))
+    image_scan.warn_unused(image_scan.scan(folder).unused, str(folder))
     if damaged:
         raise DataError(f"{folder}: images that cannot be read", damaged)
     return images

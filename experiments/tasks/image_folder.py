@@ -97,7 +97,7 @@ def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
         split.contents.append(content)
         split.labels.append(number)
         split.places.append(str(image))
-    image_scan.warn_of(unused, str(folder))
+    image_scan.warn_unused(unused, str(folder))
     return split, problems
 
 
@@ -156,8 +156,8 @@ def read_parquet(
     return split, problems
 
 
-def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
-    """Makes the labels of all splits numbers of the same classes.
+def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
+    """Make the labels of all splits numbers of the same classes.
 
     Returns:
         A line for each problem: another number of classes, classes that differ between splits,
@@ -174,7 +174,8 @@ def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
     train = splits["train"]
     if train.names is not None and len(train.names) != classes:
         problems.append(
-            f"train has {len(train.names)} classes ({several(train.names)}), task.classes={classes}"
+            f"train has {len(train.names)} classes ({first_few(train.names)}), "
+            f"task.classes={classes}"
         )
     for name, split in splits.items():
         if split.names != train.names and None not in (split.names, train.names):
@@ -184,7 +185,7 @@ def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
             ):
                 only = [one for one in more.names if one not in set(fewer.names)]
                 if only:
-                    problems.append(f"classes in {where}: {several(only)}")
+                    problems.append(f"classes in {where}: {first_few(only)}")
             if sorted(split.names) == sorted(train.names):
                 problems.append(f"{name} numbers its classes in another order than train")
         low, high = min(split.labels), max(split.labels)
@@ -196,34 +197,34 @@ def unify(splits: dict[str, Labelled], classes: int) -> list[str]:
         empty = sorted(set(range(classes)) - set(train.labels))
         if empty:
             shown = [train.names[number] if train.names else str(number) for number in empty]
-            problems.append(f"train has no image of these classes: {several(shown)}")
+            problems.append(f"train has no image of these classes: {first_few(shown)}")
     return problems
 
 
-def faults(splits: dict[str, Labelled]) -> list[str]:
+def find_corrupt(splits: dict[str, Labelled]) -> list[str]:
     """A line for each kind of fault that makes images of a split unusable, naming some of them."""
     problems = []
     for name, split in splits.items():
         found: dict[str, list[str]] = {}
         for content, place in zip(split.contents, split.places, strict=True):
-            fault = image_transforms.fault(content)
+            fault = image_transforms.find_fault(content)
             if fault is not None:
                 found.setdefault(fault, []).append(place)
         problems += [
-            f"{name}: unreadable images, {len(places)} ({fault}): {several(places)}"
+            f"{name}: unreadable images, {len(places)} ({fault}): {first_few(places)}"
             for fault, places in found.items()
         ]
     return problems
 
 
-def several(items: Sequence[str], most: int = 5) -> str:
+def first_few(items: Sequence[str], most: int = 5) -> str:
     """The first few of a list, and how many more there are."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return ", ".join([*items[:most], *more])
 
 
 def _columns(schema: Any, classes: int, label: str | None) -> tuple[str, str] | str:
-    """Names of the image's and the label's column, or why they cannot be told."""
+    """Name of the image's and the label's column, or why they cannot be told."""
     from pyarrow import types
 
     there = f"(columns: {', '.join(schema.names) or 'none'})"

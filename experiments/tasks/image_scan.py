@@ -41,7 +41,7 @@ def endings() -> frozenset[str]:
 
 
 def scan(folder: Path) -> Scan:
-    """Looks through a folder and all below it, links to folders followed.
+    """Look through a folder and all below it, links to folders followed.
 
     An image is what has the ending of one, or what PIL takes for one whatever its ending.
     """
@@ -60,8 +60,8 @@ def scan(folder: Path) -> Scan:
     return found
 
 
-def warn_of(unused: list[Path], where: str) -> None:
-    """Says how many files are not used, and of what endings."""
+def warn_unused(unused: list[Path], where: str) -> None:
+    """Say how many files are not used, and of what endings."""
     if unused:
         counts = Counter(path.suffix.lower() or "no ending" for path in unused)
         shown = ", ".join(f"{ending} {count}" for ending, count in counts.most_common(8))

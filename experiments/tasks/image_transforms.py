@@ -122,8 +122,8 @@ def in_colour(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def fault(content: Any) -> str | None:
-    """Why an encoded image cannot be used, None if it can.
+def find_fault(content: Any) -> str | None:
+    """Return the reason why an encoded image cannot be used, or None.
 
     Cheap for whole JPEG files, which end with a marker, and PNG files, which hold checksums; all
     else is decoded.
@@ -154,7 +154,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _decode_smaller(image: Image.Image, crop: Crop, side: int) -> float:
-    """Lets a JPEG decoder skip what the crop will not show; how much smaller the image became."""
+    """Let a JPEG decoder skip what the crop will not show; how much smaller the image became."""
     width, height = image.size
     enough = math.ceil(width * side / crop.width), math.ceil(height * side / crop.height)
     done = image.draft(None, enough)  # None where nothing can be skipped

@@ -112,7 +112,7 @@ class Images(Task):
         """See `Task.load`.
 
         Args:
-            processor: `pictures.Pixels` of the model.
+            processor: `ImageFormat` of the model.
             source: as `locate` found it.
         """
         import numpy as np
@@ -149,7 +149,7 @@ class Images(Task):
 
     @property
     def _needed(self) -> list[str]:
-        """Splits that must be there; the others are held out."""
+        """Split that must be there; the others are held out."""
         held_out = {"test": self.test_share, "validation": self.validation_share}
         return ["train", *(split for split, share in held_out.items() if share is None)]
 
@@ -208,8 +208,8 @@ class Images(Task):
             splits[name] = split
             problems += found if found or split.contents else [f"{name}: no images"]
         if not problems:
-            problems += image_folder.unify(splits, self.classes)
-        problems += image_folder.faults(splits)
+            problems += image_folder.align_labels(splits, self.classes)
+        problems += image_folder.find_corrupt(splits)
         if problems:
             place = self.path or " and ".join(self._repos)
             raise DataError(f"task={self.name}: wrong data in {place}", problems)
@@ -217,7 +217,7 @@ class Images(Task):
 
 
 def hold_out(rows: np.ndarray, share: float, draw: np.random.Generator) -> tuple[Any, Any]:
-    """Cuts rows at random into what stays and a share, rounded up, that is held out.
+    """Cut rows at random into what stays and a share, rounded up, that is held out.
 
     Rounding up is scikit-learn's way and `datasets`', and gives every size of the paper's Table 8.
     """
@@ -276,7 +276,7 @@ class Views(Sequence):
 
 
 def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stacks pixel_values (B, side, side, 3) uint8 and labels (B,)."""
+    """Stack pixel_values (B, side, side, 3) uint8 and labels (B,)."""
     import numpy as np
     import torch
 

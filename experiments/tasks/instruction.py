@@ -100,7 +100,7 @@ class Instruction(Language):
         return [hub.Download(repo=self.repo, kind="dataset", patterns=(self.file,))]
 
     def inputs(self) -> dict[str, Files]:
-        """See `Task.inputs`; of questions a run knows what it has answered (`owed`)."""
+        """See `Task.inputs`; of questions a run knows what it has answered (`pending_prompts`)."""
         folder = hub.at_hand(self.repo, self.path, kind="dataset")
         if folder is None:
             return {}
@@ -157,17 +157,19 @@ class Instruction(Language):
             fingerprint=fingerprint,
         )
 
-    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
-        """Answers every question, in FastChat's format: generations/<benchmark>.jsonl."""
+    def generate(
+        self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
+    ) -> None:
+        """Answer every question, in FastChat's format: generations/<benchmark>.jsonl."""
         for benchmark, questions in data.prompts.items():
-            self.asker(net, processor, benchmark, seed).answer(questions, place)
+            self.asker(net, processor, benchmark, seed).answer(questions, run_dir)
 
-    def owed(self, place: Path) -> dict[str, Sequence[dict[str, Any]]]:
-        """See `Task.owed`: benchmarks with a question that is not answered as it is asked now."""
+    def pending_prompts(self, run_dir: Path) -> dict[str, Sequence[dict[str, Any]]]:
+        """See `Task.pending_prompts`: benchmarks with a question that has no current answer."""
         return {
             benchmark: questions
             for benchmark, questions in self._questions().items()
-            if benchmarks.open_questions(generations.path_of(place, benchmark), questions)
+            if benchmarks.open_questions(generations.path_of(run_dir, benchmark), questions)
         }
 
     def asker(self, net: nn.Module, processor: Any, benchmark: str, seed: int) -> benchmarks.Asker:

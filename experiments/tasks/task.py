@@ -51,15 +51,15 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class OutputScores:
     """Metrics of what a finished network produced."""
 
     scores: dict[str, dict[str, float]]
     """Values per split or benchmark and metric."""
     interval: list[float] | None = None
     """95 % bootstrap interval of the primary metric, where there is one."""
-    means: dict[str, Any] = field(default_factory=dict)
-    """What it was measured with and on, for the record."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Data and models of the evaluation, for the record."""
 
 
 @dataclass(kw_only=True)
@@ -106,7 +106,7 @@ class Task:
 
     @property
     def measurable(self) -> Sequence[str]:
-        """Names that `metrics` may hold."""
+        """Name that `metrics` may hold."""
         of_numbers = self.head.kind == "regression"
         return [
             name
@@ -120,7 +120,7 @@ class Task:
         return Head(kind="none")
 
     def problems(self) -> Iterator[str]:
-        """Yields every setting that the task cannot work with."""
+        """Yield every setting that the task cannot work with."""
         fitting = self.measurable if self.head.kind != "none" else ()
         for name in self.metrics:
             if name not in fitting:
@@ -157,10 +157,10 @@ class Task:
         return {}
 
     def check(self) -> None:
-        """Raises UserError if this machine lacks a program or package that the task needs."""
+        """Raise UserError if this machine lacks a program or package that the task needs."""
 
     def load(self, processor: Any, source: str | None) -> Data:
-        """Reads and prepares the data."""
+        """Read and prepares the data."""
         raise TypeError(f"task={self.name} has no data to train on; it serves mode=count only")
 
     def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
@@ -178,21 +178,23 @@ class Task:
         """What is kept of an evaluation batch: predictions and references, a row each (tensors)."""
         return logits, labels
 
-    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
-        """Writes below `place`, the run folder, what the trained network makes of `data.prompts`.
+    def generate(
+        self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
+    ) -> None:
+        """Write below `run_dir` what the trained network makes of `data.prompts`.
 
         What is there already is kept: an interrupted call goes on.
         """
 
-    def owed(self, place: Path) -> dict[str, Sequence[dict[str, Any]]]:
+    def pending_prompts(self, run_dir: Path) -> dict[str, Sequence[dict[str, Any]]]:
         """Prompts that the settings ask a finished run for and that it has not answered.
 
-        They are not scored by the run, so that `produce` may be called for them at any later time.
+        They are not scored by the run, so that `generate` may be called for them at any later time.
         """
         return {}
 
-    def measure(self, place: Path) -> Measured | None:
-        """Metrics of what `produce` wrote, from the files alone; None if it writes nothing."""
+    def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
+        """Metrics of what `generate` wrote, from the files alone; None if it writes nothing."""
         return None
 
 

@@ -58,7 +58,7 @@ def tokenised(
         there = _whole(path)
         made = make(cache_file_name=str(path), load_from_cache_file=there)
         if not there:
-            write_atomically(_sum_of(path), _hash(path))
+            write_atomically(_checksum_path(path), _hash(path))
         return made
     except (OSError, UserError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -71,7 +71,7 @@ def _whole(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        if _sum_of(path).read_text(encoding="utf-8") == _hash(path):
+        if _checksum_path(path).read_text(encoding="utf-8") == _hash(path):
             return True
         log.warning("%s: damaged, its tokens are made again", path)
     except (OSError, UnicodeDecodeError):
@@ -79,7 +79,7 @@ def _whole(path: Path) -> bool:
     return False
 
 
-def _sum_of(path: Path) -> Path:
+def _checksum_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 

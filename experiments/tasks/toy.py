@@ -76,8 +76,10 @@ class Toy(Task):
             fingerprint=hashlib.sha256(points.tobytes() + labels.tobytes()).hexdigest(),
         )
 
-    def produce(self, net: nn.Module, processor: Any, data: Data, place: Path, seed: int) -> None:
-        """Writes regions.npz: `classes` (SIDE, SIDE) that the network gives to the plane, row by
+    def generate(
+        self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
+    ) -> None:
+        """Write regions.npz: `classes` (SIDE, SIDE) that the network gives to the plane, row by
         row from below, from -`reach` to `reach` in both directions; `points` (N, 2) and `labels`
         (N,) that it was trained on."""
         import numpy as np
@@ -92,12 +94,12 @@ class Toy(Task):
             scores = net(points=torch.from_numpy(plane).to(device))["logits"]
         classes = scores.argmax(-1).cpu().numpy().astype(np.uint8).reshape(SIDE, SIDE)
         batch = _collate(data.train)
-        draft = place / ".regions.tmp"
+        draft = run_dir / ".regions.tmp"
         with draft.open("wb") as file:
             np.savez_compressed(
                 file, classes=classes, reach=reach, points=batch["points"], labels=batch["labels"]
             )
-        os.replace(draft, place / REGIONS)
+        os.replace(draft, run_dir / REGIONS)
 
     def _draw(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """points (N, 2) float32 and labels (N,) in random order."""
@@ -118,7 +120,7 @@ def _rows(points: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stacks points (B, 2) and labels (B,)."""
+    """Stack points (B, 2) and labels (B,)."""
     import numpy as np
     import torch
 

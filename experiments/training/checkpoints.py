@@ -1,4 +1,4 @@
-"""Checkpoints of an interrupted run: the newest that can be gone on from, and why others cannot."""
+"""Checkpoints of an interrupted run: the newest usable one, and the faults of others."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from experiments.results import stored
 
 STATE = "trainer_state.json"
 NEEDED = (STATE, "optimizer.pt", "scheduler.pt", "rng_state*.pth", "**/*.safetensors")
-"""What a checkpoint must hold: without one of these transformers starts it anew, silently."""
+"""Files of a checkpoint: without one of these transformers silently starts that part afresh."""
 LARGEST = 2**40
-"""Bytes of a file."""
+"""Largest size of a file, in bytes."""
 
 log = logging.getLogger(__name__)
 
 
 def latest(folder: Path, before: int | None = None) -> tuple[Path | None, int]:
-    """The newest whole checkpoint and its step; (None, 0) if there is none.
+    """Return the newest complete checkpoint and its step; (None, 0) if there is none.
 
-    Others that are newer are deleted. A warning names those that are damaged, but not what a kill
-    left half: its state file, which comes last, is missing.
+    Newer ones are deleted. A warning names those that are damaged, but not those that a kill left
+    incomplete: their state file, which is written last, is missing.
 
     Args:
-        folder: with a folder checkpoint-<step> for each.
-        before: only those of earlier steps; None: any.
+        folder: holds a folder checkpoint-<step> for each.
+        before: consider only earlier steps; None: any.
     """
     found: tuple[Path | None, int] = (None, 0)
     given_up = False
@@ -36,7 +36,7 @@ def latest(folder: Path, before: int | None = None) -> tuple[Path | None, int]:
             given_up = True
             shutil.rmtree(path, ignore_errors=True)
             continue
-        reason = fault(path)
+        reason = find_fault(path)
         if reason is None:
             found = (path, step)
             break
@@ -49,8 +49,8 @@ def latest(folder: Path, before: int | None = None) -> tuple[Path | None, int]:
     return found
 
 
-def fault(path: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from, None if it can."""
+def find_fault(path: Path) -> str | None:
+    """Return the reason why a run cannot resume from a checkpoint, or None."""
     for pattern in NEEDED:
         if next(path.glob(pattern), None) is None:
             return f"without {pattern.rpartition('/')[2]}"
@@ -74,7 +74,7 @@ def fault(path: Path) -> str | None:
 
 
 def is_last(path: Path) -> bool:
-    """True for a whole checkpoint after which nothing is left to train."""
+    """Return True for a complete checkpoint after which nothing is left to train."""
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     return state["global_step"] >= state["max_steps"]
 
@@ -90,7 +90,7 @@ def _step(path: Path) -> int | None:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises BadZipFile where a file of torch is cut off or its checksums do not hold."""
+    """Raise BadZipFile where a file of torch is cut off or its checksums do not hold."""
     with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
     if broken is not None:
@@ -98,7 +98,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_weights(path: Path) -> None:
-    """Raises ValueError where a file of safetensors is not as long as its header says."""
+    """Raise ValueError where a file of safetensors is not as long as its header says."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(size, path.stat().st_size)))

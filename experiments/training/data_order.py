@@ -13,10 +13,13 @@ _EPOCHS = 20  # bits that hold any number of an epoch
 
 
 class DataOrder(torch.utils.data.Sampler[int]):
-    """Row order of every epoch from seed and epoch number alone: a resumed run sees the same.
+    """Sampler whose row order follows from seed and epoch alone: a resumed run sees the same.
 
     Args:
-        lengths: tokens per row, to batch rows of like length; None for a plain shuffle.
+        rows: number of training rows.
+        seed: seed of the order.
+        lengths: tokens per row, to batch rows of similar length; None for a plain shuffle.
+        batch: rows per batch, for rows of similar length.
         augmented: yield number * rows + row instead of row, with a number that no other epoch and
             no other seed has.
     """
@@ -33,7 +36,7 @@ class DataOrder(torch.utils.data.Sampler[int]):
         self.augmented = augmented
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each epoch."""
+        """Set the epoch; accelerate calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:

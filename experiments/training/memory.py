@@ -1,8 +1,8 @@
-"""How much memory a run will take, before it takes it.
+"""Estimate of the memory that a run will take.
 
-Weights, gradients and optimizer state are counted. What the forward pass keeps for the backward
-pass is measured on fake tensors, which have shapes and no numbers: seconds for a model of any size.
-Left out: the libraries themselves, the allocator's rounding, and what a GPU's context takes.
+Weights, gradients and optimizer state are counted. Activations saved for the backward pass are
+measured on fake tensors, which have shapes and no values: seconds for a model of any size.
+Left out: the libraries themselves, the allocator's rounding, and the context of a GPU.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ GIGABYTE = 1e9
 def expected(
     net: nn.Module, model: Model, task: Task, train: Train | None, data: Data | None
 ) -> dict[str, Any]:
-    """Bytes that a run is expected to take.
+    """Return the bytes that a run is expected to take.
 
     Args:
         net: network after `Method.apply`; on the meta device for counting.
         model: what it was built from.
-        task: asks for head and length of rows.
+        task: gives the head and the length of rows.
         train: the recipe; None for counting: one row per step.
         data: for the longest row; None: rows as long as the task allows.
 
@@ -72,7 +72,7 @@ def expected(
 
 
 def describe(found: dict[str, Any]) -> str:
-    """One line for people."""
+    """Return the estimate as one line for the log."""
     parts = ", ".join(
         f"{key} {found[key] / GIGABYTE:.3g}"
         for key in ("weights", "gradients", "optimizer", "updates", *_PASSING)
@@ -93,7 +93,7 @@ def _passing(
     rows: int,
     tokens: int | None,
 ) -> dict[str, int | None]:
-    """Bytes of a step, an evaluation batch and a batch of generated texts."""
+    """Return the bytes of a step, an evaluation batch and a batch of generated texts."""
     configuration = net.config
     vocabulary = configuration.vocab_size if task.head.kind == "language" else 0
     workspace = _workspace(net)
@@ -130,7 +130,7 @@ def _saved(
     rows: int,
     tokens: int | None,
 ) -> int | None:
-    """Bytes that the forward pass keeps for the backward pass; None if a dry pass fails."""
+    """Return the bytes that the forward pass saves for backward; None if a dry pass fails."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     learning = set(_learning(net))
@@ -166,7 +166,7 @@ def _saved(
 
 
 def _inputs(configuration: Any, head: Head, rows: int, tokens: int | None) -> dict[str, Any]:
-    """A batch of the right shapes."""
+    """Return a batch of the right shapes."""
     if head.kind == "images":
         size = configuration.image_size
         return {
@@ -180,7 +180,7 @@ def _inputs(configuration: Any, head: Head, rows: int, tokens: int | None) -> di
 
 
 def _learning(net: nn.Module) -> Iterator[str]:
-    """Names in the base model of trained parameters, and of weights with a trained adapter."""
+    """Name in the base model of trained parameters, and of weights with a trained adapter."""
     for name, value in net.named_parameters():
         if value.requires_grad:
             plain = name.removeprefix("base_model.model.")
@@ -203,11 +203,11 @@ def _on_meta(net: nn.Module) -> bool:
 
 
 def _weights(net: nn.Module, quantization: Quantization | None) -> int:
-    """Bytes of all numbers of the base model and its adapters.
+    """Return the bytes of all parameters of the base model and its adapters.
 
     Args:
         net: quantised already, or on the meta device.
-        quantization: what a network on the meta device would be quantised to.
+        quantization: quantisation that a network on the meta device would get.
     """
     sizes = {id(value): _bytes(value) for value in net.parameters()}
     sizes |= {id(value): value.nbytes for value in net.buffers()}
@@ -227,7 +227,7 @@ def _weights(net: nn.Module, quantization: Quantization | None) -> int:
 
 
 def _bytes(value: nn.Parameter) -> int:
-    """Of one parameter, the scales of a quantised one included."""
+    """Return the bytes of one parameter, the scales of a quantised one included."""
     size = value.nbytes
     state = getattr(value, "quant_state", None)
     while state is not None:
@@ -238,7 +238,7 @@ def _bytes(value: nn.Parameter) -> int:
 
 
 def _kept_updates(net: nn.Module, generating: bool = False) -> int:
-    """Bytes of the weights of full size that FourierFT layers keep between steps."""
+    """Return the bytes of full-size weights that FourierFT layers keep between steps."""
     total = 0
     for layer in adapted_layers(net).values():
         weight, memory = layer.get_base_layer().weight, layer.engine.memory
@@ -250,8 +250,10 @@ def _kept_updates(net: nn.Module, generating: bool = False) -> int:
 
 
 def _workspace(net: nn.Module) -> int:
-    """Bytes of the largest adapted matrix in float32, twice: an update and its gradient, or what
-    is dequantised for a product."""
+    """Return twice the bytes of the largest adapted matrix in float32.
+
+    These hold an update and its gradient, or a weight that is dequantised for a product.
+    """
     shapes: Iterable[tuple[int, int]] = (
         (layer.out_features, layer.in_features) for layer in adapted_layers(net).values()
     )

@@ -1,4 +1,4 @@
-"""A recipe as Hugging Face's Trainer takes it: its arguments, and AdamW over four groups."""
+"""Arguments of Hugging Face's Trainer from a recipe, and AdamW over four groups."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SCHEDULES = {
 }
 
 
-def arguments_of(train: Train, rows: int, run: Path, seed: int) -> TrainingArguments:
-    """The Trainer's arguments.
+def training_arguments(train: Train, rows: int, run: Path, seed: int) -> TrainingArguments:
+    """Return the Trainer's arguments.
 
     Args:
         train: the recipe.
         rows: training rows.
         run: the run folder, which gets `checkpoints`.
-        seed: of the run.
+        seed: seed of the run.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
     batch = train.batch_size // train.accumulation // ranks
@@ -75,19 +75,19 @@ def arguments_of(train: Train, rows: int, run: Path, seed: int) -> TrainingArgum
     return arguments
 
 
-def optimizer_of(
+def build_optimizer(
     train: Train,
     parameters: Iterable[tuple[str, nn.Parameter]],
     head: Sequence[str],
     decaying: set[str],
 ) -> torch.optim.Optimizer:
-    """AdamW over adapter and head, each with and without weight decay.
+    """Return AdamW over adapter and head, each with and without weight decay.
 
     Args:
         train: the recipe.
-        parameters: name and value of all; those without a gradient are left out.
+        parameters: names and values; those without a gradient are left out.
         head: modules of the task head, which has a learning rate of its own.
-        decaying: names of the parameters that weight decay is for.
+        decaying: names of the parameters with weight decay.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters:

@@ -1,4 +1,4 @@
-"""Can this setting learn? Said before training, from the sizes alone.
+"""Check before training, from the sizes alone, that a setting can learn.
 
 AdamW moves a coefficient by at most about one learning rate per step. One coefficient's cosine has
 the Frobenius norm a = alpha / sqrt(2 d1 d2), so n coefficients move DeltaW by about lr * a *
@@ -20,16 +20,16 @@ from fourierft.layer import adapted_layers
 from fourierft.spectrum import atom_norm
 
 SMALLEST_REACH = 0.02
-"""Whole training moves DeltaW by less than this share of |W|: nothing will be learnt."""
+"""Smallest useful share of |W| that the whole training can move DeltaW by."""
 
 
 def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
-    """Measures how far training can move each FourierFT layer.
+    """Estimate how far training can move each FourierFT layer.
 
     Args:
-        net: network after `Method.apply`.
+        net: the network after `Method.apply`.
         train: the recipe.
-        rows: training rows.
+        rows: number of training rows.
 
     Returns:
         `steps`; `layers` measured; medians over them of `step` (|one update of DeltaW| / |W|),

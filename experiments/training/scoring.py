@@ -1,4 +1,4 @@
-"""From stored predictions to the metrics of a record, at any time and without the model."""
+"""Metrics of a record from stored predictions, at any time and without the model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from experiments.results.history import read_history
 from experiments.tasks import Task
 
 CLOSE = 1e-9
-"""Relative difference that another processor's sums may make."""
+"""Relative difference allowed for sums of another processor."""
 
 
 def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
-    """Scores a run folder.
+    """Compute the metrics of a run folder.
 
     Returns:
         `primary` {name, split, select, value, interval} by the recipe's rule; `best`, `last`,
@@ -81,7 +81,7 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
 
 
 def check(run: Path, task: Task) -> None:
-    """Raises RecordError unless the stored predictions are those that the history has scores of."""
+    """Raise RecordError unless the stored predictions agree with the scores of the history."""
     wrong = list(differences(run, task))
     if wrong:
         raise RecordError(
@@ -91,8 +91,9 @@ def check(run: Path, task: Task) -> None:
 
 
 def differences(run: Path, task: Task) -> Iterator[str]:
-    """Yields predictions without a score in the history of the run, scores without predictions, and
-    those that do not belong together.
+    """Yield every disagreement between stored predictions and scores of the history.
+
+    That is predictions without a score, scores without predictions, and scores that differ.
 
     Raises:
         RecordError: damaged predictions.
@@ -117,41 +118,41 @@ def differences(run: Path, task: Task) -> Iterator[str]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Equal but for the rounding of sums; what is not finite equals its like and null."""
+    """Return True if equal up to the rounding of sums; values that are not finite equal null."""
     if not isinstance(other, (int, float)) or not math.isfinite(other):
         return not math.isfinite(one)
     return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
 def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> dict[str, Any]:
-    """The metrics of a task that chooses no epoch: what was produced, then the last evaluations."""
-    measured = task.measure(run)
-    scores = dict(measured.scores) if measured is not None else {}
+    """Return the metrics of a task that selects no epoch: of its outputs and last evaluations."""
+    outputs = task.evaluate_outputs(run)
+    scores = dict(outputs.scores) if outputs is not None else {}
     epoch = step = None
     for split, entries in evaluations.items():
         entry = entries[-1]
         epoch, step = entry.epoch, entry.step
         scores[split] = task.score(entry.predictions, entry.references) | scores.get(split, {})
     primary, chosen = None, {"value": None, "interval": None}
-    if scores:  # none where nothing is held out and another command judges what was produced
+    if scores:  # none where nothing is held out and another command judges the outputs
         split, name = _first(task.metrics, scores)
-        of_texts = measured is not None and name in measured.scores.get(split, {})
+        of_outputs = outputs is not None and name in outputs.scores.get(split, {})
         chosen = {
             "value": scores[split][name],
-            "interval": measured.interval if of_texts else None,
+            "interval": outputs.interval if of_outputs else None,
         }
         primary = {"name": name, "split": split, "select": Select.last.value, **chosen}
-    means = {"measured_with": measured.means} if measured is not None and measured.means else {}
+    details = {"measured_with": outputs.details} if outputs is not None and outputs.details else {}
     return {
         "primary": primary,
         "best": None,
-        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores, **means},
+        "last": {"epoch": epoch, "step": step, **chosen, "scores": scores, **details},
         "heldout": None,
     }
 
 
 def _first(metrics: list[str], scores: dict[str, dict[str, float]]) -> tuple[str, str]:
-    """Split and name of the first metric asked for that any split has; failing that, any."""
+    """Return split and name of the first requested metric that any split has, else of any."""
     for name in metrics:
         for split, values in scores.items():
             if name in values:

@@ -27,19 +27,19 @@ class Tracking:
     """Name of the conf/tracking file."""
 
     def problems(self) -> Iterator[str]:
-        """Yields every setting that cannot be tracked with."""
+        """Yield every setting that cannot be tracked with."""
         return iter(())
 
     def start(
         self, folder: Path, run: dict[str, Any], config: dict[str, Any], parameters: dict[str, Any]
     ) -> None:
-        """Called once before training, with what the run is and how many numbers it trains."""
+        """Start tracking, once before training, with the run's keys, configuration and counts."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Called for every training log and evaluation."""
+        """Log the values of a training step or an evaluation."""
 
     def finish(self, summary: dict[str, Any] | None) -> None:
-        """Called once at the end, with the record's metrics, or None if the run failed."""
+        """Finish tracking with the record's metrics, or None if the run failed."""
 
 
 @dataclass(kw_only=True)
@@ -47,11 +47,11 @@ class Wandb(Tracking):
     """Weights & Biases: configuration, counts and curves; one group per table."""
 
     project: str
-    """wandb project."""
+    """Project on wandb."""
     entity: str | None = None
-    """wandb team or user; null: the login's."""
+    """Team or user on wandb; null: the login's."""
     mode: str = "online"
-    """online, offline (no key, no network; `wandb sync` later) or disabled."""
+    """Mode: online, offline (no key, no network; `wandb sync` later) or disabled."""
     group: str | None = None
     """Group; null: the experiment (table or figure), else model and task."""
     tags: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Wandb(Tracking):
     ) -> None:
         """See `Tracking.start`.
 
-        UserError without login or network, instead of a prompt or a long wait.
+        Without login or network this raises UserError instead of prompting or waiting.
         """
         os.environ.setdefault("WANDB_SILENT", "true")  # then wandb does not ask for a key either
         try:
@@ -115,7 +115,7 @@ class Wandb(Tracking):
 
 
 def _marks(run: dict[str, Any]) -> list[str]:
-    """Tags that tell a table's runs from others of the same model, task and method."""
+    """Return tags that tell a table's runs from others of the same model, task and method."""
     return [f"{key}-{run[key]}" for key in ("recipe", "profile") if run.get(key)]
 
 

@@ -1,4 +1,4 @@
-"""Train: the numbers of a recipe that are about optimisation, as `train` in conf/ holds them."""
+"""Train: the optimisation settings of a recipe, as `train` in conf/ holds them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Schedule(Enum):
-    """How the learning rates go on after the warmup."""
+    """Shape of the learning rates after the warmup."""
 
     linear = "linear"
     cosine = "cosine"
@@ -57,7 +57,7 @@ class Train:
     max_grad_norm: float = 0.0
     """Gradient norm above which gradients are scaled down; 0: never."""
     group_by_length: bool = False
-    """Batches of rows of like length: much less padding, a slightly less random order."""
+    """Batch rows of similar length: much less padding, a slightly less random order."""
     select: Select = Select.best
     """Evaluation that the adapter kept in the run folder comes from."""
     eval_every: float = 1
@@ -77,10 +77,10 @@ class Train:
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time (local)."""
     device: str = "auto"
-    """auto, cpu or cuda (local)."""
+    """Device: auto, cpu or cuda (local)."""
 
     def problems(self) -> Iterator[str]:
-        """Yields every setting that cannot be trained with."""
+        """Yield every setting that cannot be trained with."""
         for key in (
             "epochs",
             "batch_size",
@@ -117,7 +117,7 @@ class Train:
             yield f"train.device={self.device}: must be auto, cpu or cuda"
 
     def problems_with(self, task: Task) -> Iterator[str]:
-        """Yields every setting that makes no sense for a task."""
+        """Yield every setting that makes no sense for a task."""
         if self.group_by_length and not task.of_text:
             yield f"train.group_by_length=true: task={task.name} has no text"
         if not task.selects and self.select is not Select.last:

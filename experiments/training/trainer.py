@@ -23,7 +23,7 @@ from experiments.results.history import History
 from experiments.tasks import Data, Task
 from experiments.training import checkpoints
 from experiments.training.data_order import DataOrder
-from experiments.training.optimizer import arguments_of, optimizer_of
+from experiments.training.optimizer import build_optimizer, training_arguments
 from experiments.training.train_config import Train
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,10 @@ class Trainer(transformers.Trainer):
         seed: int,
         check: Callable[[], None] = lambda: None,
     ):
-        """See `run.trainer_of`; `check` raises where the run folder is no longer ours."""
+        """Create a trainer (see `experiments.run.build`).
+
+        `check` raises if another process has taken the run folder over.
+        """
         self.check = check
         check()
         self.data, self.train_recipe, self.task, self.method = data, train, task, method
@@ -55,7 +58,7 @@ class Trainer(transformers.Trainer):
         self.best: float | None = None
         self.checkpointed = 0
         self.diverged = False
-        arguments = arguments_of(train, len(data.train), run, seed)
+        arguments = training_arguments(train, len(data.train), run, seed)
         super().__init__(
             net,
             arguments,
@@ -78,20 +81,20 @@ class Trainer(transformers.Trainer):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over adapter and head, each with and without weight decay."""
+        """Create AdamW over adapter and head, each with and without weight decay."""
         decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
-        self.optimizer = optimizer_of(
+        self.optimizer = build_optimizer(
             self.train_recipe, self.model.named_parameters(), self.head, decaying
         )
         return self.optimizer
 
     @property
     def network(self) -> nn.Module:
-        """What is trained, without the wrappers of several devices."""
+        """The trained network, without the wrappers of distributed training."""
         return self.accelerator.unwrap_model(self.model)
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """The batch's loss, in training with what the method adds to it."""
+        """Return the batch's loss, in training with the method's penalty."""
         found = super().compute_loss(model, *args, **kwargs)
         penalty = self.method.penalty(self.network) if model.training else None
         if penalty is None:
@@ -101,13 +104,12 @@ class Trainer(transformers.Trainer):
         return found + penalty
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Loss, predictions and references of one batch, as the task keeps them."""
+        """Return loss, predictions and references of one batch, as the task keeps them."""
         loss, logits, labels = super().prediction_step(*args, **kwargs)
         return loss, *self.task.reduce(logits, labels)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Scores every split, stores its predictions, keeps the adapter the selection
-        rule names."""
+        """Score every split, store its predictions, and keep the adapter of the selection rule."""
         self.check()
         if self.is_world_process_zero():
             predictions.check(self.run, self.history.lines())
@@ -139,7 +141,7 @@ class Trainer(transformers.Trainer):
         return values
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Training logs go to the history."""
+        """Log training values to the history."""
         names = {
             "loss": "train/loss",
             "learning_rate": "train/learning_rate",
@@ -156,7 +158,7 @@ class Trainer(transformers.Trainer):
         self.checkpointed = self.state.global_step
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Checkpoints hold what the method needs; PEFT's own way would ask the hub every time."""
+        """Save what the method needs; PEFT's own way would ask the hub every time."""
         net = self.network
         if isinstance(net, PeftModel):
             folder = Path(output_dir or self.args.output_dir)
@@ -181,7 +183,7 @@ class Trainer(transformers.Trainer):
             self.history.log(self.state.global_step, epoch, time.monotonic() - self.started, values)
 
     def _tell(self, scores: dict[str, float]) -> None:
-        """One line per evaluation in run.log, about twenty of them on the terminal."""
+        """Log one line per evaluation, about twenty of them on the terminal."""
         state = self.state
         position, every = (
             state.global_step // state.eval_steps,
@@ -204,7 +206,7 @@ class Trainer(transformers.Trainer):
         )
 
     def _keep(self, score: float) -> None:
-        """Saves the adapter if this evaluation is the one to keep so far."""
+        """Save the adapter if this evaluation is the best so far, or the last."""
         if self.train_recipe.select is Select.best:
             nothing = self.best is None or not math.isfinite(self.best)
             wanted = nothing or (math.isfinite(score) and score > self.best)
@@ -222,17 +224,17 @@ class Trainer(transformers.Trainer):
 
 
 class _EvaluateAtTheEnd(TrainerCallback):
-    """The last step is evaluated even where it is no multiple of the interval."""
+    """Evaluates the last step even if it is not a multiple of the interval."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Asks for an evaluation and a log line at the last step."""
+        """Request an evaluation and a log line at the last step."""
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_log = True
         return control
 
 
 def fit(trainer: Trainer) -> dict[str, Any]:
-    """Trains to the end, from the last whole checkpoint if there is one.
+    """Train to the end, from the last whole checkpoint if there is one.
 
     Returns:
         train_s (with evaluations, and with earlier attempts up to the resumed checkpoint),
@@ -267,7 +269,7 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 
 def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
-    """Takes a run folder back to a checkpoint; returns what of then is lost."""
+    """Take a run folder back to a checkpoint; return what was lost of its state."""
     trainer.history.cut(step)
     predictions.cut(trainer.run, step)
     lines = trainer.history.lines()
@@ -281,7 +283,7 @@ def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
 
 
 def _best_so_far(trainer: Trainer) -> float | None:
-    """Primary score of the adapter kept before an interruption; None if there is none."""
+    """Return the primary score of the adapter kept before an interruption, or None."""
     key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
     scores = [line[key] for line in trainer.history.lines() if key in line]
     finite = [score for score in scores if math.isfinite(score)]
