@@ -31,7 +31,7 @@ class DataError(UserError):
 
 
 class RecordError(UserError):
-    """A run folder is damaged, or holds another run than the one asked for."""
+    """A run folder is damaged, or holds a different run."""
 
 
 class Unwritable(UserError):

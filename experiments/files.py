@@ -26,8 +26,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
-    """What a pattern finds, in the order of names; without hidden files, as macOS leaves `._x`
-    beside every x on other disks."""
+    """Return the files that match a pattern, sorted by name, without hidden ones.
+
+    macOS leaves a hidden `._x` beside every x on other disks.
+    """
     return sorted(path for path in folder.glob(pattern) if path.name[0] != ".")
 
 
@@ -65,7 +67,7 @@ def cache_folder(name: str) -> Path:
 
 
 def is_aside(folder: Path, root: Path) -> bool:
-    """True for what no longer or not yet counts as a run: moved aside, or still a repetition.
+    """Return True for folders that do not count as a run: moved aside, or a repetition.
 
     Args:
         folder: below `root`.

@@ -41,7 +41,7 @@ class FrozenWeight4bit(FrozenWeight):
         self.weight = layer.weight
 
     def values(self, layer: nn.Module) -> Tensor:
-        """Dequantised to float32."""
+        """Return the weight dequantised to float32."""
         return _dequantised_4bit(self.weight.to(layer.weight.device))
 
     def store(self, layer: nn.Module, merged: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class FrozenWeight8bit(FrozenWeight):
 
     def __init__(self, layer: nn.Module) -> None:
         self.weight = layer.weight
-        self.state = layer.state.CB, layer.state.SCB
+        self.state: tuple[Any, ...] = layer.state.CB, layer.state.SCB
 
     def values(self, layer: nn.Module) -> Tensor:
-        """Dequantised to float32."""
+        """Return the weight dequantised to float32."""
         scales = self.weight.SCB if self.state[1] is None else self.state[1]
         return _dequantised_8bit(self.weight.data, scales, layer.weight.device)
 

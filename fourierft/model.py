@@ -117,7 +117,7 @@ class FourierFTModel(BaseTuner):
         quantised = [is_quantised(layers[name].get_base_layer().weight) for name in errors]
         if not errors or (max(errors.values()) < _WORTH_A_WARNING and not any(quantised)):
             return
-        worst = max(errors, key=errors.get)
+        worst = max(errors, key=lambda name: errors[name])
         warnings.warn(
             f"merge: rounding left an error of {statistics.median(errors.values()):.1%} of "
             f"|DeltaW| (median of {len(errors)} layers; {errors[worst]:.1%} in {worst}). Quantised "
@@ -133,7 +133,7 @@ class FourierFTModel(BaseTuner):
     def _prepare_model(self, peft_config: StockConfig, model: nn.Module) -> None:
         """Check every targeted module before the first one is replaced."""
         wrong_types, wrong_sizes, matched_keys = [], [], set()
-        inside = ()
+        inside: tuple[str, ...] = ()
         for name, module in model.named_modules():
             if name.startswith(inside) or not name:
                 continue

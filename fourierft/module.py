@@ -37,7 +37,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         n_frequency: int = 1000,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         FourierFTLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
         self.engine = engine(config)
@@ -67,7 +67,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
                 return self._forward_rows(x, names, *args, **kwargs)
             terms = [self._term(name) for name in set(names) - {BASE}]
         else:
-            terms = self._active_terms() if adapting else ()
+            terms = self._active_terms() if adapting else []
         if not terms:
             return layer(x, *args, **kwargs)
         self._check_values(x, terms)
@@ -194,7 +194,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
 
     def unmerge(self) -> None:
         """Put W0 back, bit for bit as it was before the first merge."""
-        if not self.merged:
+        if self._frozen is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         self._frozen.restore(self.get_base_layer())

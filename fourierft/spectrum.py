@@ -55,10 +55,10 @@ def sample_entries(
     else:
         _check_band(center, bandwidth)
         bias = (float(center), float(bandwidth))
-    device = torch.device("cpu" if device is None else device)
-    if device.type == "meta":
+    target = torch.device("cpu" if device is None else device)
+    if target.type == "meta":
         return torch.empty(2, n, dtype=torch.int64, device="meta")
-    return _entries((d1, d2), int(n), int(seed), bias, device)
+    return _entries((d1, d2), int(n), int(seed), bias, target)
 
 
 def band_pass(shape: Sequence[int], center: float, bandwidth: float = 200.0) -> Tensor:

@@ -310,7 +310,7 @@ def damage(place, how):
     ("how", "words"),
     [
         ("missing", "weights are missing\n  - conv_in.weight"),
-        ("size", "unet layers_per_block: there 2, model=sd_tiny has 1"),
+        ("size", "unet layers_per_block: found 2, expected 1"),
         ("cut", "vae: cannot be read"),
         ("tokenizer", "tokenizer: cannot be read, or another vocabulary"),
     ],
@@ -327,7 +327,7 @@ def test_folders_that_do_not_fit(how, words, folder, tmp_path):
 
 def test_path_without_a_pipeline(tmp_path):
     local = model("sd15", f"model.path={tmp_path}")
-    with pytest.raises(DataError, match="no model_index.json there"):
+    with pytest.raises(DataError, match="model_index.json not found"):
         local.locate()
 
 

@@ -188,7 +188,7 @@ def test_damaged_and_empty_files(folder):
 def test_a_text_that_is_no_meaning(folder):
     rows = {"meaning_representation": ["A pub."], "human_reference": ["A pub."]}
     parquet.write_table(pyarrow.table(rows), folder / "test.parquet")
-    assert "no meaning representation, name[value], ...: 'A pub.'" in refused(folder)
+    assert "not a meaning representation, name[value], ...: 'A pub.'" in refused(folder)
 
 
 def test_prompts_longer_than_the_context(folder):
@@ -268,7 +268,7 @@ def test_a_tokenizer_with_more_words_than_the_model(compose, folder, data_folder
     words = f"model.tokenizer={data_folder}/models/gpt2-tokenizer"
     sizes = [*TINY, words, f"task.path={folder}", *QUICK]
     config = compose([*sizes, "method=full", f"output={tmp_path}/o"])
-    with pytest.raises(ConfigError, match="has 50257 tokens, model=gpt2_tiny knows 264"):
+    with pytest.raises(ConfigError, match="found 50257 tokens, model=gpt2_tiny has 264"):
         run(config)
 
 

@@ -90,7 +90,7 @@ def test_few_images_are_biased_upwards(draw):
 
 
 def test_one_image_has_no_covariance():
-    with pytest.raises(DataError, match="at least 2 images, there are 1"):
+    with pytest.raises(DataError, match="at least 2 images, found 1"):
         fid.moments(np.zeros((1, 4)))
 
 

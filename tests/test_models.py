@@ -233,7 +233,7 @@ def test_path_of_another_size(tmp_path):
     )
     with pytest.raises(ConfigError) as caught:
         model("roberta_large", path=str(tmp_path)).build(TWO, str(tmp_path))
-    for words in ("hidden_size: there 32, model=roberta_large has 1024", "num_hidden_layers"):
+    for words in ("hidden_size: found 32, expected 1024", "num_hidden_layers"):
         assert words in str(caught.value)
     assert "vocab_size" not in str(caught.value)
 
@@ -475,7 +475,7 @@ def test_a_vit_of_another_resolution_is_refused(tmp_path):
     part = tiny_vit(pretrained=True, path=str(tmp_path))
     part.build(TEN, None).save_pretrained(tmp_path)
     part.sizes |= {"image_size": 64}
-    with pytest.raises(ConfigError, match="image_size: there 32, model=vit_tiny has 64"):
+    with pytest.raises(ConfigError, match="image_size: found 32, expected 64"):
         part.build(TEN, part.locate())
 
 

@@ -1,4 +1,4 @@
-"""Predictions and references -> numbers: pure functions on arrays.
+"""Metrics of predictions and references: pure functions on arrays.
 
 Every value is a fraction, not a percentage.
 
@@ -21,7 +21,7 @@ Metric = Callable[["np.ndarray", "np.ndarray"], float]
 
 
 def _of_finite(metric: Metric) -> Metric:
-    """The metric, NaN where a prediction is NaN or infinite."""
+    """Return the metric, NaN if a prediction is NaN or infinite."""
 
     @functools.wraps(metric)
     def guarded(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -33,18 +33,18 @@ def _of_finite(metric: Metric) -> Metric:
 
 
 def shown(score: float | None) -> str:
-    """A score as the terminal shows it; none that is not finite passes for one."""
+    """Return a score as the terminal shows it, or "not finite"."""
     return f"{score:.4f}" if score is not None and math.isfinite(score) else "not finite"
 
 
 def _classes(predictions: np.ndarray) -> np.ndarray:
-    """(rows, classes) scores -> (rows,) class numbers."""
+    """Map scores (rows, classes) to class numbers (rows,)."""
     return predictions.argmax(-1)
 
 
 @_of_finite
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Share of rows whose highest score is the reference class.
+    """Return the share of rows whose highest score is the reference class.
 
     Predictions (rows, classes), references (rows,).
     """
@@ -53,7 +53,7 @@ def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
 
 @_of_finite
 def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Matthews correlation of predicted and reference classes; 0 where one of them is constant.
+    """Return the Matthews correlation of classes; 0 if one side is constant.
 
     From the confusion matrix, as scikit-learn defines it for any number of classes: its own
     function takes milliseconds, and bootstrap intervals call this thousands of times.
@@ -71,7 +71,7 @@ def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
 
 @_of_finite
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
-    """F1 of class 1 against all others; 0 where it is neither predicted nor present."""
+    """Return F1 of class 1 against all others; 0 if it is neither predicted nor present."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(references == 1, _classes(predictions) == 1, zero_division=0))
@@ -79,13 +79,13 @@ def f1(predictions: np.ndarray, references: np.ndarray) -> float:
 
 @_of_finite
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Pearson correlation; predictions (rows, 1) or (rows,). 0 where one side is constant."""
+    """Return Pearson's correlation of predictions (rows, 1) or (rows,); 0 if one is constant."""
     return _correlation("pearsonr", predictions, references)
 
 
 @_of_finite
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Spearman rank correlation; predictions (rows, 1) or (rows,). 0 where one side is constant."""
+    """Return Spearman's correlation of predictions (rows, 1) or (rows,); 0 if one is constant."""
     return _correlation("spearmanr", predictions, references)
 
 
@@ -107,13 +107,13 @@ METRICS: dict[str, Metric] = {
     "spearman": spearman,
 }
 LOWER_IS_BETTER = ("cross_entropy", "fid", "frechet_pixels")
-"""Also of those that tasks compute themselves."""
+"""Metrics that are better when lower, those that tasks compute themselves included."""
 OF_NUMBERS = ("pearson", "spearman")
-"""Those that compare numbers; the others compare classes."""
+"""Metrics that compare numbers; the others compare classes."""
 
 
 def as_evaluate(names: list[str]) -> Any:
-    """The metrics as one `evaluate.Metric`, whose predictions are a row of scores each."""
+    """Return the metrics as one `evaluate.Metric`, whose predictions are a row of scores each."""
     import datasets
     import evaluate
     import numpy as np

@@ -28,20 +28,20 @@ class Moments:
     """Mean and covariance of features."""
 
     mean: np.ndarray
-    """(d,), float64."""
+    """Mean, float64 (d,)."""
     factor: np.ndarray
-    """(m, d) with m <= d; factor^T factor is the unbiased covariance."""
+    """Factor (m, d) with m <= d; factor^T factor is the unbiased covariance."""
     count: int
-    """Images that they are of."""
+    """Number of images."""
 
 
 def moments(features: np.ndarray) -> Moments:
-    """Moments of features (n, d), n at least 2."""
+    """Compute the moments of features (n, d), n at least 2."""
     import numpy as np
 
     count, width = features.shape
     if count < 2:
-        raise DataError(f"a covariance needs at least 2 images, there are {count}")
+        raise DataError(f"a covariance needs at least 2 images, found {count}")
     features = features.astype(np.float64)
     mean = features.mean(0)
     factor = (features - mean) / np.sqrt(count - 1)
@@ -51,7 +51,7 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def frechet(first: Moments, second: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)): FID's formula (Heusel et al. 2017, Eq. 6).
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), FID (Heusel et al. 2017, Eq. 6).
 
     With C1 = A^T A and C2 = B^T B the trace of the root is the sum of the singular values of A B^T.
     No root of a matrix is taken: with fewer images than features those covariances are singular,
@@ -68,17 +68,17 @@ def frechet(first: Moments, second: Moments) -> float:
 
 @dataclass(frozen=True)
 class PixelFeatures:
-    """8 x 8 colours per image: for rehearsals without weights, never comparable with FID."""
+    """Features of 8 x 8 colours per image, for rehearsals; never comparable with FID."""
 
     side = 8
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a record says about it."""
+        """Description of the features for the record."""
         return {"extractor": "pixels", "features": 3 * self.side**2, "weights_sha256": None}
 
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """(N, 192) mean colours of the fields of an 8 x 8 grid, in [0, 1]."""
+        """Return the mean colours of an 8 x 8 grid, (N, 192) in [0, 1]."""
         import numpy as np
         from PIL import Image
 
@@ -88,7 +88,7 @@ class PixelFeatures:
 
 @dataclass(frozen=True)
 class InceptionFeatures:
-    """The features of FID.
+    """Features of FID from Inception.
 
     Raises:
         DataError: the file is not there, not safetensors, or not InceptionV3's weights.
@@ -112,15 +112,15 @@ class InceptionFeatures:
             )
         try:
             with safe_open(self.weights, "pt") as file:
-                there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+                found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         except (OSError, SafetensorError) as error:
             raise DataError(f"{self.weights}: no weights can be read there ({error})") from error
         with torch.device("meta"):
             expected = inception.Inception().state_dict()
         wrong = [
-            f"{name}: there {there.get(name, 'nothing')}, expected {tuple(value.shape)}"
+            f"{name}: found {found.get(name, 'nothing')}, expected {tuple(value.shape)}"
             for name, value in expected.items()
-            if there.get(name) != tuple(value.shape) and not name.endswith("num_batches_tracked")
+            if found.get(name) != tuple(value.shape) and not name.endswith("num_batches_tracked")
         ]
         if wrong:
             rest = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
@@ -128,7 +128,7 @@ class InceptionFeatures:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a record says about it."""
+        """Description of the features for the record."""
         from experiments.metrics import inception
 
         with self.weights.open("rb") as file:
@@ -140,7 +140,7 @@ class InceptionFeatures:
         }
 
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """(N, 2048) pooled features."""
+        """Return the pooled features (N, 2048)."""
         import numpy as np
         import torch
         from safetensors.torch import load_file
@@ -162,13 +162,13 @@ class InceptionFeatures:
 Extractor = PixelFeatures | InceptionFeatures
 
 METRICS = ("fid", "frechet_pixels")
-"""The metric's name tells the features apart: `fid` is Inception's alone."""
+"""Metrics, by their features: `fid` uses Inception's alone."""
 
 
 def distance(
     extractor: Extractor, drawn: Sequence[Image.Image], real: Sequence[Image.Image]
 ) -> float:
-    """Frechet distance of drawn from real images, with a warning where they are few."""
+    """Return the Frechet distance of drawn from real images; warns if they are few."""
     first, second = (moments(extractor.features(images)) for images in (drawn, real))
     width = len(first.mean)
     if min(first.count, second.count) <= width:

@@ -34,7 +34,7 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H', W')."""
+        """Map (B, inputs, H, W) to (B, outputs, H', W')."""
         return functional.relu(self.bn(self.conv(x)))
 
 
@@ -67,7 +67,7 @@ class Block(nn.Module):
             self.branch_pool = Convolution(inputs, pool, 1, 1, False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inputs, H, W) -> (B, sum of outputs, H', W')."""
+        """Map (B, inputs, H, W) to (B, sum of outputs, H', W')."""
         outputs = []
         for chain in self.chains:
             y, forks = x, []
@@ -122,7 +122,7 @@ def _late(inputs: int, largest: bool) -> Block:
 
 
 class Inception(nn.Module):
-    """Images -> features."""
+    """Network from images to features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Inception(nn.Module):
         self.fc = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B, 2048); resized bilinearly, scaled to [-1, 1]."""
+        """Map images (B, 3, H, W) in [0, 1] to (B, 2048); resizes bilinearly, scales to [-1, 1]."""
         x = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False)
         x = 2 * x - 1
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))

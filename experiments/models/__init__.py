@@ -1,7 +1,7 @@
-"""Base models: where the weights come from, how they are built, what the methods may adapt.
+"""Base models: source of the weights, the network, and the modules to adapt.
 
-Dataclasses only; torch is imported when something is built, so composing and checking a run costs
-none of it.
+Dataclasses only; torch is imported when a network is built, so that composing and checking a run
+stays fast.
 """
 
 from experiments.models.diffusion import Diffusion

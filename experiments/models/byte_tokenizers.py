@@ -6,11 +6,11 @@ from typing import Any
 
 
 def byte_tokenizer(positions: int, *, causal: bool = False) -> Any:
-    """One token per byte and RoBERTa's special tokens, made on the spot for models without weights.
+    """Create a tokenizer with a token per byte and RoBERTa's special tokens.
 
     Args:
-        positions: of the model.
-        causal: a text to continue: no special tokens around it, every position can be used.
+        positions: number of positions of the model.
+        causal: add no special tokens, so that every position can be used.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -39,7 +39,7 @@ def byte_tokenizer(positions: int, *, causal: bool = False) -> Any:
 
 
 def clip_byte_tokenizer(length: int) -> Any:
-    """CLIP's tokenizer with a token per byte, for models without weights."""
+    """Create CLIP's tokenizer with a token per byte, for models without weights."""
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from experiments.models.latent_diffusion import LatentSpace
 
 FILES = (PIPELINE, "scheduler/*", "tokenizer/*", "*/config.json", *PIPELINE_WEIGHTS)
-"""What is read of a repository."""
+"""Files that are read of a repository."""
 VOCABULARY = 49408
 """Tokens of CLIP: the default of its text encoder's configuration."""
 WEIGHTS_SEED = 0
-"""Of random weights: they stand for downloaded ones, so every run has the same."""
+"""Seed of random weights: they stand for downloaded ones, so every run has the same."""
 
 
 @dataclass(kw_only=True)
@@ -62,9 +62,7 @@ class Diffusion(Model):
         if not self.pretrained:
             return None
         if self.path is not None and not (Path(self.path).expanduser() / PIPELINE).is_file():
-            raise DataError(
-                f"model.path={self.path}: no {PIPELINE} there, so it is no diffusion model"
-            )
+            raise DataError(f"model.path={self.path}: not a diffusion model, {PIPELINE} not found")
         return hub.locate(
             self.repo, self.path, probe=PIPELINE, option="model.path", offline=offline
         )
@@ -88,7 +86,7 @@ class Diffusion(Model):
         }
 
     def processor(self, source: str | None) -> LatentSpace:
-        """Autoencoder, text encoder and tokenizer around the network."""
+        """Return autoencoder, text encoder and tokenizer around the network."""
         from transformers import CLIPTokenizer
 
         from experiments.models.byte_tokenizers import clip_byte_tokenizer
@@ -133,13 +131,13 @@ class Diffusion(Model):
         return self.processor(source).pipeline(net.unet, net.text_encoder)
 
     def _folder(self, source: str | None) -> Path | None:
-        """The folder of the weights, downloaded if need be without the files that are not used."""
+        """Return the folder of the weights, downloaded if necessary without unused files."""
         if source is None or Path(source).is_dir():
             return None if source is None else Path(source)
         return hub.fetch(hub.Download(repo=source, patterns=FILES))
 
     def _noise(self, folder: Path | None) -> Any:
-        """The scheduler that the base model was trained with."""
+        """Return the scheduler that the base model was trained with."""
         from diffusers import DDPMScheduler
 
         if folder is None:
@@ -147,7 +145,7 @@ class Diffusion(Model):
         return self._read("scheduler", DDPMScheduler, folder)
 
     def _part(self, part: str, folder: Path | None, meta: bool = False) -> nn.Module:
-        """One network of the pipeline in 32 bits, from a folder or random."""
+        """Build one network of the pipeline in float32, from a folder or with random weights."""
         import torch
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
@@ -169,22 +167,22 @@ class Diffusion(Model):
         return net
 
     def _compare(self, part: str, folder: Path) -> None:
-        """Raise ConfigError if the folder's network has other sizes than this model."""
+        """Raise ConfigError if the sizes of the folder's network differ from this model's."""
         path = folder / part / "config.json"
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
         wrong = [
-            f"{part} {name}: there {there[name]}, model={self.name} has {size}"
+            f"{part} {name}: found {found[name]}, expected {size} (model={self.name})"
             for name, size in self.sizes[part].items()
-            if there.get(name, size) != size and name != "sample_size"  # not of the weights
+            if found.get(name, size) != size and name != "sample_size"  # not of the weights
         ]
         if wrong:
             raise ConfigError(f"{folder}: a model of another size", wrong)
 
     def _read(self, part: str, kind: Any, folder: Path, **options: Any) -> Any:
-        """A part of the pipeline as its library reads it; DataError says what could not be read."""
+        """Load a part of the pipeline with its library; DataError names what cannot be read."""
         try:
             return kind.from_pretrained(folder, subfolder=part, **options)
         except UserError:

@@ -18,7 +18,7 @@ class Encoder(Transformer):
     """RoBERTa or BERT with a sequence classification (or regression) head."""
 
     def processor(self, source: str | None) -> Any:
-        """A tokenizer; without weights one that speaks bytes.
+        """Return the tokenizer; without weights a byte tokenizer.
 
         Full-size rehearsals then need no download.
         """

@@ -7,8 +7,7 @@ from torch import nn
 
 
 class SplitAttention(nn.Module):
-    """GPT-2's fused projection as three Linears; attention splits their concatenated
-    output again."""
+    """GPT-2's fused projection as three Linears; attention splits their joined output again."""
 
     def __init__(self, fused: nn.Module):
         super().__init__()
@@ -24,12 +23,12 @@ class SplitAttention(nn.Module):
             setattr(self, name, part)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden (..., in) -> (..., 3 * in), in the order q, k, v."""
+        """Map hidden (..., in) to (..., 3 * in), in the order q, k, v."""
         return torch.cat([self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)], dim=-1)
 
 
 def split_attention(net: nn.Module) -> nn.Module:
-    """Replace every fused `c_attn` of a GPT-2 in place; other networks come back as they are."""
+    """Replace every fused `c_attn` of a GPT-2 in place; other networks stay as they are."""
     for module in list(net.modules()):
         if hasattr(module, "c_attn"):
             module.c_attn = SplitAttention(module.c_attn)
@@ -37,7 +36,7 @@ def split_attention(net: nn.Module) -> nn.Module:
 
 
 def fuse_attention(net: nn.Module) -> nn.Module:
-    """Undo `split_attention` in place: plain transformers then reads what is saved."""
+    """Undo `split_attention` in place, so that plain transformers can load the saved model."""
     from transformers.pytorch_utils import Conv1D
 
     for module in list(net.modules()):

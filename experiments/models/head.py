@@ -1,4 +1,4 @@
-"""The head that a task asks of a model."""
+"""The head that a task needs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What a task asks of a model."""
+    """The head that a task needs."""
 
     kind: str
-    """points, classification, regression, images, language, denoising or none."""
+    """Kind: points, classification, regression, images, language, denoising or none."""
     labels: int = 0
     """Width of the output."""
     inputs: int = 0
-    """Width of the input where the task decides it."""
+    """Width of the input if the task decides it."""

@@ -10,10 +10,10 @@ from torch import nn
 
 
 def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Let an image network take `pixel_values` as bytes (B, H, W, 3), too, as decoders make them.
+    """Let an image network also take `pixel_values` as bytes (B, H, W, 3), as decoders return them.
 
-    They become (x / 255 - mean) / std, (B, 3, H, W), where the network runs: a loader ships a
-    quarter of what floats would take. Floats are taken as they are.
+    They become (x / 255 - mean) / std, (B, 3, H, W), on the network's device, so that a loader
+    moves a quarter of the bytes of floats. Floats are left as they are.
     """
 
     def normalise(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple | None:

@@ -1,4 +1,4 @@
-"""Causal language models: GPT-2, LLaMA, and any other that a folder holds."""
+"""Causal language models: GPT-2, LLaMA, and any other from a folder."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ class Dtype(Enum):
 
 @dataclass(kw_only=True)
 class CausalLM(Transformer):
-    """GPT-2 or LLaMA, or what a folder holds.
+    """GPT-2, LLaMA, or any other causal language model from a folder.
 
     GPT-2's fused `c_attn` becomes q, k and v projections, so that every method names the same
     targets.
     """
 
     repo: str | None
-    """Hub repository of the pretrained weights; null: they come from `path` alone."""
+    """Hub repository of the pretrained weights; null: `path` is required."""
     tokenizer: str | None = None
-    """Local folder with a tokenizer, for models without weights; null: one that speaks bytes
-    (local)."""
+    """Local folder with a tokenizer, for models without weights; null: a byte tokenizer (local)."""
     dtype: Dtype | None = None
     """Number format of the weights, and of the products with quantised ones; null: fp32."""
 
@@ -51,11 +50,11 @@ class CausalLM(Transformer):
         """See `Model.problems`."""
         yield from super().problems()
         if self.architecture is None and self.path is None:
-            yield f"model.path=null: model={self.name} is what a folder holds, name the folder"
+            yield f"model.path=null: required by model={self.name}, which is read from a folder"
 
     @property
     def quantisable(self) -> bool:
-        """See `Model.quantisable`; what a folder holds is seen when it is built."""
+        """See `Model.quantisable`; a folder's architecture is checked when it is built."""
         return self.architecture not in FUSED
 
     def locate(self, offline: bool = False) -> str | None:
@@ -75,7 +74,7 @@ class CausalLM(Transformer):
         return found
 
     def processor(self, source: str | None) -> Any:
-        """A tokenizer whose padding is defined."""
+        """Return a tokenizer with a padding token."""
         if source is None and self.tokenizer is None:
             from experiments.models.byte_tokenizers import byte_tokenizer
 
@@ -84,13 +83,13 @@ class CausalLM(Transformer):
             source is None
             and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()
         ):
-            raise DataError(f"model.tokenizer={self.tokenizer}: no tokenizer_config.json there")
+            raise DataError(f"model.tokenizer={self.tokenizer}: tokenizer_config.json not found")
         tokenizer = self.load_tokenizer(source or str(Path(self.tokenizer).expanduser()))
         largest, rows = max(tokenizer.get_vocab().values()), self.configuration(source).vocab_size
         if largest >= rows:
             raise ConfigError(
-                f"model.tokenizer={self.tokenizer}: has {largest + 1} tokens, "
-                f"model={self.name} knows {rows}"
+                f"model.tokenizer={self.tokenizer}: found {largest + 1} tokens, "
+                f"model={self.name} has {rows}"
             )
         tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions(source))
         if tokenizer.pad_token is None:
@@ -98,7 +97,7 @@ class CausalLM(Transformer):
         return tokenizer
 
     def positions(self, source: str | None) -> int:
-        """Tokens of the longest text that the model can read."""
+        """Return the number of tokens of the longest text that the model can read."""
         return getattr(self.configuration(source), "max_position_embeddings", 1024)
 
     def build(
@@ -129,12 +128,12 @@ class CausalLM(Transformer):
         return net
 
     def plain(self, net: nn.Module, source: str | None) -> Any:
-        """See `Model.plain`; a model that is not trained keeps keys and values again."""
+        """See `Model.plain`; enables the cache of keys and values again."""
         net.config.use_cache = True
         return net
 
     def _quantized(self, dtype: Any) -> Any:
-        """What transformers is told about quantised weights."""
+        """Return the quantisation settings for transformers."""
         from transformers import BitsAndBytesConfig
 
         if self.quantization is Quantization.int8:
@@ -152,7 +151,7 @@ class CausalLM(Transformer):
 def leave_unpacked(net: nn.Module) -> nn.Module:
     """Stop bitsandbytes from packing 4-bit weights anew on CPUs with AVX512-BF16.
 
-    It refuses layers whose outputs are no multiple of 32, and numbers would depend on the CPU.
+    It refuses layers whose outputs are not a multiple of 32, and results would depend on the CPU.
     """
     for module in net.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

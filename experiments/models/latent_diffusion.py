@@ -1,7 +1,7 @@
-"""Latent diffusion as a network that returns its loss, and what stands around it.
+"""Latent diffusion as a network that returns its loss, and the models around it.
 
-The autoencoder and, unless it is trained, the text encoder are no part of the network: images and
-prompts go through them once, before training, and drawing uses them again.
+The autoencoder and, unless it is trained, the text encoder are not part of the network: images and
+prompts go through them once, before training, and sampling uses them again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-"""Where images are encoded and class images drawn."""
+"""Device that encodes images and draws class images."""
 
 
 class Denoiser(nn.Module):
-    """A U-Net that is told text, and its loss: DreamBooth's with prior preservation.
+    """A text-conditioned U-Net and its loss: DreamBooth's with prior preservation.
 
     Args:
         unet: diffusers' conditional U-Net.
-        noise: diffusers' DDPM scheduler of the base model: how much noise a step has, and whether
-            the network predicts the noise or the velocity.
-        text_encoder: CLIP's, if it is trained too; batches then hold `tokens` instead of `states`.
+        noise: diffusers' DDPM scheduler of the base model: the noise of each step, and the target
+            (noise or velocity).
+        text_encoder: CLIP's, if it is trained too; batches then hold `tokens`, not `states`.
     """
 
     def __init__(self, unet: nn.Module, noise: Any, text_encoder: nn.Module | None = None):
@@ -46,11 +46,11 @@ class Denoiser(nn.Module):
         noise: torch.Tensor | None = None,
         steps: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Loss of a batch of B latents.
+        """Compute the loss of a batch of B latents.
 
-        A latent x = mean + deviation * standard normal is what the autoencoder would draw; it is
-        drawn anew whenever the row comes, as are noise and step, from torch's global generator,
-        which a checkpoint restores.
+        A latent x = mean + deviation * standard normal is sampled as by the autoencoder, anew for
+        every use of a row, as are noise and step, from torch's global generator, which a
+        checkpoint restores.
 
         Args:
             mean: (B, 4, h, w) of the latent's distribution, scaled.
@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
         return {"loss": prior_preservation_loss(errors, labels, weights), "logits": errors}
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Compute activations again in the backward pass; called by the Trainer."""
+        """Recompute activations in the backward pass; the Trainer calls this."""
         self.unet.enable_gradient_checkpointing()
         if self.text_encoder is not None:
             self.text_encoder.gradient_checkpointing_enable()
@@ -92,7 +92,7 @@ class Denoiser(nn.Module):
 def prior_preservation_loss(
     errors: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Mean error of the photos + lambda * mean error of as many class images.
+    """Return the mean error of the photos + lambda * mean error of as many class images.
 
     DreamBooth (Ruiz et al. 2023, arXiv 2208.12242, Eq. 2) with the weights w_t left out, as is
     usual where the network predicts noise; lambda is the class images' weight.
@@ -107,7 +107,7 @@ def prior_preservation_loss(
 
 @dataclass(kw_only=True)
 class LatentSpace:
-    """Images <-> latents, prompts -> what the U-Net is told, noise -> images."""
+    """Maps images to latents, prompts to inputs of the U-Net, and noise to images."""
 
     tokenizer: Any
     text_encoder: nn.Module
@@ -115,9 +115,9 @@ class LatentSpace:
     noise: Any
     """Scheduler of the base model."""
     base: Callable[[], nn.Module]
-    """Builds the untouched U-Net."""
+    """Function that builds the untouched U-Net."""
     name: str
-    """Tells base models apart: their weights' fingerprint, or sizes where those are random."""
+    """Name of the base model: its weights' fingerprint, or its sizes where weights are random."""
     trains_text_encoder: bool = False
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class LatentSpace:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def encode(self, images: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images of H x W pixels in RGB -> mean and deviation of their scaled latents.
+        """Encode images of H x W pixels in RGB to mean and deviation of their scaled latents.
 
         Returns:
             Two tensors (N, 4, H / factor, W / factor) on the CPU.
@@ -150,13 +150,13 @@ class LatentSpace:
         return torch.cat(means), torch.cat(deviations)
 
     def tokens(self, prompt: str) -> torch.Tensor:
-        """(T,) token numbers, padded to the text encoder's length."""
+        """Return token ids (T,), padded to the text encoder's length."""
         length = self.tokenizer.model_max_length
         found = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=length)
         return torch.tensor(found["input_ids"])
 
     def told(self, prompt: str) -> dict[str, torch.Tensor]:
-        """What a batch holds of a prompt: `states` (T, d), or `tokens` (T,) if those are needed."""
+        """Return a batch's entry of a prompt: `states` (T, d), or `tokens` (T,) to train on."""
         tokens = self.tokens(prompt)
         if self.trains_text_encoder:
             return {"tokens": tokens}
@@ -164,7 +164,7 @@ class LatentSpace:
             return {"states": self.text_encoder(tokens[None])[0][0]}
 
     def pipeline(self, unet: nn.Module, text_encoder: nn.Module | None = None) -> Any:
-        """diffusers' pipeline around a U-Net, with DDIM (Song et al. 2021) as its sampler."""
+        """Build diffusers' pipeline around a U-Net, with DDIM (Song et al. 2021) as its sampler."""
         from transformers import logging
 
         verbosity = logging.get_verbosity()
@@ -191,14 +191,14 @@ class LatentSpace:
 def draw(
     pipeline: Any, prompt: str, *, seed: int, side: int, steps: int, guidance: float
 ) -> Image.Image:
-    """One image, the same wherever and whenever it is drawn: its noise comes from the CPU.
+    """Draw one image; its noise comes from the CPU, so that every machine draws the same.
 
     Args:
-        pipeline: of `LatentSpace.pipeline`, on the device to compute on.
-        prompt: what to draw.
-        seed: of the noise.
-        side: pixels of the image's sides.
-        steps: of DDIM.
+        pipeline: result of `LatentSpace.pipeline`, on the device to compute on.
+        prompt: text of the image.
+        seed: seed of the noise.
+        side: side of the image in pixels.
+        steps: number of DDIM steps.
         guidance: classifier-free guidance scale; 1: none.
     """
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Model: where the weights come from, how a network is built, what the methods may adapt."""
+"""Base class of models: source of the weights, the network, and the modules to adapt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Quantization(Enum):
-    """How bitsandbytes stores frozen weights."""
+    """Storage of frozen weights by bitsandbytes."""
 
     nf4 = "nf4"
     int8 = "int8"
@@ -32,9 +32,9 @@ class Model:
     name: str
     """Name of the conf/model file; part of the run's path."""
     heads: list[str]
-    """Kinds of task head that this model can carry."""
+    """Kinds of task head that this model supports."""
     attention: list[str]
-    """Modules that the paper adapts (query and value); what a method's `targets` refers to."""
+    """Modules that the paper adapts (query and value), the usual `targets` of methods."""
     linear: list[str] = field(default_factory=list)
     """Every linear module of a block, for methods that adapt all of them."""
     head: list[str] = field(default_factory=list)
@@ -42,10 +42,10 @@ class Model:
     path: str | None = None
     """Local folder with weights and tokenizer (local)."""
     pretrained: bool = True
-    """false: full size, random weights, nothing downloaded."""
+    """Use pretrained weights; false: full size, random weights, nothing downloaded."""
     quantization: Quantization | None = None
-    """nf4 (4 bits, scales quantised too, as in QLoRA) or int8 for the frozen weights of causal
-    language models; null: none."""
+    """Format of the frozen weights of causal language models: nf4 (4 bits, scales quantised too, as
+    in QLoRA) or int8; null: not quantised."""
 
     def problems(self) -> Iterator[str]:
         """Yield every setting that the model cannot be built with."""
@@ -70,27 +70,27 @@ class Model:
         return False
 
     def locate(self, offline: bool = False) -> str | None:
-        """Folder or repository of the weights, None if there are none to load.
+        """Return folder or repository of the weights, None if there are none to load.
 
-        Raises HubUnavailable within seconds.
+        Raises HubUnavailable within seconds if they are not available.
         """
         return None
 
     def downloads(self) -> list[Download]:
-        """What `processor` and `build` read of the hub where no folder is given."""
+        """Return the files that `processor` and `build` read of the hub if no folder is given."""
         return []
 
     def inputs(self) -> dict[str, Files]:
-        """Files that the base model is made of, by what they are.
+        """Return the files of the base model by kind.
 
-        What is not on this machine is left out; the network is never asked.
+        Files that are not on this machine are left out; the network is never used.
         """
         return {}
 
     def processor(self, source: str | None) -> Any:
-        """Tokenizer or image processor of the weights at `source`.
+        """Return the tokenizer or image processor of the weights at `source`.
 
-        None if the task's data need none.
+        None if the data need none.
         """
         return None
 
@@ -101,23 +101,23 @@ class Model:
 
         Args:
             head: what the task asks of the model.
-            source: where the pretrained weights are (`locate`), None for random weights.
-            meta: allocate nothing: shapes only, for counting.
-            device: `train.device`: quantised weights are made where they stay, on a GPU if there is
-                one unless this is cpu; the trainer moves all others.
+            source: folder or repository of the weights (see `locate`), None for random weights.
+            meta: build on the meta device, for counting.
+            device: `train.device`: quantised weights are created on a GPU if there is one, unless
+                this is cpu; the trainer moves all others.
         """
         raise TypeError(
             f"{type(self).__name__} does not say how it is built"
-        )  # a schema alone is no model
+        )  # a schema alone is not a model
 
     def plain(self, net: nn.Module, source: str | None) -> Any:
-        """What the library of the architecture saves (`save_pretrained`) and loads again.
+        """Return the model as its library saves (`save_pretrained`) and loads it.
 
         Args:
             net: the network with all that was trained in its own weights, without adapters.
-            source: where the base weights are.
+            source: folder or repository of the base weights.
 
         Returns:
-            None if no library knows this architecture.
+            The model, or None if no library knows this architecture.
         """
         return net if hasattr(net, "save_pretrained") else None

@@ -8,8 +8,7 @@ from torch.nn import functional
 
 
 class PointClassifier(nn.Module):
-    """Figure 7's network, W_out relu(W_hidden relu(W_in x)); a method adapts its
-    `hidden` matrix."""
+    """Figure 7's network, W_out relu(W_hidden relu(W_in x)); methods adapt its `hidden` matrix."""
 
     def __init__(self, inputs: int, width: int, classes: int):
         super().__init__()
@@ -20,8 +19,7 @@ class PointClassifier(nn.Module):
     def forward(
         self, points: torch.Tensor, labels: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """points (B, inputs), labels (B,) -> logits (B, classes), with labels the mean
-        cross entropy."""
+        """Map points (B, inputs) to logits (B, classes); with labels (B,), add the mean loss."""
         logits = self.output(functional.relu(self.hidden(functional.relu(self.input(points)))))
         loss = {} if labels is None else {"loss": functional.cross_entropy(logits, labels)}
         return loss | {"logits": logits}

@@ -1,4 +1,4 @@
-"""What all architectures of transformers share: where weights lie and how they are read."""
+"""Base class of the architectures of transformers: locating and loading weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
 )
-"""What transformers reads of a repository: not the copies for other frameworks."""
+"""Files that transformers reads of a repository, without copies for other frameworks."""
 SETTINGS = (
     *("config.json", "generation_config.json", "preprocessor_config.json", INDEX),
-    "adapter_config.json",  # of an adapter that transformers would put onto the weights unasked
+    "adapter_config.json",  # transformers would silently load that adapter onto the weights
 )
-"""Files beside the weights that decide what the network computes."""
+"""Files beside the weights that change the network's outputs."""
 
 
 @dataclass(kw_only=True)
@@ -46,11 +46,11 @@ class Transformer(Model):
     repo: str
     """Hub repository of the pretrained weights."""
     architecture: str | None
-    """`model_type` of transformers; null: what the folder's config.json says."""
+    """Value of `model_type` in transformers; null: the one in the folder's config.json."""
     sizes: dict[str, Any]
     """Fields of the architecture's configuration that differ from its defaults."""
     package: str | None = field(default=None, metadata={"code": True})
-    """Python package that carries the weights in its folder `model`, tried before cache and hub."""
+    """Python package with the weights in its folder `model`, tried before cache and hub."""
     weights_file: str = "model.safetensors"
     """File whose presence in the cache means that the repository was downloaded."""
 
@@ -68,7 +68,7 @@ class Transformer(Model):
         path = self.path
         if path is not None and not (Path(path).expanduser() / "config.json").is_file():
             raise DataError(
-                f"model.path={path}: no config.json there, so it is no folder of a pretrained model"
+                f"model.path={path}: not a folder of a pretrained model, config.json not found"
             )
         return hub.locate(
             self.repo, self._given, probe=self.weights_file, option="model.path", offline=offline
@@ -76,7 +76,7 @@ class Transformer(Model):
 
     @property
     def _given(self) -> str | None:
-        """The folder that goes before cache and hub: the user's, or the one of `package`."""
+        """Folder that goes before cache and hub: the user's, or the one of `package`."""
         if self.path is not None or self.package is None:
             return self.path
         spec = importlib.util.find_spec(self.package)
@@ -105,12 +105,14 @@ class Transformer(Model):
         return [hub.Download(repo=self.repo, patterns=FILES)]
 
     def configuration(self, source: str | None, **head: Any) -> Any:
-        """The transformers configuration: read from `source`, or made from `sizes`."""
+        """Return the transformers configuration: read from `source`, or built from `sizes`."""
         from transformers import AutoConfig
 
         if self.architecture is None:  # the folder alone knows, also where its weights do not count
             if self.path is None:
-                raise ConfigError(f"model.path=null: model={self.name} is what a folder holds")
+                raise ConfigError(
+                    f"model.path=null: required by model={self.name}, which is read from a folder"
+                )
             source = source or str(Path(self.path).expanduser())
         if source is None:
             return AutoConfig.for_model(self.architecture, **self.sizes, **head)
@@ -128,7 +130,8 @@ class Transformer(Model):
             )
         expected = AutoConfig.for_model(self.architecture, **self.sizes)
         wrong = [
-            f"{size}: there {getattr(found, size)}, model={self.name} has {getattr(expected, size)}"
+            f"{size}: found {getattr(found, size)}, expected {getattr(expected, size)} "
+            f"(model={self.name})"
             for size in _SIZES
             if getattr(found, size, None) != getattr(expected, size, None)
         ]
@@ -144,10 +147,10 @@ class Transformer(Model):
         loading: dict[str, Any] | None = None,
         **head: Any,
     ) -> nn.Module:
-        """Build with the given transformers Auto class.
+        """Build the network with the given Auto class of transformers.
 
         Args:
-            auto: AutoModel or one of its kind.
+            auto: AutoModel or one of its variants.
             source: see `Model.build`.
             meta: see `Model.build`.
             loading: `dtype` of the weights (float32 without it) and further arguments of
@@ -192,7 +195,7 @@ class Transformer(Model):
         return net
 
     def load_tokenizer(self, source: str) -> Any:
-        """The tokenizer that lies in a folder or repository; DataError if none can be read."""
+        """Return the tokenizer of a folder or repository; DataError if it cannot be read."""
         from transformers import AutoTokenizer
 
         try:
@@ -202,5 +205,5 @@ class Transformer(Model):
             raise DataError(f"{place}: no tokenizer can be read there ({error})") from error
 
     def _place(self, source: str | None) -> str:
-        """Where the weights are, as an error says it."""
+        """Return the place of the weights as error messages name it."""
         return f"model.path={self.path}" if self.path else f"model {source}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """What a vision model takes: (value / 255 - mean) / std per channel, `side` pixels square."""
+    """Input of a vision model: (value / 255 - mean) / std per channel, `side` x `side` pixels."""
 
     side: int
     mean: Sequence[float]
@@ -46,7 +46,7 @@ class VisionTransformer(Transformer):
                 yield f"model.{key}={values}: must be three {kind}"
 
     def processor(self, source: str | None) -> ImageFormat:
-        """The side that the network was built for, and the mean and std of its weights."""
+        """Return the side that the network was built for, and the mean and std of its weights."""
         side, said = self.configuration(source).image_size, self._preparation(source)
         try:
             mean, std = (list(said.get(f"image_{key}", getattr(self, key))) for key in _SCALES)
@@ -58,7 +58,7 @@ class VisionTransformer(Transformer):
         if not fits:
             wrong = {key: said.get(f"image_{key}") for key in _SCALES}
             raise DataError(
-                f"{self._place(source)}: preprocessor_config.json is of no use",
+                f"{self._place(source)}: invalid preprocessor_config.json",
                 [f"image_{key}={value!r}: must be three numbers" for key, value in wrong.items()],
             )
         return ImageFormat(side=side, mean=mean, std=std)
@@ -78,7 +78,7 @@ class VisionTransformer(Transformer):
         return take_bytes(net, pixels.mean, pixels.std)
 
     def _preparation(self, source: str | None) -> dict[str, Any]:
-        """What preprocessor_config.json of the weights says, nothing if there is none."""
+        """Return the contents of the weights' preprocessor_config.json, empty if there is none."""
         from transformers.utils import cached_file
 
         if source is None:

@@ -17,14 +17,14 @@ COLUMNS = ("instruction", "input", "output")
 
 
 def read(path: Path, task: str) -> tuple[Dataset, str]:
-    """The rows of a file of parquet or JSON, and a fingerprint of its bytes.
+    """Read the rows of a parquet or JSON file, and hash its bytes.
 
     Args:
-        path: of the file.
-        task: its name, for errors.
+        path: the file.
+        task: name of the task, for errors.
 
     Raises:
-        DataError: it cannot be read, or holds other rows.
+        DataError: the file cannot be read, or holds other rows.
     """
     import pyarrow
     from datasets import Dataset
@@ -51,7 +51,7 @@ def read(path: Path, task: str) -> tuple[Dataset, str]:
 
 
 def _objects(content: bytes) -> list[dict[str, Any]]:
-    """The rows of a JSON file; ValueError where it holds something else."""
+    """Return the rows of a JSON file; ValueError if it holds anything else."""
     found = json.loads(content)
     if not isinstance(found, list):
         kind = (

@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 
 def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Questions of every benchmark that a folder holds: question_id, category, turns.
+    """Read the questions of every benchmark in a folder: question_id, category, turns.
 
     Args:
-        folder: with mt_bench/question.jsonl, vicuna_bench/question.jsonl or both.
+        folder: holds mt_bench/question.jsonl, vicuna_bench/question.jsonl or both.
 
     Raises:
-        DataError: there is none, or a line is no question; all of them named.
+        DataError: there is none, or a line is not a question; all are named.
     """
     paths = {benchmark: folder / name / "question.jsonl" for benchmark, name in BENCHMARKS.items()}
     problems: list[str] = []
@@ -50,7 +50,7 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
-    """What a file of answers holds for these questions as they are asked now."""
+    """Read a file of answers and compare it with the questions as asked now."""
     asked = {question["question_id"]: question["turns"] for question in questions}
     found = Answers()
     for line in generations.read(path, found.damaged):
@@ -69,7 +69,7 @@ def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
 
 
 def open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that the file does not answer in all their turns."""
+    """Return the questions that the file does not answer in all their turns."""
     current = answers(path, questions).current
     return [
         question
@@ -79,26 +79,26 @@ def open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict
 
 
 def get_turns(line: dict[str, Any] | None) -> list[str]:
-    """The answers of a line; none where there is no line yet."""
+    """Return the answers of a line; empty if there is no line yet."""
     return line["choices"][0]["turns"] if line else []
 
 
 @dataclass
 class Answers:
-    """Lines of a file of answers; of several to one question the last counts."""
+    """Lines of a file of answers; the last one of each question counts."""
 
     current: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Usable ones by question."""
+    """Usable answers by question."""
     others: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Those to questions that are not asked now."""
+    """Answers to questions that are not asked now."""
     outdated: list[int] = field(default_factory=list)
-    """Questions that were worded otherwise when they were answered."""
+    """Questions whose wording has changed since they were answered."""
     damaged: list[str] = field(default_factory=list)
-    """A line for each that cannot be used."""
+    """Message for each unusable line."""
 
 
 def answer_room(max_new_tokens: int, processor: Any) -> int:
-    """Tokens that an answer may have: at least half of what the model reads is for the prompt."""
+    """Return the tokens allowed for an answer: at least half of the context is for the prompt."""
     return min(max_new_tokens, processor.model_max_length // 2)
 
 
@@ -113,11 +113,11 @@ class Asker:
     task: str
     """Name of the task, a part of the run folder's path."""
     conversation: Callable[[list[str], list[str]], str]
-    """Questions and the answers to all but the last -> the text that the next answer continues."""
+    """Function from questions and the answers to all but the last to the text to continue."""
     temperature: Callable[[str], float]
-    """Category of a question -> sampling temperature; 0: the likeliest token."""
+    """Function from a question's category to its sampling temperature; 0: the likeliest token."""
     batch_size: int
-    """Questions that are answered at once."""
+    """Number of questions answered at once."""
     max_new_tokens: int
     """Tokens of the longest answer, see `answer_room`."""
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -126,9 +126,10 @@ class Asker:
     def answer(self, questions: Sequence[dict[str, Any]], run_dir: Path) -> None:
         """Write generations/<benchmark>.jsonl below a run folder, one line per question.
 
-        Every batch is added when it is done, a question of two turns first with one answer. What a
-        killed call left is kept, what is damaged or answers another wording is made again. In the
-        end each question has one line, in the questions' order, and answers to others follow.
+        Every batch is appended when it is done, a question of two turns first with one answer.
+        Answers of a killed call are kept; damaged ones and those to another wording are generated
+        again. In the end each question has one line, in the questions' order, and answers to
+        others follow.
 
         Args:
             questions: question_id, category and turns of each.
@@ -225,16 +226,16 @@ class Asker:
             self.lines |= {line["question_id"]: line for line in added}
 
     def _draw(self, question: dict[str, Any], turn: int) -> int:
-        """Seed of an answer's random numbers: of the run, the question and the turn alone."""
+        """Return an answer's seed, from the run's seed, the question and the turn alone."""
         text = f"{self.seed}/{self.benchmark}/{question['question_id']}/{turn}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
 class Sampling:
-    """Turns the choice of the largest logit into a draw from softmax(logits / T).
+    """Logits processor that samples from softmax(logits / T) by way of greedy search.
 
     The largest of logits / T + Gumbel noise is such a draw. Each row has random numbers of its own,
-    so that a text depends neither on the batch it is in nor on what was generated before it.
+    so that a text depends neither on its batch nor on earlier texts.
     """
 
     def __init__(self, temperatures: list[float], seeds: list[int]):
@@ -244,7 +245,7 @@ class Sampling:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """(B, T) tokens so far, (B, vocabulary) logits -> logits with noise; T = 0 stays as is."""
+        """Add noise to logits (B, vocabulary) of tokens (B, T); rows with T = 0 stay as is."""
         import torch
 
         logits = logits.float()
@@ -256,7 +257,7 @@ class Sampling:
 
 
 def _model_id(run_dir: Path, task: str) -> str:
-    """A run's name among answers of several: model, method, what differs, seed."""
+    """Return a run's name among the answers of several: model, method, changes, seed."""
     parts = list(run_dir.parts)
     start = len(parts) - 1 - parts[::-1].index(task) if task in parts else len(parts) - 1
     return "-".join([*parts[max(0, start - 1) : start], *parts[start + 1 :]])

@@ -1,4 +1,4 @@
-"""DreamBooth: a subject is learnt from a handful of photos, then drawn in other surroundings."""
+"""DreamBooth: learn a subject from a handful of photos, and draw it in other surroundings."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHOTOS = "photos"
-"""Split with the photos at fixed noise: a loss that can be compared from evaluation to
-evaluation."""
+"""Split with the photos at fixed noise, so that losses of evaluations can be compared."""
 
 
 @dataclass(kw_only=True)
@@ -50,15 +49,15 @@ class DreamBooth(Task):
     subject: str
     """Folder of the photos, and row of the file with prompts and classes."""
     token: str
-    """Word that comes to mean the subject."""
+    """Word that stands for the subject."""
     class_name: str | None = None
-    """What the subject is one of; null: as the file with prompts and classes says."""
+    """Class of the subject; null: the one in the file with prompts and classes."""
     instance_prompt: str
     """Prompt of the photos; {token} and {class_name} are filled in, here and below."""
     class_prompt: str
     """Prompt of the class images."""
     prompts: list[str] | None = None
-    """What is drawn in the end; null: the data set's prompts for objects or for live subjects."""
+    """Prompts to draw in the end; null: the data set's prompts for objects or live subjects."""
     prior_weight: float
     """Weight of the class images' loss; 0: none are used."""
     class_images: int
@@ -76,16 +75,16 @@ class DreamBooth(Task):
     extractor: str | None = None
     """Inception's weights for metric fid, as safetensors (local)."""
     metrics: list[str] = field()
-    """fid (Inception's features) or frechet_pixels (for rehearsals); the first is the primary."""
+    """Metrics: fid (Inception's features) or frechet_pixels (for rehearsals), primary first."""
 
     @property
     def head(self) -> Head:
-        """The diffusion model's own."""
+        """Head of the diffusion model itself."""
         return Head(kind="denoising")
 
     @property
     def selects(self) -> bool:
-        """See `Task.selects`: what is drawn in the end is scored."""
+        """See `Task.selects`: the images drawn in the end are scored."""
         return False
 
     @property
@@ -191,7 +190,7 @@ class DreamBooth(Task):
         )
 
     def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        """Mean squared error of the photos at fixed noise.
+        """Compute the mean squared error of the photos at fixed noise.
 
         Args:
             predictions: (rows,) errors.
@@ -259,7 +258,7 @@ class DreamBooth(Task):
         return OutputScores(scores={self.subject: scores}, details=details)
 
     def _extractor(self, metric: str) -> fid.Extractor | None:
-        """The features of a metric; None if their weights are not given."""
+        """Return the features of a metric; None if their weights are not given."""
         if metric != "fid":
             return fid.PixelFeatures()
         if self.extractor is None:
@@ -271,7 +270,7 @@ class DreamBooth(Task):
         return fid.InceptionFeatures(Path(self.extractor).expanduser())
 
     def _subject(self, source: str | None) -> Subject:
-        """Photos and words, downloaded if need be."""
+        """Read photos and prompts, downloaded if necessary."""
         folder = Path(source)
         if self.path is None:
             folder = hub.fetch(*self.downloads())
@@ -285,11 +284,11 @@ class DreamBooth(Task):
         return [image_files.square(image, self.resolution) for image in images]
 
     def _how(self) -> dict[str, Any]:
-        """How an image is drawn."""
+        """Return the settings of drawing an image."""
         return {"side": self.resolution, "steps": self.steps, "guidance": self.guidance}
 
     def _class_images(self, processor: LatentSpace, prompt: str) -> list[Image.Image]:
-        """Images of the class: those of `class_path`, or the untouched model's, drawn once."""
+        """Return class images: those of `class_path`, or the untouched model's, drawn once."""
         if self.class_path is not None:
             return self._squares(Path(self.class_path).expanduser())
         return draw_class_images(processor, prompt, self.class_images, self._how())

@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 LEVELS = 4
 """Steps at which each photo is scored, evenly spread over the noise schedule."""
 NOISE_SEED = 0
-"""Of that noise."""
+"""Seed of that noise."""
 
 
 class Pairs:
-    """Training rows: photo and class image number i, each list from its start again.
+    """Training rows: photo and class image number i, each list repeated.
 
     Without class images a row is a photo. There are as many rows as the longer list has images, or
     `rows` if that is fewer.
@@ -60,7 +60,7 @@ class Pairs:
 def encode_images(
     processor: LatentSpace, images: list[Image.Image], prompt: str, *, label: int, weight: float
 ) -> list[dict[str, Any]]:
-    """Images as batches of one, see `Denoiser.forward`."""
+    """Encode images as batches of one (see `Denoiser.forward`)."""
     import torch
 
     means, deviations = processor.encode(images)
@@ -78,7 +78,7 @@ def encode_images(
 
 
 def at_fixed_noise(entries: list[dict[str, Any]], processor: LatentSpace) -> list[dict[str, Any]]:
-    """Each photo at `LEVELS` steps, with noise that is the same for every run."""
+    """Return each photo at `LEVELS` steps, with noise that is the same for every run."""
     import torch
 
     last, rows = processor.noise.config.num_train_timesteps, []
@@ -106,18 +106,18 @@ LIVE = ("cat", "dog")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Photos and words."""
+    """Photos, class and prompts of a subject."""
 
     folder: Path
     class_name: str
     prompts: list[str]
-    """With {token} and {class_name} to fill in."""
+    """Prompts, with {token} and {class_name} to fill in."""
     listing: Path | None = None
-    """The file that said what it is or how to draw it."""
+    """File that the class or the prompts were read from."""
 
     @property
     def inputs(self) -> dict[str, Files]:
-        """Its files, by what they are."""
+        """Files of the subject, by kind."""
         found = {f"photos of {self.folder.name}": Files(paths=image_files.files(self.folder))}
         if self.listing is not None:
             found["prompts and classes"] = Files(paths=[self.listing])
@@ -126,7 +126,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What the file of prompts and classes says."""
+    """Contents of the file of prompts and classes."""
 
     classes: dict[str, str]
     objects: list[str]
@@ -163,16 +163,16 @@ def read_listing(path: Path) -> Listing:
 def read_subject(
     root: Path, name: str, class_name: str | None, prompts: list[str] | None
 ) -> Subject:
-    """Look for a subject in the data set's folder or in its subfolder `dataset`.
+    """Read a subject in the data set's folder or in its subfolder `dataset`.
 
     Args:
         root: the folder.
-        name: of the subject.
-        class_name: of what it is one; None: as the list says.
-        prompts: to draw it with; None: those of the list.
+        name: name of the subject.
+        class_name: class of the subject; None: the one in the list.
+        prompts: prompts to draw; None: those of the list.
 
     Raises:
-        DataError: no photos, or what the list would have to say is not there.
+        DataError: photos or the needed parts of the list are missing.
     """
     root = root / "dataset" if (root / "dataset" / name).is_dir() else root
     folder = root / name
@@ -203,10 +203,10 @@ def draw_class_images(
     """Draw images of a class with the untouched model, once: they are kept in the cache.
 
     Args:
-        processor: of the model.
-        prompt: to draw.
-        count: images, of the seeds 0, 1, ...
-        how: side, steps and guidance, see `draw`.
+        processor: autoencoder and text encoder of the model.
+        prompt: prompt of the images.
+        count: number of images, of the seeds 0, 1, ...
+        how: side, steps and guidance (see `draw`).
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""E2E NLG: a restaurant's attributes are given, a sentence or two are written (Table 3)."""
+"""E2E NLG: from a restaurant's attributes to a sentence or two (Table 3)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLANK = "\n\n"  # a text ends at a blank line, GPT-2's token 628
 
 @dataclass(kw_only=True)
 class E2E(Language):
-    """Prompts in the form of microsoft/LoRA's, its beam search, data and metrics of the challenge.
+    """E2E with the prompts and beam search of microsoft/LoRA, data and metrics of the challenge.
 
     A row is the attributes and the end of text, then " ", reference and end of text. References are
     grouped by equal attributes, in the order of the file; the test set's 630 groups are answered.
@@ -43,9 +43,9 @@ class E2E(Language):
     beams: int
     """Width of the beam search."""
     length_penalty: float
-    """p in (sum of log probabilities) / (new tokens, the end counted)^p, which ranks the beams."""
+    """Exponent p in (sum of log probabilities) / (new tokens, end included)^p, to rank beams."""
     no_repeat_ngram: int
-    """No n-gram of so many tokens twice in a text (prompt not counted); 0: no limit."""
+    """Size of n-grams that must not repeat within a text (without its prompt); 0: no limit."""
 
     @property
     def measurable(self) -> Sequence[str]:
@@ -191,11 +191,11 @@ class E2E(Language):
 
     @property
     def _wanted(self) -> list[str]:
-        """The metrics that are about generated texts."""
+        """Metrics of generated texts."""
         return [name for name in self.metrics if name in nlg.METRICS]
 
     def _prompts(self, rows: list[e2e_data.Row], processor: Any) -> list[dict[str, Any]]:
-        """One prompt per distinct meaning, with all its references."""
+        """Return one prompt per distinct meaning, with all its references."""
         groups: dict[str, list[str]] = {}
         for given, reference in rows:
             groups.setdefault(given, []).append(reference)
@@ -221,20 +221,20 @@ class E2E(Language):
 
     @property
     def _place(self) -> str:
-        """Where the data are, as an error says it."""
+        """Place of the data as error messages name it."""
         return f"task={self.name}, " + (
             f"task.path={self.path}" if self.path else f"dataset {self.repo}"
         )
 
     def _folder(self, source: str | None) -> Path:
-        """The folder with the files, downloaded if need be."""
+        """Return the folder with the files, downloaded if necessary."""
         if self.path is not None:
             return Path(source)
         return hub.fetch(*self.downloads())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """What was generated so far; RecordError names the first line that is not whole."""
+    """Read the texts generated so far; RecordError names the first damaged line."""
     lines = generations.read(path)
     kinds = {"id": int, "given": str, "text": str, "references": list}
     for number, line in enumerate(lines, 1):

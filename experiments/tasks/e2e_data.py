@@ -1,4 +1,4 @@
-"""The files of the E2E challenge: meaning representations and what people wrote for them."""
+"""Files of the E2E challenge: meaning representations and their reference texts."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ COLUMNS = {
 }
 CSV = {"train": "trainset.csv", "validation": "devset.csv", "test": "testset_w_refs.csv"}
 ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
-"""Attributes that the data of microsoft/LoRA name otherwise."""
+"""Attributes with another name in the data of microsoft/LoRA."""
 _ATTRIBUTE = re.compile(r"\s*([^\[\],\s][^\[\],]*)\[([^\[\]]*)\](?:,|\s*$)")
 
 FORMAT = 1
-"""Changed when `linearised` changes, so that tokens of an earlier format are not used."""
+"""Version of `linearised`, so that cached tokens of an earlier format are not used."""
 
 Row = tuple[str, str]
 """Meaning and reference."""
 
 
 def files(folder: Path, place: str) -> dict[str, Path]:
-    """One file per split: parquet, as it lies there or on the hub, or the challenge's CSV.
+    """Find one file per split: parquet, as in a folder or on the hub, or the challenge's CSV.
 
     Args:
-        folder: where they lie.
-        place: the folder, as an error calls it.
+        folder: folder of the files.
+        place: name of the folder in error messages.
 
     Raises:
         DataError: splits without a file.
@@ -60,7 +60,7 @@ def files(folder: Path, place: str) -> dict[str, Path]:
 
 
 def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[Row]], str]:
-    """The rows of every split, and a fingerprint of the files' bytes.
+    """Read the rows of every split, and hash the files' bytes.
 
     Raises:
         DataError: unreadable files, missing columns, empty cells, all at once.
@@ -79,7 +79,7 @@ def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[Row]], str]
 
 
 def differences(splits: dict[str, list[Row]]) -> Iterator[str]:
-    """Yield in what numbers these rows are not those of the paper."""
+    """Yield the counts in which these rows differ from the paper's."""
     for split, rows in splits.items():
         if len(rows) != ROWS[split]:
             yield f"{len(rows)} {split} rows, the paper's data have {ROWS[split]}"
@@ -89,19 +89,19 @@ def differences(splits: dict[str, list[Row]]) -> Iterator[str]:
 
 
 def linearised(meaning: str) -> str:
-    """'name[Zizzi], eatType[pub]' as 'name : Zizzi | Type : pub'.
+    """Rewrite 'name[Zizzi], eatType[pub]' as 'name : Zizzi | Type : pub'.
 
-    The form is that of microsoft/LoRA's files, the words are the challenge's own: those files set
-    spaces around punctuation.
+    The format is that of microsoft/LoRA's files, the words are the challenge's own: those files
+    put spaces around punctuation.
 
     Raises:
-        DataError: it is not a list of attributes to its end.
+        DataError: the text is not a list of attributes.
     """
     parts, position = [], 0
     while position < len(meaning):
         found = _ATTRIBUTE.match(meaning, position)
         if found is None:
-            raise DataError(f"no meaning representation, name[value], ...: {meaning!r}")
+            raise DataError(f"not a meaning representation, name[value], ...: {meaning!r}")
         name, value = found.groups()
         parts.append(f"{ATTRIBUTES.get(name, name)} : {value}")
         position = found.end()
@@ -109,7 +109,7 @@ def linearised(meaning: str) -> str:
 
 
 def _rows(content: bytes, kind: str) -> list[Row]:
-    """The rows of a file; DataError for unreadable ones, missing columns and empty cells."""
+    """Read the rows of a file; DataError for damage, missing columns and empty cells."""
     given, wanted = COLUMNS[kind]
     if kind == "csv":
         try:

@@ -22,7 +22,7 @@ def continuations(
     steer: Callable[[list[int]], Any] | None = None,
     **options: Any,
 ) -> Iterator[list[tuple[int, str]]]:
-    """Continue every prompt, the longest first: what runs out of memory does so at once.
+    """Continue every prompt, the longest first, so that running out of memory shows at once.
 
     Args:
         net: a causal language model of transformers, adapted or not; in evaluation mode only while
@@ -87,7 +87,7 @@ def continuations(
 
 
 def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
-    """What changes the scores of the next token; `width` is the prompts'."""
+    """Return the processors of the next token's scores; `width` is the prompts'."""
     if not no_repeat_ngram:
         return []
     from transformers import LogitsProcessor, NoRepeatNGramLogitsProcessor
@@ -95,7 +95,7 @@ def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
     limit = NoRepeatNGramLogitsProcessor(no_repeat_ngram)
 
     class NoRepetition(LogitsProcessor):
-        """Sees the new text alone."""
+        """Forbids repetition within the new text alone."""
 
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             return limit(input_ids[:, width:], scores)
@@ -105,8 +105,10 @@ def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
 
 @contextmanager
 def _kept_updates(net: nn.Module) -> Iterator[None]:
-    """FourierFT layers keep W0 + DeltaW (of a quantised W0: DeltaW) instead of making it for every
-    token, unless the method's `memory` says otherwise."""
+    """Cache W0 + DeltaW (DeltaW for a quantised W0) in FourierFT layers inside the block.
+
+    Otherwise they would compute it for every token. A `memory` of the method's own stays.
+    """
     from fourierft.layer import adapted_layers
 
     layers = [layer for layer in adapted_layers(net).values() if layer.engine.memory == "auto"]

@@ -19,7 +19,7 @@ from experiments.tasks.task import Data, Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUBSET_SEED = 0  # of `train_rows`: one subset for every method and run seed
+SUBSET_SEED = 0  # seed of `train_rows`: one subset for every method and run seed
 
 
 @dataclass(kw_only=True)
@@ -40,7 +40,7 @@ class Glue(Task):
     max_length: int = field()
     """Tokens after which a row is cut."""
     splits: list[str]
-    """Labelled splits to score; the first is what the primary metric is about."""
+    """Labelled splits to score; the primary metric is of the first."""
 
     @property
     def of_text(self) -> bool:
@@ -133,7 +133,7 @@ class Glue(Task):
         )
 
     def _files(self, folder: Path) -> dict[str, list[str]]:
-        """Parquet files per needed split, in the folder or in its subfolder `subset`."""
+        """Return parquet files per needed split, in the folder or in its subfolder `subset`."""
         for place in (folder, folder / self.subset):
             files = {
                 name: sorted(map(str, place.glob(f"{name}[.-]*parquet")))
@@ -156,17 +156,17 @@ class Glue(Task):
         return files
 
     def _folder(self, source: str | None) -> Path:
-        """The folder with the parquet files, downloaded if need be, without the hidden test labels.
+        """Return the folder of parquet files, downloaded if necessary without hidden test labels.
 
-        Not through `datasets.load_dataset`: without a network that finds only what it prepared
-        itself, never what `hf download` put into the cache.
+        Without a network `datasets.load_dataset` would find only what it prepared itself, never
+        what `hf download` put into the cache.
         """
         if self.path is not None:
             return Path(source)
         return hub.fetch(*self.downloads())
 
     def _read(self, source: str | None) -> tuple[dict[str, Dataset], str]:
-        """Labelled splits and a fingerprint of their bytes.
+        """Read the labelled splits, and hash their bytes.
 
         By pyarrow: `datasets.load_dataset("parquet")` copies the data into its cache and stops at
         the first bad shard, whose name is in its log alone.
@@ -202,7 +202,7 @@ class Glue(Task):
         return splits, digest.hexdigest()
 
     def _unfit(self, split: str, tables: dict[str, Any]) -> Iterator[str]:
-        """Yield what is wrong in any of a split's files, each checked as if it were alone."""
+        """Yield every problem of a split's files, each checked alone."""
         if not any(map(len, tables.values())):
             yield f"split {split}: no rows"
         for path, table in tables.items():

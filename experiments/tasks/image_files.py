@@ -1,5 +1,4 @@
-"""Image files: those of a folder, those that a finished network drew, and all of them on one
-sheet."""
+"""Image files: reading a folder, writing drawn images, and a sheet of all of them."""
 
 from __future__ import annotations
 
@@ -24,17 +23,17 @@ _MARGIN = 6  # pixels
 
 
 def slug(text: str) -> str:
-    """A folder name for a prompt."""
+    """Return a folder name for a prompt."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:100]
 
 
 def save(image: Image.Image, path: Path, **about: str) -> None:
-    """Write a PNG in one step: a file that is there is whole.
+    """Write a PNG atomically, so that an existing file is complete.
 
     Args:
-        image: what to write.
-        path: where.
-        about: text that the file carries: prompt, seed.
+        image: image to write.
+        path: file to write.
+        **about: metadata of the file: prompt, seed.
     """
     from PIL.PngImagePlugin import PngInfo
 
@@ -48,7 +47,7 @@ def save(image: Image.Image, path: Path, **about: str) -> None:
 
 
 def read(path: Path) -> Image.Image:
-    """An image in RGB, turned as it was held when it was taken."""
+    """Read an image in RGB, rotated as its camera was held."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
@@ -56,7 +55,7 @@ def read(path: Path) -> Image.Image:
 
 
 def is_whole(path: Path) -> bool:
-    """True if there is an image that can be read; a power cut may leave an empty file."""
+    """Return True if the image can be read; a power cut may leave an empty file."""
     try:
         read(path)
     except Exception:  # PIL's readers raise many kinds
@@ -65,7 +64,7 @@ def is_whole(path: Path) -> bool:
 
 
 def files(folder: Path) -> list[Path]:
-    """The images below a folder, by name.
+    """Return the images below a folder, sorted by name.
 
     Raises:
         DataError: no such folder, or no image in it.
@@ -79,7 +78,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path) -> list[Image.Image]:
-    """Every image below a folder; a warning names files that are none.
+    """Read every image below a folder; a warning counts other files.
 
     Raises:
         DataError: see `files`, or images that cannot be read, each with its reason.
@@ -99,7 +98,7 @@ def read_folder(folder: Path) -> list[Image.Image]:
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """The largest square around the middle, resized."""
+    """Cut out the largest square around the middle, and resize it."""
     from PIL import Image, ImageOps
 
     return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
@@ -110,11 +109,11 @@ def grid(
     photos: Sequence[Image.Image],
     side: int = 160,
 ) -> Image.Image:
-    """A sheet with one row per prompt: a photo of the subject, the prompt, what was drawn.
+    """Draw a sheet with one row per prompt: a photo of the subject, the prompt, the images.
 
     Args:
         rows: prompt and its images.
-        photos: of the subject; the rows take turns.
+        photos: photos of the subject; the rows take turns.
         side: pixels of an image on the sheet.
     """
     from PIL import Image, ImageDraw, ImageFont
@@ -139,7 +138,7 @@ def grid(
 
 
 def _wrapped(text: str, width: int, length: Callable[[str], float]) -> str:
-    """The text in lines of at most `width` pixels; longer words stay whole."""
+    """Wrap a text into lines of at most `width` pixels; longer words stay whole."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,7 +1,7 @@
-"""Labelled images as they lie on disk: parquet files with encoded images, or folders by class.
+"""Labelled images on disk: parquet files with encoded images, or folders by class.
 
-Not by `datasets`: its "imagefolder" leaves out other files without a word, gives no labels at all
-if one class has a subfolder, and meets a broken image only when a training step decodes it.
+Not by `datasets`: its "imagefolder" silently leaves out other files, gives no labels at all if one
+class has a subfolder, and finds a broken image only when a training step decodes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from experiments.hub.fingerprints import Files
 from experiments.tasks import image_scan, image_transforms
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
-"""Columns that hold the label where neither a setting nor class names say which."""
+"""Columns tried for the label if neither a setting nor class names decide."""
 ALIASES = {"validation": ("validation", "val", "valid"), "train": ("train",), "test": ("test",)}
 
 
@@ -28,15 +28,15 @@ class Labelled:
     contents: list[Any] = field(default_factory=list)
     """Encoded images: buffers."""
     labels: list[Any] = field(default_factory=list)
-    """Per image a class number, or a class name."""
+    """Class number or class name of each image."""
     names: list[str] | None = None
-    """Names of the classes, where the source lists them."""
+    """Names of the classes, if the source lists them."""
     places: list[str] = field(default_factory=list)
-    """Per image, how an error names it."""
+    """Name of each image in error messages."""
 
 
 def find(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files or image folders per split; parquet first, in the folder or in its `data`."""
+    """Find parquet files or image folders per split; parquet first, in the folder or its `data`."""
     for place in (folder, folder / "data"):
         found = {
             split: [path for name in names for path in sorted(place.glob(f"{name}[.-]*parquet"))]
@@ -53,7 +53,7 @@ def find(folder: Path) -> dict[str, list[Path]]:
 
 
 def files(paths: Sequence[Path]) -> Files:
-    """What is read of a split that `find` gives: parquet files, or a folder of images by class."""
+    """Return the files of a split that `find` found: parquet files, or images by class."""
     if not paths[0].is_dir():
         return Files(paths=paths)
     classes = map(image_scan.scan, class_folders(paths[0]))
@@ -61,16 +61,16 @@ def files(paths: Sequence[Path]) -> Files:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Subfolders, in the order of the alphabet; hidden ones are none."""
+    """Return subfolders in alphabetical order, without hidden ones."""
     return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".")
 
 
 def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
-    """Images below <folder>/<class>/, the classes taking turns so that first rows are of all.
+    """Read images below <folder>/<class>/, classes in turn so that the first rows cover all.
 
     Args:
-        folder: with a subfolder per class.
-        digest: hash that takes in names and bytes.
+        folder: holds a subfolder per class.
+        digest: hash to update with names and bytes.
 
     Returns:
         The images, and a line for each problem.
@@ -104,13 +104,13 @@ def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
 def read_parquet(
     paths: Sequence[Path], classes: int, label_column: str | None, digest: Any
 ) -> tuple[Labelled, list[str]]:
-    """Images and labels of parquet files, as `datasets` writes them or with plain bytes.
+    """Read images and labels of parquet files, as `datasets` writes them or with plain bytes.
 
     Args:
-        paths: of one split.
+        paths: files of one split.
         classes: number that a column of class names must have to be the label's.
         label_column: name of the label's column, None to find it.
-        digest: hash that takes in the files' bytes.
+        digest: hash to update with the files' bytes.
 
     Returns:
         The images, and a line for each problem.
@@ -157,7 +157,7 @@ def read_parquet(
 
 
 def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
-    """Make the labels of all splits numbers of the same classes.
+    """Convert the labels of all splits to numbers of the same classes.
 
     Returns:
         A line for each problem: another number of classes, classes that differ between splits,
@@ -202,7 +202,7 @@ def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
 
 
 def find_corrupt(splits: dict[str, Labelled]) -> list[str]:
-    """A line for each kind of fault that makes images of a split unusable, naming some of them."""
+    """Return a line for each kind of fault of a split's images, naming some of them."""
     problems = []
     for name, split in splits.items():
         found: dict[str, list[str]] = {}
@@ -218,13 +218,13 @@ def find_corrupt(splits: dict[str, Labelled]) -> list[str]:
 
 
 def first_few(items: Sequence[str], most: int = 5) -> str:
-    """The first few of a list, and how many more there are."""
+    """Return the first few of a list, and the number of those left out."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return ", ".join([*items[:most], *more])
 
 
 def _columns(schema: Any, classes: int, label: str | None) -> tuple[str, str] | str:
-    """Name of the image's and the label's column, or why they cannot be told."""
+    """Return the names of the image's and the label's column, or why they are unclear."""
     from pyarrow import types
 
     there = f"(columns: {', '.join(schema.names) or 'none'})"
@@ -257,7 +257,7 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
-    """Columns of class labels and the names of their classes, as `datasets` notes them."""
+    """Return columns of class labels and their class names, from the metadata of `datasets`."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = noted["info"]["features"].items()
@@ -273,7 +273,7 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def _contents(column: Any) -> Iterator[Any]:
-    """Buffers of the encoded images: views of the table's memory, nothing is copied."""
+    """Yield buffers of the encoded images: views of the table's memory, not copies."""
     from pyarrow import types
 
     for chunk in column.chunks:

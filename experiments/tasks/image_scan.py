@@ -1,4 +1,4 @@
-"""Image files below a folder, told from all else that lies there."""
+"""Search for image files below a folder."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MARKED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
-"""PIL's formats of pictures whose first bytes tell them from other files."""
+"""PIL's image formats that are recognised by their first bytes."""
 UNMARKED = ("DIB", "ICO", "PCX", "SGI", "TGA")
-"""Those that their endings tell."""
+"""Formats that are recognised by their endings alone."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Scan:
-    """What lies below a folder; hidden files, as macOS leaves them on other disks, are nothing."""
+    """Files below a folder, without hidden ones, as macOS leaves them on other disks."""
 
     images: list[Path] = field(default_factory=list)
-    """In the order of their names."""
+    """Image files, sorted by name."""
     unused: list[Path] = field(default_factory=list)
     """All other files."""
 
 
 @functools.cache
 def endings() -> frozenset[str]:
-    """Endings, in lower case, of the formats that PIL reads here."""
+    """Return the endings, in lower case, of the formats that PIL reads here."""
     from PIL import Image
 
     Image.init()
@@ -41,7 +41,7 @@ def endings() -> frozenset[str]:
 
 
 def scan(folder: Path) -> Scan:
-    """Look through a folder and all below it, links to folders followed.
+    """Search a folder and all below it, following links to folders.
 
     An image is what has the ending of one, or what PIL takes for one whatever its ending.
     """
@@ -61,7 +61,7 @@ def scan(folder: Path) -> Scan:
 
 
 def warn_unused(unused: list[Path], where: str) -> None:
-    """Say how many files are not used, and of what endings."""
+    """Warn of unused files, with their number and endings."""
     if unused:
         counts = Counter(path.suffix.lower() or "no ending" for path in unused)
         shown = ", ".join(f"{ending} {count}" for ending, count in counts.most_common(8))

@@ -1,4 +1,4 @@
-"""Images as a vision model takes them: a random part for training, the centre for evaluation.
+"""Views of images for a vision model: a random crop for training, the centre for evaluation.
 
 The transformations are those of the paper's image script, which names torchvision's
 RandomResizedCrop, RandomHorizontalFlip, Resize and CenterCrop with their defaults; here they are
@@ -23,7 +23,7 @@ AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 """Width over height of a training crop, its logarithm drawn evenly."""
 ATTEMPTS = 10
-"""Draws before a crop that never fitted gives way to the largest one in the middle."""
+"""Draws before falling back to the largest crop in the middle."""
 
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 _DEEP = ("I", "F", "I;")  # modes of more than eight bits a channel
@@ -41,12 +41,12 @@ class Crop:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom."""
+        """Box (left, top, right, bottom)."""
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
 def draw_crop(width: int, height: int, draw: np.random.Generator) -> Crop:
-    """A random part of a width x height image, in one of two cases mirrored.
+    """Draw a random crop of a width x height image, mirrored in one of two cases.
 
     With A the image's area, s from `AREA` and r from `ASPECT`: a crop of sqrt(s A r) by
     sqrt(s A / r) pixels at an even position, the first of `ATTEMPTS` draws that fits. Otherwise
@@ -74,7 +74,7 @@ def draw_crop(width: int, height: int, draw: np.random.Generator) -> Crop:
 
 
 def training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndarray:
-    """A random crop of an encoded image, scaled to side x side: (side, side, 3) uint8.
+    """Return a random crop of an encoded image, scaled to side x side: (side, side, 3) uint8.
 
     A JPEG whose crop is at least twice as large as needed is decoded at a half, a quarter or an
     eighth of its size, several times faster: its pixels are averaged by the decoder instead of by
@@ -101,8 +101,7 @@ def training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndar
 
 
 def evaluation_view(content: Any, side: int) -> np.ndarray:
-    """The middle of an encoded image whose shorter side was scaled to `side`:
-    (side, side, 3) uint8."""
+    """Return the centre of an encoded image, its shorter side scaled: (side, side, 3) uint8."""
     import numpy as np
     from PIL import Image
 
@@ -116,7 +115,7 @@ def evaluation_view(content: Any, side: int) -> np.ndarray:
 
 
 def in_colour(image: Image.Image) -> Image.Image:
-    """The image in RGB: grey, palette and CMYK are converted, transparency is dropped."""
+    """Convert an image to RGB: grey, palette and CMYK are converted, transparency is dropped."""
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB PIL would warn
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -146,7 +145,7 @@ def find_fault(content: Any) -> str | None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its camera was held; not decoded where there is nothing to turn."""
+    """Rotate an image as its camera was held; it is decoded only if it must be rotated."""
     from PIL import ImageOps
 
     turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
@@ -154,7 +153,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _decode_smaller(image: Image.Image, crop: Crop, side: int) -> float:
-    """Let a JPEG decoder skip what the crop will not show; how much smaller the image became."""
+    """Let a JPEG decoder skip details that the crop does not need; return the reduction."""
     width, height = image.size
     enough = math.ceil(width * side / crop.width), math.ceil(height * side / crop.height)
     done = image.draft(None, enough)  # None where nothing can be skipped

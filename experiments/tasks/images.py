@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SPLIT_SEED = 0
-"""Of the parts that are held out: one split for every method and run seed. The paper's authors
-drew theirs without a seed."""
+"""Seed of the held-out parts: one split for every method and run seed. The paper's authors drew
+theirs without a seed."""
 SUBSET_SEED = 0  # of `train_rows`
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class Images(Task):
     """Images with one class each, the epoch chosen on a validation split, scored on a test split.
 
-    Read from parquet files or from folders by class; decoded and augmented when a row is asked for.
+    Read from parquet files or from folders by class; decoded and augmented when a row is accessed.
     """
 
     repo: str
@@ -49,11 +49,11 @@ class Images(Task):
     """Share of the training images that is held out for choosing the epoch; null: there is a
     validation split."""
     label_column: str | None = None
-    """Column with the class, where the data do not make it plain."""
+    """Column with the class, if the data leave it unclear."""
 
     @property
     def head(self) -> Head:
-        """One score per class."""
+        """Head with one score per class."""
         return Head(kind="images", labels=self.classes)
 
     @property
@@ -113,7 +113,7 @@ class Images(Task):
 
         Args:
             processor: `ImageFormat` of the model.
-            source: as `locate` found it.
+            source: folder or repository (see `locate`).
         """
         import numpy as np
 
@@ -149,18 +149,18 @@ class Images(Task):
 
     @property
     def _needed(self) -> list[str]:
-        """Split that must be there; the others are held out."""
+        """Splits that must exist; the others are held out."""
         held_out = {"test": self.test_share, "validation": self.validation_share}
         return ["train", *(split for split, share in held_out.items() if share is None)]
 
     def _folders(self, source: str | None) -> list[Path]:
-        """Where the data lie, downloaded if need be."""
+        """Return the folders of the data, downloaded if necessary."""
         if self.path is not None:
             return [Path(source)]
         return [hub.fetch(download) for download in self.downloads()]
 
     def _sources(self, *folders: Path) -> dict[str, list[Path]]:
-        """Files or class folders of every split that is there.
+        """Return the files or class folders of every existing split.
 
         Raises:
             DataError: a needed one is missing, or there are two test splits to choose from.
@@ -191,7 +191,7 @@ class Images(Task):
         return found
 
     def _read(self, folders: Sequence[Path]) -> tuple[dict[str, Labelled], str]:
-        """Images of the needed splits with class numbers, and a fingerprint of their bytes."""
+        """Read the images of the needed splits with class numbers, and hash their bytes."""
         digest, splits, problems = hashlib.sha256(), {}, []
         sources = self._sources(*folders)
         if self.validation_share is not None and "validation" in sources:
@@ -217,7 +217,7 @@ class Images(Task):
 
 
 def hold_out(rows: np.ndarray, share: float, draw: np.random.Generator) -> tuple[Any, Any]:
-    """Cut rows at random into what stays and a share, rounded up, that is held out.
+    """Split rows at random into those that stay and a held-out share, rounded up.
 
     Rounding up is scikit-learn's way and `datasets`', and gives every size of the paper's Table 8.
     """
@@ -240,12 +240,12 @@ class Undecodable(DataError):
 
 
 class Views(Sequence):
-    """Rows of a split as a network takes them, made when asked for.
+    """Rows of a split as inputs of a network, decoded on access.
 
     Args:
         source: the images.
-        rows: which of them.
-        side: of a view, in pixels.
+        rows: indices of the images.
+        side: side of a view, in pixels.
         augmented: row `key` is a random view of image `key % len`, decided by `key` alone.
     """
 
@@ -256,7 +256,7 @@ class Views(Sequence):
         return len(self.rows)
 
     def __getitem__(self, key: int) -> dict[str, Any]:
-        """`pixel_values` (side, side, 3) uint8 and `labels`, a class number."""
+        """Return `pixel_values` (side, side, 3) uint8 and `labels`, a class number."""
         if key >= len(self) and not self.augmented:
             raise IndexError(key)
         import numpy as np

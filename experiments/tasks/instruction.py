@@ -1,4 +1,4 @@
-"""Instruction tuning: Alpaca's rows are learnt, the questions of MT-Bench and Vicuna answered."""
+"""Instruction tuning on Alpaca's rows, with answers to questions of MT-Bench and Vicuna."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPLIT_SEED = 0  # of the held-out rows and of `train_rows`: the same for every method and run seed
+SPLIT_SEED = 0  # seed of held-out rows and `train_rows`: the same for every method and run seed
 HELD_OUT = "validation"
 
 
@@ -45,9 +45,9 @@ class Instruction(Language):
     prompt_with_input: str
     """Format of a row with input, with {instruction} and {input}."""
     further_turn: str
-    """What follows an answer in a conversation, with {instruction}."""
+    """Format of the next question in a conversation, with {instruction}."""
     validation_rows: int
-    """Rows held out for the cross entropy, drawn once with a fixed seed; 0: all are trained on."""
+    """Number of rows held out for the cross entropy, drawn once with a fixed seed; 0: none."""
     temperatures: dict[str, float]
     """Sampling temperature by category of a question; 0: the likeliest token."""
     other_temperature: float
@@ -79,7 +79,7 @@ class Instruction(Language):
                 yield f"task temperature of {category}={value}: must be in [0, 10)"
 
     def locate(self, offline: bool = False) -> str | None:
-        """See `Task.locate`; questions are looked for too."""
+        """See `Task.locate`; checks the questions too."""
         source = hub.locate(
             self.repo,
             self.path,
@@ -100,7 +100,7 @@ class Instruction(Language):
         return [hub.Download(repo=self.repo, kind="dataset", patterns=(self.file,))]
 
     def inputs(self) -> dict[str, Files]:
-        """See `Task.inputs`; of questions a run knows what it has answered (`pending_prompts`)."""
+        """See `Task.inputs`; questions are compared by `pending_prompts`."""
         folder = hub.at_hand(self.repo, self.path, kind="dataset")
         if folder is None:
             return {}
@@ -173,7 +173,7 @@ class Instruction(Language):
         }
 
     def asker(self, net: nn.Module, processor: Any, benchmark: str, seed: int) -> benchmarks.Asker:
-        """Return what puts a benchmark's questions to a network in this task's words."""
+        """Return an `Asker` that puts a benchmark's questions to a network in this format."""
         return benchmarks.Asker(
             net,
             processor,
@@ -187,11 +187,11 @@ class Instruction(Language):
         )
 
     def conversation(self, asked: list[str], answers: list[str]) -> str:
-        """The text that the answer to the last of `asked` continues.
+        """Format the conversation that the next answer continues.
 
         Args:
             asked: questions, one more than answers.
-            answers: those to the earlier questions.
+            answers: answers to the earlier questions.
         """
         text = self.prompt.format(instruction=asked[0])
         for answer, question in zip(answers, asked[1:], strict=True):
@@ -199,16 +199,16 @@ class Instruction(Language):
         return text
 
     def temperature(self, category: str) -> float:
-        """Of the answer to a question of this category."""
+        """Return the sampling temperature of a question's category."""
         return self.temperatures.get(category, self.other_temperature)
 
     def _pieces(self, row: dict[str, str]) -> tuple[str, str]:
-        """Prompt and completion of a row."""
+        """Return prompt and completion of a row."""
         form = self.prompt_with_input if row["input"].strip() else self.prompt
         return form.format(instruction=row["instruction"], input=row["input"]), row["output"]
 
     def _prompts(self, processor: Any) -> dict[str, list[dict[str, Any]]]:
-        """Questions per benchmark; a run that will answer none says so before it trains."""
+        """Return questions per benchmark; warns before training if there are none to answer."""
         if self.questions is None:
             log.warning("task.questions=null: this run will answer no benchmark questions")
             return {}
@@ -221,7 +221,7 @@ class Instruction(Language):
         return self._questions()
 
     def _longest(self, prompts: dict[str, list[dict[str, Any]]], processor: Any) -> int:
-        """Tokens of the longest conversation, with answers as long as they may be."""
+        """Return the tokens of the longest conversation, with answers of full length."""
         room = benchmarks.answer_room(self.max_new_tokens, processor)
         turns = [row["turns"] for questions in prompts.values() for row in questions]
         texts = [self.conversation(asked, [""] * (len(asked) - 1)) for asked in turns]
@@ -232,21 +232,21 @@ class Instruction(Language):
         )
 
     def _questions(self) -> dict[str, list[dict[str, Any]]]:
-        """Questions per benchmark; DataError if the folder does not hold them."""
+        """Read the questions per benchmark; DataError if the folder does not hold them."""
         if self.questions is None:
             return {}
         found = benchmarks.read(Path(self.questions).expanduser())
         return {name: questions[: self.eval_rows] for name, questions in found.items()}
 
     def _file(self, folder: Path) -> Path:
-        """The one file of a folder that holds the rows."""
+        """Return the one file of a folder that holds the rows."""
         parquet = [*folder.glob("train*.parquet"), *folder.glob("data/train*.parquet")]
         for found in (sorted(parquet), visible(folder, "*.json")):
             if len(found) == 1:
                 return found[0]
             if found:
                 names = ", ".join(path.name for path in found)
-                raise DataError(f"task.path={self.path}: one file is wanted, there are {names}")
+                raise DataError(f"task.path={self.path}: expected one file, found {names}")
         present = sorted(item.name for item in folder.iterdir())[:12]
         raise DataError(
             f"task.path={self.path}: not the data of task={self.name}",
@@ -257,7 +257,7 @@ class Instruction(Language):
         )
 
     def _read(self, source: str | None) -> tuple[Dataset, str]:
-        """All rows and a fingerprint of their file."""
+        """Read all rows, and hash their file."""
         if self.path is not None:
             path = self._file(Path(source))
         else:

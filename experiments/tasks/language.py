@@ -1,4 +1,4 @@
-"""Tasks for causal language models: a prompt is given, its completion is learnt and scored."""
+"""Base class of tasks for causal language models: completions of prompts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IGNORED = -100
-"""Label of a token that is not scored."""
+"""Label of tokens that are not scored."""
 
 
 @dataclass(kw_only=True)
 class Language(Task):
-    """A text to continue. Loss and cross entropy are about the completion and its end alone."""
+    """Base class: texts to continue. Only the completion and its end are scored."""
 
     max_length: int = field()
     """Tokens after which a row is cut."""
     max_new_tokens: int
     """Tokens after which a generated text is cut."""
     generation_batch_size: int = 16
-    """Prompts that are continued at once (local)."""
+    """Number of prompts continued at once (local)."""
 
     @property
     def selects(self) -> bool:
-        """See `Task.selects`: what is generated in the end is scored."""
+        """See `Task.selects`: the texts generated in the end are scored."""
         return False
 
     @property
@@ -44,7 +44,7 @@ class Language(Task):
 
     @property
     def head(self) -> Head:
-        """The language model's own."""
+        """Head of the language model itself."""
         return Head(kind="language")
 
     @property
@@ -60,7 +60,7 @@ class Language(Task):
                 yield f"task.{key}={getattr(self, key)}: must be at least 1"
 
     def reduce(self, logits: Any, labels: Any) -> tuple[Any, Any]:
-        """Summed negative log likelihood (rows,) and number of scored tokens (rows,)."""
+        """Return summed negative log likelihood (rows,) and number of scored tokens (rows,)."""
         import torch
         from torch.nn import functional
 
@@ -72,7 +72,7 @@ class Language(Task):
         return torch.stack(losses), (labels != IGNORED).sum(-1)
 
     def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        """Mean negative log likelihood per scored token, in nats.
+        """Compute the mean negative log likelihood per scored token, in nats.
 
         Args:
             predictions: (rows,) summed over the row's tokens.
@@ -87,7 +87,7 @@ class Language(Task):
         pieces: Callable[[dict[str, Any]], tuple[str, str]],
         key: str,
     ) -> Dataset:
-        """Rows as `input_ids` and `labels`, made once and kept in the user's cache.
+        """Tokenise rows to `input_ids` and `labels`, or read them from the user's cache.
 
         Args:
             rows: what the data files hold.
@@ -118,7 +118,7 @@ class Language(Task):
 
 
 def encode(processor: Any, prompt: str, completion: str, length: int) -> dict[str, list[int]]:
-    """One row: the prompt's tokens as generation will see them, then completion and end of text.
+    """Encode a row: the prompt's tokens as in generation, then completion and end of text.
 
     Returns:
         input_ids, at most `length`, and labels: IGNORED for the prompt.
@@ -139,13 +139,13 @@ def encode(processor: Any, prompt: str, completion: str, length: int) -> dict[st
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows -> input_ids, attention_mask and labels (B, T), padded at the right."""
+    """Collates rows to input_ids, attention_mask and labels (B, T), padded at the right."""
 
     padding: int
-    """Token that pads; masked everywhere."""
+    """Token of the padding; masked everywhere."""
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-        """See the class."""
+        """Collate rows."""
         import torch
 
         width = max(len(row["input_ids"]) for row in rows)

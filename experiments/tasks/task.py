@@ -1,4 +1,4 @@
-"""Tasks: data, the head they need, and how predictions are scored.
+"""Base class of tasks: data, the head they need, and their metrics.
 
 Each is a dataclass that conf/task/*.yaml fills.
 """
@@ -23,50 +23,50 @@ if TYPE_CHECKING:
 
 
 SHORTEST = 4
-"""Tokens of a row: those that mark its ends, and two of its own."""
+"""Smallest `max_length`: the tokens that mark a row's ends, and two of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on and what is scored."""
+    """Data to train on and to score."""
 
     train: Sequence[dict[str, Any]]
-    """Rows with a key `labels`."""
+    """Training rows with a key `labels`."""
     evaluations: dict[str, Sequence[dict[str, Any]]]
-    """Labelled rows per split; by the first one an epoch is chosen."""
+    """Labelled rows per split; the first split selects the epoch."""
     prompts: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
-    """What the finished network continues or draws, per split or benchmark."""
+    """Prompts that the finished network continues or draws, per split or benchmark."""
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
-    """Rows -> a padded batch of tensors."""
+    """Function from rows to a padded batch of tensors."""
     fingerprint: str
-    """Of the data as they lie there, before `train_rows` and `eval_rows`."""
+    """Hash of the data as stored, before `train_rows` and `eval_rows`."""
     lengths: Sequence[int] | None = None
-    """Tokens per training row, for batches of rows of like length; None where there is no text."""
+    """Tokens per training row, to batch rows of similar length; None for data without text."""
     longest: int | None = None
-    """Tokens of the longest text, prompt and answer, that the network may write; None: as many as
-    it reads."""
+    """Tokens of the longest text, prompt and answer, that the network may write; None: all that it
+    can read."""
     augmented: bool = False
-    """True if a training row looks different in every epoch: `train` is then indexed by
-    number * len(train) + row, which alone decides how; each epoch of each seed has a number."""
+    """True if a training row differs in every epoch: `train` is then indexed by
+    number * len(train) + row, where each epoch of each seed has a number of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputScores:
-    """Metrics of what a finished network produced."""
+    """Metrics of a finished network's outputs."""
 
     scores: dict[str, dict[str, float]]
     """Values per split or benchmark and metric."""
     interval: list[float] | None = None
-    """95 % bootstrap interval of the primary metric, where there is one."""
+    """95 % bootstrap interval of the primary metric, if it has one."""
     details: dict[str, Any] = field(default_factory=dict)
     """Data and models of the evaluation, for the record."""
 
 
 @dataclass(kw_only=True)
 class Task:
-    """A task. `load` is slow and needs a processor.
+    """Base class of tasks.
 
-    Everything else is known from the configuration alone.
+    `load` is slow and needs a processor; everything else depends on the configuration alone.
     """
 
     name: str
@@ -77,36 +77,38 @@ class Task:
     The first is the primary one, which selects epochs and enters tables.
     """
     train_rows: int | None = None
-    """Take this many training rows, drawn once with a fixed seed; null: all."""
+    """Number of training rows, drawn once with a fixed seed; null: all."""
     eval_rows: int | None = None
-    """Take the first rows of each evaluation split only; null: all."""
+    """Number of first rows of each evaluation split; null: all."""
     path: str | None = None
     """Local folder with the data (local)."""
     max_length: int | None = None
-    """Tokens after which a row is cut; null where there is no text.
+    """Tokens after which a row is cut; null for data without text.
 
-    A recipe sets it before the task is known.
+    Recipes set it for any task.
     """
 
     @property
     def of_text(self) -> bool:
-        """True if rows have a length in tokens."""
+        """True if rows are text, with a length in tokens."""
         return False
 
     @property
     def selects(self) -> bool:
-        """True if an epoch is chosen by its score; False: the last one counts."""
+        """True if an epoch is selected by its score; False: the last one counts."""
         return True
 
     @property
     def selection_split(self) -> str | None:
-        """Split by which an epoch is chosen, the first evaluation of `load`; None: the scored one,
-        whose best epoch then flatters."""
+        """Split that selects the epoch, the first evaluation of `load`.
+
+        None for the scored split, whose best epoch is then optimistic.
+        """
         return None
 
     @property
     def measurable(self) -> Sequence[str]:
-        """Name that `metrics` may hold."""
+        """Names allowed in `metrics`."""
         of_numbers = self.head.kind == "regression"
         return [
             name
@@ -116,7 +118,7 @@ class Task:
 
     @property
     def head(self) -> Head:
-        """What the task asks of a model."""
+        """Head that the task needs."""
         return Head(kind="none")
 
     def problems(self) -> Iterator[str]:
@@ -136,23 +138,23 @@ class Task:
             yield f"task.max_length={self.max_length}: must be at least {SHORTEST}"
 
     def locate(self, offline: bool = False) -> str | None:
-        """Folder or repository of the data, None if they are made here.
+        """Return folder or repository of the data, None for generated data.
 
-        Raises HubUnavailable within seconds.
+        Raises HubUnavailable within seconds if they are not available.
         """
         return None
 
     def downloads(self) -> list[Download]:
-        """What `load` reads of the hub where no folder is given."""
+        """Return the files that `load` reads of the hub if no folder is given."""
         return []
 
     def inputs(self) -> dict[str, Files]:
-        """Files that `load` reads where they are on this machine, by what they are.
+        """Return the files that `load` reads, as far as they are on this machine, by kind.
 
-        A name stands for the same rows in every run of the task. The network is never asked.
+        A name means the same rows in every run of the task. The network is never used.
 
         Raises:
-            UserError: the folder is not what the task reads.
+            UserError: the folder does not hold the task's data.
         """
         return {}
 
@@ -160,41 +162,41 @@ class Task:
         """Raise UserError if this machine lacks a program or package that the task needs."""
 
     def load(self, processor: Any, source: str | None) -> Data:
-        """Read and prepares the data."""
+        """Read and prepare the data."""
         raise TypeError(f"task={self.name} has no data to train on; it serves mode=count only")
 
     def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        """Every metric of the task, primary first.
+        """Compute every metric of the task, primary first.
 
         Args:
-            predictions: (rows, labels) outputs of the model, float.
-            references: (rows,) labels.
+            predictions: outputs of the model, float (rows, labels).
+            references: labels (rows,).
         """
         return {
             name: classification.METRICS[name](predictions, references) for name in self.metrics
         }
 
     def reduce(self, logits: Any, labels: Any) -> tuple[Any, Any]:
-        """What is kept of an evaluation batch: predictions and references, a row each (tensors)."""
+        """Reduce an evaluation batch to the predictions and references to keep, a row each."""
         return logits, labels
 
     def generate(
         self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
     ) -> None:
-        """Write below `run_dir` what the trained network makes of `data.prompts`.
+        """Write the trained network's outputs for `data.prompts` below `run_dir`.
 
-        What is there already is kept: an interrupted call goes on.
+        Existing outputs are kept, so that an interrupted call continues.
         """
 
     def pending_prompts(self, run_dir: Path) -> dict[str, Sequence[dict[str, Any]]]:
-        """Prompts that the settings ask a finished run for and that it has not answered.
+        """Return the prompts of the settings that a finished run has not answered.
 
-        They are not scored by the run, so that `generate` may be called for them at any later time.
+        The run does not score them, so that `generate` may be called for them at any later time.
         """
         return {}
 
     def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
-        """Metrics of what `generate` wrote, from the files alone; None if it writes nothing."""
+        """Compute the metrics of the outputs of `generate`, from the files alone, or None."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Tokens of a data set: made once, kept in the user's cache for every later run."""
+"""Cache of tokenised data sets, for all runs of a user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Changed when the tokens of equal rows change, so that those of an earlier version rest unused."""
+"""Version of the tokens, raised when equal rows give other tokens."""
 
 
 def tokenised(
@@ -30,7 +30,7 @@ def tokenised(
     *,
     batched: bool = False,
 ) -> Dataset:
-    """Rows as a network takes them.
+    """Tokenise rows, or read them from the cache.
 
     Args:
         rows: what the data files hold.
@@ -67,7 +67,7 @@ def tokenised(
 
 
 def _whole(path: Path) -> bool:
-    """True if the file is as it was written, not what a power cut or a full disk left of it."""
+    """Return True if the file is complete, as a power cut or a full disk may truncate it."""
     if not path.exists():
         return False
     try:

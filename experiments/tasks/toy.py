@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REGIONS = "regions.npz"
 """File in a run's folder: the classes of the plane."""
 SIDE = 241
-"""Points of the plane in each direction."""
+"""Points of the plane's grid in each direction."""
 
 
 @dataclass(kw_only=True)
@@ -79,9 +79,11 @@ class Toy(Task):
     def generate(
         self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
     ) -> None:
-        """Write regions.npz: `classes` (SIDE, SIDE) that the network gives to the plane, row by
-        row from below, from -`reach` to `reach` in both directions; `points` (N, 2) and `labels`
-        (N,) that it was trained on."""
+        """Write regions.npz, the network's classes of the plane.
+
+        It holds `classes` (SIDE, SIDE), row by row from below, from -`reach` to `reach` in both
+        directions, and the training data `points` (N, 2) and `labels` (N,).
+        """
         import numpy as np
         import torch
 
@@ -102,7 +104,7 @@ class Toy(Task):
         os.replace(draft, run_dir / REGIONS)
 
     def _draw(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """points (N, 2) float32 and labels (N,) in random order."""
+        """Draw points (N, 2) float32 and labels (N,) in random order."""
         import numpy as np
 
         angles = 2 * np.pi * np.arange(self.classes) / self.classes

@@ -180,7 +180,7 @@ def _inputs(configuration: Any, head: Head, rows: int, tokens: int | None) -> di
 
 
 def _learning(net: nn.Module) -> Iterator[str]:
-    """Name in the base model of trained parameters, and of weights with a trained adapter."""
+    """Yield names in the base model of trained parameters and of weights with an adapter."""
     for name, value in net.named_parameters():
         if value.requires_grad:
             plain = name.removeprefix("base_model.model.")

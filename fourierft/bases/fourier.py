@@ -36,7 +36,8 @@ class Fourier:
     row_kind = column_kind = ("fourier",)
 
     def __init__(self, shape: Sequence[int], entries: Tensor) -> None:
-        d1, d2 = self.shape = tuple(shape)
+        d1, d2 = shape
+        self.shape = d1, d2
         self.entries = entries
         self.device = entries.device
         self.n = entries.shape[1]

@@ -38,7 +38,8 @@ class MatrixBasis:
     def __init__(
         self, shape: Sequence[int], entries: Tensor, basis: str, seed: int, swapped: bool = False
     ) -> None:
-        d1, d2 = self.shape = tuple(shape)
+        d1, d2 = shape
+        self.shape = d1, d2
         self.entries, self.n, self.device = entries, entries.shape[1], entries.device
         # The transpose has the same two factors, swapped.
         self.row_kind, self.column_kind = (
@@ -89,7 +90,8 @@ class MatrixBasis:
     def sampled(self, rows: Tensor, columns: Tensor) -> Tensor:
         """See `Fourier.sampled`."""
         if self._sampling is None:
-            self._sampling = Sampling(*self.entries, self.shape)
+            u, v = self.entries
+            self._sampling = Sampling(u, v, self.shape)
         return self._sampling(rows, columns) * self.scale
 
     def prefers_sampling(self, tokens: int) -> bool:

@@ -94,7 +94,8 @@ def coefficient_gradients(
         transforms: Transforms of the adapters; None for no gradient.
         sampled: Per transform, True to avoid computing ``rows^T columns``.
     """
-    product, gradients = None, []
+    product = None
+    gradients: list[Tensor | None] = []
     for transform, samples in zip(transforms, sampled, strict=True):
         if transform is None:
             gradients.append(None)
