@@ -20,7 +20,7 @@ ALPHA = 150.0
 
 
 def adapt(net: nn.Module, method: str, n: int, targets: list[str]) -> nn.Module:
-    """The model in the hands of one tuner, its own parameters frozen.
+    """Adapt the model with one tuner, its own parameters frozen.
 
     Args:
         net: With nothing adapted yet.
@@ -85,7 +85,7 @@ def layer_step(
 
 
 def changing(step: Callable[[], Any], layer: nn.Module) -> Callable[[], Any]:
-    """The same with new coefficients every time, as after an optimizer's step."""
+    """Wrap a case to get new coefficients every time, as after an optimizer's step."""
     trained = [p for p in layer.parameters() if p.requires_grad]
 
     def changed() -> None:
@@ -120,7 +120,7 @@ class Model:
         return {"input_ids": ids, "labels": torch.randint(2, (rows,), device=self.device)}
 
     def step(self, rows: int, length: int, accumulation: int = 1) -> Callable[[], Any]:
-        """A whole optimizer step."""
+        """Run a whole optimizer step."""
         batch = self.batch(rows, length)
         self.net.train()
 
@@ -133,7 +133,7 @@ class Model:
         return step
 
     def evaluation(self, rows: int, length: int) -> Callable[[], Any]:
-        """A forward pass without gradients."""
+        """Run a forward pass without gradients."""
         batch = self.batch(rows, length)
 
         @torch.no_grad()
@@ -143,7 +143,7 @@ class Model:
         return evaluate
 
     def forward(self, rows: int, length: int) -> Callable[[], Any]:
-        """A forward pass that keeps its graph; returns the loss."""
+        """Run a forward pass that keeps its graph, and return the loss."""
         batch = self.batch(rows, length)
         return lambda: self.net.train()(**batch).loss
 

@@ -101,7 +101,7 @@ def transforms(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def merging(options: argparse.Namespace) -> Iterator[Row]:
-    """Merging the 24 matrices of the model, and unmerging them."""
+    """Time merging the 24 matrices of the model, and unmerging them."""
     merge, unmerge = {}, {}
     for name, method in PEERS.items():
         net = Model(method, torch.float32, options.device).net
@@ -159,7 +159,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table: ratios, and milliseconds of the first contestant."""
+    """Format the rows as a Markdown table: ratios, and milliseconds of the first contestant."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for row in rows:

@@ -124,7 +124,7 @@ def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
 
 
 def _now() -> float:
-    """The time when everything asked of the device so far is done."""
+    """Return the time once the device has finished all its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

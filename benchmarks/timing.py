@@ -17,7 +17,7 @@ def race(
     seconds: float,
     after: dict[str, Callable[[], object]] | None = None,
 ) -> dict[str, dict]:
-    """Times every contestant round after round.
+    """Time every contestant round after round.
 
     Args:
         contestants: By name, the first is what the others are compared with.
