@@ -121,7 +121,7 @@ def test_an_attribute_that_is_none_is_named_with_its_row(meaning):
     content = f'mr,ref\nname[B],x\n"{meaning}",y\n'.encode()
     with pytest.raises(DataError) as caught:
         e2e_data._rows(content, "csv")
-    assert str(caught.value).startswith("row 2: no meaning") and meaning in str(caught.value)
+    assert str(caught.value).startswith("row 2: not a meaning") and meaning in str(caught.value)
 
 
 def test_a_prompt_in_the_form_of_microsofts(splits):

@@ -211,7 +211,7 @@ def test_minilm_comes_from_its_package():
 
 
 def test_path_without_a_model(tmp_path):
-    with pytest.raises(DataError, match=r"model\.path=.*no config\.json there"):
+    with pytest.raises(DataError, match=r"model\.path=.*config\.json not found"):
         model("roberta_base", path=str(tmp_path)).locate()
 
 
