@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -110,7 +111,7 @@ def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
 
         trainer.evaluate = last
         trainer.train()
-    spent = [end - start for start, end in zip(begun, begun[1:], strict=False)][WARM:]
+    spent = [end - start for start, end in itertools.pairwise(begun)][WARM:]
     shares = [
         (fetched / total, 1 - passed / total)
         for fetched, passed, total in zip(fetching[WARM:], passing[WARM:], spent, strict=True)

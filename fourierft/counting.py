@@ -88,9 +88,8 @@ def _adding_prefixes(net: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
         start = f"{name}." if name else ""
         # `_modules`, because PEFT's wrappers answer for the attributes of what they wrap.
         children = module._modules
-        for wrapped in ("base_layer", "original_module"):
-            if wrapped in children:
-                prefixes.append((start, (f"{start}{wrapped}.",)))
+        wrapped = [child for child in ("base_layer", "original_module") if child in children]
+        prefixes.extend((start, (f"{start}{child}.",)) for child in wrapped)
         if "base_model" in children and hasattr(module, "peft_config"):
             # Prompt methods put the model itself there, all others a tuner around it.
             tuner = "prompt_encoder" not in children and "model" in children["base_model"]._modules

@@ -413,5 +413,5 @@ def test_an_adapter_of_another_method_or_setting_is_refused(compose, tmp_path, f
     path.write_text(json.dumps(found, default=str))
     method._check(tmp_path)
     path.write_text(json.dumps(found | {field: value}, default=str))
-    with pytest.raises(DataError, match=f"not the configuration of method=.*\n  - {field}: there"):
+    with pytest.raises(DataError, match=f"not the configuration of method=.*\n  - {field}: found"):
         method._check(tmp_path)

@@ -338,7 +338,7 @@ def test_models_without_a_repository_say_what_is_wanted(compose):
     for name in ("stories260k", "causal_lm"):
         with pytest.raises(DataError, match="model.path=null.*no repository"):
             model(name).locate()
-    with pytest.raises(ConfigError, match="model.path=null: model=causal_lm"):
+    with pytest.raises(ConfigError, match="model.path=null: required by model=causal_lm"):
         model("causal_lm").build(LANGUAGE, None, meta=True)
 
 

@@ -112,7 +112,8 @@ class InceptionFeatures:
             )
         try:
             with safe_open(self.weights, "pt") as file:
-                found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+                names = file.keys()  # not a mapping
+                found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
         except (OSError, SafetensorError) as error:
             raise DataError(f"{self.weights}: no weights can be read there ({error})") from error
         with torch.device("meta"):

@@ -15,11 +15,11 @@ from experiments.models.vision import VisionTransformer
 MODELS = (MLP, Encoder, CausalLM, VisionTransformer, Diffusion)
 
 __all__ = [
+    "MLP",
     "MODELS",
     "CausalLM",
     "Diffusion",
     "Encoder",
-    "MLP",
     "Model",
     "Quantization",
     "Transformer",

@@ -12,16 +12,16 @@ from experiments.tasks.toy import Toy
 TASKS = (NoTask, Toy, Glue, E2E, Images, Instruction, DreamBooth)
 
 __all__ = [
+    "E2E",
     "TASKS",
     "Data",
     "DreamBooth",
-    "E2E",
     "Glue",
     "Head",
     "Images",
     "Instruction",
-    "OutputScores",
     "NoTask",
+    "OutputScores",
     "Task",
     "Toy",
 ]
