@@ -45,6 +45,18 @@ def test_a_run_goes_on_with_the_adapter_that_was_best_at_its_checkpoint(tmp_path
     assert not (tmp_path / "adapter").exists()
 
 
+def test_an_adapter_of_an_earlier_version_is_adopted(tmp_path):
+    """It was kept without a label; the history tells the step that it is of."""
+    for step, goes_on in ((10, True), (30, False)):
+        kept_adapter.keep(tmp_path, 10, write(1.0), checkpoint=0)
+        (tmp_path / "adapter" / kept_adapter.LABEL).unlink()
+        kept_adapter.adopt(tmp_path, step)
+        assert kept_adapter.rewind(tmp_path, 20) == goes_on
+    kept_adapter.keep(tmp_path, 10, write(1.0), checkpoint=0)
+    kept_adapter.adopt(tmp_path, 30)
+    assert kept_adapter.seal(tmp_path, 10), "a label that is there stays"
+
+
 @pytest.mark.parametrize("at", ["kept", "spare"])
 def test_a_kill_while_it_is_replaced_leaves_one_of_the_two(tmp_path, monkeypatch, at):
     """Between the steps: the earlier one aside, the new one not yet in place."""

@@ -237,7 +237,10 @@ def test_the_best_score_so_far_is_the_primary_metrics():
 
     def best(*scores):
         lines = [{"step": 1, "train/loss": 2.2, "train/learning_rate": 0.1}]
-        lines += [{"step": 1, "train/accuracy": score, "train/loss_of": 9.0} for score in scores]
+        lines += [
+            {"step": step, "train/accuracy": score, "train/loss_of": 9.0}
+            for step, score in enumerate(scores, 1)
+        ]
         return trainer._best_so_far(
             SimpleNamespace(
                 data=SimpleNamespace(evaluations={"train": []}),

@@ -47,6 +47,18 @@ def keep(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) ->
     draft.rename(kept)
 
 
+def adopt(run: Path, step: int) -> None:
+    """Label an adapter that an earlier version kept without one.
+
+    Args:
+        run: the run folder.
+        step: of the evaluation that it is of.
+    """
+    folder = run / FOLDER
+    if folder.is_dir() and not (folder / LABEL).exists():
+        write_atomically(folder / LABEL, json.dumps({"step": step, "files": hashes(folder)}))
+
+
 def rewind(run: Path, step: int) -> bool:
     """Goes back to the adapter that was kept at `step`; False if none is there or it is damaged."""
     kept, spare = run / FOLDER, run / SPARE

@@ -270,6 +270,10 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
     """Take a run folder back to a checkpoint; return what was lost of its state."""
+    scores = {at: one for at, one in _primary_scores(trainer).items() if math.isfinite(one)}
+    if scores:
+        best = trainer.train_recipe.select is Select.best
+        kept_adapter.adopt(trainer.run, max(scores, key=scores.get if best else None))
     trainer.history.cut(step)
     predictions.cut(trainer.run, step)
     lines = trainer.history.lines()
@@ -284,7 +288,12 @@ def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
 
 def _best_so_far(trainer: Trainer) -> float | None:
     """Return the primary score of the adapter kept before an interruption, or None."""
-    key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
-    scores = [line[key] for line in trainer.history.lines() if key in line]
+    scores = _primary_scores(trainer).values()
     finite = [score for score in scores if math.isfinite(score)]
     return max(finite) if finite else (math.nan if scores else None)
+
+
+def _primary_scores(trainer: Trainer) -> dict[int, float]:
+    """Primary score of every evaluation so far, by its step."""
+    key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
+    return {line["step"]: line[key] for line in trainer.history.lines() if key in line}
