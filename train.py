@@ -105,7 +105,7 @@ def start() -> None:
 def make_folder(arguments: list[str]) -> None:
     """Makes the folder of all runs where something is to be run, before Hydra writes there."""
     given = {word for word in arguments if word.startswith("-")}
-    output = paths.output_of(arguments) if given <= {"--run", "--multirun"} else None
+    output = paths.find_output(arguments) if given <= {"--run", "--multirun"} else None
     if output is not None:
         try:
             writing.make_folder(output)

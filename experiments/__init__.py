@@ -1,4 +1,4 @@
-"""What the paper did: every table and figure, run from the checkout."""
+"""Experiments of the paper: every table and figure, run from the checkout."""
 
 import logging
 

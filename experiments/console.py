@@ -17,7 +17,7 @@ PIPES = {errno.EPIPE, errno.ECONNRESET}
 
 
 class _Steady(io.FileIO):
-    """A stream that drops what cannot be written, and says so once."""
+    """Stream that drops output it cannot write, and says so once."""
 
     def __init__(self, number: int, name: str, told: Callable[[str], Any]):
         super().__init__(number, "w", closefd=False)
@@ -32,15 +32,17 @@ class _Steady(io.FileIO):
         except OSError as error:
             if error.errno not in PIPES and not self.lost:
                 self.lost = True
-                self._told(f"{self._name} cannot be written ({error.strerror}); the work goes on\n")
+                self._told(
+                    f"{self._name} cannot be written ({error.strerror}); continuing without it\n"
+                )
             return len(data)
 
 
 def steady() -> None:
-    """Lets print and log lines never fail.
+    """Keep print and logging from ever failing.
 
-    Not for a full disk, a pipe whose reader has gone, a closed stream, nor a letter that the
-    terminal's encoding lacks. Streams that something else has put in place stay.
+    A full disk, a pipe without a reader, a closed stream and characters that the terminal cannot
+    encode are survived. Streams that were replaced by others are left alone.
     """
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _made(sys.stderr, 2, "standard error", lambda _: None)
@@ -61,19 +63,19 @@ def _made(stream: TextIO | None, number: int, name: str, told: Callable[[str], A
 
 
 def lost() -> bool:
-    """True if standard output was wanted and could not be written."""
+    """Return True if output was lost because standard output could not be written."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     sys.stdout.flush()
     return isinstance(raw, _Steady) and raw.lost
 
 
 def command(name: str, main: Callable[[], int | None], *, prints: bool = True) -> NoReturn:
-    """Runs a command and ends the process with its status, 1 for what the user can mend.
+    """Run a command and end the process with its status, 1 for errors that the user can fix.
 
     Args:
         name: of the command, for its messages.
         main: returns the status, None for 0.
-        prints: what it prints is what it is for: lost output is a failure.
+        prints: True if the output is the command's purpose, so that losing it is a failure.
     """
     steady()
     try:

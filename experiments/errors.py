@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend: shown as a message, never as a traceback."""
+"""Errors that the user can fix: shown as a message, never as a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A request that cannot be met as asked; `str(error)` says what to change.
+    """Request that cannot be met; `str(error)` says what to change.
 
     Args:
         summary: one line that says what is wrong.
@@ -19,15 +19,15 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """The composed configuration is not a run."""
+    """Invalid configuration."""
 
 
 class HubUnavailable(UserError):
-    """Neither a local folder, nor the cache, nor the hub holds what the run needs."""
+    """Weights or data found neither in a local folder, nor in the cache, nor on the hub."""
 
 
 class DataError(UserError):
-    """A data folder cannot be read, or does not hold what the task needs."""
+    """Data folder that cannot be read, or lacks what the task needs."""
 
 
 class RecordError(UserError):
@@ -35,12 +35,12 @@ class RecordError(UserError):
 
 
 class Unwritable(UserError):
-    """The folder of all runs cannot be written to; what lies there can be gone on with later."""
+    """Output folder that cannot be written to; its runs can be continued later."""
 
 
 class Occupied(RecordError):
-    """Another live process is at work in the folder."""
+    """Run folder in use by another live process."""
 
 
 class Lost(RecordError):
-    """Another process took the folder over: whoever meets this must change nothing there."""
+    """Run folder taken over by another process: the former owner must not change anything in it."""

@@ -1,4 +1,4 @@
-"""Files that are whole at any moment."""
+"""Files of a run: written atomically, moved aside, cached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments.errors import UserError
 
 REPETITION, LEAVING = "repetition", ".leaving"
-"""Folders within a run folder: a forced repetition at work, and the earlier run on its way out."""
+"""Folders within a run folder: an unfinished repetition, and the earlier run on its way out."""
 
 _ASIDE = re.compile(r".+\.(replaced|failed)-\d+")
 
@@ -42,12 +42,12 @@ def share(folder: Path) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder for what can be made again: FOURIERFT_CACHE, else the user's cache.
+    """Return a cache folder: below FOURIERFT_CACHE, else below the user's cache.
 
-    A user without a home, as containers have them, gets one among the temporary files.
+    A user without a home, as in containers, gets a temporary folder.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     place = os.environ.get("FOURIERFT_CACHE")
     if not place:
@@ -60,8 +60,8 @@ def cache_folder(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be made ({error.strerror}); "
-            "FOURIERFT_CACHE names another folder for what can be made again"
+            f"{folder}: cannot be created ({error.strerror}); "
+            "set FOURIERFT_CACHE to another folder for caches"
         ) from error
     return folder
 

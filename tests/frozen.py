@@ -135,7 +135,7 @@ def scenario(name: str, folder: Path) -> str:
     )
     problems = [f"changed by the owner that woke: {changed}"] if changed else []
     whole = name == "while it replaces"  # the successor completes the owner's own repetition
-    if not whole and (owner.returncode == 0 or "took this folder over" not in said):
+    if not whole and (owner.returncode == 0 or "took over this folder" not in said):
         problems.append(f"the owner ended with {owner.returncode}: {said[-2000:]}")
     undisturbed = folder / "whole"
     alone = start(undisturbed)

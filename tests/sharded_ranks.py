@@ -53,7 +53,7 @@ def build(memory, gradient):
 
 
 def train(model, rank=0, ranks=1):
-    """Losses of the whole batch, and the trained numbers' sum at the end."""
+    """Losses of the whole batch, and the trained parameters' sum at the end."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
     generator = torch.Generator().manual_seed(1)
     losses = []

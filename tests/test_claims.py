@@ -7,6 +7,7 @@ import pytest
 from records import scored
 
 from experiments.report.comparison import claims, run_index
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import registry
 from experiments.report.render import text
 from experiments.results.identity import to_plain
@@ -35,9 +36,9 @@ def test_checks(check, ends, panel, expected):
     assert claims.CHECKS[check](panel, **ends) is expected
 
 
-def weigh(panels, obstacles=None, **claim):
+def weigh(panels, incomparable_reasons=None, **claim):
     claim = {"check": "best_beats", "of": "a", "than": "b", "panels": ["p"]} | claim
-    return claims.weigh(claim, panels, SIZES, obstacles or {})
+    return claims.weigh(claim, panels, SIZES, incomparable_reasons or {})
 
 
 def test_weighing():
@@ -65,7 +66,7 @@ def test_figure5_from_records(tmp_path, rte):
     page = registry.build("figure5", run_index.collect(tmp_path))
     shown = text.markdown(page)
     assert "holds in 1 of 1 panels, 18 points missing" in shown
-    assert page.verdicts == {"not run": 2}
+    assert page.verdicts == {Verdict.not_run: 2}
     assert sum(row["seeds"] for row in page.rows) == 6
     [figure] = [picture.draw() for picture in page.pictures]
     assert len(figure.axes) == 4
@@ -90,7 +91,7 @@ def test_figure5_of_other_models_tasks_and_sizes(tmp_path, compose):
             (0, 0, 61.0), (500, 500, 62.0), (None, None, 60.0)
         ]  # fmt: skip
         assert all("minilm" in row["obstacles"] and "=100" in row["obstacles"] for row in shown)
-    assert page.verdicts == {"not run": 2}
+    assert page.verdicts == {Verdict.not_run: 2}
     points = text.markdown(page).splitlines()
     assert any("another base model" in line and "recipe ours" in line for line in points)
     [figure] = [picture.draw() for picture in page.pictures]
@@ -140,7 +141,7 @@ def test_figure6_from_histories(tmp_path, compose):
         (place / "history.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     page = registry.build("figure6", run_index.collect(tmp_path))
     shown = text.markdown(page)
-    assert page.verdicts == {"reproduced": 2, "not reproduced": 1}
+    assert page.verdicts == {Verdict.reproduced: 2, Verdict.not_reproduced: 1}
     assert "in 0 of 3 epochs" in shown
     assert len(next(page.pictures).draw().axes) == 3
 
@@ -236,4 +237,4 @@ def test_runs_of_other_rows_steps_or_weights_have_panels_of_their_own(tmp_path, 
 def test_figures_without_runs_are_drawn(tmp_path, name):
     page = registry.build(name, run_index.collect(tmp_path))
     assert next(page.pictures).draw().axes
-    assert name == "figure3" or set(page.verdicts) == {"not run"}
+    assert name == "figure3" or set(page.verdicts) == {Verdict.not_run}

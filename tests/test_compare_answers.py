@@ -31,7 +31,7 @@ def finished(tmp_path):
     def made(method, lines, grade=None):
         place = tmp_path / method
         place.mkdir()
-        generations.append(generations.path_of(place, "mt_bench"), lines)
+        generations.append(generations.get_path(place, "mt_bench"), lines)
         run = {"model": "m", "task": "alpaca", "method": method, "variant": "", "seed": 0}
         counts = {"adapter": 1, "stored_bytes": 4}
         empty = {"time": {}, "memory": {}, "environment": {}}
@@ -108,13 +108,13 @@ def test_page_reads_on_phones_and_in_the_dark(finished, tmp_path):
 def test_every_run_that_cannot_be_shown_is_named(finished, tmp_path, capsys):
     good = finished("lora", [line(81, ["a", "b"])])
     bare = finished("bare", [])
-    generations.path_of(bare, "mt_bench").unlink()
+    generations.get_path(bare, "mt_bench").unlink()
     out = tmp_path / "page.html"
     code = compare_answers.main([str(good), str(bare), str(tmp_path / "none"), "--out", str(out)])
     told = capsys.readouterr().err
     assert code == 1 and not out.exists()
-    assert f"{bare}: no answers there" in told
-    assert f"{tmp_path / 'none'}: no metrics.json there, so no finished run" in told
+    assert f"{bare}: no answers" in told
+    assert f"{tmp_path / 'none'}: no metrics.json, not a finished run" in told
 
 
 def test_damaged_judgements_are_named(finished, tmp_path, capsys):
@@ -127,7 +127,7 @@ def test_damaged_judgements_are_named(finished, tmp_path, capsys):
 def test_damaged_answers_are_named_and_left_out(finished, tmp_path, capsys):
     lines = [line(81, ["a", "b"]), line(82, ["c"]) | {"choices": []}, {"choices": []}]
     place = finished("lora", lines)
-    with generations.path_of(place, "mt_bench").open("a") as file:
+    with generations.get_path(place, "mt_bench").open("a") as file:
         file.write("{oops\n")
     text = page(tmp_path, place)
     told = capsys.readouterr().err
@@ -144,7 +144,7 @@ def test_halves_of_characters_and_other_types_stop_nothing(tmp_path, finished, c
         line("5", ["a"]),
     ]
     place = finished("lora", lines[1:])
-    path = generations.path_of(place, "mt_bench")
+    path = generations.get_path(place, "mt_bench")
     with path.open("a") as file:
         file.write(json.dumps(lines[0]) + "\n" + "[" * 100_000 + "\n")
     text = page(tmp_path, place)

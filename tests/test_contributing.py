@@ -32,7 +32,7 @@ def blocks(section):
     return re.findall(r"```(\w+)\n(.*?)```", text, re.S)
 
 
-def path_of(text):
+def get_path(text):
     """The file that a block is, as a comment at its beginning says."""
     return re.search(r"^# (\S+/\S+)$", text, re.M)[1]
 
@@ -48,7 +48,7 @@ def write_files(section, root):
     """Writes the files of a section, and changes those that are there."""
     for language, text in blocks(section):
         if language in ("python", "yaml"):
-            name = path_of(text)
+            name = get_path(text)
             assert not (ROOT / name).exists(), name
             (root / name).write_text(text)
         if language == "diff":
@@ -128,7 +128,7 @@ def test_examples_work(section, project):
 @pytest.mark.slow
 def test_examples_keep_the_rules_of_the_code(project):
     names = [
-        str(project / path_of(text))
+        str(project / get_path(text))
         for section in SECTIONS
         for language, text in blocks(section)
         if language == "python"

@@ -135,13 +135,13 @@ def test_report(damaged, tmp_path, monkeypatch, capsys):
     with limit(240):
         assert report.main(["--outputs", str(damaged), "--to", str(tmp_path)]) == 0
     found = run_index.collect(damaged)
-    left_out = {trouble.path.parent for trouble in found.troubles}
+    left_out = {record.path.parent for record in found.excluded}
     assert len(found.runs) > CASES // 20 and len(left_out) > CASES // 4
-    counted = {one.place for one in found.runs}
+    counted = {one.run_dir for one in found.runs}
     assert counted | left_out >= {path.parent for path in damaged.rglob("metrics.json")}
     page = (tmp_path / "troubles.md").read_text()
-    for trouble in found.troubles:
-        assert page.count(f"`{trouble.path}`") == 1
+    for record in found.excluded:
+        assert page.count(f"`{record.path}`") == 1
     for path in tmp_path.rglob("*"):
         if path.suffix in (".md", ".csv", ".html", ".tex", ".svg"):
             text = path.read_text()

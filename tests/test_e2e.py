@@ -387,7 +387,7 @@ def test_a_run_and_what_follows_from_its_files(compose, folder, tmp_path, monkey
     config = compose([*overrides, "method=fourierft", "task.metrics=[bleu, nist]"])
     record = run(config)
     place = next((tmp_path / "o").rglob("metrics.json")).parent
-    path = generations.path_of(place, "test")
+    path = generations.get_path(place, "test")
     written = lines(path)
     assert sorted(line["id"] for line in written) == [0, 1, 2]
     assert [len(line["references"]) for line in written] == [2, 2, 2]
@@ -436,7 +436,7 @@ def test_the_first_metric_is_the_primary_one(compose, folder, tmp_path):
     from experiments.results import predictions
 
     lines = [{"id": 0, "given": "name[A]", "text": "A pub.", "references": ["A is a pub."]}]
-    generations.append(generations.path_of(tmp_path, "test"), lines)
+    generations.append(generations.get_path(tmp_path, "test"), lines)
     one = Evaluation(step=1, epoch=1.0, predictions=np.array([3.0]), references=np.array([2]))
     predictions.store(tmp_path, "validation", one)
     for metrics, split in ((["cross_entropy", "bleu"], "validation"), (["bleu"], "test")):

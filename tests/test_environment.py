@@ -76,7 +76,7 @@ def test_what_this_machine_cannot_train_is_refused():
 
 
 def test_peak_memory_is_of_the_block():
-    memory = environment.Memory()
+    memory = environment.PeakMemory()
     first = memory.peak()["peak_rss"]
     block = bytearray(200 * 2**20)
     block[::4096] = b"x" * len(block[::4096])

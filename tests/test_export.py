@@ -111,11 +111,11 @@ def test_a_language_model(method, meanings, compose, tmp_path):
     if method in ("fourierft", "lora"):
         from peft import PeftModel
 
-        from experiments.config.restore import config_of
+        from experiments.config.restore import restore_config
         from experiments.results.record import read_record
         from experiments.run.build import build_base
 
-        settings = config_of(read_record(place).config, [])
+        settings = restore_config(read_record(place).config, [])
         adapted = PeftModel.from_pretrained(build_base(settings, None), place / "adapter").eval()
         given = tokenizer(TEXT, return_tensors="pt")
         with torch.no_grad():
@@ -158,14 +158,14 @@ def refused(capsys, *arguments):
 
 def test_what_cannot_be_exported(toy, tmp_path, capsys):
     out = tmp_path / "plain"
-    assert "no model of transformers" in refused(capsys, toy, out)
-    assert "no finished run" in refused(capsys, tmp_path, out)
-    assert "exists already" in refused(capsys, toy, tmp_path)
+    assert "not a model of transformers" in refused(capsys, toy, out)
+    assert "not a finished run" in refused(capsys, tmp_path, out)
+    assert "already exists" in refused(capsys, toy, tmp_path)
     text = refused(capsys, toy, out, "method.n=3", "train.epochs=1")
     assert "method.n=3 (allowed: model.path, model.tokenizer, offline)" in text
     assert "train.epochs=1" in text
     shutil.rmtree(toy / "adapter")
-    assert "no adapter there (mode=train)" in refused(capsys, toy, out)
+    assert "no adapter (mode=train)" in refused(capsys, toy, out)
     assert not out.exists()
 
 
@@ -179,7 +179,7 @@ def test_sizes_that_are_not_what_the_record_counts(toy, tmp_path, capsys, key, v
     (record if part == "parameters" else record["config"])[part][name] = value
     (toy / "metrics.json").write_text(json.dumps(record))
     text = refused(capsys, toy, tmp_path / "plain")
-    assert "do not give the numbers that it counts" in text and "recorded: " in text
+    assert "do not give the recorded parameter counts" in text and "recorded: " in text
 
 
 @pytest.mark.parametrize(

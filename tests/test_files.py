@@ -16,7 +16,7 @@ def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):
     monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "own"))
     assert files.cache_folder("x") == tmp_path / "own/x"
     monkeypatch.setenv("FOURIERFT_CACHE", "/proc/nowhere")
-    with pytest.raises(UserError, match="/proc/nowhere/x: cannot be made .*FOURIERFT_CACHE names"):
+    with pytest.raises(UserError, match="/proc/nowhere/x: cannot be created .*set FOURIERFT_CACHE"):
         files.cache_folder("x")
 
 

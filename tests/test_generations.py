@@ -11,11 +11,11 @@ LINES = [{"id": 0, "text": "größe\nnext"}, {"id": 1, "text": ""}, {"id": 2, "t
 
 
 def test_path(tmp_path):
-    assert generations.path_of(tmp_path, "test") == tmp_path / "generations" / "test.jsonl"
+    assert generations.get_path(tmp_path, "test") == tmp_path / "generations" / "test.jsonl"
 
 
 def test_what_is_appended_is_read_in_order(tmp_path):
-    path = generations.path_of(tmp_path, "test")
+    path = generations.get_path(tmp_path, "test")
     assert generations.read(path) == []
     generations.append(path, LINES[:1])
     generations.append(path, [])

@@ -151,7 +151,7 @@ def test_a_finished_run_of_other_inputs_is_refused(change, inputs, asked):
     with pytest.raises(RecordError) as refusal:
         run(asked())
     (line,) = refusal.value.problems
-    assert line.startswith(f"{CHANGES[change]}: it began with ") and str(inputs) in line
+    assert line.startswith(f"{CHANGES[change]}: found ") and str(inputs) in line
     assert "finished run" in refusal.value.summary and "force=true" in refusal.value.summary
     assert "output=" in refusal.value.summary
     assert (place / "metrics.json").read_bytes() == before
@@ -237,7 +237,7 @@ def test_the_status_tells(change, inputs, asked):
     weights(inputs)
     labels(inputs)
     (inputs / "data/train.parquet").write_text("and once more")
-    assert "has changed since" in run_state.look(place, asked()).note
+    assert "inputs have changed since" in run_state.look(place, asked()).note
 
 
 def test_the_status_does_not_read_large_files(inputs, asked, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_finished_run_needs_its_base_model_later_and_nothing_else(change, inpu
     if CHANGES[change].endswith("data"):
         provenance.check_model(place, asked(), record)
     else:
-        with pytest.raises(RecordError, match=f"(?s)base model.*{CHANGES[change]}: it began with"):
+        with pytest.raises(RecordError, match=f"(?s)base model.*{CHANGES[change]}: found"):
             provenance.check_model(place, asked(), record)
 
 
@@ -333,7 +333,7 @@ def test_records_of_earlier_versions_know_their_weights(inputs, asked):
     finish(asked(), weights=mark, data="0" * 64)
     run(asked())
     weights(inputs)
-    with pytest.raises(RecordError, match="weights: it began with"):
+    with pytest.raises(RecordError, match="weights: found"):
         run(asked())
 
 
@@ -412,7 +412,7 @@ def test_the_code_of_a_private_method(name, files, edited, private, asked, tmp_p
     run(mine())
     with (tmp_path / "elsewhere" / edited).open("a") as file:
         file.write("\n# another factor\n")
-    with pytest.raises(RecordError, match="code of method fourierft: it began with"):
+    with pytest.raises(RecordError, match="code of method fourierft: found"):
         run(mine())
 
 
@@ -463,7 +463,7 @@ def test_an_edited_recipe_is_refused_with_its_keys(tmp_path, monkeypatch):
     content = yaml.safe_load(recipe.read_text())
     content["train"]["learning_rate"] = 0.5
     recipe.write_text("# @package _global_\n" + yaml.safe_dump(content))
-    with pytest.raises(RecordError, match="train.learning_rate: there"):
+    with pytest.raises(RecordError, match="train.learning_rate: found"):
         run(asked())
     _plain.cache_clear()
 
@@ -500,7 +500,7 @@ def test_two_models_in_folders_of_one_name(compose, tmp_path, data_folder):
     assert set(first.environment["inputs"]) == {*provenance.MODEL, "data"}
     place = get_run_dir(asked("a"))
     assert json.loads((place / provenance.NOTE).read_text()) == first.environment["inputs"]
-    with pytest.raises(RecordError, match="weights: it began with"):
+    with pytest.raises(RecordError, match="weights: found"):
         run(asked("b"))
     for name, status in (("b", 1), ("a", 0)):
         words = [str(place), str(tmp_path / f"plain {name}"), f"model.path={tmp_path}/{name}/final"]

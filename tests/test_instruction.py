@@ -199,11 +199,11 @@ def test_temperatures_are_those_of_mt_bench(task, data_folder):
     [
         (None, "no mt_bench/question.jsonl or vicuna_bench/question.jsonl"),
         (b"", "question.jsonl: empty"),
-        (b"{", "line 1 is no JSON object with an integer question_id"),
-        (b'{"question_id": 1, "category": "\xff", "turns": ["x"]}', "line 1 is no JSON object"),
+        (b"{", "line 1 is not a JSON object with an integer question_id"),
+        (b'{"question_id": 1, "category": "\xff", "turns": ["x"]}', "line 1 is not a JSON object"),
         (b'{"question_id": 1, "turns": ["x"]}', "question 1 needs a category"),
         (b'{"question_id": 1, "category": "x", "turns": []}', "question 1 needs"),
-        (b'{"question_id": 1, "category": "x", "turns": ["y"]}\n' * 2, "question_id 1 again"),
+        (b'{"question_id": 1, "category": "x", "turns": ["y"]}\n' * 2, "duplicate question_id 1"),
     ],
 )
 def test_folders_without_questions_are_refused_before_training(task, tmp_path, line, words):
@@ -221,7 +221,7 @@ def answered(task, net, tokenizer, place, questions, seed=0, **changes):
         setattr(part, key, value)
     place.mkdir(parents=True, exist_ok=True)
     part.asker(net, tokenizer, "mt_bench", seed).answer(questions, place)
-    return generations.read(generations.path_of(place, "mt_bench"))
+    return generations.read(generations.get_path(place, "mt_bench"))
 
 
 def turns(lines):
@@ -339,7 +339,7 @@ def test_what_is_damaged_or_worded_otherwise_is_answered_again(
 ):
     """And nothing else; answers to questions that are not asked now stay in the file."""
     whole = answered(task, net, tokenizer, tmp_path, some[2:])
-    path = generations.path_of(tmp_path, "mt_bench")
+    path = generations.get_path(tmp_path, "mt_bench")
     broken = [whole[0] | {"choices": []}, whole[1] | {"asked": ["Another question?", "So?"]}]
     other = whole[2] | {"question_id": 9999}
     lines = [json.dumps(line) for line in (*broken, other, *whole[2:])]

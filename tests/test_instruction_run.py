@@ -39,7 +39,7 @@ def folder_of(root: Path) -> Path:
 
 
 def turns(place: Path, benchmark: str) -> list:
-    lines = generations.read(generations.path_of(place, benchmark))
+    lines = generations.read(generations.get_path(place, benchmark))
     return [(line["question_id"], line["choices"][0]["turns"]) for line in lines]
 
 
@@ -150,7 +150,8 @@ def test_a_kill_while_answering_costs_no_answer(small, compose, data_folder, tmp
     for benchmark in ("mt_bench", "vicuna"):
         assert turns(one, benchmark) == turns(two, benchmark)
     after = {
-        line["question_id"]: line for line in generations.read(generations.path_of(two, "mt_bench"))
+        line["question_id"]: line
+        for line in generations.read(generations.get_path(two, "mt_bench"))
     }
     done = [line for line in before if len(line["choices"][0]["turns"]) == 2]
     assert done and all(after[line["question_id"]] == line for line in done), "made again"

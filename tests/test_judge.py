@@ -17,7 +17,7 @@ import pytest
 from experiments.judge import endpoint
 from experiments.judge.__main__ import main, make_file_name
 from experiments.judge.journal import InUse, Journal
-from experiments.results.generations import path_of
+from experiments.results.generations import get_path
 from tests.scripted_judge import KEY, Answer, serving
 from tests.test_judge_reading import answer, write_lines
 
@@ -35,7 +35,7 @@ def quick(monkeypatch):
 
 def write_answers(run: Path, suffix: str = "") -> None:
     rows = [answer(number, f"A{number}{suffix}", f"B{number}{suffix}") for number in CATEGORIES]
-    write_lines(path_of(run, "mt_bench"), rows)
+    write_lines(get_path(run, "mt_bench"), rows)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_changed_answers_are_judged_again(folder):
         first = result_of(folder)
         rows = [answer(number, f"A{number}one", f"B{number}one") for number in CATEGORIES]
         rows[1]["choices"][0]["turns"][1] = "B2one, and more"
-        write_lines(path_of(folder / "outputs/one", "mt_bench"), rows)
+        write_lines(get_path(folder / "outputs/one", "mt_bench"), rows)
         assert main(command(folder, server)) == 0
     # The first turn of question 2 is the same; only the second is asked again.
     assert len(server.requests) == 7 and "B2one, and more" in server.texts[-1]
@@ -607,7 +607,7 @@ def test_odd_keys_are_not_shown(folder, capsys, monkeypatch, key):
 
 
 def test_missing_answers_end_before_anything_is_sent(folder, capsys):
-    write_lines(path_of(folder / "outputs/one", "mt_bench"), [answer(2, "A2", "B2")])
+    write_lines(get_path(folder / "outputs/one", "mt_bench"), [answer(2, "A2", "B2")])
     with serving(by_question) as server:
         assert main(command(folder, server, run="all")) == 1
         assert not server.requests and "no answers to 1, 3" in capsys.readouterr().err
@@ -644,7 +644,7 @@ def test_real_questions_prompts_and_reference_answers(data_folder, tmp_path, cap
     for benchmark, place, turns in (("mt_bench", "mt_bench", 2), ("vicuna", "vicuna_bench", 1)):
         lines = (data_folder / place / "question.jsonl").read_text().splitlines()
         ids = [json.loads(line)["question_id"] for line in lines]
-        write_lines(path_of(run, benchmark), [answer(i, *["Forty-two."] * turns) for i in ids])
+        write_lines(get_path(run, benchmark), [answer(i, *["Forty-two."] * turns) for i in ids])
     with serving(Answer(content="Rating: [[4]]")) as server:
         arguments = ["--all", str(tmp_path), "--questions", str(data_folder), "--model", "gpt-4"]
         arguments += ["--prompts", str(data_folder / "judge_prompts.jsonl")]

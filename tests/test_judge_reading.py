@@ -14,7 +14,7 @@ from experiments.judge.prompts import load_prompts
 from experiments.judge.questions import format_ranges, load_questions
 from experiments.judge.scores import find_rating
 from experiments.results.fastchat import BENCHMARKS
-from experiments.results.generations import path_of
+from experiments.results.generations import get_path
 
 
 def write_lines(path: Path, rows) -> Path:
@@ -173,7 +173,13 @@ def test_damaged_questions_come_at_once(tmp_path):
         load_questions("vicuna", tmp_path)
     problems = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 5
-    for part in ("line 2", "question_id 1 again", "question 2 needs", "line 5", "gpt-4.jsonl, oth"):
+    for part in (
+        "line 2",
+        "duplicate question_id 1",
+        "question 2 needs",
+        "line 5",
+        "gpt-4.jsonl, oth",
+    ):
         assert part in problems
 
 
@@ -227,13 +233,13 @@ def known(tmp_path):
 
 def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    write_lines(path_of(one, "mt_bench"), [answer(1, "a", "b"), answer(9, "a", "b")])
-    path = write_lines(path_of(two, "mt_bench"), [answer(1, "a"), answer(2, "a", "b")])
+    write_lines(get_path(one, "mt_bench"), [answer(1, "a", "b"), answer(9, "a", "b")])
+    path = write_lines(get_path(two, "mt_bench"), [answer(1, "a"), answer(2, "a", "b")])
     with path.open("a") as file:
         file.write('{"question_id": 3, "choic')
     with pytest.raises(DataError) as caught:
         benchmark_runs.read_runs([one, two], known, load_prompts())
-    first, second = answers = [str(path_of(run, "mt_bench")) for run in (one, two)]
+    first, second = answers = [str(get_path(run, "mt_bench")) for run in (one, two)]
     assert caught.value.problems == [
         f"{first}: answers to 9, not among the questions of q; references: gpt-4",
         f"{first}: no answers to 2-3 (--partial judges the others)",
@@ -244,7 +250,7 @@ def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
 
 
 def test_partial(known, tmp_path):
-    write_lines(path_of(tmp_path, "mt_bench"), [answer(2, "a", "b")])
+    write_lines(get_path(tmp_path, "mt_bench"), [answer(2, "a", "b")])
     (run,) = benchmark_runs.read_runs([tmp_path], known, load_prompts(), partial=True, repeats=2)
     assert [(one.question, one.turn, one.repeat) for one in run.judgements] == [
         (2, 1, 1),
@@ -258,7 +264,7 @@ def test_partial(known, tmp_path):
 
 def test_second_turn_sees_the_conversation_and_the_first_does_not(known, tmp_path):
     rows = [answer(number, f"first {number}", f"second {number}") for number in (1, 2, 3)]
-    write_lines(path_of(tmp_path, "mt_bench"), rows)
+    write_lines(get_path(tmp_path, "mt_bench"), rows)
     (run,) = benchmark_runs.read_runs([tmp_path], known, load_prompts())
     shown = {(one.question, one.turn): one.messages[-1]["content"] for one in run.judgements}
     assert "first 2" in shown[2, 1] and "r1" in shown[2, 1]
@@ -269,7 +275,7 @@ def test_second_turn_sees_the_conversation_and_the_first_does_not(known, tmp_pat
 
 def test_requests_differ_with_all_that_moves_a_grade(known, tmp_path):
     def request(second="b", model="j", temperature=0.0, words=None, turn=2):
-        write_lines(path_of(tmp_path, "mt_bench"), [answer(2, "a", second)])
+        write_lines(get_path(tmp_path, "mt_bench"), [answer(2, "a", second)])
         (run,) = benchmark_runs.read_runs([tmp_path], known, words or load_prompts(), partial=True)
         return run.judgements[turn - 1].hash_request(model, temperature)
 
@@ -290,7 +296,7 @@ def test_requests_differ_with_all_that_moves_a_grade(known, tmp_path):
 def test_finding_runs(tmp_path):
     for place in ("a/seed=0", "a/seed=0.replaced-1", "b/seed=1.failed-2", "b/seed=1", "c"):
         benchmark = "vicuna" if place == "c" else "mt_bench"
-        write_lines(path_of(tmp_path / "x.failed-1" / place, benchmark), [])
+        write_lines(get_path(tmp_path / "x.failed-1" / place, benchmark), [])
     top = tmp_path / "x.failed-1"
     names = [str(run.relative_to(top)) for run in benchmark_runs.find_runs(top, BENCHMARKS)]
     assert names == ["a/seed=0", "b/seed=1", "c"]

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from experiments.judge.__main__ import main
-from experiments.results.generations import path_of
+from experiments.results.generations import get_path
 from tests.test_judge_reading import answer, write_lines
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -70,7 +70,7 @@ def test_a_real_server(server, tmp_path, capsys, monkeypatch):
     data, run = tmp_path / "data", tmp_path / "run"
     question = {"question_id": 1, "category": "writing", "turns": ["Tell a story.", "Shorter."]}
     write_lines(data / "question.jsonl", [question])
-    write_lines(path_of(run, "mt_bench"), [answer(1, "Once upon a time", "Once")])
+    write_lines(get_path(run, "mt_bench"), [answer(1, "Once upon a time", "Once")])
     words = [
         {"name": name, "system_prompt": "", "prompt_template": template, "type": "single"}
         for name, template in {

@@ -86,7 +86,7 @@ def test_a_kill_while_it_is_replaced_leaves_one_of_the_two(tmp_path, monkeypatch
 
 def test_what_was_removed_or_altered_during_the_run_is_noticed(tmp_path):
     kept_adapter.keep(tmp_path, 10, write(1.0), checkpoint=0)
-    with pytest.raises(RecordError, match="it is of step 10, the score that counts of step 20"):
+    with pytest.raises(RecordError, match="found step 10, expected step 20 of the selected score"):
         kept_adapter.seal(tmp_path, 20)
     save_file({"c": torch.tensor([2.0])}, tmp_path / "adapter/model.safetensors")
     with pytest.raises(RecordError, match="altered since"):
@@ -115,5 +115,5 @@ def test_a_finished_adapter_is_compared_with_its_record(tmp_path):
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_not_finite_are_refused(tmp_path, broken):
     kept_adapter.keep(tmp_path, 10, write(broken), checkpoint=0)
-    with pytest.raises(RecordError, match="not finite\n  - model.safetensors: c"):
+    with pytest.raises(RecordError, match="non-finite values\n  - model.safetensors: c"):
         kept_adapter.check(tmp_path, Record(**EMPTY))

@@ -210,5 +210,5 @@ def test_a_process_that_lost_its_lock_is_told(tmp_path):
         held.check()
         owner = json.loads((tmp_path / lock.LOCK).read_text())
         (tmp_path / lock.LOCK).write_text(json.dumps(owner | {"token": "another"}))
-        with pytest.raises(RecordError, match="took this folder over"):
+        with pytest.raises(RecordError, match="took over this folder"):
             held.check()

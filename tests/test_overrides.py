@@ -30,20 +30,20 @@ def registered():
         ("model.sizes.x=1", ["model.sizes.x=1", "unknown key"]),
         ("--method.n=5", ["--method.n=5: write method.n=5"]),
         ("+model=gpt2", ["Multiple values for model"]),
-        ("~task=toy", ["~task=toy: a choice cannot be taken away, a run needs one", "cola"]),
+        ("~task=toy", ["~task=toy: a choice cannot be deleted, a run needs one", "cola"]),
         ("~task", ["~task", "a run needs one"]),
-        ("~profile", ["~profile", "leave it out for none", "smoke"]),
-        ("profile=null", ["profile=null", "leave it out for none"]),
+        ("~profile", ["~profile", "omit it for none", "smoke"]),
+        ("profile=null", ["profile=null", "omit it for none"]),
         ("method=null", ["method=null", "a run needs one", "fourierft"]),
         ("~method.n", ["~method.n", "does not support deletion"]),
         ("++profile=smoke", ["++profile=smoke: write profile=smoke"]),
         ("source=1", ["source=1: unknown", "authors, none, ours, paper"]),
         ("profile=[1,2]", ["profile=[1,2]: one option, or several with profile=a,b and -m"]),
-        ("method.n=glob(*)", ["method.n=glob(*): holds no value"]),
+        ("method.n=glob(*)", ["method.n=glob(*): has no values"]),
         ("model=../task/toy", ["model=../task/toy: unknown"]),
         ("model=mlp.yaml", ["model=mlp.yaml: unknown", "did you mean 'mlp'"]),
-        ("model@x=mlp", ["model@x=mlp: a choice has its place, write model=mlp"]),
-        ("method.n@x=3", ["method.n@x=3: a value has its place, write method.n=…"]),
+        ("model@x=mlp", ["model@x=mlp: a choice takes no package, write model=mlp"]),
+        ("method.n@x=3", ["method.n@x=3: a value takes no package, write method.n=…"]),
         ("schema/model=mlp", ["follows from model=…"]),
         ("rehearsal/model=gpt2", ["follows from profile=…"]),
         ("variant=x", ["variant=x: is computed"]),
@@ -109,7 +109,7 @@ def test_help_names_every_option_of_every_choice():
 
 def test_launchers_that_cannot_work_here_are_refused(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert "there is no sbatch here" in overrides.problems(["hydra/launcher=slurm"])[0]
+    assert "sbatch not found" in overrides.problems(["hydra/launcher=slurm"])[0]
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/sbatch")
     given = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu"]
     assert overrides.problems([*given, "seed=0,1", "-m"]) == []

@@ -3,9 +3,9 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments import results
 from experiments.config import paths
 from experiments.config.compose import compose_config, register
+from experiments.results import identity
 
 ODD = [
     "outputs/roberta_base/cola/fourierft/n=200/seed=0/merged",
@@ -104,7 +104,7 @@ def test_every_path_of_the_configuration_is_known():
         f"{section}.{name}"
         for section in ("model", "task")
         for name in ("path", "tokenizer", "class_path", "extractor", "questions")
-        if name in results.IDENTITY[section]
+        if name in identity.IDENTITY[section]
     }
 
 
@@ -120,4 +120,4 @@ def test_every_path_of_the_configuration_is_known():
     ],
 )
 def test_the_folder_of_all_runs(arguments, output):
-    assert paths.output_of(arguments) == output
+    assert paths.find_output(arguments) == output

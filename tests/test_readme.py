@@ -95,7 +95,7 @@ def test_export_commands_are_understood(command, capsys):
     from experiments.commands import export
 
     assert export.main(shlex.split(command)[3:]) == 1  # there is no such run
-    assert "no finished run" in capsys.readouterr().err
+    assert "not a finished run" in capsys.readouterr().err
 
 
 def test_there_are_export_commands():

@@ -16,6 +16,7 @@ from records import scored
 from experiments.report import __main__ as command
 from experiments.report.__main__ import main
 from experiments.report.comparison import reference, run_index
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import figure7, registry
 from experiments.report.plots import style, training_curves
 from experiments.report.render import document, text
@@ -114,7 +115,7 @@ def shown(tmp_path: Path, *names: str) -> tuple[dict[str, str], list[str]]:
     for name in names:
         command.write(registry.build(name, found), to)
     texts = {path.name: path.read_text() for path in to.glob("*") if path.suffix in TEXTS}
-    return texts, [str(trouble) for trouble in found.troubles]
+    return texts, [str(record) for record in found.excluded]
 
 
 def cells(text: str, *start: str) -> list[str]:
@@ -186,14 +187,14 @@ def test_table1_counts_of_any_experiment_but_its_own_first(tmp_path):
 
 
 def test_missing_runs_are_shown_as_missing(tmp_path):
-    files, troubles = shown(tmp_path, "table1", "figure7")
+    files, left_out = shown(tmp_path, "table1", "figure7")
     assert files["table1.md"].count("| not run ") == 3 * 32
     assert "32 not run.**" in files["table1.md"]
     assert "Not run: `make table1`" in files["table1.md"]
     assert files["figure7.md"].count("not run") >= 10
     assert "Not run: `make figure7`" in files["figure7.md"]
     assert "Undecided: FourierFT not run, LoRA not run." in files["figure7.md"]
-    assert (tmp_path / "report/figure7.png").exists() and not troubles
+    assert (tmp_path / "report/figure7.png").exists() and not left_out
 
 
 @pytest.mark.parametrize("damage", ["{half a rec", "[]", '{"schema": 99}', None])
@@ -204,10 +205,10 @@ def test_damaged_record_is_named_and_the_rest_shown(tmp_path, damage):
     record = json.loads(broken.read_text())
     text = json.dumps(record | {"parameters": {"adapter": "many"}}) if damage is None else damage
     broken.write_text(text)
-    files, troubles = shown(tmp_path, "table1", "troubles")
+    files, left_out = shown(tmp_path, "table1", "troubles")
     assert "31 of 32 counts equal the formula, 1 not run" in files["table1.md"]
     assert files["troubles.md"].count(str(broken)) == 1
-    assert [str(broken) in trouble for trouble in troubles] == [True]
+    assert [str(broken) in record for record in left_out] == [True]
 
 
 def test_replaced_records_do_not_count(tmp_path):
@@ -222,6 +223,14 @@ def toy(tmp_path: Path, fourierft: list, lora: list) -> str:
         for seed, curve in enumerate(seeds):
             write_toy(tmp_path / "outputs", method, seed, curve)
     return shown(tmp_path, "figure7")[0]["figure7.md"]
+
+
+FIGURE7_VERDICTS = {
+    "As": Verdict.reproduced,
+    "In": Verdict.within_noise,
+    "Contradicts": Verdict.not_reproduced,
+    "Undecided": Verdict.not_run,
+}
 
 
 def test_figure7_reproduced(tmp_path):
@@ -263,6 +272,8 @@ def test_figure7_contradicted(tmp_path):
 )
 def test_figure7_verdicts(tmp_path, fourierft, lora, word):
     assert f"**{word}" in toy(tmp_path, fourierft, lora)
+    page = registry.build("figure7", run_index.collect(tmp_path / "outputs"))
+    assert page.verdicts == {FIGURE7_VERDICTS[word.split()[0].strip(":")]: 1}
 
 
 def test_figure7_best_is_that_of_the_papers_epochs(tmp_path):
@@ -289,7 +300,7 @@ def test_figure7_lists_runs_that_are_not_its_own(tmp_path):
     )
     text = shown(tmp_path, "figure7")[0]["figure7.md"]
     assert "LoRA reaches 100 % within 2000 epochs in 0 of 1 seeds" in text
-    for reason in ("trains 256 numbers", "another recipe", "a rehearsal", "no train/accuracy"):
+    for reason in ("trains 256 parameters", "another recipe", "a smoke test", "no train/accuracy"):
         assert text.count(reason) == 1
 
 
@@ -483,7 +494,7 @@ def test_a_run_without_a_score_of_its_own_counts(tmp_path):
     record["metrics"] = {"primary": None, "best": None, "heldout": None, "last": {"value": None}}
     (place / "metrics.json").write_text(json.dumps(record))
     found = run_index.collect(tmp_path)
-    assert len(found.runs) == 1 and not found.troubles
+    assert len(found.runs) == 1 and not found.excluded
     for name in registry.names():
         page = registry.build(name, found)
         assert text.markdown(page)

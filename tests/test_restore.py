@@ -11,7 +11,7 @@ from test_verify import folder, outputs, stored  # noqa: F401 (fixtures)
 from experiments.commands import export
 from experiments.commands.results import main as command
 from experiments.config.compose import CONF
-from experiments.config.restore import config_of, restore_task
+from experiments.config.restore import restore_config, restore_task
 from experiments.errors import ConfigError
 from experiments.results.identity import to_plain
 
@@ -30,7 +30,7 @@ ENCODER = ["model=minilm", "task=sst2", "method=lora"]
 )
 def test_a_record_gives_its_configuration_again(compose, overrides):
     config = compose(overrides)
-    assert config_of(json.loads(json.dumps(to_plain(config))), []) == config
+    assert restore_config(json.loads(json.dumps(to_plain(config))), []) == config
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def test_texts_stand_for_themselves(compose, monkeypatch, text):
     monkeypatch.setenv("SECRET", "told")
     found = to_plain(compose(ENCODER))
     found["task"]["path"] = found["model"]["path"] = text
-    config = config_of(found, [])
+    config = restore_config(found, [])
     assert (config.task.path, config.model.path) == (text, text)
     assert restore_task(found["task"]).path == text
     del found["model"]["path"]
-    assert config_of(found, [f"model.path={text}"]).model.path == text
-    assert config_of(found, ["model.path=null", "offline=true"]).offline is True
+    assert restore_config(found, [f"model.path={text}"]).model.path == text
+    assert restore_config(found, ["model.path=null", "offline=true"]).offline is True
 
 
 def test_nothing_of_a_record_is_interpolated_where_it_is_printed(compose, monkeypatch):
@@ -54,7 +54,7 @@ def test_nothing_of_a_record_is_interpolated_where_it_is_printed(compose, monkey
     found = to_plain(compose(ENCODER))
     for key in ("train", "seed", "mode"):
         with pytest.raises(ConfigError) as caught:
-            config_of(found | {key: "${oc.env:SECRET}"}, [])
+            restore_config(found | {key: "${oc.env:SECRET}"}, [])
         assert "told" not in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         restore_task(found["task"] | {"train_rows": "${oc.env:SECRET}"})
@@ -69,7 +69,7 @@ def test_only_options_of_conf_have_a_name(compose, part, name):
     found = to_plain(compose(ENCODER))
     found[part]["name"] = name
     with pytest.raises(ConfigError, match=f"^{part}=.*unknown to this version"):
-        config_of(found, [])
+        restore_config(found, [])
     if part == "task":
         with pytest.raises(ConfigError, match="unknown to this version"):
             restore_task(found["task"])
@@ -99,9 +99,9 @@ def evil(tmp_path, monkeypatch):
 def test_nothing_is_imported_from_a_record(compose, evil, package):
     found = to_plain(compose(ENCODER))
     found["model"]["package"] = package
-    with pytest.raises(ConfigError, match="nothing is imported from a record"):
-        config_of(found, [])
-    config = config_of(found, ["model.path=elsewhere"])
+    with pytest.raises(ConfigError, match="never imported"):
+        restore_config(found, [])
+    config = restore_config(found, ["model.path=elsewhere"])
     assert config.model.package == compose(ENCODER).model.package
 
 
@@ -110,7 +110,7 @@ def test_export_imports_nothing(folder, tmp_path, evil, capsys):  # noqa: F811
     record["config"]["model"]["package"] = "evil.part"
     (folder / "metrics.json").write_text(json.dumps(record))
     assert export.main([str(folder), str(tmp_path / "out")]) == 1
-    assert "nothing is imported from a record" in capsys.readouterr().err
+    assert "never imported" in capsys.readouterr().err
 
 
 def test_a_package_is_named_without_a_dot(compose):
@@ -134,7 +134,7 @@ def test_lists_hold_what_their_fields_say(compose):
     found = to_plain(compose(ENCODER))
     found["method"]["targets"] = [["query"], "value"]
     with pytest.raises(ConfigError, match="list of str"):
-        config_of(found, [])
+        restore_config(found, [])
     found["task"]["metrics"] = [{}]
     with pytest.raises(ConfigError, match="^task=sst2: "):
         restore_task(found["task"])

@@ -169,7 +169,7 @@ def test_other_run_is_refused_with_every_difference(place, config):
         "method.n",
         "train.learning_rate",
     ]
-    assert f"there {config.method.n}, asked for 5" in str(caught.value)
+    assert f"found {config.method.n}, expected 5" in str(caught.value)
     assert str(place) in str(caught.value) and "force=true" in str(caught.value)
     assert contents(place) == before
 

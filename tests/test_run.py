@@ -73,7 +73,7 @@ def test_another_configuration_at_the_same_path_is_refused_with_the_differing_ke
     other.method.alpha, other.train.learning_rate = 17.0, 0.5
     with pytest.raises(RecordError) as refusal:
         run(other)
-    assert "method.alpha: there 16.0, asked for 17.0" in str(refusal.value)
+    assert "method.alpha: found 16.0, expected 17.0" in str(refusal.value)
     assert "train.learning_rate" in str(refusal.value) and "force=true" in str(refusal.value)
     assert tree(tmp_path) == before
 

@@ -19,7 +19,7 @@ def config(compose):
 
 
 def kinds(root):
-    return [trouble.kind for trouble in run_index.collect(root).troubles]
+    return [record.kind for record in run_index.collect(root).excluded]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_unreadable_records(tmp_path, config, content, kind):
     bad = scored(tmp_path, config, 1, 0.6)
     (bad / "metrics.json").write_bytes(content)
     found = run_index.collect(tmp_path)
-    assert [run.place for run in found.runs] == [good]
-    [trouble] = found.troubles
-    assert (trouble.kind, trouble.path) == (kind, bad / "metrics.json") and trouble.reason
+    assert [run.run_dir for run in found.runs] == [good]
+    [record] = found.excluded
+    assert (record.kind, record.path) == (kind, bad / "metrics.json") and record.reason
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,16 @@ def test_record_that_contradicts_itself(tmp_path, config):
     record["run"]["seed"] = 5
     (place / "metrics.json").write_text(json.dumps(record))
     found = run_index.collect(tmp_path)
-    assert not found.runs and found.troubles[0].kind == "contradictory"
-    assert "run.seed is 5, config.seed is 0" in found.troubles[0].reason
+    assert not found.runs and found.excluded[0].kind == "contradictory"
+    assert "run.seed is 5, config.seed is 0" in found.excluded[0].reason
 
 
 def test_copies_count_once(tmp_path, config):
     place = scored(tmp_path, config, 0, 0.6)
     shutil.copytree(place, tmp_path / "z" / "seed=0")
     found = run_index.collect(tmp_path)
-    assert [run.place for run in found.runs] == [place]
-    assert [trouble.kind for trouble in found.troubles] == ["duplicate"]
+    assert [run.run_dir for run in found.runs] == [place]
+    assert [record.kind for record in found.excluded] == ["duplicate"]
 
 
 def test_two_results_of_one_run_both_go(tmp_path, config):
@@ -87,8 +87,8 @@ def test_two_results_of_one_run_both_go(tmp_path, config):
     scored(tmp_path, config, 1, 0.5)
     found = run_index.collect(tmp_path)
     assert [run.seed for run in found.runs] == [1]
-    assert [trouble.kind for trouble in found.troubles] == ["contradictory"] * 2
-    assert {"z/seed=0" in trouble.reason for trouble in found.troubles} == {True, False}
+    assert [record.kind for record in found.excluded] == ["contradictory"] * 2
+    assert {"z/seed=0" in record.reason for record in found.excluded} == {True, False}
 
 
 def test_the_same_settings_with_other_inputs_are_told_as_such(tmp_path, config):
@@ -96,8 +96,8 @@ def test_the_same_settings_with_other_inputs_are_told_as_such(tmp_path, config):
     other = {"weights": "c" * 64, "train data": "b" * 64}
     scored(tmp_path, config, 0, 0.7, inputs=other, place=tmp_path / "z" / "seed=0")
     found = run_index.collect(tmp_path)
-    assert not found.runs and [trouble.kind for trouble in found.troubles] == ["contradictory"] * 2
-    assert all("with other weights; neither counts" in one.reason for one in found.troubles)
+    assert not found.runs and [record.kind for record in found.excluded] == ["contradictory"] * 2
+    assert all("with other weights; neither counts" in one.reason for one in found.excluded)
 
 
 def test_failed_and_replaced_runs(tmp_path, config):
@@ -107,8 +107,8 @@ def test_failed_and_replaced_runs(tmp_path, config):
     shutil.copytree(place, place.with_name("seed=0.failed-2"))
     found = run_index.collect(tmp_path)
     assert len(found.runs) == 1
-    [trouble] = found.troubles
-    assert trouble.kind == "failed" and "ValueError: out of luck" in trouble.reason
+    [record] = found.excluded
+    assert record.kind == "failed" and "ValueError: out of luck" in record.reason
 
 
 def test_damaged_grades_are_named(tmp_path, config):
@@ -122,7 +122,7 @@ def test_damaged_grades_are_named(tmp_path, config):
     found = run_index.collect(tmp_path)
     [grade] = found.judged(found.runs[0], "mt_bench")
     assert (grade["judge"], grade["average"]) == ("gpt-4", 5.5)
-    assert found.troubles[0].path == folder / "other.json"
+    assert found.excluded[0].path == folder / "other.json"
 
 
 def test_the_last_page_lists_all_of_it(tmp_path, config):
@@ -133,7 +133,7 @@ def test_the_last_page_lists_all_of_it(tmp_path, config):
     page = registry.build("troubles", run_index.collect(tmp_path))
     shown = text.markdown(page)
     assert page.summary == "Left out: 1 foreign, 1 duplicate."
-    assert str(tmp_path / "foreign/metrics.json") in shown and "the very run in" in shown
+    assert str(tmp_path / "foreign/metrics.json") in shown and "the same run as" in shown
 
 
 def test_scores_of_other_metrics_and_splits(tmp_path, config):

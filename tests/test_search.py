@@ -273,7 +273,7 @@ def test_bad_requests_are_refused(tmp_path):
         ([*TOY, *AXES, output], "trials=None"),
         (["task=toy", output], "nothing to search"),
         (["task=toy", "method.alhpa=interval(1,2)", output], "alhpa"),
-        (["model=mlp", "task=cola", *AXES, output], "not every cell is a run"),
+        (["model=mlp", "task=cola", *AXES, output], "invalid cells"),
     ):
         with pytest.raises(ConfigError, match=words):
             command.search(given, None if "trials" in words else 1, 0)

@@ -1,4 +1,4 @@
-"""The paper in small: what is rehearsed, on which data, and that it runs."""
+"""Smoke tests: commands, data, and one whole run."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ from processes import run
 
 from experiments.config import overrides, sweep
 from experiments.config.compose import register
-from experiments.smoke import __main__ as rehearsal
+from experiments.smoke import __main__ as smoke
 from experiments.smoke import synthetic_data
 from experiments.tasks.dreambooth_data import read_subject
 
@@ -17,40 +17,40 @@ SEARCHED = [name for name in sweep.names() if name.startswith("figure4")]
 
 
 def asked(tmp_path, *words):
-    return rehearsal._parse(["--outputs", str(tmp_path), *words])
+    return smoke._parse(["--outputs", str(tmp_path), *words])
 
 
-def test_an_experiment_is_rehearsed_with_one_seed_and_small(tmp_path):
-    act = rehearsal.act("figure5_unbiased", asked(tmp_path))
-    assert act.command[:2] == ["train.py", "experiment=figure5_unbiased"]
-    assert {"profile=smoke", "seed=0", "offline=true", f"output={tmp_path}"} <= set(act.command)
-    assert [task.name for task in act.tasks] == ["rte", "mrpc", "stsb", "cola"]
+def test_an_experiment_runs_with_one_seed_and_small(tmp_path):
+    job = smoke.plan_job("figure5_unbiased", asked(tmp_path))
+    assert job.command[:2] == ["train.py", "experiment=figure5_unbiased"]
+    assert {"profile=smoke", "seed=0", "offline=true", f"output={tmp_path}"} <= set(job.command)
+    assert [task.name for task in job.tasks] == ["rte", "mrpc", "stsb", "cola"]
 
 
-def test_searches_are_rehearsed_as_searches(tmp_path):
-    act = rehearsal.act("figure4_lora", asked(tmp_path, "--trials", "3"))
-    assert act.command[:3] == ["-m", "experiments.search", "search=figure4"]
-    assert act.command[-1] == "--trials=3" and len(SEARCHED) == 3
+def test_searches_stay_searches(tmp_path):
+    job = smoke.plan_job("figure4_lora", asked(tmp_path, "--trials", "3"))
+    assert job.command[:3] == ["-m", "experiments.search", "search=figure4"]
+    assert job.command[-1] == "--trials=3" and len(SEARCHED) == 3
 
 
 @pytest.mark.parametrize("name", ["table1", "figure7"])
 def test_what_takes_seconds_is_not_made_small(name, tmp_path):
-    command = rehearsal.act(name, asked(tmp_path)).command
+    command = smoke.plan_job(name, asked(tmp_path)).command
     assert "profile=smoke" not in command
 
 
 def test_unknown_names_are_refused(tmp_path, capsys):
-    assert rehearsal.main(["--outputs", str(tmp_path), "figure99"]) == 1
-    assert "figure99: no experiment (allowed: figure1" in capsys.readouterr().err
+    assert smoke.main(["--outputs", str(tmp_path), "figure99"]) == 1
+    assert "figure99: not an experiment (allowed: figure1" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sweep.names())
 def test_every_command_fits(name, tmp_path, monkeypatch):
     """With the rows of its first task; of the others test_reference composes every cell."""
-    samples = rehearsal._samples
-    monkeypatch.setattr(rehearsal, "_samples", lambda *given: itertools.islice(samples(*given), 1))
-    words = rehearsal.act(name, asked(tmp_path)).command
+    samples = smoke._samples
+    monkeypatch.setattr(smoke, "_samples", lambda *given: itertools.islice(samples(*given), 1))
+    words = smoke.plan_job(name, asked(tmp_path)).command
     given = [word for word in words[1:] if "=" in word and not word.startswith("--")]
     if name not in SEARCHED:
         assert overrides.problems(given) == []
@@ -94,10 +94,10 @@ def test_profile_smoke_is_small(model, compose):
 @pytest.mark.slow
 def test_rehearsal_runs_to_the_report(tmp_path, data_folder, capsys, monkeypatch):
     """A search, real rows, made-up images and questions."""
-    monkeypatch.setattr(rehearsal.subprocess, "run", run)
+    monkeypatch.setattr(smoke.subprocess, "run", run)
     names = ["figure6_lora", "figure1_dtd_full", "figure1_llama_fourierft", "figure7"]
     given = ["--outputs", str(tmp_path), "--data", str(data_folder), "--jobs", "1", *names]
-    assert rehearsal.main(given) == 0, capsys.readouterr().out
+    assert smoke.main(given) == 0, capsys.readouterr().out
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/*/*/metrics.json")]
     assert len(found) == 5 and {one["run"]["profile"] for one in found} == {"smoke"}
     assert len(list(tmp_path.glob("mlp/toy/*/seed=0/metrics.json"))) == 2

@@ -69,7 +69,7 @@ def test_damaged_and_foreign_records_are_failures(outputs):
     assert run_state.look(place, config).state is State.done
     config.train.epochs = 7
     found = run_state.look(place, config)
-    assert found.state is State.failed and "another configuration" in found.note
+    assert found.state is State.failed and "different settings" in found.note
     (place / "metrics.json").write_text("{")
     assert "damaged" in run_state.look(place, config).note
 
@@ -85,7 +85,7 @@ def test_a_figure_of_several_experiments_and_how_to_go_on(tmp_path, capsys):
     shown = capsys.readouterr().out
     given = f"task=rte model=minilm 'task.path=two words' output={tmp_path}`"
     for name in ("figure4_fourierft", "figure4_fourierft_qqp", "figure4_lora"):
-        assert f"To go on: `.venv/bin/python train.py experiment={name} {given}" in shown
+        assert f"To continue: `.venv/bin/python train.py experiment={name} {given}" in shown
 
 
 def test_wrong_requests(tmp_path, capsys):

@@ -85,7 +85,7 @@ def test_files_have_a_limit(tmp_path):
     ("content", "reason"),
     [
         (BOMB, "an alias"),
-        (DEEP, "nested too deep"),
+        (DEEP, "nested too deeply"),
         ("a: [1", "not YAML"),
         ("a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
         ("2001-99-99", "not YAML"),
@@ -112,8 +112,8 @@ def test_yaml_as_runs_write_it_is_read(tmp_path, compose):
     [
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (DEEP.encode(), "nested too deep"),
-        (b"[" * 300 + b"]" * 300, "nested too deep"),
+        (DEEP.encode(), "nested too deeply"),
+        (b"[" * 300 + b"]" * 300, "nested too deeply"),
         (b"1" * 5000, "not JSON"),
     ],
 )
@@ -176,7 +176,7 @@ def toy(tmp_path_factory, compose):
     place = get_run_dir(config)
     choice = {"index": 0, "turns": ["One.", "Two."]}
     line = {"question_id": 81, "model_id": "m", "choices": [choice], "category": "writing"}
-    generations.append(generations.path_of(place, "mt_bench"), [line | {"asked": ["a", "b"]}])
+    generations.append(generations.get_path(place, "mt_bench"), [line | {"asked": ["a", "b"]}])
     grades = place / "judgements/mt_bench"
     grades.mkdir(parents=True)
     content = {"scores": {"average": 7.0}, "judge": {"asked": "gpt-4"}}
@@ -266,8 +266,8 @@ def test_folders_that_no_page_can_name(tmp_path, compose, capsys):
     place = scored(tmp_path, config, 0, 0.5, place=tmp_path / os.fsdecode(b"\xff<b>\x1b"))
     found = run_index.collect(tmp_path)
     assert not found.runs
-    [trouble] = found.troubles
-    assert trouble.path.parent == place and "\\udcff<b>\\x1b" in str(trouble)
+    [record] = found.excluded
+    assert record.path.parent == place and "\\udcff<b>\\x1b" in str(record)
     assert "&lt;b>" not in (shown := text.markdown(registry.build("troubles", found)))
     shown.encode()
     command(["verify", str(tmp_path)])

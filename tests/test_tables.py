@@ -10,6 +10,7 @@ from records import scored
 from experiments.errors import RecordError
 from experiments.report.__main__ import main
 from experiments.report.comparison import cells, paper_table, reference, run_index
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import registry, tables
 from experiments.report.render import text
 from experiments.results.identity import to_plain
@@ -67,7 +68,7 @@ def test_a_cell_that_is_not(tmp_path, cola):
 @pytest.mark.parametrize(
     ("changes", "more", "reason"),
     [
-        ({"profile": "smoke"}, {}, "a rehearsal (profile smoke)"),
+        ({"profile": "smoke"}, {}, "a smoke test (profile smoke)"),
         ({"model.pretrained": False}, {"weights": None}, "random weights"),
         ({"task.train_rows": 800}, {}, "a subset (train_rows=800)"),
         ({"task.eval_rows": 80}, {}, "a subset (eval_rows=80)"),
@@ -182,7 +183,7 @@ def test_average_needs_every_cell(tmp_path, plain):
     page = registry.build("table2", run_index.collect(tmp_path))
     line = next(row for row in text.markdown(page).splitlines() if "FourierFT, n=1000" in row)
     assert line.split("|")[-2].strip() == "85.0 / 85.0"
-    assert page.verdicts["reproduced"] == 6
+    assert page.verdicts[Verdict.reproduced] == 6
     shutil.rmtree(tmp_path / "roberta_base/rte")
     page = registry.build("table2", run_index.collect(tmp_path))
     line = next(row for row in text.markdown(page).splitlines() if "FourierFT, n=1000" in row)
@@ -203,7 +204,7 @@ def test_runs_without_a_number_are_no_crash(tmp_path, cola):
 def test_every_table_is_shown_whole_without_runs(tmp_path, name):
     facts = reference.load(name)
     page = tables.show(name, facts, run_index.collect(tmp_path))
-    assert page.verdicts == {"not run": len(facts["rows"]) * len(paper_table.columns(facts))}
+    assert page.verdicts == {Verdict.not_run: len(facts["rows"]) * len(paper_table.columns(facts))}
     shown = text.markdown(page)
     for row in paper_table.rows(facts):
         assert row.label in shown and row.model_label in shown

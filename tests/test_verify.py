@@ -155,7 +155,7 @@ def test_every_kind_of_lost_or_altered_predictions_is_named(folder, capsys):
         path.write_bytes(content)
     extra = first.with_name("validation-0000015.npz")
     extra.write_bytes(kept)
-    assert f"predictions/{extra.name}: of no evaluation in history.jsonl" in verified()
+    assert f"predictions/{extra.name}: without an evaluation in history.jsonl" in verified()
     extra.unlink()
     entry = predictions.load(folder, "validation")[0]
     flipped = np.array(entry.predictions)
@@ -168,7 +168,7 @@ def test_every_kind_of_lost_or_altered_predictions_is_named(folder, capsys):
     path.write_text(lines + lines.splitlines()[-1] + "\n")
     assert "validation-0000020.npz: evaluated 2 times in history.jsonl" in verified()
     path.unlink()
-    assert "of no evaluation in history.jsonl" in verified()
+    assert "without an evaluation in history.jsonl" in verified()
     path.write_text(lines)
     assert main(["verify", outputs(folder)]) == 0
 
@@ -234,7 +234,7 @@ def test_export_has_what_pefts_loader_reads(folder, capsys):
         assert f"{package}-version" in meta["package_info"]
     assert "system_info" in meta
     (folder / "adapter/adapter_config.json").unlink()
-    assert peft_results.converted(record, folder, "x")["run_info"]["peft_config"] is None
+    assert peft_results.convert(record, folder, "x")["run_info"]["peft_config"] is None
 
 
 def test_commands_that_do_not_exist():

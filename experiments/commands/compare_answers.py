@@ -43,8 +43,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One finished run: what it is called, its answers and their grades."""
+class AnsweredRun:
+    """Finished run with its answers and their grades."""
 
     name: str
     answers: dict[str, dict[Any, dict[str, Any]]]
@@ -53,35 +53,35 @@ class Run:
     """Average grade by judge, per benchmark."""
 
 
-def read(place: Path) -> Run:
-    """Reads a run folder.
+def read(run_dir: Path) -> AnsweredRun:
+    """Read a run folder.
 
     Raises:
-        RecordError: it is no finished run, or has no answers.
+        RecordError: not a finished run, or a run without answers.
     """
-    if not (place / RECORD).is_file():
-        raise RecordError(f"{place}: no {RECORD} there, so no finished run")
-    about = read_record(place).run
+    if not (run_dir / RECORD).is_file():
+        raise RecordError(f"{run_dir}: no {RECORD}, not a finished run")
+    about = read_record(run_dir).run
     name = f"{about['model']}, {about['method']} {about.get('variant') or ''}".rstrip()
     found: dict[str, dict[Any, dict[str, Any]]] = {}
     scores: dict[str, dict[str, float]] = {}
     for benchmark in TITLES:
-        lines = _lines(generations.path_of(place, benchmark))
+        lines = _lines(generations.get_path(run_dir, benchmark))
         if lines:
             found[benchmark] = lines
-        for path in visible(place / "judgements" / benchmark, "*.json"):
+        for path in visible(run_dir / "judgements" / benchmark, "*.json"):
             average = _average(path)
             if average is not None:
                 scores.setdefault(benchmark, {})[path.stem] = average
     if not found:
         raise RecordError(
-            f"{place}: no answers there (the run's command with task.questions=FOLDER makes them)"
+            f"{run_dir}: no answers (task.questions=FOLDER in the run's command makes them)"
         )
-    return Run(name=f"{name}, seed {about.get('seed')}", answers=found, scores=scores)
+    return AnsweredRun(name=f"{name}, seed {about.get('seed')}", answers=found, scores=scores)
 
 
 def _lines(path: Path) -> dict[int, dict[str, Any]]:
-    """Answers by question; damaged lines are left out and named on standard error."""
+    """Read answers by question; damaged lines are left out and listed on standard error."""
     damaged: list[str] = []
     found: dict[int, dict[str, Any]] = {}
     for line in generations.read(path, damaged):
@@ -91,7 +91,7 @@ def _lines(path: Path) -> dict[int, dict[str, Any]]:
         if sound and isinstance(line.get("category", ""), str):
             found[number] = line
         else:
-            damaged.append(f"{path}: damaged, no answer: question {number}")
+            damaged.append(f"{path}: damaged, not an answer: question {number}")
     for problem in damaged:
         print(f"{problem}; left out", file=sys.stderr)
     return found
@@ -105,8 +105,8 @@ def _average(path: Path) -> float | None:
         raise RecordError(f"{path}: damaged judgements ({error!r})") from error
 
 
-def page(runs: list[Run]) -> str:
-    """The whole page; what models and data say is escaped, nothing is loaded from elsewhere."""
+def page(runs: list[AnsweredRun]) -> str:
+    """Return the whole page; text of models and data is escaped, nothing external is loaded."""
     benchmarks = [name for name in TITLES if any(name in run.answers for run in runs)]
     parts = [
         "<!doctype html>",
@@ -121,8 +121,8 @@ def page(runs: list[Run]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _scores(runs: list[Run], benchmarks: list[str]) -> list[str]:
-    """Table of the judges' average grades; a sentence where there are none."""
+def _scores(runs: list[AnsweredRun], benchmarks: list[str]) -> list[str]:
+    """Return a table of the judges' average grades, or a sentence without any."""
     columns = [
         (benchmark, judge)
         for benchmark in benchmarks
@@ -143,8 +143,8 @@ def _scores(runs: list[Run], benchmarks: list[str]) -> list[str]:
     return [f'<div class="scores"><table><tr><th>Run</th>{head}</tr>', *rows, "</table></div>"]
 
 
-def _benchmark(runs: list[Run], benchmark: str) -> list[str]:
-    """Every question of a benchmark with all answers, under its categories."""
+def _benchmark(runs: list[AnsweredRun], benchmark: str) -> list[str]:
+    """Return every question of a benchmark with all answers, by category."""
     asked: dict[Any, dict[str, Any]] = {}
     for run in runs:
         asked |= run.answers.get(benchmark, {})
@@ -152,12 +152,12 @@ def _benchmark(runs: list[Run], benchmark: str) -> list[str]:
     for question, line in asked.items():
         categories.setdefault(line.get("category", "all"), []).append(question)
     links = "".join(
-        f'<a href="#{benchmark}-{place}">{escape(name)}</a>'
-        for place, name in enumerate(categories)
+        f'<a href="#{benchmark}-{position}">{escape(name)}</a>'
+        for position, name in enumerate(categories)
     )
     lines = [f"<h2>{TITLES[benchmark]}</h2>", f"<nav>{links}</nav>"]
-    for place, (category, questions) in enumerate(categories.items()):
-        lines.append(f'<section id="{benchmark}-{place}">')
+    for position, (category, questions) in enumerate(categories.items()):
+        lines.append(f'<section id="{benchmark}-{position}">')
         for question in questions:
             lines.append(f"<h3>{escape(category)}, question {escape(str(question))}</h3>")
             for turn, text in enumerate(asked[question].get("asked", [])):
@@ -168,7 +168,7 @@ def _benchmark(runs: list[Run], benchmark: str) -> list[str]:
     return lines
 
 
-def _answer(run: Run, benchmark: str, question: Any, turn: int) -> str:
+def _answer(run: AnsweredRun, benchmark: str, question: Any, turn: int) -> str:
     line = run.answers.get(benchmark, {}).get(question)
     turns = line["choices"][0]["turns"] if line else []
     text = f'<div class="text">{escape(turns[turn])}</div>' if turn < len(turns) else ""
@@ -181,18 +181,18 @@ def _answer(run: Run, benchmark: str, question: Any, turn: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the page; 0 if it was written, 1 if a run cannot be shown."""
+    """Write the page; return 0 if it was written, 1 if a run cannot be shown."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.commands.compare_answers",
-        description="Sets the answers of finished runs side by side, as one page of HTML.",
+        description="Show the answers of finished runs side by side, as one HTML page.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.html")
     asked = parser.parse_intermixed_args(arguments)
     found, problems = [], []
-    for place in asked.runs:
+    for run_dir in asked.runs:
         try:
-            found.append(read(place))
+            found.append(read(run_dir))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        # What models write may hold half of a character pair, which no file takes.
+        # Models may write lone surrogates, which cannot be encoded.
         whole = page(found).encode("utf-8", "backslashreplace").decode("utf-8")
         write_atomically(asked.out, whole)
     except OSError as error:

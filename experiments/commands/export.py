@@ -1,8 +1,8 @@
-"""Writes a finished run as a plain model: `python -m experiments.commands.export RUN OUT`.
+"""Write a finished run as a plain model: `python -m experiments.commands.export RUN OUT`.
 
-What was trained is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
-`from_pretrained(OUT)` of transformers (or diffusers) needs nothing of this project. Where the base
-model's weights have moved: `model.path=FOLDER` behind OUT.
+The adapter is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
+`from_pretrained(OUT)` of transformers (or diffusers) works without this project. If the base
+model's weights have moved, add `model.path=FOLDER` after OUT.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments import console, hub
-from experiments.config.restore import config_of
+from experiments.config.restore import restore_config
 from experiments.errors import RecordError, UserError
 from experiments.files import share
 from experiments.results import inputs, kept_adapter, stored
@@ -25,36 +25,34 @@ if TYPE_CHECKING:
     from experiments.config.run_config import Config
 
 ADAPTER = 2**40
-"""Bytes of a file of the adapter, which for full fine-tuning is the model."""
+"""Largest size of an adapter file in bytes; full fine-tuning stores the whole model."""
 ALLOWED = ("model.path", "model.tokenizer", "offline")
-"""Keys of the record that may be given anew."""
+"""Keys of the record that may be overridden."""
 
 
 def export(run: Path, to: Path, changes: list[str]) -> None:
-    """Builds the base model of a run, puts the kept epoch's adapter into it, saves it.
+    """Build the base model of a run, load the kept epoch's adapter into it, and save it.
 
     Args:
         run: a run folder with metrics.json.
-        to: a folder that does not exist yet.
+        to: folder that does not exist yet.
         changes: `key=value` for some of ALLOWED.
 
     Raises:
-        UserError: nothing to export, no such weights or others than the run's, or `to` exists.
+        UserError: nothing to export, weights that are missing or not the run's, or `to` exists.
     """
     wrong = [change for change in changes if change.partition("=")[0] not in ALLOWED]
     if wrong:
         allowed = ", ".join(ALLOWED)
-        raise UserError(
-            "these options do not fit", [f"{one} (allowed: {allowed})" for one in wrong]
-        )
+        raise UserError("invalid options", [f"{one} (allowed: {allowed})" for one in wrong])
     if to.exists():
-        raise UserError(f"{to}: exists already, and nothing is overwritten")
+        raise UserError(f"{to}: already exists and is not overwritten")
     if not (run / RECORD).is_file():
-        raise RecordError(f"{run}: no {RECORD} there, so no finished run")
+        raise RecordError(f"{run}: no {RECORD}, not a finished run")
     record = read_record(run)
-    recorded = config_of(record.config, changes)
+    recorded = restore_config(record.config, changes)
     if not (run / "adapter").is_dir():
-        raise RecordError(f"{run}: no adapter there (mode={recorded.mode.value})")
+        raise RecordError(f"{run}: no adapter (mode={recorded.mode.value})")
     if recorded.offline:
         hub.go_offline()
     weights = recorded.model.locate(recorded.offline)
@@ -70,7 +68,7 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
             f"{run}: its base model cannot be built ({legible(error)[:300]})"
         ) from error
     if recorded.model.quantization is not None:
-        net = net.dequantize()  # the values that the adapter was trained beside, and no others
+        net = net.dequantize()  # exactly the values that the adapter was trained on
     inputs.check_model(run, recorded, record)
     for path in (run / "adapter").rglob("*"):
         if not path.is_dir():
@@ -80,7 +78,8 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     plain = recorded.model.plain(net, weights)
     if plain is None:
         raise UserError(
-            f"model={recorded.model.name}: no model of transformers or diffusers, nothing to export"
+            f"model={recorded.model.name}: not a model of transformers or diffusers, "
+            "nothing to export"
         )
     processor = recorded.model.processor(weights)
     draft = to.with_name(f".{to.name}.tmp")
@@ -94,10 +93,10 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
 
 
 def _check_counts(recorded: Config, record: Record) -> None:
-    """Raises RecordError if random weights of the record's sizes are not as many as it counts.
+    """Raise RecordError if the recorded sizes do not give the recorded parameter counts.
 
-    Otherwise a number that went wrong could ask for all memory there is. Pretrained weights are
-    compared with the sizes where they are read.
+    Otherwise a corrupt number could exhaust the memory. Pretrained weights are compared with the
+    sizes when they are read.
     """
     if recorded.model.pretrained:
         return
@@ -123,11 +122,11 @@ def _check_counts(recorded: Config, record: Record) -> None:
             if counts[name] != record.parameters.get(name)
         )
     if problem:
-        raise RecordError("the record's sizes do not give the numbers that it counts", [problem])
+        raise RecordError("the recorded sizes do not give the recorded parameter counts", [problem])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line; returns the exit status, 1 for what the user can mend."""
+    """Parse the command line; return the exit status, 1 for errors that the user can fix."""
     summary, _, details = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
         "python -m experiments.commands.export", None, summary, details

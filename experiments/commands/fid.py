@@ -1,10 +1,10 @@
-"""Frechet distance between two sets of images: FID with Inception's features, or a stand-in.
+"""Frechet distance between two sets of images: FID with Inception features, or of pixels.
 
     python -m experiments.commands.fid REAL DRAWN [DRAWN ...] --weights inception.safetensors
 
-Weights are read from safetensors files only. Those that circulate are pickles or TorchScript, and
-torch.jit.load unpickles too (its documentation warns of code in the file): whoever trusts a file
-converts it once, `save_file(torch.load(path, weights_only=True), "inception.safetensors")`.
+Weights are read from safetensors files only. The common files are pickles or TorchScript, and
+torch.jit.load unpickles too (its documentation warns of code in the file). Convert a file you trust
+once: `save_file(torch.load(path, weights_only=True), "inception.safetensors")`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from experiments.tasks.image_files import read_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the distance of drawn images, in one folder or several, from real ones."""
+    """Print the distance of generated images, in one or several folders, from real ones."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.commands.fid",
-        description="Frechet distance of drawn from real images.",
+        description="Frechet distance of generated from real images.",
     )
     parser.add_argument("real", type=Path, help="folder of real images")
     parser.add_argument("drawn", type=Path, nargs="+", help="folders of generated images")
     parser.add_argument(
-        "--weights", type=Path, help="Inception's weights (.safetensors); without: frechet_pixels"
+        "--weights", type=Path, help="Inception weights (.safetensors); default: frechet_pixels"
     )
     asked = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)

@@ -1,8 +1,8 @@
-"""Records in the form of PEFT's method_comparison: one JSON file per run, which its tools read.
+"""Records in the format of PEFT's method_comparison: one JSON file per run, for its tools.
 
-The form is that of `method_comparison/MetaMathQA/results` of huggingface/peft, so that its
+The format is that of `method_comparison/MetaMathQA/results` in huggingface/peft, so that its
 `processing.load_df` reads it. The task's primary metric stands for `test accuracy`, the peak for
-all three figures of memory; tokens are not counted, and 0. What else a record lacks is null.
+all three memory values; tokens are not counted and given as 0. Other missing values are null.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ OPTIMIZER = "AdamW"
 
 
 def export(outputs: Path, folder: Path) -> int:
-    """Writes every trained run below `outputs`; a record that cannot be read is named.
+    """Write every trained run below `outputs`; unreadable records are listed.
 
     Returns:
         0 if all were written, 1 otherwise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = unreadable = 0
-    for place in verify.places(outputs):
-        name = legible(place.relative_to(outputs).as_posix())
+    for run_dir in verify.find_run_dirs(outputs):
+        name = legible(run_dir.relative_to(outputs).as_posix())
         try:
-            record = read_record(place)
+            record = read_record(run_dir)
             if record.metrics is None:
                 continue
-            text = json.dumps(converted(record, place, name), indent=2) + "\n"
+            text = json.dumps(convert(record, run_dir, name), indent=2) + "\n"
             write_atomically(folder / f"{name.replace('/', '--')}.json", text)
         except (RecordError, OSError) as error:
             print(legible(error), file=sys.stderr)
@@ -49,21 +49,21 @@ def export(outputs: Path, folder: Path) -> int:
     return 1 if unreadable else 0
 
 
-def converted(record: Record, place: Path, name: str) -> dict[str, Any]:
-    """A record as PEFT's comparison holds a run.
+def convert(record: Record, run_dir: Path, name: str) -> dict[str, Any]:
+    """Convert a record to an entry of PEFT's comparison.
 
     Args:
-        record: a trained run.
-        place: its folder.
-        name: of the experiment.
+        record: record of a trained run.
+        run_dir: run folder.
+        name: name of the experiment.
 
     Raises:
-        RecordError: history or adapter are damaged, or the record lacks what it was trained with.
+        RecordError: history or adapter are damaged, or the record lacks training settings.
     """
     model, task, train = (record.config.get(part) or {} for part in ("model", "task", "train"))
     absent = [key for key in ("precision", "batch_size", "learning_rate") if key not in train]
     if absent:
-        raise RecordError(f"{place}: no train.{', train.'.join(absent)} in its configuration")
+        raise RecordError(f"{run_dir}: no train.{', train.'.join(absent)} in its configuration")
     time, memory, said = record.time, record.memory, record.environment
     peak = memory.get("peak_gpu") or memory.get("peak_rss") or 0
     spent = [value for key, value in time.items() if key.endswith("_s") and value is not None]
@@ -91,7 +91,7 @@ def converted(record: Record, place: Path, name: str) -> dict[str, Any]:
                 },
                 "lr_scheduler": train.get("schedule"),
             },
-            "peft_config": _adapter(place),
+            "peft_config": _adapter(run_dir),
             "error_msg": "",
         },
         "train_info": {
@@ -104,7 +104,7 @@ def converted(record: Record, place: Path, name: str) -> dict[str, Any]:
             + (record.parameters.get("head") or 0),
             "num_total_params": record.parameters.get("base"),
             "status": "success",
-            "metrics": _metrics(record, place),
+            "metrics": _metrics(record, run_dir),
         },
         "meta_info": {
             "model_info": {"sha": said.get("weights"), "created_at": None},
@@ -120,18 +120,21 @@ def converted(record: Record, place: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _adapter(place: Path) -> dict[str, Any] | None:
-    """PEFT's configuration of the stored adapter; None for methods that PEFT does not do."""
-    found = [*sorted(place.glob(f"adapter/{ADAPTER}")), *sorted(place.glob(f"adapter/*/{ADAPTER}"))]
+def _adapter(run_dir: Path) -> dict[str, Any] | None:
+    """Read PEFT's configuration of the stored adapter; None for methods outside PEFT."""
+    found = [
+        *sorted(run_dir.glob(f"adapter/{ADAPTER}")),
+        *sorted(run_dir.glob(f"adapter/*/{ADAPTER}")),
+    ]
     return stored.read_json(found[0]) if found else None
 
 
-def _metrics(record: Record, place: Path) -> list[dict[str, Any]]:
-    """One entry per evaluation, and a last one with the number that tables show."""
+def _metrics(record: Record, run_dir: Path) -> list[dict[str, Any]]:
+    """Return one entry per evaluation, and a last one with the score shown in tables."""
     primary = record.metrics.get("primary") or {}
     key = f"{primary.get('split')}/{primary.get('name')}"
     entries, loss = [], None
-    for line in read_history(place):
+    for line in read_history(run_dir):
         loss = line.get("train/loss", loss)
         if isinstance(line.get(key), (int, float)):
             entries.append(

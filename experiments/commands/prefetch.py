@@ -17,13 +17,13 @@ HELP = """\
 On the machine with internet:
   python -m experiments.hub prefetch experiment=table1
   python -m experiments.hub prefetch model=roberta_base task=cola,rte method=fourierft
-On the one without, with the same HF_HOME or a copy of it:
+On the machine without, with the same HF_HOME or a copy of it:
   python -m experiments.hub prefetch --check outputs/manifest.json
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fetches what the runs need, or checks what was fetched; status 1 if something is missing."""
+    """Fetch the files of the runs, or check fetched ones; status 1 if something is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.hub",
         description=__doc__,
@@ -48,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def prefetch(given: list[str], path: Path) -> None:
-    """Downloads what every run of a sweep reads, and writes the manifest.
+    """Download the files of every run of a sweep, and write the manifest.
 
     Raises:
-        ConfigError: overrides that do not fit, or a cell that is no run.
-        HubUnavailable: the hub does not answer, or refused some of the repositories.
+        ConfigError: invalid overrides, or an invalid cell.
+        HubUnavailable: the hub does not answer, or refused some repositories.
     """
     register()
     wrong = overrides.problems(given)
     if wrong:
-        raise ConfigError("these overrides do not fit", wrong)
+        raise ConfigError("invalid overrides", wrong)
     downloads = manifest.merge(needed(given))
     if not downloads:
-        print("these runs need nothing of the hub")
+        print("these runs need nothing from the hub")
         return
     _require_hub()
     repositories, failed = [], []
@@ -71,7 +71,7 @@ def prefetch(given: list[str], path: Path) -> None:
         except UserError as error:
             failed.append("; ".join([error.summary, *error.problems]))
     if failed:
-        raise HubUnavailable("not everything could be fetched, no manifest was written", failed)
+        raise HubUnavailable("some downloads failed, no manifest was written", failed)
     manifest.write(path, given, repositories)
     files = [file for one in repositories for file in one["files"].values()]
     size = sum(file["bytes"] for file in files) / 1e6
@@ -79,7 +79,7 @@ def prefetch(given: list[str], path: Path) -> None:
 
 
 def needed(given: list[str]) -> list[hub.Download]:
-    """What the runs of a sweep read of the hub."""
+    """Return the downloads that the runs of a sweep need from the hub."""
     experiments = [word for word in given if word.startswith("experiment=")]
     rest = [word for word in given if word not in experiments]
     name = experiments[-1].partition("=")[2] if experiments else None
@@ -90,15 +90,15 @@ def needed(given: list[str]) -> list[hub.Download]:
         elif cell.config.mode.trains:
             found += cell.config.model.downloads() + cell.config.task.downloads()
     if wrong:
-        raise ConfigError("not every cell is a run", wrong)
+        raise ConfigError("invalid cells", wrong)
     return found
 
 
 def check(path: Path) -> None:
-    """Compares the cache of this machine with a manifest, without any network.
+    """Compare the cache of this machine with a manifest, without network.
 
     Raises:
-        RecordError: with everything that is missing or different.
+        RecordError: lists everything that is missing or different.
     """
     from huggingface_hub import constants
 

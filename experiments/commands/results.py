@@ -1,4 +1,4 @@
-"""Recomputes or exports records: `python -m experiments.results verify|export [OUTPUTS]`."""
+"""Recompute or export records: `python -m experiments.results verify|export [OUTPUTS]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what was asked for.
+    """Run the requested command.
 
     Returns:
         0 if every record matches or was exported, 1 if one does not or cannot be, 2 for a command

@@ -1,4 +1,4 @@
-"""Whether records say what their stored predictions and generations say: every metric again."""
+"""Recompute every metric of finished runs from their stored predictions and generations."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from experiments.training import scoring
 
 
 def report(outputs: Path) -> int:
-    """Prints a line for every record that does not match, then how many do.
+    """Print a line for every record that does not match, then the number that do.
 
     Returns:
         0 if all do, 1 otherwise.
     """
     matching = looked_at = 0
-    for place in places(outputs):
+    for run_dir in find_run_dirs(outputs):
         try:
-            record = read_record(place)
+            record = read_record(run_dir)
             if record.metrics is None:
                 continue
-            wrong = list(differences(place, record))
+            wrong = list(differences(run_dir, record))
         except UserError as error:
             wrong = [error.summary, *error.problems]
         except Exception as error:  # metrics of arrays that are not theirs raise any kind
             wrong = [f"cannot be computed again ({type(error).__name__}: {error})"]
         looked_at += 1
         if wrong:
-            lines = map(legible, [f"{place}: does not match", *wrong])
+            lines = map(legible, [f"{run_dir}: does not match", *wrong])
             print("\n  - ".join(lines), file=sys.stderr, flush=True)
         matching += not wrong
     counted = f"{matching} of {looked_at} trained records match"
@@ -46,18 +46,18 @@ def report(outputs: Path) -> int:
     return 0 if matching == looked_at else 1
 
 
-def places(outputs: Path) -> list[Path]:
-    """Folders with a record, those of runs that were moved aside left out."""
+def find_run_dirs(outputs: Path) -> list[Path]:
+    """Return the folders with a record, except runs that were moved aside."""
     found = [path.parent for path in find(outputs, RECORD)]
-    return [place for place in found if not is_aside(place, outputs)]
+    return [run_dir for run_dir in found if not is_aside(run_dir, outputs)]
 
 
-def differences(place: Path, record: Record) -> Iterator[str]:
-    """Yields every metric of a record that its stored predictions do not give, and every file of
-    the adapter that is not the record's.
+def differences(run_dir: Path, record: Record) -> Iterator[str]:
+    """Yield every metric that differs from its stored predictions, and every file of the adapter
+    that differs from the record.
 
     Raises:
-        UserError: predictions are missing or damaged, or the task is not known here.
+        UserError: predictions are missing or damaged, or the task is unknown.
     """
     recipe = record.config.get("train")
     try:
@@ -65,9 +65,9 @@ def differences(place: Path, record: Record) -> Iterator[str]:
     except (TypeError, LookupError, ValueError) as error:
         raise RecordError(f"no train.select in its configuration ({recipe!r})") from error
     task = restore_task(record.config.get("task"))
-    yield from scoring.differences(place, task)
-    yield from kept_adapter.differences(place, record)
-    computed = to_plain(scoring.score(place, task, rule))
+    yield from scoring.differences(run_dir, task)
+    yield from kept_adapter.differences(run_dir, record)
+    computed = to_plain(scoring.score(run_dir, task, rule))
     again, there = (flatten(_without_chance(one)) for one in (computed, record.metrics))
     for key in sorted(there.keys() | again.keys()):
         stored, computed = there.get(key), again.get(key)
@@ -76,7 +76,7 @@ def differences(place: Path, record: Record) -> Iterator[str]:
 
 
 def _without_chance(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics without the epoch that earlier versions called best although no score was finite."""
+    """Return metrics without an epoch that earlier versions selected without a finite score."""
     chosen = {
         rule: None
         for rule in ("best", "heldout")
@@ -86,7 +86,7 @@ def _without_chance(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same(stored: Any, computed: Any) -> bool:
-    """Equal but for rounding; null stands for what JSON has no number for."""
+    """Return True if equal up to rounding; null stands for non-finite numbers."""
     if isinstance(stored, list) and isinstance(computed, list):
         return len(stored) == len(computed) and all(map(_same, stored, computed))
     if isinstance(computed, float) and not math.isfinite(computed):

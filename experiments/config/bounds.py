@@ -1,4 +1,4 @@
-"""Bounds that every number of a run keeps, whatever it means."""
+"""Bounds of every number of a run, whatever its meaning."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 LARGEST = 2**31 - 1
-"""Of whole numbers: what no library beneath cuts or refuses."""
+"""Largest integer that no library truncates or rejects."""
 
 
 def find(value: Any, key: str) -> Iterator[str]:
-    """Yields a line for each number within a dataclass that no run can work with.
+    """Yield a line for each number of a dataclass that is out of bounds.
 
     Args:
-        value: a field's value; mappings are left alone, they are for other libraries.
-        key: its dotted key, "" for the whole configuration.
+        value: value of a field; mappings are skipped, they are for other libraries.
+        key: dotted key, "" for the whole configuration.
     """
     if is_dataclass(value):
         for field in fields(value):

@@ -1,4 +1,4 @@
-"""The command line of `train.py`: Hydra's flags, told from overrides, and the page of `--help`."""
+"""Command line of `train.py`: Hydra's flags, separated from overrides, and the page of `--help`."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ Fine-tune a base model on a task with a method, evaluate it and record the resul
 
 Choices (group=option):
 {groups}
-Values that are one of a few:
+Values with fixed choices:
 {values}
 Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
-README.md tells the rest.
+See README.md for the rest.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Typed:
-    """A command line, taken apart."""
+    """Parsed command line."""
 
     overrides: list[str]
     flags: list[str]
@@ -64,7 +64,7 @@ class Typed:
 
 
 def read(arguments: list[str]) -> Typed:
-    """Takes a command line apart; what does not fit becomes its `problems`."""
+    """Parse a command line; everything that does not fit goes into `problems`."""
     parser = get_args_parser()
     parser.error = _refuse  # else it ends the process with its usage
     try:
@@ -95,7 +95,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _foreign(text: str, arguments: list[str], words: list[str]) -> str:
-    """A line about a flag that is none, as other programs have them; takes its value from words."""
+    """Return a line about an unknown flag, and take the flag's value out of `words`."""
     key, given, value = text.lstrip("-").partition("=")
     after = arguments[arguments.index(text) + 1 :][:1]
     if not given and after and after[0] in words and "=" not in after[0]:
@@ -111,9 +111,9 @@ def _misused(found: argparse.Namespace) -> list[str]:
     given = [name for name in _COMMANDS if getattr(found, name)]
     if len(given) > 1:
         several = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        problems.append(f"{several}: only one of them at a time")
+        problems.append(f"{several}: only one at a time")
     if found.resolve and not (found.cfg or found.help):
-        problems.append("--resolve: goes with --cfg only")
+        problems.append("--resolve: only with --cfg")
     if found.config_path is not None:
         problems.append(
             f"--config-path={found.config_path}: the configuration is conf/; "
@@ -126,13 +126,13 @@ def _misused(found: argparse.Namespace) -> list[str]:
     if found.experimental_rerun is not None:
         problems.append(
             f"--experimental-rerun={found.experimental_rerun}: runs keep no pickles; "
-            "the command of a run again, with force=true, repeats it"
+            "to repeat a run, add force=true to its command"
         )
     return problems
 
 
 def help_page() -> str:
-    """What `--help` shows, read off conf/: Hydra would take seconds to compose it."""
+    """Return the page of `--help`, read off conf/: Hydra would take seconds to compose it."""
     lines = []
     folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
     for folder in sorted(folders):

@@ -1,4 +1,4 @@
-"""What a composed configuration lacks: keys that no run knows, and values that are missing."""
+"""Gaps of a composed configuration: unknown keys and missing values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RESOLVING = "KeyError raised while resolving interpolation: "
 
 
 def find(cfg: DictConfig) -> Iterator[str]:
-    """Yields what no run knows and what has no value: missing or failing interpolations."""
+    """Yield unknown keys, missing values and failing interpolations."""
     yield from (f"{key}: unknown key" for key in _unknown(cfg))
     missing = sorted(
         key for key, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"
@@ -25,7 +25,7 @@ def find(cfg: DictConfig) -> Iterator[str]:
         hint = (
             f"recipe {cfg.recipe!r} does not give them"
             if cfg.recipe != "none"
-            else f"there is no {where}; add it, choose another source, "
+            else f"{where} does not exist; add it, choose another source, "
             "or set them on the command line"
         )
         yield f"no value for {', '.join(missing)}: {hint}"
@@ -41,7 +41,7 @@ def find(cfg: DictConfig) -> Iterator[str]:
 
 
 def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted keys that `+key=value` added where the schema has no such field."""
+    """Yield dotted keys that `+key=value` added where the schema has no such field."""
     kind = OmegaConf.get_type(node)
     known = {entry.name for entry in fields(kind)} if is_dataclass(kind) else None
     for key in node:
@@ -54,7 +54,7 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of every value, interpolations unresolved."""
+    """Yield the dotted key of every value, interpolations unresolved."""
     for key in node:
         dotted = f"{prefix}{key}"
         child = (

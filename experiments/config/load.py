@@ -16,11 +16,11 @@ from experiments.errors import ConfigError
 from experiments.results.identity import name_variant
 
 LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
-"""What an entry of a list may be, by the type that its field says."""
+"""Types that an entry of a list may have, by the type of its field."""
 
 
 def load(cfg: DictConfig) -> Config:
-    """Composed configuration -> checked Config.
+    """Turn a composed configuration into a checked Config.
 
     Raises:
         ConfigError: with every problem at once.
@@ -31,24 +31,24 @@ def load(cfg: DictConfig) -> Config:
         cfg.train = None
     problems = list(gaps.find(cfg))
     if problems:
-        raise ConfigError("this is not a complete run", problems)
+        raise ConfigError("not a complete run", problems)
     changes = find_changes(cfg)
     cfg.variant = name_variant(changes)
     try:
         config: Config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
-        raise ConfigError("this is not a run", [str(error).splitlines()[0]]) from error
+        raise ConfigError("not a run", [str(error).splitlines()[0]]) from error
     problems = list(mistyped(config)) or list(config.problems())
     said = {line.partition("=")[0] for line in problems}
     problems += [line for line in bounds.find(config, "") if line.partition("=")[0] not in said]
     if problems:
-        raise ConfigError("this run cannot be done", problems)
+        raise ConfigError("invalid configuration", problems)
     return config
 
 
 def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
-    """Yields every list with entries of another type than its field says, which OmegaConf lets
-    pass where a whole list is replaced."""
+    """Yield every list with entries of the wrong type, which OmegaConf lets pass where a whole list
+    is replaced."""
     hints = get_type_hints(type(part))
     for entry in fields(part):
         value, key = getattr(part, entry.name), f"{prefix}{entry.name}"

@@ -1,4 +1,4 @@
-"""What was typed: every mistake in it at once, before Hydra stops at the first."""
+"""Checks of overrides: every mistake at once, before Hydra stops at the first."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _LOOKED_AT = 100
 
 
 def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
-    """Checks the overrides among command-line arguments.
+    """Check the overrides among command-line arguments.
 
     Args:
         arguments: command line.
-        searching: lets through, unread, what `experiments.search` reads: search=… and intervals.
+        searching: skip what `experiments.search` reads: search=… and intervals.
 
     Returns:
-        One line for each wrong one, with key, given value and what is allowed; empty if they fit.
+        One line per wrong override, with key, given value and what is allowed; empty if they fit.
     """
     typed = flags.read(arguments)
     if typed.asks or typed.problems and not typed.overrides:
@@ -73,7 +73,7 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
 
 
 def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
-    """Overrides, and a line for each text that is none."""
+    """Return the overrides, and a line for each text that is not one."""
     found, wrong = [], []
     for text in texts:
         try:
@@ -84,7 +84,7 @@ def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
 
 
 def _folders(given: list[Override], added: str | None) -> list[Path]:
-    """Where options lie: conf/, and what --config-dir and hydra.searchpath add."""
+    """Return the folders of options: conf/, and those of --config-dir and hydra.searchpath."""
     paths = [added] if added is not None else []
     for one in given:
         if one.key_or_group == "hydra.searchpath" and isinstance(one.value(), list):
@@ -93,7 +93,7 @@ def _folders(given: list[Override], added: str | None) -> list[Path]:
 
 
 def _too_many(given: list[Override]) -> list[str]:
-    """Lines about sweeps that hold nothing, or more runs than anybody waits for."""
+    """Return lines about sweeps that are empty or have too many runs."""
     found, sizes = [], {}
     for one in given:
         try:
@@ -109,7 +109,7 @@ def _too_many(given: list[Override]) -> list[str]:
 
 
 def _each(override: Override) -> list[Override]:
-    """A sweep as one override per value."""
+    """Return a sweep as one override per value."""
     try:
         return [words.parse(text) for text in words.spelled(override, _LOOKED_AT)]
     except ConfigError:
@@ -121,7 +121,7 @@ def _first(override: Override) -> list[str]:
 
 
 def _trial(texts: list[str], folders: list[Path]) -> list[str]:
-    """Why Hydra does not compose these, as one line; empty if it does."""
+    """Return Hydra's reason for not composing these, as one line; empty if it does."""
     if folders[1:] and not any(text.startswith("hydra.searchpath=") for text in texts):
         places = ",".join(f'"file://{folder}"' for folder in folders[1:])
         texts = [*texts, f"hydra.searchpath=[{places}]"]
@@ -133,7 +133,7 @@ def _trial(texts: list[str], folders: list[Path]) -> list[str]:
 
 
 def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
-    """A line for each override that does not fit by itself."""
+    """Return a line for each override that does not fit by itself."""
     found = _wrong_options(single, folders)
     choices = [one for one in single if _is_group(one, folders)]
     valid = {one.key_or_group: one.input_line for one in choices if not _wrong_option(one, folders)}
@@ -157,7 +157,7 @@ def _of_hydra(override: Override) -> bool:
 
 
 def _is_group(override: Override, folders: list[Path]) -> bool:
-    """True for a choice among files, as against a value."""
+    """Return True for a choice among files, False for a value."""
     parts = override.key_or_group.split("/")
     if isinstance(override.value(), dict) or not all(part.isidentifier() for part in parts):
         return False
@@ -175,7 +175,7 @@ def _is_name(override: Override) -> bool:
 def _missing_plugin(override: Override) -> list[str]:
     package, text = _PLUGINS.get(str(override.value())), shown(override.input_line)
     if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
-        return [f"{text}: there is no sbatch here; start it on a login node"]
+        return [f"{text}: sbatch not found; start it on a login node"]
     try:
         if package is not None:
             metadata.version(package)
@@ -190,12 +190,12 @@ def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
     if followed is not None:
         return [f"{text}: follows from {followed}=…, choose that"]
     if override.package is not None:
-        return [f"{text}: a choice has its place, write {group}={option}"]
+        return [f"{text}: a choice takes no package, write {group}={option}"]
     options = sorted({path.stem for one in folders for path in (one / group).glob("*.yaml")})
     allowed = f"(allowed: {', '.join(options)})"
     if override.is_delete() or option is None:
-        instead = "a run needs one" if group in _NEEDED else "leave it out for none"
-        return [f"{text}: a choice cannot be taken away, {instead} {allowed}"]
+        instead = "a run needs one" if group in _NEEDED else "omit it for none"
+        return [f"{text}: a choice cannot be deleted, {instead} {allowed}"]
     if override.is_force_add():
         return [f"{text}: write {group}={option}"]
     if isinstance(option, list):
@@ -208,7 +208,7 @@ def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
 def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
     node, parent, text = cfg, "the configuration", shown(override.input_line)
     if override.package is not None:
-        return [f"{text}: a value has its place, write {override.key_or_group}=…"]
+        return [f"{text}: a value takes no package, write {override.key_or_group}=…"]
     if override.key_or_group == "variant":
         return [f"{text}: is computed from the others"]
     if _is_name(override):
@@ -249,7 +249,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
 
 
 def _is_mapping(node: Any) -> bool:
-    """True for a plain mapping, which takes any key."""
+    """Return True for a plain mapping, which takes any key."""
     return isinstance(node, DictConfig) and issubclass(OmegaConf.get_type(node) or dict, dict)
 
 

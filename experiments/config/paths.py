@@ -1,7 +1,7 @@
-"""Paths on the command line: taken as they are typed, whatever Hydra's grammar makes of a sign.
+"""Paths on the command line, taken literally whatever Hydra's grammar makes of a character.
 
-Hydra refuses `=`, `~`, `#`, quotes, brackets and all that is not ASCII in a value, sweeps over what
-a comma parts, and reads 1e3 as a number. Our own run folders hold `=` and commas.
+Hydra rejects `=`, `~`, `#`, quotes, brackets and non-ASCII characters in a value, sweeps over
+comma-separated parts, and reads 1e3 as a number. Our own run folders contain `=` and commas.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ KEYS = (
 
 
 def quote(arguments: Sequence[str]) -> list[str]:
-    """Overrides with their paths in quotes where Hydra would take them for something else.
+    """Quote the paths in overrides where Hydra would misread them.
 
-    What is there is one path, commas and all. Otherwise a comma parts several, as in any sweep.
+    Text that names an existing path is one path, commas included. Otherwise commas separate paths,
+    as in any sweep.
     """
     return [_quoted(argument) for argument in arguments]
 
 
-def output_of(arguments: Sequence[str], default: str = "outputs") -> str | None:
-    """The folder of all runs that overrides ask for; None where it is not one that is known yet."""
+def find_output(arguments: Sequence[str], default: str = "outputs") -> str | None:
+    """Return the folder of all runs that overrides set; None if it is swept or interpolated."""
     found = default
     for override in filter(None, map(_parsed, arguments)):
         if override.key_or_group == "output":
@@ -64,7 +65,7 @@ def _parsed(argument: str) -> Override | None:
 
 
 def _as_typed(override: Override, text: str) -> bool:
-    """True where Hydra takes the text itself, what quotes hold, nothing, or a function's values."""
+    """Return True if Hydra reads the text literally, as a quoted string, null or a function."""
     if override.is_sweep_override():
         return text.endswith(")") and not _exists(text)
     value = override.value()

@@ -18,23 +18,21 @@ from experiments.errors import ConfigError
 from experiments.tasks import Task
 
 LONGEST = 300
-"""Letters of a reason, which may quote the record."""
-LONGEST = 300
-"""Letters of a reason, which may quote the record."""
+"""Characters of a reason, which may quote the record."""
 PARTS = ("model", "task", "method", "tracking")
 
 
-def config_of(found: dict[str, Any], changes: list[str]) -> Config:
-    """The Config of a finished run.
+def restore_config(found: dict[str, Any], changes: list[str]) -> Config:
+    """Restore the Config of a finished run.
 
     Args:
         found: `Record.config`.
-        changes: `key=value` of what is elsewhere now, folders for example; the values are literal,
-            null stands for none.
+        changes: `key=value` of changed settings, for example folders; values are literal, null
+            stands for none.
 
     Raises:
         ConfigError: the record is of a version with other options or keys, it names code, or a
-            change does not fit.
+            change is invalid.
     """
     options = [_option(part, found.get(part)) for part in PARTS if part in found]
     given = dict(change.partition("=")[::2] for change in changes)
@@ -42,9 +40,7 @@ def config_of(found: dict[str, Any], changes: list[str]) -> Config:
         schema = _schema(*options)
         imported = list(_code(schema, found)) if "model.path" not in given else []
         if imported:
-            raise ConfigError(
-                "a record names code, and nothing is imported from a record", imported
-            )
+            raise ConfigError("a record names code, which is never imported", imported)
         cfg = OmegaConf.merge(schema, literal(found))
         for key, value in given.items():
             OmegaConf.update(cfg, key, None if value == "null" else literal(value))
@@ -59,15 +55,15 @@ def config_of(found: dict[str, Any], changes: list[str]) -> Config:
         ) from error
     problems = list(mistyped(config)) or list(config.problems())
     if problems:
-        raise ConfigError("the record's configuration is not a run of this version", problems)
+        raise ConfigError("the record's configuration is invalid in this version", problems)
     return config
 
 
 def restore_task(found: Any) -> Task:
-    """The task that a record's configuration describes.
+    """Restore the task that a record's configuration describes.
 
     Raises:
-        ConfigError: this version has no such task, or it cannot be what the record says.
+        ConfigError: this version has no such task, or the record does not fit it.
     """
     option = _option("task", found)
     node = _schema(option).copy().task
@@ -85,7 +81,7 @@ def restore_task(found: Any) -> Task:
 
 
 def literal(value: Any) -> Any:
-    """A plain value in which OmegaConf finds no interpolation: `${` stands for itself."""
+    """Escape `${` in a plain value, so that OmegaConf finds no interpolations."""
     if isinstance(value, dict):
         return {key: literal(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -94,7 +90,7 @@ def literal(value: Any) -> Any:
 
 
 def _option(part: str, found: Any) -> str:
-    """`part=name` of a part of the configuration, if conf/ has that option."""
+    """Return `part=name` of a part of the configuration, if conf/ has that option."""
     name = found.get("name") if isinstance(found, dict) else None
     # Compared, never joined to a path: the name may lead anywhere.
     if not isinstance(name, str) or name not in {
@@ -106,13 +102,13 @@ def _option(part: str, found: Any) -> str:
 
 @functools.cache
 def _schema(*options: str) -> DictConfig:
-    """A configuration of these options, its interpolations still open."""
+    """Return a configuration of these options, its interpolations still open."""
     register()
     return compose_config([*options, "source=none"])
 
 
 def _codes(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
-    """Part, name and value in conf/ of every field that names code."""
+    """Yield part, name and value in conf/ of every field that names code."""
     for part in PARTS:
         for entry in fields(OmegaConf.get_type(schema[part])):
             if entry.metadata.get("code"):
@@ -120,12 +116,12 @@ def _codes(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
 
 
 def _code(schema: DictConfig, found: dict[str, Any]) -> Iterator[str]:
-    """Yields where a record names other code than conf/ does."""
+    """Yield fields of a record that name other code than conf/ does."""
     for part, name, own in _codes(schema):
         said = found[part].get(name, own)
         if said != own:
-            yield f"{part}.{name}={said!r:.100} (allowed: {own}, or model.path=FOLDER anew)"
+            yield f"{part}.{name}={said!r:.100} (allowed: {own}, or override model.path=FOLDER)"
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST][:LONGEST]
+    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST]

@@ -1,4 +1,4 @@
-"""Config: one run as typed objects, checked without torch."""
+"""Configuration of one run as typed objects, checked without torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from experiments.training.train_config import Train
 
 
 class Mode(Enum):
-    """What is done with the composed run."""
+    """Action that is taken with the composed run."""
 
     train = "train"
     count = "count"
 
     @property
     def trains(self) -> bool:
-        """False if nothing but shapes are needed."""
+        """False if only shapes are needed."""
         return self is Mode.train
 
 
@@ -38,25 +38,25 @@ class Config:
     task: Task = MISSING
     """Data and metrics."""
     method: Method = MISSING
-    """What is trained."""
+    """Fine-tuning method."""
     train: Train | None = MISSING
     """Optimisation; None for mode=count."""
     tracking: Tracking = MISSING
-    """Where numbers go while the run goes on (local)."""
+    """Destination of metrics during the run (local)."""
     source: str = MISSING
-    """Whose hyperparameters are asked for: paper, authors, ours or none."""
+    """Requested source of hyperparameters: paper, authors, ours or none."""
     recipe: str = "none"
-    """Whose hyperparameters were found: the folder of conf/recipe that the values come from."""
+    """Source that was found: the folder of conf/recipe that the values come from."""
     experiment: str | None = None
     """Table or figure that the run belongs to (local)."""
     profile: str | None = None
-    """smoke: a rehearsal on tiny sizes."""
+    """smoke: a smoke test on tiny sizes."""
     seed: int = 0
     """Seed of head, adapter, data order and dropout."""
     row: int = 0
     """Row of a table whose sizes differ per model (Table 1 counts two per model)."""
     force: bool = False
-    """Repeat a finished run in place; the old one is kept beside (local)."""
+    """Repeat a finished run in place; the old one is moved aside (local)."""
     retry_failed: bool = False
     """Run the failed cells of a sweep again; one run alone always starts again (local)."""
     offline: bool = False
@@ -64,10 +64,10 @@ class Config:
     output: str = "outputs"
     """Folder of all runs (local)."""
     variant: str = field(default="", metadata={"computed": True})
-    """What differs from the recipe, as the run folder is called; computed."""
+    """Differences from the recipe, as in the name of the run folder; computed."""
 
     def problems(self) -> Iterator[str]:
-        """Yields every reason why this is no run, each with key, value and what is allowed."""
+        """Yield every problem, each with key, value and what is allowed."""
         for key in ("seed", "row"):
             if getattr(self, key) < 0:
                 yield f"{key}={getattr(self, key)}: must not be negative"
@@ -100,7 +100,7 @@ class Config:
                 f"model.quantization={self.model.quantization.value} freezes (allowed: adapters)"
             )
         if self.mode.trains and self.task.head.kind == "none":
-            yield f"task={self.task.name}: has nothing to train on (allowed with mode=count only)"
+            yield f"task={self.task.name}: has no training data (allowed with mode=count only)"
         if self.mode.trains and self.method.trains_head_only and not self.model.head:
             yield (
                 f"method={self.method.name}: trains the head alone, "

@@ -1,4 +1,4 @@
-"""The cells of a sweep, as Hydra's sweeper would run them, without running any."""
+"""Cells of a sweep, as Hydra's sweeper would run them, without running any."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ class Cell:
     """One configuration of a sweep over its seeds."""
 
     overrides: list[str]
-    """What differs from cell to cell, the seed left out."""
+    """Overrides that differ from cell to cell, except the seed."""
     complete: list[str]
-    """All that it is composed of, the seed left out."""
+    """All overrides, except the seed."""
     config: Config | None
-    """With the first seed; None if it cannot be composed."""
+    """Configuration with the first seed; None if it cannot be composed."""
     seeds: list[int]
     problem: str = ""
-    """Why it cannot be composed."""
+    """Reason that it cannot be composed."""
 
 
 def names() -> list[str]:
-    """Every experiment of conf/."""
+    """Return every experiment of conf/."""
     return sorted(path.stem for path in (CONF / "experiment").glob("[!_]*.yaml"))
 
 
 def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
-    """Composes every cell of a sweep, one after the other.
+    """Compose every cell of a sweep, one after the other.
 
     Args:
-        experiment: name of the one that says what is swept; None for what is typed alone.
-        given: overrides from the command line, which win over the experiment's own.
+        experiment: name of the experiment with the sweep; None for overrides alone.
+        given: overrides from the command line, which take precedence over the experiment's.
 
     Raises:
-        ConfigError: no such experiment, an override that does not fit, or a search, whose cells
-            nobody knows beforehand.
+        ConfigError: unknown experiment, invalid override, or a search, whose cells are not known
+            in advance.
     """
     register()
     if experiment is not None and experiment not in names():
@@ -81,7 +81,7 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
 
 
 def swept(start: list[str]) -> list[str]:
-    """What the chosen options of conf/ make Hydra's sweeper vary, as overrides."""
+    """Return the sweep overrides that the chosen options of conf/ set."""
     sweeper = compose_config(start, with_hydra=True).hydra.sweeper
     return [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
 
@@ -91,8 +91,8 @@ def _parsed(texts: Sequence[str]) -> list[Override]:
 
 
 def _choices(where: str, axis: Override) -> list[str]:
-    """One override per value of an axis."""
+    """Return one override per value of an axis."""
     if axis.is_interval_sweep() or axis.key_or_group == "search":
         text = words.shown(axis.input_line)
-        raise ConfigError(f"{where}: {text} is a search, its cells are not known before")
+        raise ConfigError(f"{where}: {text} is a search; its cells are not known in advance")
     return words.spelled(axis)

@@ -1,4 +1,4 @@
-"""Overrides as they are typed: parsed within limits, and counted before they are spelled out."""
+"""Overrides as typed: parsed within limits, and counted before they are expanded."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from experiments.config.compose import CONF
 from experiments.errors import ConfigError
 
 LONGEST = 10_000
-"""Characters of an override. Hydra's parser takes seconds for more, each time it reads one."""
+"""Characters of an override. Hydra's parser takes seconds for longer ones."""
 DEEPEST = 30
-"""Brackets within brackets."""
+"""Levels of nested brackets."""
 CELLS = 10_000
-"""Runs of a sweep. Hydra composes each before the first begins."""
+"""Runs of a sweep. Hydra composes all of them before the first starts."""
 SHOWN = 200
 """Characters of an override in a message."""
 
 
 @functools.lru_cache(maxsize=4096)
 def parse(text: str) -> Override:
-    """An override.
+    """Parse an override.
 
     Raises:
-        ConfigError: it is none, or beyond the limits.
+        ConfigError: not an override, or beyond the limits.
     """
     if len(text) > LONGEST:
         raise ConfigError(
             f"{shown(text)}: {len(text):,} characters (allowed: {LONGEST:,}); "
-            "what is longer goes into a file of conf/, or of a folder given by --config-dir"
+            "put longer values into a file of conf/ or of a folder given by --config-dir"
         )
     if _depth(text) > DEEPEST:
-        raise ConfigError(f"{shown(text)}: more than {DEEPEST} brackets within each other")
+        raise ConfigError(f"{shown(text)}: more than {DEEPEST} nested brackets")
     if "=" not in text and not text.startswith("~"):
         raise ConfigError(f"{shown(text)}: not an override, write key=value")
     try:
@@ -45,15 +45,15 @@ def parse(text: str) -> Override:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ConfigError(
             f"{shown(text)}: not an override, write key=value ({reason}); "
-            "a value with special characters stands in quotes of its own: 'key=\"…\"'"
+            "quote a value with special characters: 'key=\"…\"'"
         ) from error
 
 
 def count(override: Override) -> int:
-    """Number of values that a sweep goes through, 1 where there is no sweep.
+    """Count the values of a sweep; 1 if it is not a sweep.
 
     Raises:
-        ConfigError: a range without end.
+        ConfigError: an infinite range.
     """
     if not override.is_discrete_sweep():
         return 1
@@ -62,32 +62,32 @@ def count(override: Override) -> int:
         start, stop, step = (float(bound or 0) for bound in (value.start, value.stop, value.step))
         steps = (stop - start) / step if step else math.inf
         if not math.isfinite(steps):
-            raise ConfigError(f"{shown(override.input_line)}: a range without end")
+            raise ConfigError(f"{shown(override.input_line)}: an infinite range")
         return max(0, math.ceil(steps))
     return len(options(override)) if isinstance(value, Glob) else len(value.list)
 
 
 def options(override: Override) -> list[str]:
-    """Options of conf/ that a glob means."""
+    """Return the options of conf/ that a glob matches."""
     folder = CONF / override.key_or_group
     return override.value().filter(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 def spelled(override: Override, most: int | None = None) -> list[str]:
-    """A sweep as one override per value, others as they are.
+    """Expand a sweep into one override per value; leave others as they are.
 
     Args:
-        override: any but a search, whose values nobody knows.
-        most: of the values; None for all.
+        override: any but a search, whose values are not known in advance.
+        most: number of values; None for all.
 
     Raises:
-        ConfigError: none at all, or too many to be run.
+        ConfigError: no values, or too many.
     """
     if not override.is_sweep_override():
         return [override.input_line]
     number = count(override)
     if number == 0:
-        raise ConfigError(f"{shown(override.input_line)}: holds no value")
+        raise ConfigError(f"{shown(override.input_line)}: has no values")
     if number > CELLS:
         raise ConfigError(
             f"{shown(override.input_line)}: {number:,} values (allowed: {CELLS:,} runs in a sweep)"
@@ -96,8 +96,7 @@ def spelled(override: Override, most: int | None = None) -> list[str]:
 
 
 def shown(text: str, most: int = SHOWN) -> str:
-    """An override, or what a library says of it, in a message: the middle of a long one is left
-    out."""
+    """Shorten an override, or a library's message about it, by leaving out its middle."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
@@ -108,7 +107,7 @@ def _values(override: Override) -> Iterator[str]:
 
 
 def _depth(text: str) -> int:
-    """Brackets that are open at once, at most."""
+    """Return the deepest nesting of brackets."""
     depth = deepest = 0
     for letter in text:
         if letter in "([{":

@@ -1,6 +1,6 @@
-"""Where weights and data come from: a local folder, else hub and cache.
+"""Source of weights and data: a local folder, else hub and cache.
 
-One fast, clear error when none of them has what the run needs.
+If none of them has what the run needs, one clear error is raised within seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.errors import DataError, HubUnavailable
 
 PROBE_SECONDS = 3.0
 REMEMBER_SECONDS = 60.0
-"""A hub that did not answer is not asked again for so long.
+"""Time for which a hub that did not answer is not asked again.
 
 A sweep waits once, not once per cell.
 """
@@ -26,7 +26,7 @@ A sweep waits once, not once per cell.
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """What a run reads of a repository."""
+    """Files that a run reads from a repository."""
 
     repo: str
     """`owner/name` or `name`."""
@@ -35,7 +35,7 @@ class Download:
     revision: str | None = None
     """Branch; None for the main one."""
     patterns: tuple[str, ...]
-    """Its files, as shell patterns of whole paths."""
+    """Shell patterns of whole paths."""
 
 
 _PORTS = {"https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
@@ -53,12 +53,12 @@ def locate(
     revision: str | None = None,
     offline: bool = False,
 ) -> str:
-    """Says where a repository can be loaded from, without importing torch and in a few seconds.
+    """Find where a repository can be loaded from, without importing torch and in a few seconds.
 
     Args:
         repo: hub repository, `owner/name` or `name`.
-        path: local folder; wins over cache and hub when given, and is read without any network.
-        probe: a file of the repository whose presence in the cache means that it was downloaded.
+        path: local folder; takes precedence over cache and hub, and is read without network.
+        probe: file of the repository; if it is in the cache, the repository was downloaded.
         option: configuration key that takes a local folder, named in the error.
         kind: "model" or "dataset".
         revision: branch of the repository; None for its main one.
@@ -89,15 +89,15 @@ def locate(
     download = f"hf download {repo}" + (" --repo-type dataset" if kind == "dataset" else "")
     download += f" --revision {revision}" if revision is not None else ""
     raise HubUnavailable(
-        f"{kind} {repo} is not here and "
-        + ("network use is switched off" if asked_for else "the hub does not answer"),
+        f"{kind} {repo} was not found locally, and "
+        + ("network use is disabled" if asked_for else "the hub does not answer"),
         [
             *([proxy] if not asked_for and proxy is not None else []),
             f"looked in the cache {constants.HF_HUB_CACHE}",
             f"with a network: {download}",
             f"with a copy on this machine: {option}=FOLDER",
             *(
-                ["without weights, to rehearse sizes only: model.pretrained=false"]
+                ["random weights, for smoke tests only: model.pretrained=false"]
                 if kind == "model"
                 else []
             ),
@@ -108,7 +108,7 @@ def locate(
 def at_hand(
     repo: str | None, path: str | None, *, kind: str = "model", revision: str | None = None
 ) -> Path | None:
-    """The folder that `locate` leads to, as far as it is on this machine; None if it is not.
+    """Return the folder that `locate` leads to if it is on this machine, else None.
 
     Args as of `locate`. No network is used and nothing raises.
     """
@@ -129,10 +129,10 @@ def at_hand(
 
 
 def fetch(download: Download) -> Path:
-    """The folder that holds the files, downloaded if they are not in the cache.
+    """Return the folder of the files, downloading them if they are not in the cache.
 
     Raises:
-        DataError: that failed; without a network: not all of them are in the cache.
+        DataError: the download failed, or, without a network, files are missing in the cache.
     """
     from huggingface_hub import snapshot_download
 
@@ -152,9 +152,9 @@ def fetch(download: Download) -> Path:
 
 
 def reachable(endpoint: str, offline: bool = False) -> bool:
-    """True if a connection to the hub (or its proxy) opens within three seconds.
+    """Return True if a connection to the hub (or its proxy) opens within three seconds.
 
-    False at once when offline is asked for, here or by HF_HUB_OFFLINE.
+    Return False at once if offline is set, here or by HF_HUB_OFFLINE.
     """
     from huggingface_hub import constants
 
@@ -162,7 +162,7 @@ def reachable(endpoint: str, offline: bool = False) -> bool:
         return False
     if unusable_proxy(endpoint) is not None:
         return False
-    target = _proxy_of(endpoint) or urlparse(endpoint)
+    target = _find_proxy(endpoint) or urlparse(endpoint)
     address = target.hostname or "", target.port or _PORTS.get(target.scheme, 80)
     if time.monotonic() - _silent_since.get(address, -REMEMBER_SECONDS) < REMEMBER_SECONDS:
         return False
@@ -173,8 +173,8 @@ def reachable(endpoint: str, offline: bool = False) -> bool:
 
 
 def unusable_proxy(endpoint: str) -> str | None:
-    """Why the proxy that the environment names cannot be used, None if it can or there is none."""
-    proxy = _proxy_of(endpoint)
+    """Return why the environment's proxy cannot be used; None if it can or is not set."""
+    proxy = _find_proxy(endpoint)
     if proxy is None or not proxy.scheme.startswith("socks") or find_spec("socksio"):
         return None
     return (
@@ -183,7 +183,7 @@ def unusable_proxy(endpoint: str) -> str | None:
     )
 
 
-def _proxy_of(endpoint: str) -> ParseResult | None:
+def _find_proxy(endpoint: str) -> ParseResult | None:
     from urllib.request import getproxies, proxy_bypass
 
     target, proxies = urlparse(endpoint), getproxies()
@@ -214,7 +214,7 @@ def _answers(address: tuple[str, int]) -> bool:
 
 
 def go_offline() -> None:
-    """Stops the hub libraries from asking the network in this process."""
+    """Keep the hub libraries of this process off the network."""
     import huggingface_hub.constants
 
     global _switched_off_here
@@ -226,7 +226,7 @@ def go_offline() -> None:
 
 
 def _come_back() -> None:
-    """Undoes `go_offline` where it was this module's doing.
+    """Undo `go_offline` if this module called it.
 
     The next cell of a sweep may download.
     """

@@ -27,16 +27,16 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Files that together are one thing, as the shards of a network's weights."""
+    """Files that belong together, such as the shards of a network's weights."""
 
     paths: Sequence[Path]
-    """In the order in which they count."""
+    """Paths, in the order of hashing."""
     below: Path | None = None
-    """Folder from which on their names count too; None: contents and order alone."""
+    """Folder to which hashed names are relative; None: only contents and order are hashed."""
 
     @property
     def names(self) -> list[str]:
-        """What counts of the files' names."""
+        """Relative names that enter the fingerprint."""
         if self.below is None:
             return []
         return [path.relative_to(self.below).as_posix() for path in self.paths]
@@ -55,24 +55,24 @@ VOCABULARIES = (
     *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
     "sentencepiece.bpe.model",
 )
-"""What a tokenizer is made of where there is no tokenizer.json, and only then."""
+"""Files of a tokenizer without tokenizer.json."""
 
 
 def present(folder: Path, patterns: Sequence[str]) -> Files:
-    """Those files of a folder that match any of the patterns; their names count."""
+    """Return the files of a folder that match any pattern; their names are hashed too."""
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return Files(paths=sorted(found), below=folder)
 
 
 def weights(folder: Path) -> Files:
-    """The weights in a folder of transformers or diffusers, with shards in its subfolders."""
+    """Return the weights in a folder of transformers or diffusers, with shards in subfolders."""
     if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
         return Files(paths=[path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()])
     return Files(paths=[*visible(folder, "*.safetensors"), *_shards_below(folder)])
 
 
 def _shards_below(folder: Path) -> list[Path]:
-    """Shards that the index of a folder names in its subfolders."""
+    """Return the shards in subfolders that the index of a folder names."""
     try:
         named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
         shards = {folder / name for name in named if "/" in name}
@@ -82,7 +82,7 @@ def _shards_below(folder: Path) -> list[Path]:
 
 
 def tokenizer(folder: Path) -> Files:
-    """What transformers reads to make the tokenizer of a folder."""
+    """Return the files that transformers reads for the tokenizer of a folder."""
     main = [TOKENIZER] if (folder / TOKENIZER).is_file() else VOCABULARIES
     return present(
         folder, [*main, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
@@ -90,7 +90,7 @@ def tokenizer(folder: Path) -> Files:
 
 
 def fingerprint(files: Files) -> str:
-    """SHA-256 over the SHA-256 of every file, and over the names that count.
+    """Compute SHA-256 over the SHA-256 of every file, and over the hashed names.
 
     Raises:
         OSError: a file cannot be read.
@@ -114,7 +114,7 @@ def fingerprint(files: Files) -> str:
 
 
 def recall(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | None:
-    """The fingerprint as it was computed before; None if a file changed since, or is unknown."""
+    """Return the remembered fingerprint; None if a file is unknown or has changed since."""
     try:
         text = _memory(files, stamps or _stamps(files)).read_text(encoding="utf-8")
     except (OSError, ValueError):  # UserError is one
@@ -123,12 +123,12 @@ def recall(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | N
 
 
 def size(files: Files) -> int:
-    """Bytes of all files."""
+    """Return the total size in bytes."""
     return sum(os.stat(path).st_size for path in files.paths)
 
 
 def stamp(path: str | Path) -> tuple[int, ...]:
-    """What changes with a file's content, read without opening it.
+    """Return metadata that change with a file's content, without opening it.
 
     Size and the time of writing can be set back, the inode's time cannot.
 
@@ -152,14 +152,14 @@ def _settled(stamps: list[tuple[int, ...]], now: float) -> bool:
 
 
 def _memory(files: Files, stamps: list[tuple[int, ...]]) -> Path:
-    """Where the fingerprint of these very files is remembered."""
+    """Return the path where the fingerprint of exactly these files is remembered."""
     about = [[os.path.abspath(path) for path in files.paths], files.names, stamps]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     return cache_folder("fingerprints") / key
 
 
 def _remember(files: Files, stamps: list[tuple[int, ...]], found: str) -> None:
-    """Writes the memory in one step; without a place for it, the files are read again."""
+    """Remember a fingerprint, in one step; if that fails, the files are read again next time."""
     try:
         path = _memory(files, stamps)
         draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""What was downloaded for a machine without internet: repositories, revisions, files and hashes."""
+"""Manifest of downloads for a machine without internet: repositories, revisions, files, hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 
 
 def merge(downloads: Iterable[hub.Download]) -> list[hub.Download]:
-    """One download per repository and revision, with the files of all."""
+    """Merge downloads into one per repository and revision."""
     wanted: dict[tuple[str, str, str], set[str]] = {}
     for one in downloads:
         wanted.setdefault((one.kind, one.repo, one.revision or ""), set()).update(one.patterns)
@@ -30,11 +30,11 @@ def merge(downloads: Iterable[hub.Download]) -> list[hub.Download]:
 
 
 def describe(download: hub.Download, folder: Path) -> dict[str, Any]:
-    """A repository as the manifest lists it.
+    """Describe a repository as the manifest lists it.
 
     Args:
-        download: what was asked for.
-        folder: the cache's snapshot of it, named after the commit.
+        download: the request.
+        folder: its snapshot in the cache, named after the commit.
     """
     from huggingface_hub.utils import filter_repo_objects
 
@@ -54,11 +54,11 @@ def describe(download: hub.Download, folder: Path) -> dict[str, Any]:
 
 
 def write(path: Path, asked: list[str], repositories: list[dict[str, Any]]) -> None:
-    """Writes a manifest.
+    """Write a manifest.
 
     Args:
         path: the file.
-        asked: overrides that the repositories follow from.
+        asked: overrides that determine the repositories.
         repositories: of `describe`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,22 +72,22 @@ def write(path: Path, asked: list[str], repositories: list[dict[str, Any]]) -> N
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The repositories of a manifest.
+    """Read the repositories of a manifest.
 
     Raises:
-        RecordError: no such file, or no manifest of this version.
+        RecordError: no such file, or not a manifest of this version.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read as a manifest ({error})") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise RecordError(f"{path}: no manifest of schema {SCHEMA}")
+        raise RecordError(f"{path}: not a manifest of schema {SCHEMA}")
     return found["repositories"]
 
 
 def problems(repository: dict[str, Any]) -> Iterator[str]:
-    """Yields what this machine's cache lacks or holds otherwise than the manifest says."""
+    """Yield every difference between this machine's cache and the manifest."""
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.file_download import repo_folder_name
 
@@ -104,9 +104,9 @@ def problems(repository: dict[str, Any]) -> Iterator[str]:
     for name, wanted in repository["files"].items():
         found = try_to_load_from_cache(repo, name, repo_type=kind, revision=commit)
         if not isinstance(found, str):
-            yield f"{kind} {repo}: no {name}"
+            yield f"{kind} {repo}: {name} is missing"
         elif _hash(Path(found)) != wanted["sha256"]:
-            yield f"{kind} {repo}: {name} is damaged, its SHA-256 is another"
+            yield f"{kind} {repo}: {name} is damaged, its SHA-256 differs"
 
 
 def _hash(path: Path) -> str:

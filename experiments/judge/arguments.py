@@ -149,7 +149,7 @@ def _check_paths(args: argparse.Namespace) -> Iterator[str]:
         if not run.is_dir():
             yield f"{run}: no such folder"
         elif not find_benchmarks(run, args.benchmarks):
-            files = " or ".join(str(generations.path_of(run, one)) for one in args.benchmarks)
+            files = " or ".join(str(generations.get_path(run, one)) for one in args.benchmarks)
             yield f"{run}: no answers (expected {files})"
     if args.all and not args.all.is_dir():
         yield f"--all {args.all}: no such folder"

@@ -77,7 +77,7 @@ def find_runs(outputs: Path, benchmarks: Iterable[str]) -> list[Path]:
 
 def find_benchmarks(run_dir: Path, candidates: Iterable[str] = BENCHMARKS) -> list[str]:
     """Return the benchmarks that a run has answers to."""
-    return [name for name in candidates if generations.path_of(run_dir, name).is_file()]
+    return [name for name in candidates if generations.get_path(run_dir, name).is_file()]
 
 
 def read_runs(
@@ -127,7 +127,7 @@ def _read_run(
     partial: bool,
     problems: list[str],
 ) -> BenchmarkRun:
-    path = generations.path_of(run_dir, questions.benchmark)
+    path = generations.get_path(run_dir, questions.benchmark)
     rows = {row["question_id"]: row for row in read_rows(path, problems)}
     unknown, incomplete, judgements = rows.keys() - questions.by_id, [], []
     unanswered = [number for number in questions.by_id if number not in rows]

@@ -17,7 +17,7 @@ from experiments.report.render.document import Page
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints and writes what was asked for.
+    """Print and writes what was asked for.
 
     Returns:
         0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an
@@ -64,13 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"{asked.to}: the site cannot be written ({error})", file=sys.stderr)
         failures += 1
-    for trouble in found.troubles:
-        print(f"left out: {trouble}", file=sys.stderr)
+    for record in found.excluded:
+        print(f"left out: {record}", file=sys.stderr)
     return 1 if failures else 0
 
 
 def write(page: Page, folder: Path) -> list[Path]:
-    """Writes <name>.md, .csv, .tex and the page's pictures; returns what was written."""
+    """Write <name>.md, .csv, .tex and the page's pictures; returns what was written."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, form in (("md", text.markdown), ("csv", text.separated), ("tex", text.latex)):

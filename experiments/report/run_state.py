@@ -1,4 +1,4 @@
-"""How a run stands, read from its folder: done, running, failed or missing."""
+"""State of a run, read from its folder: done, running, failed or missing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from experiments.results.run_folder import find_record
 from experiments.results.stored import legible, read_json
 
 MOST = 100e6
-"""Bytes of weights or data that are read to say how a run stands; larger ones are compared where
+"""Bytes of weights or data that are hashed to tell a run's state; larger files are compared only if
 their fingerprint is remembered."""
 
 
 class State(Enum):
-    """What is to be said of a run."""
+    """State of a run."""
 
     done = "done"
     running = "running"
@@ -30,60 +30,60 @@ class State(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One run of a sweep."""
+class RunState:
+    """State of one run of a sweep."""
 
     state: State
-    place: Path
+    run_dir: Path
     note: str = ""
     seconds: float | None = None
-    """What a finished run took."""
+    """Duration of a finished run."""
     left: float | None = None
-    """Seconds that a running one still needs, from its own pace."""
+    """Estimated seconds left of a running one, from its own pace."""
 
 
-def look(place: Path, config: Any) -> Standing:
-    """How the run of a configuration stands; touches nothing."""
-    if (place / RECORD).exists():
+def look(run_dir: Path, config: Any) -> RunState:
+    """Return the state of a configuration's run, without touching its folder."""
+    if (run_dir / RECORD).exists():
         try:
-            record = find_record(place, config)
-            inputs.check(place, config, record, MOST)
+            record = find_record(run_dir, config)
+            inputs.check(run_dir, config, record, MOST)
         except RecordError as error:
             note = legible("; ".join([error.summary, *error.problems]))
-            return Standing(state=State.failed, place=place, note=note)
+            return RunState(state=State.failed, run_dir=run_dir, note=note)
         if record is not None:
             spent = [number(value) for key, value in record.time.items() if key.endswith("_s")]
             seconds = sum(value for value in spent if value is not None)
-            return Standing(state=State.done, place=place, seconds=seconds)
-    epochs, elapsed = _progress(place)
+            return RunState(state=State.done, run_dir=run_dir, seconds=seconds)
+    epochs, elapsed = _progress(run_dir)
     total = config.train.epochs if config.train is not None else None
-    owner = lock.holder(place)
+    owner = lock.holder(run_dir)
     if owner is not None:
         note, left = legible(f"on {owner.get('host')}"), None
         if epochs and epochs > 0 and total:
             note = f"epoch {epochs:g} of {total:g} {note}"
             left = max(0.0, elapsed * (total - epochs) / epochs)
-        return Standing(state=State.running, place=place, note=note, left=left)
-    if (place / FAILURE).exists():
-        return Standing(state=State.failed, place=place, note=_message(place))
+        return RunState(state=State.running, run_dir=run_dir, note=note, left=left)
+    if (run_dir / FAILURE).exists():
+        return RunState(state=State.failed, run_dir=run_dir, note=_message(run_dir))
     note = f"stopped after epoch {epochs:g}" if epochs else ""
-    if inputs.changed(place, config, MOST):
-        note = ", ".join(filter(None, [note, "what it began with has changed since"]))
-    return Standing(state=State.missing, place=place, note=note)
+    if inputs.changed(run_dir, config, MOST):
+        note = ", ".join(filter(None, [note, "its inputs have changed since"]))
+    return RunState(state=State.missing, run_dir=run_dir, note=note)
 
 
-def _progress(place: Path) -> tuple[float | None, float]:
-    """Epochs and seconds so far, from the run's history."""
+def _progress(run_dir: Path) -> tuple[float | None, float]:
+    """Return epochs and seconds so far, from the run's history."""
     try:
-        lines = read_history(place)
+        lines = read_history(run_dir)
     except RecordError:
         return None, 0.0
     return (lines[-1]["epoch"], lines[-1]["elapsed_s"]) if lines else (None, 0.0)
 
 
-def _message(place: Path) -> str:
+def _message(run_dir: Path) -> str:
     try:
-        found = read_json(place / FAILURE)
+        found = read_json(run_dir / FAILURE)
         return legible(f"{found['error']}: {found['message'].splitlines()[0]}")
     except (RecordError, LookupError, AttributeError, TypeError):
         return "the failure cannot be read"

@@ -1,4 +1,4 @@
-"""The status board: `python -m experiments.report status [experiment=NAME] [key=value ...]`."""
+"""Status board: `python -m experiments.report status [experiment=NAME] [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from experiments.config import paths, sweep
 from experiments.errors import UserError
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import registry
 from experiments.report.render import site, text
 from experiments.report.render.document import (
@@ -26,7 +27,7 @@ from experiments.report.render.document import (
     Shown,
     Table,
 )
-from experiments.report.run_state import Standing, State, look
+from experiments.report.run_state import RunState, State, look
 from experiments.results.identity import get_run_dir
 
 OUTPUTS = Path("outputs")
@@ -35,17 +36,17 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A cell of an experiment over its seeds."""
+    """Cell of an experiment over its seeds."""
 
     name: str
     key: tuple[str, str, str]
-    """Model, task and method: like cells take like times."""
-    runs: dict[int, Standing]
+    """Model, task and method: similar cells take similar times."""
+    runs: dict[int, RunState]
     problem: str = ""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the board and writes it as a page of the site.
+    """Print the board and writes it as a page of the site.
 
     Returns:
         0, or 1 if an experiment could not be read.
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[Row]:
-    """How every cell of an experiment stands below `outputs`."""
+    """Yield every cell of an experiment with the states of its runs below `outputs`."""
     for cell in sweep.cells(name, given):
         label = " ".join(cell.overrides) or name
         if cell.config is None:
@@ -90,19 +91,19 @@ def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[Row]:
 
 
 def _called(name: str) -> list[str]:
-    """The experiments of a table or figure that has several; else the name itself."""
+    """Return the experiments of a table or figure that has several; else the name itself."""
     if name in sweep.names():
         return [name]
     return [one for one in sweep.names() if one.startswith(f"{name}_")] or [name]
 
 
 def board(boards: dict[str, list[Row]], outputs: Path, given: Sequence[str] = ()) -> Page:
-    """All experiments as one page.
+    """Return a page of all experiments.
 
     Args:
-        boards: the cells of each.
+        boards: cells of each experiment.
         outputs: folder of the runs.
-        given: what narrowed their sweeps, for the command that goes on.
+        given: overrides that narrow their sweeps, for the command that continues them.
     """
     blocks: list[Block] = []
     everything = [row for found in boards.values() for row in found]
@@ -115,11 +116,9 @@ def board(boards: dict[str, list[Row]], outputs: Path, given: Sequence[str] = ()
         blocks += [Items(notes)] if notes else []
         if any(one.state is not State.done for row in found for one in row.runs.values()):
             command = shlex.join(["train.py", f"experiment={name}", *given, *_elsewhere(outputs)])
-            blocks.append(Prose(f"To go on: `.venv/bin/python {command}`"))
-    counts = Counter(one.state.value for row in everything for one in row.runs.values())
-    return Page(
-        name=site.STATUS, title="Status", blocks=blocks, summary=total, verdicts=dict(counts)
-    )
+            blocks.append(Prose(f"To continue: `.venv/bin/python {command}`"))
+    counts = Counter(one.state for row in everything for one in row.runs.values())
+    return Page(name=site.STATUS, title="Status", blocks=blocks, summary=total, verdicts=counts)
 
 
 def _elsewhere(outputs: Path) -> list[str]:
@@ -127,7 +126,7 @@ def _elsewhere(outputs: Path) -> list[str]:
 
 
 def _told(found: Sequence[Row]) -> str:
-    """12 of 20 runs done, 1 running, 7 missing; about 2 h left on one worker."""
+    """Summarise: 12 of 20 runs done, 1 running, 7 missing; about 2 h left on one worker."""
     runs = [one for row in found for one in row.runs.values()]
     counts = Counter(one.state for one in runs)
     parts = [f"{counts[State.done]} of {len(runs)} runs done"]
@@ -142,16 +141,16 @@ def _told(found: Sequence[Row]) -> str:
     if counts[State.done] == len(runs) and not problems:
         return f"{', '.join(parts)}."
     if left is None:
-        return f"{', '.join(parts)}; time left unknown, nothing like it is done."
-    several = f", {duration(left / workers)} on the {workers} at work" if workers > 1 else ""
+        return f"{', '.join(parts)}; time left unknown, no similar run is done."
+    several = f", {duration(left / workers)} on the {workers} running" if workers > 1 else ""
     return f"{', '.join(parts)}; about {duration(left)} left on one worker{several}."
 
 
 def time_left(found: Sequence[Row]) -> float | None:
-    """Seconds that all unfinished runs will take, one after the other.
+    """Estimate the seconds that all unfinished runs will take, one after the other.
 
-    Each as long as the mean of the finished runs most like it: of its cell; else of its base model
-    and task; else of all. None if nothing is finished.
+    Each takes the mean of the most similar finished runs: of its cell, else of its base model and
+    task, else of all. None if nothing is finished.
     """
 
     def mean(rows: Sequence[Row]) -> float | None:
@@ -173,7 +172,7 @@ def time_left(found: Sequence[Row]) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """A span of time as one number and unit."""
+    """Format a duration as one number and unit."""
     for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"
@@ -193,19 +192,20 @@ def _table(name: str, found: Sequence[Row], outputs: Path) -> Table:
             link = _link(one, outputs) if one.state is State.done else None
             tone = one.state.value
             shown.append(Shown(text=tone, tone=tone, note=one.note or None, link=link))
-        lines.append(Line(cells=[row.name, *shown], tone="not-run" if row.problem else None))
+        tone = Verdict.not_run.tone if row.problem else None
+        lines.append(Line(cells=[row.name, *shown], tone=tone))
     return Table(caption=f"Runs of {name} by seed", columns=["Cell", *map(str, seeds)], lines=lines)
 
 
-def _link(one: Standing, outputs: Path) -> str | None:
+def _link(one: RunState, outputs: Path) -> str | None:
     try:
-        return f"run:{one.place.relative_to(outputs).as_posix()}"
+        return f"run:{one.run_dir.relative_to(outputs).as_posix()}"
     except ValueError:
         return None
 
 
 def _notes(found: Sequence[Row], outputs: Path) -> Iterator[str]:
-    """What is to be said of runs at work, stopped and failed, and of cells that are none."""
+    """Yield notes on runs that are running, stopped or failed, and on invalid cells."""
     for row in found:
         if row.problem:
             yield f"{row.name}: cannot be composed: {row.problem}"
@@ -217,13 +217,13 @@ def _notes(found: Sequence[Row], outputs: Path) -> Iterator[str]:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report status",
-        description="Says of every run of an experiment whether it is done; runs nothing.",
+        description="Show which runs of an experiment are done; runs nothing.",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="experiment=NAME (none: all of them) and what else narrows its sweep",
+        help="experiment=NAME (default: all) and overrides that narrow its sweep",
     )
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")

@@ -1,4 +1,4 @@
-"""The same tables in Weights & Biases: `python -m experiments.report wandb`.
+"""Tables in Weights & Biases: `python -m experiments.report wandb`.
 
 A report with every table (ours beside the paper's) and the runs behind it, and a workspace with a
 section per table. Both are built and checked without a network; saving them needs a login.
@@ -17,19 +17,19 @@ from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.report.comparison import paper_table, reference
 from experiments.report.comparison import run_index as records
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.pages import registry
 from experiments.report.render import text
 from experiments.report.render.document import Page, Prose, Table
 
 TITLE = "FourierFT beside the paper"
 SUMMARIES = {"best": "best.value", "last": "last.value", "heldout": "heldout.value"}
-"""Where a run's summary holds its score, by selection rule; `tracking` writes it there."""
+"""Summary keys of a run's score, by selection rule; written by `tracking`."""
 INSTALL = "pip install wandb-workspaces, or this project's extra `report`"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Builds and checks report and workspace, and saves them unless told not to.
+    """Build and check report and workspace, and save them unless --offline.
 
     Returns:
         0, or 1 if they could not be built or saved.
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def build(found: Evidence, project: str, entity: str) -> dict[str, Any]:
-    """`report` and `workspace` as objects of wandb-workspaces, which check their own form.
+def build(found: RunIndex, project: str, entity: str) -> dict[str, Any]:
+    """Build `report` and `workspace` as objects of wandb-workspaces, which validate themselves.
 
     Raises:
         UserError: the package is missing.
@@ -86,7 +86,7 @@ def build(found: Evidence, project: str, entity: str) -> dict[str, Any]:
 
 
 def selection(facts: dict[str, Any]) -> str:
-    """The runs of a table or figure as a filter of wandb-workspaces; empty if it trains nothing."""
+    """Return the filter for the runs of a table or figure; empty if it trains nothing."""
     if "how" in facts:
         tasks = [column.task for column in paper_table.columns(facts)]
         models = [row.model for row in paper_table.rows(facts)]
@@ -102,7 +102,7 @@ def selection(facts: dict[str, Any]) -> str:
 
 
 def write(built: dict[str, Any], folder: Path) -> Path:
-    """Writes what would be sent, as JSON: forming it is the check."""
+    """Write the content as JSON, which also validates it."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         name: thing._to_model().model_dump(mode="json", by_alias=True)
@@ -114,7 +114,7 @@ def write(built: dict[str, Any], folder: Path) -> Path:
 
 
 def save(built: dict[str, Any]) -> list[str]:
-    """Saves both; returns their addresses.
+    """Save both; return their URLs.
 
     Raises:
         UserError: no login, or the service cannot be reached.
@@ -135,7 +135,7 @@ def save(built: dict[str, Any]) -> list[str]:
 
 
 def _table(page: Page) -> str:
-    """Summary and first table of a page as Markdown."""
+    """Return summary and first table of a page as Markdown."""
     lines = [page.summary, ""]
     for block in page.blocks:
         if isinstance(block, Table):
@@ -148,7 +148,7 @@ def _table(page: Page) -> str:
 
 
 def _panels(reports: Any, page: Page) -> list[Any]:
-    """Scores by selection rule, and score against trained numbers."""
+    """Return panels of scores by selection rule, and of score against trained parameters."""
     bars = [
         reports.BarPlot(
             title=f"{page.title}: {rule}",
@@ -159,7 +159,7 @@ def _panels(reports: Any, page: Page) -> list[Any]:
         for rule, key in SUMMARIES.items()
     ]
     against = reports.ScatterPlot(
-        title="Score against trained numbers",
+        title="Score against trained parameters",
         x=reports.Config("parameters.adapter"),
         y=reports.SummaryMetric(SUMMARIES[page.rule]),
         log_x=True,
@@ -170,7 +170,7 @@ def _panels(reports: Any, page: Page) -> list[Any]:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report wandb",
-        description="Builds a wandb report and workspace with every table, and saves them.",
+        description="Build a wandb report and workspace with every table, and save them.",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")

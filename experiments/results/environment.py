@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Versions, commit and machine of this process."""
+    """Return versions, commit and machine of this process."""
     import torch
 
     versions = {}
@@ -48,9 +48,9 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it.
+    """Return the commit of the checkout, and True in `dirty` if tracked files differ from it.
 
-    None outside a git checkout.
+    Both are None outside a git checkout.
     """
 
     def git(*words: str) -> str | None:
@@ -66,10 +66,10 @@ def commit() -> dict[str, Any]:
     return {"commit": head, "dirty": None if changes is None else bool(changes)}
 
 
-class Memory:
+class PeakMemory:
     """Peak memory between construction and `peak`.
 
-    Of the process on CPU, of the allocator on a GPU.
+    Memory of the process on CPU, of the allocator on a GPU.
     """
 
     def __init__(self) -> None:
@@ -80,15 +80,15 @@ class Memory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         try:
-            # Restarts the high-water mark, so that sweeps measure each run.
+            # Reset the high-water mark, so that sweeps measure each run.
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             pass
         self.before = _status("VmRSS") or 0
 
     def peak(self) -> dict[str, int | None]:
-        """Bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU), `taken`:
-        the latter, or what the process has grown by."""
+        """Return bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU), and
+        `taken`: the latter, or the growth of the process."""
         import torch
 
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

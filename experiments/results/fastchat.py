@@ -1,4 +1,4 @@
-"""FastChat's files of benchmark questions and answers: read alike to answer and to judge."""
+"""FastChat's files of benchmark questions and answers, as read for answering and judging."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from experiments.results import stored
 LARGEST = 2**30
 """Bytes of a file of questions or answers."""
 BENCHMARKS = {"mt_bench": "mt_bench", "vicuna": "vicuna_bench"}
-"""Ours, and FastChat's folder of it."""
+"""Our name of a benchmark, and FastChat's folder."""
 
 
 def read_questions(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Questions of a question.jsonl: an integer question_id that no other has, category, turns.
+    """Read the questions of a question.jsonl: a unique integer question_id, category, turns.
 
     Args:
-        path: of the file.
-        problems: gets a line for whatever is wrong.
+        path: path of the file.
+        problems: list that receives a line per problem.
 
     Raises:
         DataError: the file cannot be read.
@@ -40,9 +40,9 @@ def read_questions(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """JSON objects of a file, each with a question_id that no other has.
+    """Read the JSON objects of a file, each with a unique question_id.
 
-    What is wrong with other lines is added to `problems`; an unreadable file raises DataError.
+    Problems of other lines are added to `problems`; an unreadable file raises DataError.
     """
     found: dict[int, dict[str, Any]] = {}
     try:
@@ -54,20 +54,22 @@ def read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
             continue
         try:
             row = stored.parse_json(line)
-        except ValueError:  # no JSON, or no UTF-8
+        except ValueError:  # not JSON, or not UTF-8
             row = None
         value = row.get("question_id") if isinstance(row, dict) else None
         if not isinstance(value, int):
-            problems.append(f"{path}: line {number} is no JSON object with an integer question_id")
+            problems.append(
+                f"{path}: line {number} is not a JSON object with an integer question_id"
+            )
         elif value in found:
-            problems.append(f"{path}: line {number}: question_id {value} again")
+            problems.append(f"{path}: line {number}: duplicate question_id {value}")
         else:
             found[value] = row
     return list(found.values())
 
 
 def first_choice(row: dict[str, Any]) -> list[str] | None:
-    """The turns of an answer; None if the line has another format."""
+    """Return the turns of an answer; None if the line has another format."""
     try:
         turns = row["choices"][0]["turns"]
     except (KeyError, IndexError, TypeError):
@@ -76,5 +78,5 @@ def first_choice(row: dict[str, Any]) -> list[str] | None:
 
 
 def are_texts(value: Any) -> bool:
-    """True for a list of strings that is not empty."""
+    """Return True for a non-empty list of strings."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)

@@ -13,7 +13,7 @@ from experiments.results import stored
 
 HISTORY = "history.jsonl"
 PLACE = ("step", "epoch", "elapsed_s")
-"""What every line says of itself."""
+"""Keys of every line."""
 
 
 class History:
@@ -22,30 +22,30 @@ class History:
     Cut back to the checkpoint when a run resumes.
 
     Args:
-        folder: of the run.
-        send: called with step and values for every line, `Tracking.log` for one.
+        folder: run folder.
+        send: function called with step and values of every line, for example `Tracking.log`.
     """
 
     def __init__(self, folder: Path, send: Callable[[int, dict[str, float]], None]):
         self.path, self.send = folder / HISTORY, send
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was logged so far."""
+        """Return the lines logged so far."""
         return read_history(self.path.parent)
 
     def elapsed(self) -> float:
-        """Seconds spent up to the last line."""
+        """Return the seconds spent up to the last line."""
         return max((line["elapsed_s"] for line in self.lines()), default=0.0)
 
     def cut(self, step: int) -> None:
-        """Drops what lies behind `step`."""
+        """Drop the lines after `step`."""
         kept = [line for line in self.lines() if line["step"] <= step]
         replacement = self.path.with_suffix(".tmp")
         replacement.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(replacement, self.path)
 
     def log(self, step: int, epoch: float, elapsed: float, values: dict[str, float]) -> None:
-        """Appends a line and passes the values on to the service."""
+        """Append a line and send its values."""
         line = {"step": step, "epoch": round(epoch, 6), "elapsed_s": round(elapsed, 3), **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -53,10 +53,10 @@ class History:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a run's history; a line cut off by a kill is left out.
+    """Read the lines of a run's history; a line cut short by a kill is left out.
 
     Raises:
-        RecordError: it is not a regular file of text, or a line lacks its numbers.
+        RecordError: not a regular text file, or a line lacks its numbers.
     """
     path = folder / HISTORY
     lines = []

@@ -1,4 +1,4 @@
-"""The fields that make a run what it is, and the folder that is named after them."""
+"""Fields that identify a run, and its folder named after them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, enums and paths as JSON values."""
+    """Convert dataclasses, enums and paths to JSON values."""
     if dataclasses.is_dataclass(value):
         return {
             entry.name: to_plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)
@@ -43,7 +43,7 @@ def to_plain(value: Any) -> Any:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Flatten nested mappings into one with dotted keys."""
     if isinstance(value, dict) and (value or not prefix):
         return {
             key: leaf
@@ -54,9 +54,9 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def scientific_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """The scientific fields of a plain configuration, with dotted keys.
+    """Return the scientific fields of a plain configuration, with dotted keys.
 
-    All else never changes what a run is.
+    Other fields do not identify a run.
     """
     return {
         key: value
@@ -67,13 +67,13 @@ def scientific_fields(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_run_dir(config: Any) -> Path:
-    """output/model/task/method[/what differs from the recipe]/seed=s."""
-    place = Path(config.output) / config.model.name / config.task.name / config.method.name
-    return (place / config.variant if config.variant else place) / f"seed={config.seed}"
+    """Return output/model/task/method[/variant]/seed=s."""
+    run_dir = Path(config.output) / config.model.name / config.task.name / config.method.name
+    return (run_dir / config.variant if config.variant else run_dir) / f"seed={config.seed}"
 
 
 def name_variant(changes: dict[str, Any]) -> str:
-    """Folder name for what differs from the recipe; a hash where it would be too long or odd."""
+    """Return the folder name of differences from the recipe, with a hash if too long or odd."""
     ends = [key.rpartition(".")[2] for key in changes]
     parts = []
     for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
@@ -86,7 +86,7 @@ def name_variant(changes: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in a folder name; numbers exactly, so that two learning rates never share one."""
+    """Format a value for a folder name; numbers exactly, so that learning rates never collide."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value)

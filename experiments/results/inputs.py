@@ -1,8 +1,8 @@
 """Inputs of a run: fingerprints of its weights, tokenizer, data and private code.
 
-Where these lie is not part of what a run is; what they hold is. A run notes it in inputs.json
-before it trains, and in its record. Whoever would take what a run folder holds for the outcome of a
-command compares first, as far as the inputs are on this machine: a run whose data are gone stays
+A run is identified by the content of its inputs, not by their location. Fingerprints are written to
+inputs.json before training, and to the record. Before a run folder is taken as the outcome of a
+command, they are compared as far as the inputs are on this machine: a run whose data are gone stays
 finished.
 """
 
@@ -30,19 +30,19 @@ SHIPPED = {
     "models": "diffusion encoder language mlp model transformer vision",
     "tasks": "dreambooth e2e glue images instruction language task toy",
 }
-"""Modules of this project with methods, models and tasks: of these the commit tells. What any other
-module defines is private, and its source is an input."""
+"""Modules of this project with methods, models and tasks, which the commit identifies. Any other
+module is private, and its source is an input."""
 
 Inputs = dict[str, dict[str, Any]]
-"""By what they are: fingerprint, number of files, bytes, and the folder that holds them."""
+"""Fingerprint, number of files, bytes and folder of each input, by name."""
 
 
 def describe(config: Any, most: float | None = None) -> Inputs:
-    """Describes every input of a run that is on this machine.
+    """Describe every input of a run that is on this machine.
 
     Args:
         config: the run.
-        most: bytes of one input up to which it is read; what is larger is left out unless its
+        most: largest input that is read, in bytes; larger ones are left out unless their
             fingerprint is remembered. None: everything is read.
     """
     found: Inputs = {}
@@ -64,7 +64,7 @@ def describe(config: Any, most: float | None = None) -> Inputs:
 
 
 def _files(config: Any) -> Iterator[tuple[str, Files]]:
-    """Yields the inputs that a run reads, those without files on this machine left out."""
+    """Yield the inputs that a run reads, except those without files on this machine."""
     model, parts = config.model, [config.task]
     if not config.mode.trains:
         model, parts = dataclasses.replace(model, pretrained=False), []
@@ -84,7 +84,7 @@ def _files(config: Any) -> Iterator[tuple[str, Files]]:
 
 
 def _private_sources(kind: type, package: str) -> list[Path]:
-    """Source files of a class that is not this project's, its own package as a whole."""
+    """Return the source files of a class from outside this project, including its whole package."""
     shipped = {f"experiments.{package}.{name}" for name in SHIPPED[package].split()}
     top = kind.__module__.partition(".")[0]
     found: set[Path] = set()
@@ -100,36 +100,36 @@ def _private_sources(kind: type, package: str) -> list[Path]:
 
 
 def _place(files: Files) -> str:
-    """The folder of the files; of one file, the file."""
+    """Return the folder of the files, or the file if there is one."""
     return str(files.paths[0] if len(files.paths) == 1 else files.below or files.paths[0].parent)
 
 
-def begin(work: Path, config: Any, place: Path, before: Inputs) -> Inputs:
-    """Notes what a run is made of, once it has read its inputs.
+def begin(work: Path, config: Any, run_dir: Path, before: Inputs) -> Inputs:
+    """Write down the inputs of a run, once it has read them.
 
     Args:
-        work: the folder that it is made in.
+        work: folder that the run writes to.
         config: the run.
-        place: the run folder, as messages name it.
+        run_dir: the run folder, as messages name it.
         before: `describe` before they were read; downloads are here since then.
 
     Raises:
-        DataError: they have changed meanwhile.
-        RecordError: an interrupted run there began with something else.
+        DataError: they have changed since.
+        RecordError: an interrupted run there began with other inputs.
     """
     now = describe(config)
     wrong = differences(before, now)
     if wrong:
-        raise DataError(f"{place}: its inputs changed while they were read; run it again", wrong)
+        raise DataError(f"{run_dir}: its inputs changed while they were read; run it again", wrong)
     wrong = differences(noted(work), now)
     if wrong:
-        raise _refused(place, None, wrong)
+        raise _refused(run_dir, None, wrong)
     _note(work, now)
     return now
 
 
 def keep(folder: Path, config: Any) -> None:
-    """Holds a search to the inputs of its first trial: the best is of one set of data.
+    """Keep a search to the inputs of its first trial, so that its trials can be compared.
 
     Raises:
         RecordError: its earlier trials began with something else.
@@ -149,62 +149,64 @@ def _note(folder: Path, inputs: Inputs) -> None:
         write_atomically(folder / NOTE, json.dumps(inputs, indent=2) + "\n")
 
 
-def changed(place: Path, config: Any, most: float | None = None) -> bool:
-    """True if what lies unfinished in a folder began with something else than is here now."""
-    known = noted(place)
+def changed(run_dir: Path, config: Any, most: float | None = None) -> bool:
+    """Return True if an unfinished run in a folder began with other inputs."""
+    known = noted(run_dir)
     return bool(known and differences(known, describe(config, most)))
 
 
-def check(place: Path, config: Any, record: Record | None, most: float | None = None) -> None:
-    """Raises RecordError if what a folder holds was made of something else than is here now.
+def check(run_dir: Path, config: Any, record: Record | None, most: float | None = None) -> None:
+    """Raise RecordError if the run in a folder has other inputs than the present ones.
 
-    A failed run is not held against the command: other inputs may be what mends it.
+    A failed run is not checked: other inputs may be the fix.
 
     Args:
-        place: the run folder.
-        config: the run as it is asked for.
-        record: of the finished run there; None for an interrupted one.
+        run_dir: the run folder.
+        config: the requested run.
+        record: record of the finished run there; None for an interrupted one.
         most: see `describe`.
     """
-    if record is None and (place / FAILURE).exists():
+    if record is None and (run_dir / FAILURE).exists():
         return
-    known = noted(place) if record is None else of(record)
+    known = noted(run_dir) if record is None else of(record)
     wrong = differences(known, describe(config, most)) if known else []
     if wrong:
-        raise _refused(place, record, wrong)
+        raise _refused(run_dir, record, wrong)
 
 
-def check_model(place: Path, config: Any, record: Record) -> None:
-    """As `check`, of a base model that was just built: a finished run needs its data no more."""
+def check_model(run_dir: Path, config: Any, record: Record) -> None:
+    """Check the base model that was just built, as `check` does; data are no longer needed."""
     known = {
         name: one for name, one in of(record).items() if name in MODEL or name.startswith(CODE)
     }
     now = describe(config)
     wrong = differences(known, now)
     if "weights" in known and "weights" not in now:
-        wrong.append(f"weights: it began with {_shown(known['weights'])}, here are none")
+        wrong.append(f"weights: found none, expected {_shown(known['weights'])}")
     if wrong:
-        raise RecordError(f"{place}: the base model is not the one that the run began with", wrong)
+        raise RecordError(
+            f"{run_dir}: the base model is not the one that the run began with", wrong
+        )
 
 
 def of(record: Record) -> Inputs:
-    """What a finished run was made of; earlier versions noted the weights alone."""
+    """Return the inputs of a finished run; earlier versions recorded the weights alone."""
     found = record.environment.get("inputs")
     if found is None:
         found = {"weights": {"fingerprint": record.environment.get("weights")}}
     return _sound(found)
 
 
-def noted(place: Path) -> Inputs:
-    """What the run in a folder began with; nothing if that was not noted."""
+def noted(run_dir: Path) -> Inputs:
+    """Return the inputs that the run in a folder began with; empty if unknown."""
     try:
-        return _sound(stored.read_json(place / NOTE))
+        return _sound(stored.read_json(run_dir / NOTE))
     except RecordError:
         return {}
 
 
 def _sound(found: Any) -> Inputs:
-    """Those of the inputs read from a file that can be compared."""
+    """Keep the inputs read from a file that can be compared."""
     if not isinstance(found, dict):
         return {}
     return {
@@ -215,16 +217,16 @@ def _sound(found: Any) -> Inputs:
 
 
 def differences(known: Inputs, now: Inputs) -> list[str]:
-    """One line per input that is known on both sides and has changed."""
+    """Return one line per input that is known on both sides and has changed."""
     return [
-        f"{name}: it began with {_shown(known[name])}, here is {_shown(now[name])}"
+        f"{name}: found {_shown(now[name])}, expected {_shown(known[name])}"
         for name in known
         if name in now and known[name]["fingerprint"] != now[name]["fingerprint"]
     ]
 
 
 def changes(one: Record, other: Record) -> list[str]:
-    """Names of the inputs that two finished runs do not share, as far as both are known."""
+    """Return the names of inputs in which two finished runs differ, as far as both are known."""
     left, right = of(one), of(other)
     return [
         name
@@ -234,14 +236,14 @@ def changes(one: Record, other: Record) -> list[str]:
 
 
 def owner(name: str) -> str:
-    """The part of a run that an input belongs to: model, task or method."""
+    """Return the part of a run that an input belongs to: model, task or method."""
     if name in MODEL:
         return "model"
     return name.removeprefix(CODE).partition(" ")[0] if name.startswith(CODE) else "task"
 
 
 def _shown(one: dict[str, Any]) -> str:
-    """An input in a few words."""
+    """Describe an input briefly."""
     files, amount = one.get("files"), one.get("bytes")
     about = [] if one.get("place") is None else [stored.legible(one["place"])]
     if isinstance(files, int) and isinstance(amount, int):
@@ -250,11 +252,11 @@ def _shown(one: dict[str, Any]) -> str:
     return f"{mark} ({', '.join(about)})" if about else mark
 
 
-def _refused(place: Path, record: Record | None, wrong: list[str]) -> RecordError:
+def _refused(run_dir: Path, record: Record | None, wrong: list[str]) -> RecordError:
     state = "an interrupted" if record is None else "a finished"
     again = "starts anew" if record is None else "repeats in place"
     return RecordError(
-        f"{place} holds {state} run that began with other inputs "
-        f"(output=FOLDER runs this one elsewhere; force=true {again} and keeps the old one beside)",
+        f"{run_dir} holds {state} run that began with other inputs "
+        f"(output=FOLDER runs this one elsewhere; force=true {again} and moves the old run aside)",
         wrong,
     )

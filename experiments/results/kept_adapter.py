@@ -1,4 +1,4 @@
-"""The adapter that a run keeps: written in one step, compared ever after."""
+"""Adapter that a run keeps: written atomically, verified by its hashes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FOLDER = "adapter"
 SPARE = ".adapter.spare.tmp"
 """Folder with the adapter of the last checkpoint, once a later evaluation was better."""
 LABEL = ".kept.json"
-"""In the folder while the run goes on: step of the adapter, and its files' hashes."""
+"""File in the folder during the run: step of the adapter, and its files' hashes."""
 IN_PIECES = 2**20
 
 
 def keep(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) -> None:
-    """Replaces the adapter of a run.
+    """Replace the adapter of a run.
 
     Args:
         run: the run folder.
-        step: at which it was evaluated.
-        write: fills an empty folder.
-        checkpoint: step of the last checkpoint. A run that goes on from there needs the adapter
-            that was the best until then.
+        step: step of its evaluation.
+        write: function that fills an empty folder.
+        checkpoint: step of the last checkpoint. A run resumed there needs the best adapter up to
+            then.
     """
     draft, kept, spare = run / ".adapter.tmp", run / FOLDER, run / SPARE
     shutil.rmtree(draft, ignore_errors=True)
@@ -60,7 +60,7 @@ def adopt(run: Path, step: int) -> None:
 
 
 def rewind(run: Path, step: int) -> bool:
-    """Goes back to the adapter that was kept at `step`; False if none is there or it is damaged."""
+    """Restore the adapter that was kept at `step`; False if it is missing or damaged."""
     kept, spare = run / FOLDER, run / SPARE
     for folder in (kept, spare):
         label = _label(folder)
@@ -74,54 +74,54 @@ def rewind(run: Path, step: int) -> bool:
 
 
 def seal(run: Path, step: int | None) -> dict[str, str]:
-    """Hashes of the adapter's files for the record of a run that ends.
+    """Return the hashes of the adapter's files for the record of a finishing run.
 
     Args:
         run: the run folder.
-        step: whose score counts; None if none does.
+        step: step of the selected score; None without one.
 
     Raises:
-        RecordError: it is gone, is not what was kept, or not that of `step`.
+        RecordError: the adapter is missing, was altered, or is not of `step`.
     """
     folder = run / FOLDER
     label = _label(folder)
     if label is None:
         raise RecordError(
-            f"{folder}: the adapter was removed or damaged while the run went on",
+            f"{folder}: the adapter was removed or damaged during the run",
             ["the same command trains it again"],
         )
     problems = list(_unlike(label["files"], folder))
     if step not in (None, label["step"]):
-        problems.append(f"it is of step {label['step']}, the score that counts of step {step}")
+        problems.append(f"found step {label['step']}, expected step {step} of the selected score")
     if problems:
         raise RecordError(f"{folder}: not the adapter that was kept", problems)
     return label["files"]
 
 
 def check(run: Path, record: Record) -> None:
-    """Compares the adapter of a finished run with its record, and looks for broken numbers.
+    """Compare the adapter of a finished run with its record, and look for non-finite values.
 
     Raises:
-        RecordError: it is missing, altered, or holds NaN or infinity.
+        RecordError: the adapter is missing, was altered, or contains NaN or infinity.
     """
     problems = list(differences(run, record))
     if problems:
-        raise RecordError(f"{run / FOLDER}: not the adapter of the record", problems)
+        raise RecordError(f"{run / FOLDER}: not the recorded adapter", problems)
     if not (run / FOLDER).is_dir():
         raise RecordError(f"{run}: no adapter there")
     broken = list(_broken(run / FOLDER))
     if broken:
-        raise RecordError(f"{run / FOLDER}: holds numbers that are not finite", broken)
+        raise RecordError(f"{run / FOLDER}: contains non-finite values", broken)
 
 
 def differences(run: Path, record: Record) -> Iterator[str]:
-    """Yields every file of the adapter that is not as the record says, where it says anything."""
+    """Yield every file of the adapter that differs from the record, if hashes are recorded."""
     if record.adapter is not None:
         yield from _unlike(record.adapter, run / FOLDER)
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of an adapter by name, but of what only describes them in prose."""
+    """Compute the SHA-256 of an adapter's files by name, without README.md."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.name in (LABEL, "README.md") or path.is_dir():
@@ -157,14 +157,14 @@ def _label(folder: Path) -> dict[str, Any] | None:
 
 
 def _broken(folder: Path) -> Iterator[str]:
-    """Yields up to five tensors with NaN or infinity."""
+    """Yield up to five tensors with NaN or infinity."""
     from safetensors import SafetensorError, safe_open
 
     found = 0
     for path in sorted(folder.rglob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                for name in file.keys():  # noqa: SIM118 (not a dict)
                     tensor = file.get_tensor(name)
                     if tensor.is_floating_point() and not tensor.isfinite().all():
                         found += 1

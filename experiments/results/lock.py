@@ -1,8 +1,8 @@
-"""One run folder, one run at a time.
+"""Lock of a run folder: one run at a time.
 
-A lock file with a heartbeat, safe over shared file systems and after a kill. Its owner reaches the
-folder by a link of its own, which a successor takes away: what a process that slept meanwhile still
-wants to write, rename or delete there fails, however late it wakes.
+A lock file with a heartbeat, safe on shared file systems and after a kill. Its owner accesses the
+folder through a link of its own, which a successor removes: a process that was suspended meanwhile
+fails to write, rename or delete anything there, however late it resumes.
 
 Not flock, nor filelock, which uses it: shared file systems often keep it to one host or lack it.
 """
@@ -33,20 +33,20 @@ STALE_SECONDS = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """A folder that is held, as its owner sees it."""
+    """Locked folder, as seen by its owner."""
 
-    place: Path
+    run_dir: Path
     """The folder."""
     token: str
-    """Of this owner, never used again."""
+    """Token of this owner, never reused."""
 
     @property
     def path(self) -> Path:
-        """The folder by the owner's link, `.<name>.<token>` beside it.
+        """The owner's link to the folder, `.<name>.<token>` beside it.
 
-        All that the owner changes is reached this way.
+        The owner makes all changes through it.
         """
-        return self.place.with_name(f".{self.place.name}.{self.token}")
+        return self.run_dir.with_name(f".{self.run_dir.name}.{self.token}")
 
     @property
     def kept(self) -> bool:
@@ -54,18 +54,18 @@ class Hold:
         return _owner(self.path / LOCK).get("token") == self.token
 
     def shown(self, path: Path) -> Path:
-        """A path below `path` by the folder's own name, for messages."""
-        return self.place / path.relative_to(self.path)
+        """Return a path below `path` under the folder's own name, for messages."""
+        return self.run_dir / path.relative_to(self.path)
 
     def check(self) -> None:
-        """Raises Lost if another process has taken the folder over."""
+        """Raise Lost if another process has taken the folder over."""
         if not self.kept:
-            raise Lost(f"{self.place}: another run took this folder over while this one slept")
+            raise Lost(f"{self.run_dir}: another run took over this folder from this one")
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[Hold]:
-    """Holds the folder's lock for the duration of the block.
+    """Hold the folder's lock for the duration of the block.
 
     A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
     is gone), after `STALE_SECONDS` without a heartbeat otherwise, since process numbers mean
@@ -74,7 +74,7 @@ def hold(folder: Path) -> Iterator[Hold]:
     Raises:
         Occupied: another live run holds the folder.
     """
-    held = Hold(place=folder, token=uuid.uuid4().hex)
+    held = Hold(run_dir=folder, token=uuid.uuid4().hex)
     _take(folder / LOCK, held)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(held, stop), daemon=True)
@@ -90,9 +90,9 @@ def hold(folder: Path) -> Iterator[Hold]:
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
-    """Who works in the folder now: host, pid, since; None if nobody does. Touches nothing.
+    """Return the live owner of the folder (host, pid, since); None if there is none. Read-only.
 
-    Of another host's lock the heartbeat tells, by this machine's clock.
+    For another host's lock the heartbeat decides, by this machine's clock.
     """
     path = folder / LOCK
     owner = _owner(path)
@@ -125,7 +125,7 @@ def _take(path: Path, held: Hold) -> None:
         if taken:
             try:
                 _fence(held)
-                held.path.symlink_to(held.place.name)
+                held.path.symlink_to(held.run_dir.name)
             except OSError:  # a full disk
                 path.unlink(missing_ok=True)
                 raise
@@ -135,7 +135,7 @@ def _take(path: Path, held: Hold) -> None:
         draft.unlink(missing_ok=True)
     owner = _owner(path)
     raise Occupied(
-        f"{path.parent}: another run is at work here",
+        f"{path.parent}: another run is using this folder",
         [
             f"host {owner.get('host')}, process {owner.get('pid')}, since {owner.get('since')}; "
             f"it holds {LOCK}"
@@ -144,13 +144,13 @@ def _take(path: Path, held: Hold) -> None:
 
 
 def _take_over(path: Path, draft: Path, held: Hold) -> bool:
-    """Replaces a dead owner's lock by the draft.
+    """Replace a dead owner's lock by the draft.
 
-    False if its owner lives or somebody was faster.
+    False if its owner is alive or another process was faster.
     """
     if not _stale(path, draft):
         return False
-    # Whoever holds the heir's link is alone in replacing the lock, so what it sees there stays.
+    # Only the holder of the heir's link may replace the lock, so what it sees there stays.
     heir = path.with_name(f".{LOCK}.heir")
     if not _link(draft, heir):
         if not _stale(heir, draft):
@@ -171,15 +171,15 @@ def _take_over(path: Path, draft: Path, held: Hold) -> bool:
 
 
 def _fence(held: Hold) -> None:
-    """Takes the folder away from all earlier owners, wherever they are in what they do."""
-    links = re.compile(rf"\.{re.escape(held.place.name)}\.[0-9a-f]{{32}}")
-    for item in held.place.absolute().parent.iterdir():
+    """Revoke the folder from all earlier owners, whatever they are doing."""
+    links = re.compile(rf"\.{re.escape(held.run_dir.name)}\.[0-9a-f]{{32}}")
+    for item in held.run_dir.absolute().parent.iterdir():
         if links.fullmatch(item.name) and item.name != held.path.name:
             _remove(item)
 
 
 def _remove(link: Path) -> None:
-    """Removes an owner's link, or the folder that an owner without its link has made there."""
+    """Remove an owner's link, or the folder that an owner without its link created there."""
     try:
         link.unlink(missing_ok=True)
     except OSError:
@@ -187,14 +187,14 @@ def _remove(link: Path) -> None:
 
 
 def _sweep(path: Path, draft: Path) -> None:
-    """Removes what takers that died on the way have left."""
+    """Remove leftovers of processes that died while taking the lock."""
     for item in path.parent.glob(f".{LOCK}.*"):
         if item != draft and (not _owner(item) or _stale(item, draft)):
             item.unlink(missing_ok=True)
 
 
 def _link(draft: Path, path: Path) -> bool:
-    """Makes `path` another name of the draft; False if it exists."""
+    """Make `path` another name of the draft; return False if it exists."""
     try:
         os.link(draft, path)
     except FileExistsError:
@@ -214,7 +214,7 @@ def _beat(held: Hold, stop: threading.Event) -> None:
 
 
 def _stale(path: Path, draft: Path) -> bool:
-    """True if the owner of a lock is dead, or the lock is gone."""
+    """Return Return True if the owner of a lock is dead, or the lock is gone."""
     owner, here = _owner(path), _this_process()
     if owner.get("machine") == here["machine"]:
         started = _started(owner.get("pid", -1))
@@ -235,7 +235,7 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _this_process() -> dict[str, Any]:
-    """Who holds the lock; `machine` is equal only where process numbers can be compared."""
+    """Describe this process as an owner; `machine` is equal only where pids are comparable."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         space = os.readlink("/proc/self/ns/pid")
@@ -251,9 +251,9 @@ def _this_process() -> dict[str, Any]:
 
 
 def _started(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, None if it does not exist.
+    """Return the start time of a process in clock ticks since boot; None if it does not exist.
 
-    A reused number shows here.
+    It tells a reused pid from the original process.
     """
     try:
         fields = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()

@@ -18,21 +18,21 @@ from experiments.results import stored
 
 FOLDER = "predictions"
 OF_TRAINING = ("train/loss", "train/learning_rate", "train/gradient_norm")
-"""Keys of a history that are no scores of an evaluation."""
+"""Keys of a history that are not scores of an evaluation."""
 LARGEST = 2**32
 """Bytes of the predictions of one evaluation."""
 DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError, OverflowError),
     *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile),
 )
-"""What numpy and zipfile raise for damaged bytes."""
+"""Errors that numpy and zipfile raise for damaged bytes."""
 
 
 def store(run: Path, split: str, entry: Evaluation) -> None:
-    """Writes predictions/<split>-<step>.npz in one step."""
-    place = run / FOLDER
-    place.mkdir(exist_ok=True)
-    draft = place / f".{split}.tmp"
+    """Write predictions/<split>-<step>.npz atomically."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    draft = folder / f".{split}.tmp"
     with draft.open("wb") as file:
         np.savez(
             file,
@@ -41,21 +41,21 @@ def store(run: Path, split: str, entry: Evaluation) -> None:
             epoch=entry.epoch,
             step=entry.step,
         )
-    os.replace(draft, place / f"{split}-{entry.step:07d}.npz")
+    os.replace(draft, folder / f"{split}-{entry.step:07d}.npz")
 
 
-def paths_of(run: Path, split: str = "*") -> list[Path]:
-    """Files of a split, or of all, in the order of training; what other programs left is none."""
-    return [path for path in visible(run / FOLDER, f"{split}-*.npz") if step_of(path) >= 0]
+def get_paths(run: Path, split: str = "*") -> list[Path]:
+    """Return the files of a split, or of all splits, by name, without other programs' files."""
+    return [path for path in visible(run / FOLDER, f"{split}-*.npz") if parse_step(path) >= 0]
 
 
 def load(run: Path, split: str) -> list[Evaluation]:
-    """Every stored evaluation of a split, in the order of training.
+    """Read every stored evaluation of a split, in the order of training.
 
-    RecordError names a damaged file.
+    A damaged file raises RecordError.
     """
     found = []
-    for path in paths_of(run, split):
+    for path in get_paths(run, split):
         stored.check_file(path, LARGEST)
         try:
             _check_sizes(path)
@@ -80,20 +80,20 @@ def load(run: Path, split: str) -> list[Evaluation]:
 
 
 def first_damaged(run: Path) -> Path | None:
-    """The earliest stored evaluation that cannot be read; None if all can."""
-    paths = sorted(paths_of(run), key=step_of)
+    """Return the earliest stored evaluation that cannot be read; None if all can."""
+    paths = sorted(get_paths(run), key=parse_step)
     return next((path for path in paths if not _whole(path)), None)
 
 
 def _check_sizes(path: Path) -> None:
-    """Raises ValueError if the file would take more memory than it has bytes."""
+    """Raise ValueError if the file is compressed and could take more memory than it has bytes."""
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("compressed, which ours are not")
+            raise ValueError("compressed, unlike files of this project")
 
 
 def evaluated(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
-    """How often each (split, step) was evaluated by the lines of a history."""
+    """Count the evaluations of each (split, step) in a history."""
     found: Counter[tuple[str, int]] = Counter()
     for line in history:
         splits = {key.rpartition("/")[0] for key in line if "/" in key and key not in OF_TRAINING}
@@ -102,7 +102,7 @@ def evaluated(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
 
 
 def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yields every evaluation of a history without predictions, and the other way round."""
+    """Yield every evaluation of a history without predictions, and vice versa."""
     expected = evaluated(history)
     there = {
         (split, int(step))
@@ -115,13 +115,13 @@ def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
         if (split, step) not in there:
             yield f"{what}: missing, though history.jsonl has its score"
         elif not expected[split, step]:
-            yield f"{what}: of no evaluation in history.jsonl"
+            yield f"{what}: without an evaluation in history.jsonl"
         elif expected[split, step] > 1:
             yield f"{what}: evaluated {expected[split, step]} times in history.jsonl"
 
 
 def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
-    """Raises RecordError unless every evaluation so far has its predictions."""
+    """Raise RecordError unless every evaluation so far has its predictions."""
     problems = list(differences(run, history))
     if problems:
         raise RecordError(
@@ -131,20 +131,20 @@ def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
 
 
 def cut(run: Path, step: int) -> None:
-    """Deletes what lies behind `step`: a resumed run ends with an uninterrupted one's files."""
-    for path in paths_of(run):
-        if step_of(path) > step:
+    """Delete files after `step`: a resumed run then ends with an uninterrupted one's files."""
+    for path in get_paths(run):
+        if parse_step(path) > step:
             path.unlink()
 
 
-def step_of(path: Path) -> int:
-    """Step of a stored evaluation, as its file is called."""
+def parse_step(path: Path) -> int:
+    """Return the step of a stored evaluation from its file name; -1 if it has none."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
 def _whole(path: Path) -> bool:
-    """True if the file's checksums hold."""
+    """Return True if the file's checksums match."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -1,4 +1,4 @@
-"""A run's record: metrics.json of a finished run, failure.json of a failed one."""
+"""Record of a run: metrics.json of a finished run, failure.json of a failed one."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ RECORD, FAILURE, CONFIG = "metrics.json", "failure.json", "config.yaml"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """One finished run, as metrics.json holds it."""
+    """Content of metrics.json of a finished run."""
 
     run: dict[str, Any]
     """model, task, method, seed, source, recipe, profile, mode, experiment."""
     config: dict[str, Any]
     """The whole resolved configuration."""
     parameters: dict[str, int]
-    """adapter, head, base (numbers) and stored_bytes of the adapter."""
+    """adapter, head, base (parameter counts) and stored_bytes of the adapter."""
     metrics: dict[str, Any] | None = None
     """primary {name, split, select, value, interval}, best, last, heldout; None for mode=count."""
     adapter: dict[str, str] | None = None
     """SHA-256 of the adapter's files by name; None in older records, and where nothing trains."""
     preflight: dict[str, Any] | None = None
-    """What could be said before training about whether this setting can learn."""
+    """Results of the preflight checks before training."""
     time: dict[str, Any]
     memory: dict[str, Any]
     environment: dict[str, Any]
@@ -43,17 +43,17 @@ class Record:
     schema: int = SCHEMA
 
 
-def write_record(place: Path, record: Record) -> None:
-    """Writes metrics.json: from here on the run is finished.
+def write_record(run_dir: Path, record: Record) -> None:
+    """Write metrics.json, which makes the run finished.
 
-    NaN and infinity, as a diverged run has, become null.
+    NaN and infinity, as of a diverged run, become null.
     """
     text = json.dumps(finite(dataclasses.asdict(record)), indent=2, allow_nan=False)
-    write_atomically(place / RECORD, text + "\n")
+    write_atomically(run_dir / RECORD, text + "\n")
 
 
 def finite(value: Any) -> Any:
-    """Nested values with None for the numbers that JSON does not have."""
+    """Replace non-finite numbers, which JSON lacks, by None in nested values."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -61,8 +61,8 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_failure(place: Path, error: BaseException) -> None:
-    """Writes failure.json, with the traceback of anything that is not the user's to mend."""
+def write_failure(run_dir: Path, error: BaseException) -> None:
+    """Write failure.json, with the traceback of any error but UserError."""
     trace = None if isinstance(error, UserError) else "".join(traceback.format_exception(error))
     failure = {
         "schema": SCHEMA,
@@ -72,17 +72,17 @@ def write_failure(place: Path, error: BaseException) -> None:
         "traceback": trace,
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_atomically(place / FAILURE, json.dumps(failure, indent=2) + "\n")
+    write_atomically(run_dir / FAILURE, json.dumps(failure, indent=2) + "\n")
 
 
-def read_record(place: Path) -> Record:
-    """Reads a run folder's record.
+def read_record(run_dir: Path) -> Record:
+    """Read a run folder's record.
 
     Raises:
-        RecordError: not JSON, or not a record; the message names the file, and what is missing or
-            has another type than its readers rely on.
+        RecordError: not JSON, or not a record; the message names the file and the missing or
+            mistyped fields.
     """
-    path, cure = place / RECORD, "move the folder away to run it again"
+    path, cure = run_dir / RECORD, "move the folder away to run it again"
     found = stored.read_json(path, LARGEST)
     known = {entry.name: entry for entry in dataclasses.fields(Record)}
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:

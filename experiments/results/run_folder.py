@@ -1,4 +1,4 @@
-"""Find what a run folder holds, ready it for a run, put a finished run back."""
+"""Find the record, failure or configuration that a run folder holds."""
 
 from __future__ import annotations
 
@@ -11,65 +11,65 @@ from experiments.results.identity import scientific_fields, to_plain
 from experiments.results.record import CONFIG, FAILURE, RECORD, Record, read_record
 
 
-def find_record(place: Path, config: Any) -> Record | None:
-    """The finished record of this very run, None if there is none yet; touches nothing.
+def find_record(run_dir: Path, config: Any) -> Record | None:
+    """Return the record of exactly this run; None if it has not finished. Nothing is written.
 
     Raises:
-        RecordError: the folder holds another run (every differing key is listed), or its record is
-        damaged.
+        RecordError: the folder holds a run with different settings (every key is listed), or its
+            record is damaged.
     """
     record = None
-    if (place / RECORD).exists():
-        record = read_record(place)
+    if (run_dir / RECORD).exists():
+        record = read_record(run_dir)
         what, found = "a finished", record.config
-    elif (place / CONFIG).exists() and not (place / FAILURE).exists():
-        what, found = "an unfinished", read_configuration(place)
+    elif (run_dir / CONFIG).exists() and not (run_dir / FAILURE).exists():
+        what, found = "an unfinished", read_configuration(run_dir)
     else:
         return None
     differing = _differing(found, config)
     if differing:
         raise RecordError(
-            f"{place} holds {what} run with another configuration "
-            "(force=true repeats in place and keeps the old one beside)",
+            f"{run_dir} holds {what} run with different settings "
+            "(force=true repeats in place and moves the old run aside)",
             differing,
         )
     return record
 
 
-def find_failure(place: Path, config: Any) -> dict[str, Any] | None:
-    """What failure.json says of this very run; None if it did not fail or is another's."""
+def find_failure(run_dir: Path, config: Any) -> dict[str, Any] | None:
+    """Return failure.json of exactly this run; None if it did not fail."""
     try:
-        found = stored.read_json(place / FAILURE)
+        found = stored.read_json(run_dir / FAILURE)
     except RecordError:
         return None
-    return found if isinstance(found, dict) and continues(place, config) else None
+    return found if isinstance(found, dict) and continues(run_dir, config) else None
 
 
-def read_configuration(place: Path) -> dict[str, Any]:
-    """The configuration that a run started with."""
-    path, cure = place / CONFIG, "move the folder away or use force=true"
+def read_configuration(run_dir: Path) -> dict[str, Any]:
+    """Read the configuration that a run started with."""
+    path, cure = run_dir / CONFIG, "move the folder away or use force=true"
     try:
         found = stored.read_yaml(path)
     except RecordError as error:
         raise RecordError(f"{error}; {cure}") from error
     if not isinstance(found, dict):
-        raise RecordError(f"{path}: damaged, no configuration; {cure}")
+        raise RecordError(f"{path}: damaged, not a configuration; {cure}")
     return found
 
 
 def _differing(found: dict[str, Any], config: Any) -> list[str]:
-    """One line per scientific field in which a configuration is not the one asked for."""
+    """Return one line per scientific field in which a configuration differs."""
     there, asked = scientific_fields(found), scientific_fields(to_plain(config))
     return [
-        f"{key}: there {there.get(key)!r}, asked for {asked.get(key)!r}"
+        f"{key}: found {there.get(key)!r}, expected {asked.get(key)!r}"
         for key in sorted(there.keys() | asked.keys())
         if there.get(key) != asked.get(key)  # a field added since then is null in old records
     ]
 
 
-def continues(place: Path, config: Any) -> bool:
-    """True if what lies in the folder was left by this very run."""
+def continues(run_dir: Path, config: Any) -> bool:
+    """Return True if the folder was left by exactly this run."""
     try:
-        return not _differing(read_configuration(place), config)
+        return not _differing(read_configuration(run_dir), config)
     except RecordError:
         return False

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: all of it in run.log, the outline on the terminal."""
+"""Log of a run: everything in run.log, the outline on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class _Terminal(logging.Handler):
-    """Prints above a progress bar, if there is one."""
+    """Handler that prints above a progress bar, if any."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`."""
@@ -19,17 +19,17 @@ class _Terminal(logging.Handler):
 
 
 class _File(logging.FileHandler):
-    """Leaves out what a full disk does not take: the run itself says why it ends."""
+    """File handler that ignores a full disk: the run itself reports it."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.handleError`."""
 
 
 @contextmanager
-def keep(place: Path) -> Iterator[None]:
-    """Our log lines go to run.log and, without times and details, to the terminal."""
+def keep(run_dir: Path) -> Iterator[None]:
+    """Send our log lines to run.log and, without times and details, to the terminal."""
     root = logging.getLogger("experiments")
-    file, terminal = _File(place / "run.log"), _Terminal(logging.INFO)
+    file, terminal = _File(run_dir / "run.log"), _Terminal(logging.INFO)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = root.level
     root.setLevel(logging.DEBUG)
@@ -46,5 +46,5 @@ def keep(place: Path) -> Iterator[None]:
 
 
 def silence() -> None:
-    """Our log lines go nowhere in this process."""
+    """Silence our log lines in this process."""
     logging.getLogger("experiments").addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""Types of all that is read of a record: checked once, so that tables and figures need not."""
+"""Types of all fields read from a record, checked once so that tables and figures need not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_NAME, LONGEST_TEXT = 200, 1000
 LARGEST = 2**21
 """Bytes of a record: four times one with twenty thousand target modules."""
 MANY = 5
-"""Problems of one record that are told."""
+"""Reported problems of one record."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Kind:
     """Values that a field may have."""
 
     name: str
-    """As an error calls them, with its article."""
+    """Name in error messages, with its article."""
     holds: Callable[[Any], bool]
     required: bool = False
     """False: it may also be null or missing."""
@@ -126,11 +126,11 @@ FIELDS: dict[str, Kind] = {
     "environment.inputs.*.place": TEXT,
     "status": TEXT,
 }
-"""By dotted key; `*` stands for any key, `*_s` for those that end so."""
+"""Kinds by dotted key; `*` stands for any key, `*_s` for keys with that ending."""
 
 
 def problems(record: dict[str, Any]) -> Iterator[str]:
-    """Yields what in a record has another type than its readers rely on, or no bounds."""
+    """Yield every mistyped or unbounded field of a record."""
     for key, kind in FIELDS.items():
         for place, value in _values(record, key.split("."), ""):
             if value is None and kind.required:
@@ -141,7 +141,7 @@ def problems(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _values(node: Any, path: list[str], place: str) -> Iterator[tuple[str, Any]]:
-    """Yields key and value of what a path leads to; None for what is not there."""
+    """Yield key and value of every field that a path matches; None for missing fields."""
     if not path:
         yield place, node
         return

@@ -1,7 +1,7 @@
-"""Files as others may have left them: read without waiting, within bounds, as data and no more.
+"""Readers of untrusted files: without blocking, within bounds, as plain data.
 
-What lies in an output folder may be damaged, of another program, or made to do harm. A pipe would
-wait for a writer for ever, a device never ends, an alias of YAML can stand for gigabytes.
+Files in an output folder may be damaged, of another program, or malicious. A pipe would block
+forever, a device never ends, a YAML alias can stand for gigabytes.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ import yaml
 from experiments.errors import RecordError
 
 LARGEST = 64 * 2**20
-"""Bytes of a file that is read whole."""
+"""Largest size of a file that is read whole, in bytes."""
 LARGEST_YAML = 2**20
 DEEPEST = 32
 """Levels of nesting; a configuration has five."""
 BOTTOMLESS = 200
-"""Levels that no file has, and that a later writer could not write."""
+"""Levels of nesting of any JSON, which a writer could still write."""
 MOST = 2**63
 """Magnitude of an integer."""
 FARTHEST = 1e100
-"""Magnitude of another number: its square is a number too."""
+"""Magnitude of a float: its square is finite too."""
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters and lone surrogates: no terminal and no UTF-8 file should get them."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
-    """Content of a regular file, or of what a link to one leads to.
+    """Read a regular file, or the target of a link to one.
 
     Raises:
-        RecordError: it is something else, too large, or cannot be read.
+        RecordError: not a regular file, too large, or unreadable.
     """
     try:
         _check(path, os.stat(path), largest)
-        # Between the look and this it may have become a pipe, which must not be waited for.
+        # Since the check it may have become a pipe, which must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             _check(path, os.fstat(descriptor), largest)
@@ -56,7 +56,7 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
 
 
 def find(root: Path, name: str) -> list[Path]:
-    """Every entry called `name` below a folder, in path order: also links that lead nowhere."""
+    """Return every entry named `name` below a folder, in path order, including broken links."""
     return sorted(
         Path(folder, name)
         for folder, folders, files in os.walk(root)
@@ -65,7 +65,7 @@ def find(root: Path, name: str) -> list[Path]:
 
 
 def check_file(path: Path, largest: int = LARGEST) -> None:
-    """Raises RecordError unless `path` leads to a regular file of at most `largest` bytes."""
+    """Raise RecordError unless `path` leads to a regular file of at most `largest` bytes."""
     try:
         _check(path, os.stat(path), largest)
     except OSError as error:
@@ -73,7 +73,7 @@ def check_file(path: Path, largest: int = LARGEST) -> None:
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
-    """Text of a regular file in UTF-8; RecordError as `read_bytes`."""
+    """Read a regular file as UTF-8; raise RecordError as `read_bytes` does."""
     try:
         return read_bytes(path, largest).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,7 +81,7 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
 
 
 def read_json(path: Path, largest: int = LARGEST) -> Any:
-    """What a file of JSON holds; RecordError as `read_bytes`, and if it is not JSON."""
+    """Read a JSON file; raise RecordError as `read_bytes` does, or if it is not JSON."""
     content = read_bytes(path, largest)
     try:
         return parse_json(content.decode("utf-8"))
@@ -90,16 +90,16 @@ def read_json(path: Path, largest: int = LARGEST) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parses JSON; ValueError for whatever cannot be parsed, however deep it is nested."""
+    """Parse JSON; raise ValueError if that fails, also for deep nesting."""
     try:
         found = json.loads(text)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
     level, depth = [found], 0
     while level := [item for node in level for item in _items(node)]:
         depth += 1
         if depth > BOTTOMLESS:
-            raise ValueError("nested too deep")
+            raise ValueError("nested too deeply")
     return found
 
 
@@ -110,7 +110,7 @@ def _items(node: Any) -> Iterable[Any]:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a file of YAML without aliases holds; RecordError as `read_bytes`, and if it is not."""
+    """Read a YAML file without aliases; raise RecordError as `read_bytes` does, or if invalid."""
     text = read_text(path, LARGEST_YAML)
     try:
         depth = 0
@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise ValueError("nested too deep")
+                raise ValueError("nested too deeply")
         return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -128,13 +128,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def legible(text: Any) -> str:
-    """Text on one line, control characters and lone surrogates written as escapes."""
+    """Return text on one line, with control characters and lone surrogates escaped."""
     line = " ".join(str(text).split())
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
 def excesses(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:
-    """Yields where parsed JSON leaves the bounds that all later arithmetic and writing rely on."""
+    """Yield every value of parsed JSON beyond the bounds that later arithmetic and writing need."""
     if isinstance(value, (dict, list)):
         if depth == DEEPEST:
             yield f"{key or 'it'} is nested more than {DEEPEST} deep"

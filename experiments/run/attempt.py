@@ -48,15 +48,15 @@ def begin(held: Hold, config: Any) -> Path | None:
         return None
     work = root
     if not config.force:
-        if find_record(held.place, config) is not None:
+        if find_record(held.run_dir, config) is not None:
             return None
-        inputs.check(held.place, config, None)
+        inputs.check(held.run_dir, config, None)
         if _items(root) and not _continues(root, config):
             _move_aside(held)
     elif (root / RECORD).exists():
         work = root / REPETITION
         if work.exists() and not _continues(work, config):
-            work.rename(_beside(held.place, "replaced"))
+            work.rename(_beside(held.run_dir, "replaced"))
         if not work.exists():
             draft = root / f".{REPETITION}.tmp"
             shutil.rmtree(draft, ignore_errors=True)
@@ -91,7 +91,7 @@ def complete_repetition(held: Hold) -> Path | None:
     elif any(repetition.iterdir()):
         return None
     repetition.rmdir()
-    return aside or held.place
+    return aside or held.run_dir
 
 
 def abandon_repetition(held: Hold) -> Path | None:
@@ -99,7 +99,7 @@ def abandon_repetition(held: Hold) -> Path | None:
     repetition = held.path / REPETITION
     if not ((held.path / RECORD).exists() and repetition.is_dir()):
         return None
-    failed = _beside(held.place, "failed")
+    failed = _beside(held.run_dir, "failed")
     repetition.rename(failed)
     return failed
 
@@ -159,7 +159,7 @@ def _move_aside(held: Hold) -> Path:
     for item in sorted(_items(root), key=lambda item: not _is_record(item)):
         if not (whole and item.name == REPETITION):
             item.rename(leaving / item.name)
-    aside = _beside(held.place, "replaced")
+    aside = _beside(held.run_dir, "replaced")
     leaving.rename(aside)
     return aside
 

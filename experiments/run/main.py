@@ -68,7 +68,7 @@ def train(current: Session) -> Record:
     from experiments.training import memory, scoring, trainer
 
     machine = environment.describe()  # of the code that runs, not of what is there in the end
-    watched = environment.Memory()
+    watched = environment.PeakMemory()
     with distributed.first_alone("prepared"):
         before = inputs.describe(config)
         parts = build_parts(config, current.weights, current.dataset_path)
@@ -124,7 +124,7 @@ def count(config: Config) -> Record:
     from experiments.results import environment
     from experiments.training import memory
 
-    watched = environment.Memory()
+    watched = environment.PeakMemory()
     bare = config.model.build(config.task.head, None, meta=True)
     network = config.method.apply(bare, config.model.head)
     outlook = memory.expected(network, config.model, config.task, None, None)

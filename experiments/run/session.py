@@ -129,7 +129,7 @@ def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
         yield current
         return
     current.work_dir = Path(verdict)
-    current.held = lock.Hold(place=run_dir, token=distributed.get("owner"))
+    current.held = lock.Hold(run_dir=run_dir, token=distributed.get("owner"))
     try:
         yield current
     except Exception as error:

@@ -83,7 +83,7 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
     cells = list(sweep.cells(name, [*rest, *(axis.example for axis in axes)]))
     problems = [f"{' '.join(cell.overrides)}: {cell.problem}" for cell in cells if cell.problem]
     if problems:
-        raise ConfigError("not every cell is a run", problems)
+        raise ConfigError("invalid cells", problems)
     short = []
     for cell in cells:
         for cell_seed in cell.seeds:

@@ -84,7 +84,7 @@ def axes(texts: Sequence[str]) -> list[Axis]:
                 f"{text}: not a range to search (allowed: interval, choice, tag(log, …))"
             )
     if problems:
-        raise ConfigError("this is no search space", problems)
+        raise ConfigError("not a search space", problems)
     return found
 
 

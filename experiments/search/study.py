@@ -168,12 +168,12 @@ class Study:
         """Keeps the search's settings with it, and refuses to go on with others."""
         there = self._study.user_attrs
         problems = [
-            f"{key}: there {there[key]}, asked for {value}"
+            f"{key}: found {there[key]}, expected {value}"
             for key, value in settings.items()
             if there.get(key, value) != value
         ]
         if self._study.direction.name.lower() != self._direction:
-            problems.append(f"direction: there {self._study.direction.name.lower()}")
+            problems.append(f"direction: found {self._study.direction.name.lower()}")
         if problems:
             raise ConfigError(
                 f"{self.folder}: another search lies there (move it away to start anew)", problems

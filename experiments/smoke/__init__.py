@@ -1,1 +1,1 @@
-"""The whole paper in small: every table and figure end to end, without weights, hub or GPU."""
+"""Smoke test of every table and figure, end to end, without pretrained weights, hub or GPU."""

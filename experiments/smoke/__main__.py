@@ -1,8 +1,8 @@
-"""Rehearses tables and figures: `python -m experiments.smoke [figure5_biased figure6_lora]`.
+"""Smoke test of tables and figures: `python -m experiments.smoke [figure5_biased figure6_lora]`.
 
-Each experiment runs as for real, with one seed, two steps per cell and small random networks
-(profile=smoke), searches with few trials. Nothing is downloaded. Runs, logs and the report have a
-folder of their own.
+Each experiment runs in full, but with one seed, two steps per cell and small random networks
+(profile=smoke); searches run few trials. Nothing is downloaded. Runs, logs and the report go into
+a separate folder.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ QUESTIONS, INCEPTION = "questions", "inception.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Act:
-    """One experiment of the rehearsal."""
+class Job:
+    """Command of one experiment, and the tasks whose data it reads."""
 
     name: str
     command: list[str]
-    """What is run, behind the interpreter."""
+    """Arguments of the interpreter."""
     tasks: list[Task]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiments, then the report.
+    """Run the experiments, then the report.
 
     Returns:
         0, or 1 if one of them failed.
@@ -48,45 +48,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     register()
     try:
-        acts = [act(name, asked) for name in asked.names or sweep.names()]
-        _lay_out(acts, asked.outputs / DATA, asked.data)
+        jobs = [plan_job(name, asked) for name in asked.names or sweep.names()]
+        _prepare_data(jobs, asked.outputs / DATA, asked.data)
     except UserError as error:
         print(f"experiments.smoke: {error}", file=sys.stderr)
         return 1
     (asked.outputs / LOGS).mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
-    def play(one: Act) -> bool:
+    def run_job(one: Job) -> bool:
         return _run(one.name, one.command, asked.outputs)
 
     with ThreadPoolExecutor(asked.jobs) as pool:
-        whole = list(pool.map(play, acts))
-    # Once more where a cell was at work in another experiment.
-    failed = [one.name for one, good in zip(acts, whole, strict=True) if not (good or play(one))]
-    for name, command in _after(acts, asked.outputs):
+        whole = list(pool.map(run_job, jobs))
+    # Try again: another experiment may have held a cell's lock.
+    failed = [one.name for one, good in zip(jobs, whole, strict=True) if not (good or run_job(one))]
+    for name, command in _follow_ups(jobs, asked.outputs):
         failed += [] if _run(name, command, asked.outputs) else [name]
     told = f"failed: {', '.join(failed)}" if failed else "all done"
     print(f"{told}, {time.monotonic() - began:.0f} s: {asked.outputs / 'report' / 'index.html'}")
     return 1 if failed else 0
 
 
-def act(name: str, asked: argparse.Namespace) -> Act:
-    """How an experiment is rehearsed.
+def plan_job(name: str, asked: argparse.Namespace) -> Job:
+    """Plan the small run of an experiment.
 
     Raises:
         ConfigError: no such experiment.
     """
     if name not in sweep.names():
-        raise ConfigError(f"{name}: no experiment (allowed: {', '.join(sweep.names())})")
+        raise ConfigError(f"{name}: not an experiment (allowed: {', '.join(sweep.names())})")
     start = [f"experiment={name}"]
     axes = dict(axis.split("=", 1) for axis in sweep.swept(start))
     cfg = compose_config(start)
     shared = [f"output={asked.outputs}", "offline=true"]
     if not cfg.mode.trains:  # counts real sizes in a second
-        return Act(name=name, command=["train.py", *start, *shared], tasks=[])
+        return Job(name=name, command=["train.py", *start, *shared], tasks=[])
     shared.append(f"seed={axes.get('seed', '0').split(',')[0]}")
     if cfg.task.name == "toy":  # is small itself
-        return Act(name=name, command=["train.py", *start, *shared], tasks=[])
+        return Job(name=name, command=["train.py", *start, *shared], tasks=[])
     chosen = axes.get("task", cfg.task.name).split(",")
     tasks = [load(compose_config(one)).task for one in _samples(start, axes, chosen)]
     shared += ["profile=smoke", f"task.path={asked.outputs / DATA}/${{task.name}}"]
@@ -96,22 +96,22 @@ def act(name: str, asked: argparse.Namespace) -> Act:
         shared.append(f"task.extractor={asked.outputs / DATA / INCEPTION}")
     if (CONF / "search" / f"{cfg.experiment}.yaml").is_file():
         search = ["-m", "experiments.search", f"search={cfg.experiment}"]
-        return Act(
+        return Job(
             name=name, command=[*search, *start, *shared, f"--trials={asked.trials}"], tasks=tasks
         )
-    return Act(name=name, command=["train.py", *start, *shared], tasks=tasks)
+    return Job(name=name, command=["train.py", *start, *shared], tasks=tasks)
 
 
 def _samples(start: list[str], axes: dict[str, str], tasks: list[str]) -> Iterator[list[str]]:
-    """Overrides of one cell per task: the first value of all else."""
+    """Yield the overrides of one cell per task, with the first value of every other axis."""
     for task in tasks:
         first = {key: value.split(",")[0] for key, value in axes.items()} | {"task": task}
         yield [*start, *(f"{key}={value}" for key, value in first.items()), "profile=smoke"]
 
 
-def _lay_out(acts: list[Act], folder: Path, real: Path | None) -> None:
-    """Data of all tasks, made up where there are no real ones."""
-    tasks = {task.name: task for one in acts for task in one.tasks}
+def _prepare_data(jobs: list[Job], folder: Path, real: Path | None) -> None:
+    """Link the real data of all tasks, and make up the rest."""
+    tasks = {task.name: task for one in jobs for task in one.tasks}
     for name, task in tasks.items():
         synthetic_data.make(task, folder / name, real)
     synthetic_data.make_questions(folder / QUESTIONS, real)
@@ -119,9 +119,9 @@ def _lay_out(acts: list[Act], folder: Path, real: Path | None) -> None:
         fake_services.write_inception(folder / INCEPTION)
 
 
-def _after(acts: list[Act], outputs: Path) -> Iterator[tuple[str, list[str]]]:
-    """What follows the runs: grades where there are answers, the report."""
-    if any(isinstance(task, Instruction) for one in acts for task in one.tasks):
+def _follow_ups(jobs: list[Job], outputs: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands that follow the runs: the judge if there are answers, then the report."""
+    if any(isinstance(task, Instruction) for one in jobs for task in one.tasks):
         with fake_services.judge() as url:
             given = ["--all", str(outputs), "--questions", str(outputs / DATA / QUESTIONS)]
             given += ["--base-url", url, "--model", fake_services.JUDGE, "--partial"]
@@ -130,7 +130,7 @@ def _after(acts: list[Act], outputs: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _run(name: str, command: list[str], outputs: Path) -> bool:
-    """Runs a command whose output goes to a file, and says on a line how it went."""
+    """Run a command with its output in a log file, and print one line about its outcome."""
     log, began = outputs / LOGS / f"{name}.log", time.monotonic()
     with log.open("w", encoding="utf-8") as file:
         file.write(f"python {' '.join(command)}\n\n")
@@ -150,17 +150,24 @@ def _run(name: str, command: list[str], outputs: Path) -> bool:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.smoke",
-        description="Rehearses tables and figures end to end on small random networks, offline.",
+        description="Run tables and figures end to end on small random networks, offline.",
     )
-    parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help="none: all of conf/")
+    parser.add_argument(
+        "names", nargs="*", metavar="EXPERIMENT", help="default: all of conf/experiment"
+    )
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of real data, a folder per task (made-up rows where there is none)",
+        help="folder of real data with a subfolder per task; missing tasks get made-up rows",
     )
-    parser.add_argument("--outputs", type=Path, default=Path("outputs/smoke"), help="outputs/smoke")
-    parser.add_argument("--trials", type=int, default=2, help="of each search; 2")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
+    parser.add_argument(
+        "--outputs",
+        type=Path,
+        default=Path("outputs/smoke"),
+        help="output folder (default: outputs/smoke)",
+    )
+    parser.add_argument("--trials", type=int, default=2, help="trials of each search (default: 2)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="parallel processes")
     asked = parser.parse_intermixed_args(arguments)
     asked.outputs = asked.outputs.absolute()
     if asked.data is not None and not asked.data.is_dir():

@@ -1,4 +1,4 @@
-"""Stand-ins for what no rehearsal has: a judge of answers, and Inception's weights."""
+"""Fakes for smoke tests: a judge of answers, and Inception's weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 JUDGE = "stand-in"
-"""Name of the judge, in records too."""
+"""Name of the judge, also in records."""
 
 
 @contextmanager
 def judge() -> Iterator[str]:
-    """URL of a server that speaks OpenAI's protocol and draws grades from the text's hash."""
+    """Serve OpenAI's protocol with grades drawn from the hash of the text; yield the URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -27,7 +27,7 @@ def judge() -> Iterator[str]:
 
 
 def write_inception(path: Path) -> None:
-    """Random weights of the right shapes, for FIDs that mean nothing; what is there stays."""
+    """Write random weights of the right shapes unless the file exists; their FIDs mean nothing."""
     if path.is_file():
         return
     import torch
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:  # noqa: N802 (the library's name)
-        """Answers a request for a grade."""
+        """Answer a request for a grade."""
         asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         grade = 1 + hashlib.sha256(asked).digest()[0] % 10
         message = {"role": "assistant", "content": f"A grade out of a hat. Rating: [[{grade}]]"}
@@ -63,4 +63,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Nothing: the journal of the judge has it all."""
+        """Log nothing: the judge keeps its own journal."""

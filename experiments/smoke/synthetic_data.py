@@ -1,4 +1,4 @@
-"""Data for rehearsals: made up in the form of each task's own, where no real ones are at hand."""
+"""Made-up data for smoke tests, in the format of each task, where no real data are at hand."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from experiments.tasks.dreambooth_data import LISTING
 
 WORDS = "the a small old red river house dog table song runs stands reads breaks near under".split()
 ROWS = {"train": 32, "validation": 16, "test": 16}
-"""Rows of a split; of images at least one per class."""
+"""Rows per split; images have at least two per class."""
 MADE_UP = "made-up"
 SIDE = 32  # pixels of an image
 QUESTIONS = ("Name three rivers.", "Which of them is the longest?")
 
 
 def make(task: Task, folder: Path, real: Path | None) -> None:
-    """Puts data for a task where a rehearsal looks for them, unless they are there.
+    """Put data for a task where its smoke test looks for them, unless they exist.
 
     Args:
-        task: as configured.
-        folder: is made, or becomes a link to real data (of DreamBooth: holds one per subject).
+        task: the configured task.
+        folder: is created, or becomes a link to real data; DreamBooth links each subject.
         real: folder of real data, one folder per task below it or below its `glue`.
     """
     if folder.is_symlink():  # perhaps to where the data lay before
@@ -48,7 +48,7 @@ def make(task: Task, folder: Path, real: Path | None) -> None:
 
 
 def make_questions(folder: Path, real: Path | None) -> Path:
-    """Two questions of two turns for each benchmark, the first of the real ones where they are."""
+    """Write two questions per benchmark: the first two real ones, or two of two turns."""
     for name in BENCHMARKS.values():
         given = real / name / "question.jsonl" if real is not None else Path()
         if given.is_file():
@@ -125,7 +125,7 @@ def _dreambooth(task: DreamBooth, folder: Path, draw: random.Random) -> None:
 
 
 def _picture(draw: random.Random, side: int = SIDE) -> bytes:
-    """A JPEG of one colour with a square of another."""
+    """Return a JPEG of one colour with a square of another."""
     from PIL import Image
 
     colours = [tuple(draw.randrange(256) for _ in range(3)) for _ in range(2)]

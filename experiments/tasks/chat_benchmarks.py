@@ -135,7 +135,7 @@ class Asker:
             questions: question_id, category and turns of each.
             run_dir: the run folder.
         """
-        path = generations.path_of(run_dir, self.benchmark)
+        path = generations.get_path(run_dir, self.benchmark)
         before = answers(path, questions)
         for problem in before.damaged:
             log.warning("%s; it is answered again", problem)

@@ -143,7 +143,7 @@ class E2E(Language):
         """See `Task.generate`; generations/test.jsonl holds all that `evaluate_outputs` needs."""
         blank = processor(BLANK, add_special_tokens=False)["input_ids"]
         for split, prompts in data.prompts.items():
-            path = generations.path_of(run_dir, split)
+            path = generations.get_path(run_dir, split)
             done = {line["id"] for line in _lines(path)}
             open_ = [prompt for prompt in prompts if prompt["id"] not in done]
             log.info("%s: %d texts to be written, %d are there", split, len(open_), len(done))
@@ -177,7 +177,7 @@ class E2E(Language):
         """See `Task.evaluate_outputs`; BLEU has a bootstrap interval over the groups."""
         if not self._wanted:
             return None
-        path = generations.path_of(run_dir, "test")
+        path = generations.get_path(run_dir, "test")
         lines = sorted(_lines(path), key=lambda line: line["id"])
         if not lines:
             raise RecordError(f"{path}: nothing was generated")

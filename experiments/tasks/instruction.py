@@ -169,7 +169,7 @@ class Instruction(Language):
         return {
             benchmark: questions
             for benchmark, questions in self._questions().items()
-            if benchmarks.open_questions(generations.path_of(run_dir, benchmark), questions)
+            if benchmarks.open_questions(generations.get_path(run_dir, benchmark), questions)
         }
 
     def asker(self, net: nn.Module, processor: Any, benchmark: str, seed: int) -> benchmarks.Asker:

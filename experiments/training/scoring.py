@@ -35,7 +35,7 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     Raises:
         RecordError: nothing to score, no predictions of a split that is needed, or a damaged file.
     """
-    splits = sorted({path.name.rpartition("-")[0] for path in predictions.paths_of(run)})
+    splits = sorted({path.name.rpartition("-")[0] for path in predictions.get_paths(run)})
     evaluations = {split: predictions.load(run, split) for split in splits}
     if not task.selects:
         return _last(run, task, evaluations)

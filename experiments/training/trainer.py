@@ -246,7 +246,7 @@ def fit(trainer: Trainer) -> dict[str, Any]:
             log.warning("%s: damaged; its evaluation is made again", damaged)
         checkpoint, step = checkpoints.latest(
             trainer.run / "checkpoints",
-            before=None if damaged is None else predictions.step_of(damaged),
+            before=None if damaged is None else predictions.parse_step(damaged),
         )
         if trainer.is_world_process_zero():
             while lost := _rewind(trainer, step, checkpoint):

@@ -1,4 +1,4 @@
-"""The panels of a figure that sets a score against a size: the paper's, and others like them."""
+"""Panels of a figure of score over size: the paper's, and others like them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import reference, seed_groups
-from experiments.report.comparison.run_index import Evidence, Run, number
+from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import Setting
 
 
@@ -19,18 +19,18 @@ class Point:
 
     size: float | None
     x: float | None = None
-    """Where it is drawn; None if that is not known."""
+    """Horizontal position; None if unknown."""
     known: float | None = None
-    """What the paper's tables print for it."""
+    """Score that the paper's tables print for it."""
     setting: Setting | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
-    """Of every seed, by selection rule."""
-    obstacles: list[str] = field(default_factory=list)
+    """Scores of all seeds, by selection rule."""
+    incomparable_reasons: list[str] = field(default_factory=list)
     interval: tuple[float, float] | None = None
-    """Over the rows that are scored, 95 %, at the best epoch; mean ends of the seeds."""
+    """95 % interval over the scored rows at the best epoch; its ends are means over seeds."""
 
     def score(self, rule: str) -> float | None:
-        """Mean over the seeds; None if there is none."""
+        """Return the mean over the seeds; None without scores."""
         found = self.scores.get(rule)
         return statistics.fmean(found) if found else None
 
@@ -46,18 +46,21 @@ class Panel:
     rule: str
     series: dict[str, list[Point]]
     own: bool = True
-    """False: of another base model or task than the paper's."""
+    """False for a base model or task that the paper's figure does not have."""
 
     @property
-    def obstacles(self) -> list[str]:
-        """Why its runs cannot be compared with the paper's."""
+    def incomparable_reasons(self) -> list[str]:
+        """Reasons not to compare its runs with the paper's."""
         found = [
-            one for points in self.series.values() for point in points for one in point.obstacles
+            one
+            for points in self.series.values()
+            for point in points
+            for one in point.incomparable_reasons
         ]
         return list(dict.fromkeys(found))
 
     def placed(self, name: str) -> int:
-        """How many points of a series have a place and a score."""
+        """Count the points of a series with a position and a score."""
         return sum(
             point.x is not None and point.score(self.rule) is not None
             for point in self.series[name]
@@ -65,27 +68,27 @@ class Panel:
 
     @property
     def run(self) -> bool:
-        """True if any point was run."""
+        """Return True if any point was run."""
         return any(point.setting for points in self.series.values() for point in points)
 
 
-def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
-    """The paper's panels, then those of other base models, then other tasks'.
+def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
+    """Yield the paper's panels, then those of other base models, then other tasks'.
 
     Of other base models and tasks the sizes that were run are shown, if a series has two of them
     with a score. Runs on other rows, of a limited number of steps, with random weights or of a
     profile get panels of their own. `facts["beyond"]` says what a record of another task must
     hold; without it there are no other tasks.
     """
-    seen = seed_groups.fingerprints(evidence.runs)
+    seen = seed_groups.fingerprints(index.runs)
     common = {"scale": facts.get("scale", 1), "of": facts["x"].get("of", "model")}
     entries = [
         (common | {"model": facts.get("model"), **entry}, entry.get("series") or facts["series"])
         for entry in facts["panels"]
     ]
     for about, series in entries:
-        yield _own(about, series, evidence, seen)
-    runs = [run for run in evidence.runs if _primary(run)]
+        yield _own(about, series, index, seen)
+    runs = [run for run in index.runs if _primary(run)]
     subjects: dict[str, list[Any]] = {}  # of one the paper may have several base models
     for entry in entries:
         subjects.setdefault(_subject(entry[0]), []).append(entry)
@@ -97,7 +100,7 @@ def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
             for run in runs
             if run.record.run["task"] == about["task"] and run.record.run["model"] not in own
         ]
-        yield from _others(about | {"title": subject}, series, others, evidence, seen)
+        yield from _others(about | {"title": subject}, series, others, index, seen)
     tasks = {entry["task"] for entry in facts["panels"]}
     rest: dict[str, list[Run]] = {}
     for run in runs if "beyond" in facts else ():
@@ -108,18 +111,18 @@ def of_figure(facts: dict[str, Any], evidence: Evidence) -> Iterator[Panel]:
         metric = _primary(found[0])
         label = f"{metric} x {common['scale']}"
         about = common | {"task": task, "title": task, "metric": metric, "label": label}
-        yield from _others(about, facts["series"], found, evidence, seen)
+        yield from _others(about, facts["series"], found, index, seen)
 
 
 def _own(
-    about: dict[str, Any], series: dict[str, Any], evidence: Evidence, seen: dict[str, set[str]]
+    about: dict[str, Any], series: dict[str, Any], index: RunIndex, seen: dict[str, set[str]]
 ) -> Panel:
-    runs = evidence.select(model=about["model"], task=about["task"])
+    runs = index.select(model=about["model"], task=about["task"])
     panel = _empty(about, key=about.get("key", about["task"]), title=about["title"], own=True)
     for name, said in series.items():
         known = dict(map(tuple, said.get("known") or (about.get("known") or {}).get(name) or []))
         for size in said["values"]:
-            point = _point(name, said, size, about, runs, evidence, seen)
+            point = _point(name, said, size, about, runs, index, seen)
             point.x = said.get("at") if size is None else size * said.get("per_size", 1)
             point.known = known.get(size)
             panel.series.setdefault(name, []).append(point)
@@ -130,7 +133,7 @@ def _others(
     about: dict[str, Any],
     series: dict[str, Any],
     runs: Iterable[Run],
-    evidence: Evidence,
+    index: RunIndex,
     seen: dict[str, set[str]],
 ) -> Iterator[Panel]:
     groups: dict[str, list[Run]] = {}
@@ -141,7 +144,7 @@ def _others(
         panel = _empty(about, key=key, title=title, own=False)
         for name, said in series.items():
             sizes = [None] if said.get("size") is None else _sizes(name, said, found)
-            points = [_point(name, said, size, about, found, evidence, seen) for size in sizes]
+            points = [_point(name, said, size, about, found, index, seen) for size in sizes]
             for point in points:
                 if point.setting and (said.get("at") or said.get("per_size")):
                     point.x = _numbers(point.setting, about["of"])
@@ -153,12 +156,12 @@ def _others(
 
 
 def _subject(about: dict[str, Any]) -> str:
-    """What a panel is about, its base model left out."""
+    """Return the subject of a panel, without its base model."""
     return about.get("subject", about["title"])
 
 
 def _ran(run: Run) -> str:
-    """How a run was made smaller than its task and base model, for the title of its panel."""
+    """Describe how a run is smaller than its task and base model, for the title of its panel."""
     values = run.values
     cuts = seed_groups.CUTS.items()
     parts = [told.format(values[key]) for key, told in cuts if values.get(key) is not None]
@@ -187,25 +190,27 @@ def _point(
     size: float | None,
     about: dict[str, Any],
     runs: Iterable[Run],
-    evidence: Evidence,
+    index: RunIndex,
     seen: dict[str, set[str]],
 ) -> Point:
-    """A point with those of the runs that answer it."""
+    """Return a point with the runs that answer it."""
     point, known = Point(size=size), reference.weights()
     wanted = _wanted(name, said, size)
-    there = seed_groups.settle(
+    there = seed_groups.group_seeds(
         run for run in runs if run.record.metrics and seed_groups.answers(run, wanted)
     )
     if not there:
         return point
-    hurdles = {id(one): seed_groups.obstacles(one, None, known, {}) for one in there}
-    point.setting = seed_groups.best(there, hurdles)[0]
-    point.obstacles = seed_groups.obstacles(point.setting, None, known, seen)
+    reasons_by_id = {
+        id(one): seed_groups.incomparable_reasons(one, None, known, {}) for one in there
+    }
+    point.setting = seed_groups.best(there, reasons_by_id)[0]
+    point.incomparable_reasons = seed_groups.incomparable_reasons(point.setting, None, known, seen)
     for rule in RULES:
         found = []
         for run in point.setting.runs.values():
             if about.get("judged"):
-                grades = evidence.judged(run, about["judged"]) if rule == "last" else []
+                grades = index.judged(run, about["judged"]) if rule == "last" else []
                 score = grades[0]["average"] if grades else None
             else:
                 score = run.score(rule, about["metric"])
@@ -228,18 +233,18 @@ def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | 
 
 
 def _primary(run: Run) -> str | None:
-    """The metric that an epoch is chosen by; None if the record names none."""
+    """Return the metric that selects the epoch; None if the record names none."""
     return run.primary.get("name")
 
 
 def _wanted(name: str, said: dict[str, Any], size: float | None) -> dict[str, Any]:
-    """What a run's record must say to be the point of this size."""
+    """Return the fields that a run of this size must have."""
     wanted = {"method": said.get("method", name), **(said.get("fields") or {})}
     return wanted | {f"method.{said['size']}": size} if said.get("size") else wanted
 
 
 def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
-    """Every size of a series that was run."""
+    """Return every size of a series that was run."""
     found = set()
     for run in runs:
         size = run.values.get(f"method.{said['size']}")
@@ -249,7 +254,7 @@ def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
 
 
 def _numbers(setting: Setting, of: str) -> float | None:
-    """Trained numbers without the head, of the whole model or of one of its matrices."""
+    """Count the trained parameters without the head, of the model or of one of its matrices."""
     values = setting.first.values
     trained = number(values.get("parameters.adapter"))
     if of == "model" or trained is None:

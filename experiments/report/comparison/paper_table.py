@@ -1,4 +1,4 @@
-"""A table of the paper as its reference lays it out: rows, columns, printed numbers."""
+"""Table of the paper as in its reference file: rows, columns, printed numbers."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ from dataclasses import dataclass
 from typing import Any
 
 JUDGE = "gpt-4"
-"""The paper's judge, as the judge's files name it; its version is not said."""
+"""The paper's judge, as named in the judge's files; the paper does not give its version."""
 ABSENT = "this project does not have the method"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What a column of the paper's table is about."""
+    """Column of the paper's table."""
 
     key: str
     name: str
     task: str | None
     metric: str | None = None
     split: str | None = None
-    """None: the record's primary one."""
+    """Split; None: the record's primary one."""
     judged: str | None = None
     """Benchmark whose answers a judge grades, instead of a metric."""
     judge: str | None = None
     """The paper's judge."""
     scale: float = 1.0
-    """Ours times this is in the table's unit."""
+    """Factor from our scores to the table's unit."""
     lower: bool = False
-    """True if less is better."""
+    """True if lower is better."""
     digits: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of the paper's table."""
+    """Row of the paper's table."""
 
-    place: int
+    position: int
     model: str | None
     method: str | None
     """None if this project does not have it."""
     label: str
-    """The method as the table calls it, with its size."""
+    """Method as named in the table, with its size."""
     model_label: str
     fields: dict[str, Any]
-    """What a run must have, with dotted keys."""
+    """Fields that a run must have, with dotted keys."""
     facts: dict[str, Any]
 
     @property
     def unavailable(self) -> str | None:
-        """Why no configuration gives the row."""
+        """Reason that no configuration gives the row."""
         return self.facts.get("unavailable", ABSENT if self.method is None else None)
 
 
 def columns(facts: dict[str, Any]) -> list[Column]:
-    """The columns of a table's reference."""
+    """Return the columns of a table."""
     given = facts.get("columns")
     names, metrics = facts.get("names", {}), facts.get("metrics")
     if given is None and "benchmarks" in facts:  # a judge's grades of one task's answers
@@ -95,14 +95,14 @@ def columns(facts: dict[str, Any]) -> list[Column]:
 
 
 def _digits(facts: dict[str, Any], column: dict[str, Any]) -> int:
-    """Digits after the point, the most that any cell of the column has."""
+    """Return the most digits after the decimal point that any cell of the column has."""
     values = [pair(row, column["key"]) for row in facts["rows"]]
     numbers = [part for value in values for part in value if part is not None]
     return max((len(str(value).partition(".")[2].rstrip("0")) or 1 for value in numbers), default=1)
 
 
 def pair(row: dict[str, Any], key: str) -> tuple[float | None, float | None]:
-    """Value and printed spread of a cell, however the reference writes it."""
+    """Return value and printed spread of a cell, however the reference writes it."""
     cells = row.get("cells", row.get("results", row))
     cell = cells.get(key)
     if isinstance(cell, dict):
@@ -113,9 +113,9 @@ def pair(row: dict[str, Any], key: str) -> tuple[float | None, float | None]:
 
 
 def rows(facts: dict[str, Any]) -> Iterator[Row]:
-    """The rows of a table's reference, in its order."""
+    """Yield the rows of a table, in the order of its reference."""
     methods, models = facts.get("methods", {}), facts.get("models", {})
-    for place, entry in enumerate(facts["rows"], 1):
+    for position, entry in enumerate(facts["rows"], 1):
         method = entry.get("method")
         about = methods.get(method) or {}
         size = about.get("size")
@@ -129,7 +129,7 @@ def rows(facts: dict[str, Any]) -> Iterator[Row]:
             label += f", {entry['printed']}"
         named = models.get(entry["model"]) or {}
         yield Row(
-            place=place,
+            position=position,
             model=named.get("config", entry["model"]),
             method=about.get("config", method),
             label=label,

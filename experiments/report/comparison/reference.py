@@ -1,4 +1,4 @@
-"""What the paper printed: the files of experiments/reference, one per table or figure."""
+"""Printed numbers of the paper: the files of experiments/reference, one per table or figure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from experiments.errors import RecordError
 
 REFERENCE = Path(__file__).resolve().parents[2] / "reference"
 ABOUT = ("protocols", "weights")
-"""Files about the tables, which are none themselves."""
+"""Files about the tables that are not tables themselves."""
 
 COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
 STORAGE = {"KB": 1024, "MB": 1024**2}
-"""Bytes of the units that the paper's storage is in."""
+"""Bytes of the units of the paper's storage column."""
 UNKNOWN_PROTOCOL: dict[str, Any] = {
     **{"statistic": "mean", "spread": None, "runs": None, "seeds": None, "select": "best"},
     "said": "nothing",
@@ -32,7 +32,7 @@ COLUMN_KEYS = ({"columns"}, {"task", "benchmarks"}, {"task", "metrics"})
 
 
 def names() -> list[str]:
-    """Every table and figure with a reference file, in the paper's order, then the text."""
+    """Return every table and figure with a reference file, in the paper's order, then the text."""
     found = [path.stem for path in REFERENCE.glob("*.yaml") if path.stem not in ABOUT]
     return sorted(found, key=_order)
 
@@ -45,10 +45,10 @@ def _order(name: str) -> tuple[int, int, str]:
 
 
 def load(name: str) -> dict[str, Any]:
-    """Reads a table's or figure's reference file, a table's together with its protocol.
+    """Read the reference file of a table or figure, a table's together with its protocol.
 
     Raises:
-        RecordError: it is not there, or not a mapping in YAML.
+        RecordError: the file is missing, or not a YAML mapping.
     """
     facts = _read(name)
     protocol = protocols().get(name)
@@ -87,12 +87,12 @@ def _incomplete(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def protocols() -> dict[str, Any]:
-    """How each table's numbers came about."""
+    """Read the protocol of each table's numbers."""
     return _read("protocols")
 
 
 def weights() -> dict[str, Any]:
-    """The paper's base models: repository and fingerprint."""
+    """Read repository and fingerprint of the paper's base models."""
     return _read("weights")
 
 
@@ -115,17 +115,17 @@ def _parsed(path: Path, changed: int) -> dict[str, Any]:
 
 
 def count(printed: str) -> tuple[str, int]:
-    """A printed count as digits and what its unit is worth: 8.39M -> ("8.39", 1000000)."""
+    """Split a printed count into digits and the value of its unit: 8.39M -> ("8.39", 1000000)."""
     unit = printed[-1] if printed[-1] in COUNTS else ""
     return printed.removesuffix(unit), COUNTS[unit]
 
 
 def agrees(digits: str, worth: int, exact: float) -> bool:
-    """Whether printed digits are an exact number rounded to them; at a tie either way counts.
+    """Return True if an exact number rounds to the printed digits; ties may round either way.
 
     Args:
         digits: as printed, without unit.
-        worth: of the printed unit, for example 1024 (bytes) for KB.
+        worth: value of the printed unit, for example 1024 (bytes) for KB.
         exact: in units of one.
     """
     printed = Decimal(digits)

@@ -1,4 +1,4 @@
-"""What came out: the finished runs below a folder, and everything there that cannot be counted."""
+"""Index of the finished runs below a folder, and of everything there that cannot be counted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from experiments.results.stored import FARTHEST, find, legible, read_json
 
 JUDGEMENTS = "judgements"
 LONGEST = 300
-"""Letters of a reason."""
+"""Characters of a reason."""
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Something below the output folder that no table counts."""
+class ExcludedRecord:
+    """Record below the output folder that no table counts."""
 
     kind: str
     """damaged, foreign, older schema, contradictory, duplicate or failed."""
@@ -38,26 +38,26 @@ class Trouble:
 
 @dataclass
 class Run:
-    """A finished run and where it lies."""
+    """Finished run and its folder."""
 
-    place: Path
+    run_dir: Path
     record: Record
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Configuration, parameters, metrics and time of the record as one mapping with
-        dotted keys."""
+        """Configuration, parameters, metrics and time of the record as one mapping with dotted
+        keys."""
         parts = {name: getattr(self.record, name) for name in ("parameters", "metrics", "time")}
         return flatten({**self.record.config, **parts})
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the run is, with dotted keys."""
+        """Fields that identify the run, with dotted keys."""
         return scientific_fields(self.record.config)
 
     @property
     def primary(self) -> dict[str, Any]:
-        """What the record says of its primary metric; empty if there was none to compute."""
+        """Primary metric as recorded; empty if there was none to compute."""
         return (self.record.metrics or {}).get("primary") or {}
 
     @property
@@ -66,11 +66,11 @@ class Run:
         return self.record.run.get("seed")
 
     def score(self, rule: str, metric: str, split: str | None = None) -> float | None:
-        """A metric at the epoch that a rule chooses; None if the record does not hold it.
+        """Return a metric at the epoch that a rule chooses; None if the record lacks it.
 
         Args:
             rule: best, last or heldout.
-            metric: its name.
+            metric: name of the metric.
             split: None means the primary one.
         """
         primary, chosen = self.primary, (self.record.metrics or {}).get(rule) or {}
@@ -82,16 +82,16 @@ class Run:
 
 
 @dataclass
-class Evidence:
+class RunIndex:
     """All finished runs of an output folder."""
 
     root: Path
     runs: list[Run] = field(default_factory=list)
     """In path order."""
-    troubles: list[Trouble] = field(default_factory=list)
+    excluded: list[ExcludedRecord] = field(default_factory=list)
 
     def select(self, **run: Any) -> list[Run]:
-        """The runs whose record says all of this under `run`, for example model="mlp"."""
+        """Return the runs with these values in `record.run`, for example model="mlp"."""
         return [
             found
             for found in self.runs
@@ -99,15 +99,15 @@ class Evidence:
         ]
 
     def name(self, run: Run) -> str:
-        """The run's folder, relative to the output folder."""
-        return run.place.relative_to(self.root).as_posix()
+        """Return the run's folder, relative to the output folder."""
+        return run.run_dir.relative_to(self.root).as_posix()
 
     def curve(self, run: Run, key: str) -> list[tuple[float, float]]:
-        """(epoch, value) of every line of the run's history that holds `key`, in the order of
-        training; values that are not finite, as of a run that diverged, are left out."""
-        path = run.place / HISTORY
+        """Return (epoch, value) of every line of the run's history with `key`, in the order of
+        training; non-finite values, as of a diverged run, are left out."""
+        path = run.run_dir / HISTORY
         try:
-            lines = read_history(run.place)
+            lines = read_history(run.run_dir)
         except RecordError as error:
             self.report("damaged", path, str(error))
             return []
@@ -120,9 +120,9 @@ class Evidence:
         ]
 
     def judged(self, run: Run, benchmark: str) -> list[dict[str, Any]]:
-        """Every judge's scores of the run's answers to a benchmark."""
+        """Return every judge's scores of the run's answers to a benchmark."""
         found = []
-        for path in visible(run.place / JUDGEMENTS / benchmark, "*.json"):
+        for path in visible(run.run_dir / JUDGEMENTS / benchmark, "*.json"):
             try:
                 content = read_json(path)
                 average = number(content["scores"]["average"])
@@ -135,49 +135,49 @@ class Evidence:
         return found
 
     def report(self, kind: str, path: Path, reason: str) -> None:
-        """Adds a trouble once."""
-        trouble = Trouble(kind, path, legible(reason)[:LONGEST])
-        if trouble not in self.troubles:
-            self.troubles.append(trouble)
+        """Add an excluded record once."""
+        record = ExcludedRecord(kind, path, legible(reason)[:LONGEST])
+        if record not in self.excluded:
+            self.excluded.append(record)
 
 
 def number(value: Any) -> float | None:
-    """A finite number that arithmetic can take, or None for anything else."""
+    """Return a finite number that arithmetic can take, None for anything else."""
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if real and abs(value) <= FARTHEST else None
 
 
-def collect(root: Path) -> Evidence:
-    """Reads every finished run below `root`; what cannot be counted costs a line, not the rest."""
-    evidence = Evidence(Path(root))
-    for path in find(evidence.root, RECORD):
-        if is_aside(path.parent, evidence.root):
+def collect(root: Path) -> RunIndex:
+    """Read every finished run below `root`; whatever cannot be counted is listed as excluded."""
+    index = RunIndex(Path(root))
+    for path in find(index.root, RECORD):
+        if is_aside(path.parent, index.root):
             continue
         try:
             record = read_record(path.parent)
         except RecordError as error:
             kind = _kind(path)
             reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{kind}, ")
-            evidence.report(kind, path, reason)
+            index.report(kind, path, reason)
             continue
         contradictions = list(_contradictions(record))
         if legible(path) != str(path):
-            evidence.report("damaged", path, "lies in a folder that no page can name")
+            index.report("damaged", path, "lies in a folder whose name no page can show")
         elif contradictions:
-            evidence.report("contradictory", path, "; ".join(contradictions))
+            index.report("contradictory", path, "; ".join(contradictions))
         else:
-            evidence.runs.append(Run(path.parent, record))
-    _part(evidence)
-    for path in find(evidence.root, FAILURE):
-        if is_aside(path.parent, evidence.root):
+            index.runs.append(Run(path.parent, record))
+    _exclude_copies(index)
+    for path in find(index.root, FAILURE):
+        if is_aside(path.parent, index.root):
             continue
         if not os.path.lexists(path.parent / RECORD):
-            evidence.report("failed", path, _failure(path))
-    return evidence
+            index.report("failed", path, _failure(path))
+    return index
 
 
 def _kind(path: Path) -> str:
-    """Why `results.read` refused a file."""
+    """Return the kind of a record that `read_record` refused."""
     try:
         found = read_json(path)
     except RecordError:
@@ -192,7 +192,7 @@ def _kind(path: Path) -> str:
 
 
 def _contradictions(record: Record) -> Iterator[str]:
-    """Yields where a record's two descriptions of the run differ."""
+    """Yield the differences between a record's two descriptions of the run."""
     for key in ("model", "task", "method"):
         said = (record.config.get(key) or {}).get("name", record.run[key])
         if said != record.run[key]:
@@ -202,41 +202,41 @@ def _contradictions(record: Record) -> Iterator[str]:
             yield f"run.{key} is {record.run.get(key)!r}, config.{key} is {record.config[key]!r}"
 
 
-def _part(evidence: Evidence) -> None:
-    """Leaves one run of each identity: copies are named, and runs that differ in their numbers
-    are all left out, since nothing says which is right."""
+def _exclude_copies(index: RunIndex) -> None:
+    """Keep one run of each identity: copies are excluded, and so are all runs of one identity whose
+    results differ, since nothing tells which is right."""
     same: dict[str, list[Run]] = {}
-    for run in evidence.runs:
+    for run in index.runs:
         # Records of fewer keys than a whole configuration are told apart by where they lie.
         whole = {"model", "task", "method", "seed"} <= run.record.config.keys()
-        key = json.dumps(run.identity, sort_keys=True, default=str) if whole else str(run.place)
+        key = json.dumps(run.identity, sort_keys=True, default=str) if whole else str(run.run_dir)
         same.setdefault(key, []).append(run)
     kept = []
     for runs in same.values():
-        first, *others = sorted(runs, key=lambda run: not _at_home(evidence, run))
+        first, *others = sorted(runs, key=lambda run: not _at_home(index, run))
         differing = [run for run in others if not _agree(first.record, run.record)]
         if not differing:
             kept.append(first)
         for run in others if not differing else runs:
             other = others[0] if run is first else first
-            name, changed = evidence.name(other), inputs.changes(run.record, other.record)
+            name, changed = index.name(other), inputs.changes(run.record, other.record)
             if not differing:
-                kind, reason = "duplicate", f"the very run in {name}, which counts"
+                kind, reason = "duplicate", f"the same run as {name}, which counts"
             elif changed:
                 kind = "contradictory"
                 reason = f"the same settings in {name} with other {', '.join(changed)}; "
                 reason += "neither counts"
             else:
                 kind = "contradictory"
-                reason = f"another result of the very run in {name}; neither counts"
-            evidence.report(kind, run.place / RECORD, reason)
-    evidence.runs = sorted(kept, key=lambda run: run.place)
+                reason = f"another result of the same run as {name}; neither counts"
+            index.report(kind, run.run_dir / RECORD, reason)
+    index.runs = sorted(kept, key=lambda run: run.run_dir)
 
 
-def _at_home(evidence: Evidence, run: Run) -> bool:
-    """Whether a run lies where runs of its kind are written."""
+def _at_home(index: RunIndex, run: Run) -> bool:
+    """Return True if a run lies in the folder that runs of its kind are written to."""
     said = run.record.run
-    return evidence.name(run).startswith(f"{said['model']}/{said['task']}/{said['method']}/")
+    return index.name(run).startswith(f"{said['model']}/{said['task']}/{said['method']}/")
 
 
 def _agree(one: Record, other: Record) -> bool:

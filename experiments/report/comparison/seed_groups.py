@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, and what keeps them from being compared with the paper."""
+"""Groups of runs that differ in their seed only, and reasons not to compare them with the paper."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PLAIN: dict[str, dict[str, Any]] = {
     "dylora": {"method.evaluated": None},
     "houlsby": {"method.train_norms": False},
 }
-"""Fields that the paper's tables leave as they are, a tuple where several values mean the same;
-`fields` of a row says otherwise."""
+"""Fields that the paper's tables leave at their defaults (a tuple: several values mean the same),
+unless `fields` of a row says otherwise."""
 ATTENTION = ("fourierft", "lora", "adalora", "dylora")
 """Methods whose rows are about query and value, unless `fields` says otherwise."""
 CUTS = {
@@ -29,9 +29,9 @@ CUTS = {
     "task.eval_rows": "{} rows scored",
     "train.max_steps": "{} steps",
 }
-"""Fields that make a run smaller than its task and recipe, and how a title tells them."""
+"""Fields that make a run smaller than its task and recipe, with their wording in a title."""
 RECIPES = ("paper", "authors", "ours")
-"""In the order of preference where a cell was run in several ways."""
+"""Recipes in the order of preference, for cells that were run in several ways."""
 
 
 @dataclass
@@ -43,17 +43,17 @@ class Setting:
 
     @property
     def first(self) -> Run:
-        """Any of them."""
+        """Any of the runs."""
         return next(iter(self.runs.values()))
 
     @property
     def run(self) -> dict[str, Any]:
-        """What all its runs say of themselves; the seed is the first one's."""
+        """Description that all its runs share; the seed is the first one's."""
         return self.first.record.run
 
     @property
     def label(self) -> str:
-        """Recipe, and what differs from it."""
+        """Recipe, and the differences from it."""
         parts = [f"recipe {self.run.get('recipe')}"]
         if self.run.get("profile"):
             parts.append(f"profile {self.run['profile']}")
@@ -62,8 +62,8 @@ class Setting:
         return ", ".join(parts)
 
 
-def settle(runs: Iterable[Run]) -> list[Setting]:
-    """Groups runs by all of their identity but the seed, and by weights and data."""
+def group_seeds(runs: Iterable[Run]) -> list[Setting]:
+    """Group runs by everything that identifies them except the seed, and by weights and data."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
         key = {name: value for name, value in run.identity.items() if name != "seed"}
@@ -82,7 +82,7 @@ def _named(run: Run) -> list[Any]:
 
 
 def answers(run: Run, wanted: dict[str, Any]) -> bool:
-    """Whether a run is one of a cell.
+    """Return True if a run belongs to a cell.
 
     Args:
         run: a finished run.
@@ -104,20 +104,20 @@ def answers(run: Run, wanted: dict[str, Any]) -> bool:
     return not elsewhere or targets in fields or said["method"] not in ATTENTION
 
 
-def best(settings: list[Setting], obstacles: dict[int, list[str]]) -> list[Setting]:
-    """Sorted by how well they can be compared: the first is the one a cell shows.
+def best(settings: list[Setting], reasons_by_id: dict[int, list[str]]) -> list[Setting]:
+    """Sort settings by how well they can be compared; a cell shows the first.
 
     Args:
         settings: of one cell.
-        obstacles: of each, by its id.
+        reasons_by_id: `incomparable_reasons` of each, by its id().
     """
 
     def order(setting: Setting) -> tuple[Any, ...]:
         recipe = setting.run.get("recipe")
-        place = RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES)
+        preference = RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES)
         return (
-            len(obstacles[id(setting)]),
-            place,
+            len(reasons_by_id[id(setting)]),
+            preference,
             len(setting.run.get("variant") or ""),
             -len(setting.runs),
         )
@@ -125,13 +125,13 @@ def best(settings: list[Setting], obstacles: dict[int, list[str]]) -> list[Setti
     return sorted(settings, key=order)
 
 
-def obstacles(
+def incomparable_reasons(
     setting: Setting,
     sizes: dict[str, Any] | None,
     known: dict[str, Any],
     seen: dict[str, set[str]],
 ) -> list[str]:
-    """Why no verdict can rest on these runs; empty if one can.
+    """Return the reasons not to judge by these runs; empty if there are none.
 
     Args:
         setting: the runs.
@@ -146,7 +146,7 @@ def obstacles(
 
 def _rehearsal(setting: Setting) -> Iterator[str]:
     if setting.run.get("profile"):
-        yield f"a rehearsal (profile {setting.run['profile']})"
+        yield f"a smoke test (profile {setting.run['profile']})"
     values = setting.first.values
     for key in CUTS:
         if values.get(key) is not None:
@@ -174,8 +174,8 @@ def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]])
 
 
 def _others(setting: Setting, seen: dict[str, set[str]]) -> Iterator[str]:
-    """Inputs that runs of the same model, task or method do not share: nothing says whose are the
-    paper's."""
+    """Yield inputs that differ between runs of one model, task or method: which are the paper's is
+    unknown."""
     for run in setting.runs.values():
         for name, key in _keys(run).items():
             if len(seen.get(key, ())) > 1:
@@ -183,7 +183,7 @@ def _others(setting: Setting, seen: dict[str, set[str]]) -> Iterator[str]:
 
 
 def _keys(run: Run) -> dict[str, str]:
-    """Per input of a run but the weights, the key under which `fingerprints` holds it."""
+    """Return the key in `fingerprints` of each input of a run, weights excepted."""
     said = run.record.run
     return {
         name: f"{said.get(provenance.owner(name))}: {name}"
@@ -193,7 +193,7 @@ def _keys(run: Run) -> dict[str, str]:
 
 
 def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
-    """Splits that are not as large as the paper says: files can be cut short too."""
+    """Yield splits that are not as large as the paper says: files can be truncated."""
     rows = setting.first.record.environment.get("rows")
     for split, printed in sizes.items():
         if not isinstance(rows, dict) or split in ("classes", "given", "repositories"):
@@ -204,8 +204,8 @@ def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
 
 
 def fingerprints(runs: Iterable[Run]) -> dict[str, set[str]]:
-    """Every fingerprint that runs name: of pretrained weights by model, of what else they began
-    with by model, task or method and what it is."""
+    """Collect all fingerprints of runs: of pretrained weights by model, of other inputs by model,
+    task or method and the input's name."""
     found: dict[str, set[str]] = {}
     for run in runs:
         inputs = provenance.of(run.record)

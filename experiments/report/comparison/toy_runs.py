@@ -1,4 +1,4 @@
-"""Runs of the toy as Figure 7 sees them: a curve, and when it first reaches all points."""
+"""Runs of the toy task for Figure 7: the curve, and the first epoch with every point right."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.comparison.run_index import Evidence, Run, number
+from experiments.report.comparison.run_index import Run, RunIndex, number
 
 KEY = "train/accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One run of the toy."""
+class ToyRun:
+    """One run of the toy task."""
 
     method: str
     seed: int
@@ -58,42 +58,42 @@ class Attempt:
         return number(self.values.get("time.train_s"))
 
 
-def find(facts: dict[str, Any], evidence: Evidence) -> tuple[list[Attempt], list[str]]:
-    """The runs of the figure, one per method and seed, and a line about each of those left out."""
-    attempts: dict[tuple[str, int], Attempt] = {}
+def find(facts: dict[str, Any], index: RunIndex) -> tuple[list[ToyRun], list[str]]:
+    """Return the figure's runs, one per method and seed, and a line about each run left out."""
+    found: dict[tuple[str, int], ToyRun] = {}
     others: list[str] = []
-    runs = evidence.select(model=facts["model"], task=facts["task"], mode="train")
+    runs = index.select(model=facts["model"], task=facts["task"], mode="train")
     for run in (run for run in runs if run.record.run.get("method") in facts["states"]["methods"]):
-        place = (run.record.run["method"], run.record.run.get("seed"))
-        reason = "second run of its seed" if place in attempts else _unfit(facts, run)
-        curve = evidence.curve(run, KEY) if not reason else []
+        key = (run.record.run["method"], run.record.run.get("seed"))
+        reason = "second run of its seed" if key in found else _unfit(facts, run)
+        curve = index.curve(run, KEY) if not reason else []
         if not reason and not curve:
             reason = f"no {KEY} in its history"
         if reason:
-            others.append(f"{evidence.name(run)}: {reason}")
+            others.append(f"{index.name(run)}: {reason}")
         else:
-            attempts[place] = Attempt(
-                method=place[0],
-                seed=place[1],
-                record=evidence.name(run),
+            found[key] = ToyRun(
+                method=key[0],
+                seed=key[1],
+                record=index.name(run),
                 curve=curve,
                 values=run.values,
             )
-    return list(attempts.values()), others
+    return list(found.values()), others
 
 
 def _unfit(facts: dict[str, Any], run: Run) -> str:
-    """Why a run of the toy is not the figure's; empty if it is."""
+    """Return why a toy run does not belong to the figure; empty if it does."""
     wanted = facts["states"]["trained_numbers"]
     if run.record.run.get("profile"):
-        return f"a rehearsal (profile {run.record.run['profile']})"
+        return f"a smoke test (profile {run.record.run['profile']})"
     if run.record.run.get("variant"):
         return "another recipe than the figure's"
     if run.record.parameters["adapter"] != wanted:
-        return f"trains {run.record.parameters['adapter']:,} numbers instead of {wanted}"
+        return f"trains {run.record.parameters['adapter']:,} parameters instead of {wanted}"
     return ""
 
 
 def percent(value: float) -> str:
-    """A fraction in percent with one digit, never rounded up: 100.0 % means all of them."""
+    """Format a fraction as per cent with one digit, never rounded up: 100.0 % means all points."""
     return f"{math.floor(value * 1000 + 1e-9) / 10:.1f} %"

@@ -1,4 +1,4 @@
-"""Whether our numbers are the paper's: one rule for every table."""
+"""Verdicts on our numbers against the paper's: one rule for every table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEDIAN = math.sqrt(math.pi / 2)
 
 
 class Verdict(Enum):
-    """What is said of a cell."""
+    """Verdict on a cell or claim."""
 
     reproduced = "reproduced"
     within_noise = "within noise"
@@ -33,18 +33,18 @@ class Verdict(Enum):
 
     @property
     def tone(self) -> str:
-        """Name of its colour."""
+        """Name of its color in the style sheet."""
         return self.value.replace(" ", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Printed:
-    """A cell of the paper, in the table's unit."""
+    """Printed number of a cell of the paper, in the table's unit."""
 
     value: float
     spread: float | None
     digits: int
-    """After the point."""
+    """Digits after the decimal point."""
 
     @property
     def half(self) -> float:
@@ -52,14 +52,14 @@ class Printed:
         return 0.5 * 10.0**-self.digits
 
     def text(self, value: float | None = None, sign: bool = False) -> str:
-        """A number with as many digits as are printed."""
+        """Format a number with as many digits as the paper prints."""
         shown = self.value if value is None else value
         return f"{shown:{'+' if sign else ''}.{self.digits}f}".replace("-", "−")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistic:
-    """Our runs of a cell as one number, in the table's unit."""
+    """Statistic over our runs of a cell, in the table's unit."""
 
     values: Mapping[int, float]
     """By seed."""
@@ -90,7 +90,7 @@ class Statistic:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict and what it rests on."""
+    """Verdict with its reason."""
 
     verdict: Verdict
     reason: str = ""
@@ -102,29 +102,31 @@ def judge(
     printed: Printed | None,
     ours: Statistic | None,
     runs: int | None,
-    obstacles: Sequence[str] = (),
+    incomparable_reasons: Sequence[str] = (),
 ) -> Judgement:
-    """Compares a cell.
+    """Judge our number of a cell against the paper's.
 
     Args:
         printed: the paper's cell; None if it has none.
         ours: None if nothing was run.
-        runs: number of runs behind the paper's; None if it does not say.
-        obstacles: why the runs cannot be compared.
+        runs: number of runs behind the paper's number; None if it does not say.
+        incomparable_reasons: reasons not to compare the runs.
     """
     if ours is None:
         return Judgement(verdict=Verdict.not_run)
     if printed is None:
         return Judgement(verdict=Verdict.not_comparable, reason="the paper has no such cell")
     difference = ours.centre - printed.value
-    obstacles = list(obstacles)
+    incomparable_reasons = list(incomparable_reasons)
     if runs is None:
-        obstacles.append("the paper does not say over how many runs")
+        incomparable_reasons.append("the paper does not say over how many runs")
     elif ours.runs < runs:
-        obstacles.append(f"{ours.runs} of {runs} seeds")
-    if obstacles:
+        incomparable_reasons.append(f"{ours.runs} of {runs} seeds")
+    if incomparable_reasons:
         return Judgement(
-            verdict=Verdict.not_comparable, reason="; ".join(obstacles), difference=difference
+            verdict=Verdict.not_comparable,
+            reason="; ".join(incomparable_reasons),
+            difference=difference,
         )
     inside = max(printed.spread or 0.0, printed.half)
     error = standard_error(printed.spread, ours, runs)
@@ -142,7 +144,7 @@ def judge(
 
 
 def standard_error(spread: float | None, ours: Statistic, runs: int) -> float:
-    """Standard error of the difference between two means or medians of independent runs."""
+    """Compute the standard error of the difference of two means or medians of independent runs."""
     own = ours.spread or 0.0
     theirs = own if spread is None else spread
     error = math.sqrt(own**2 / ours.runs + theirs**2 / runs)

@@ -1,11 +1,11 @@
-"""Every finished training run as one table: what was trained, what came out, what it took."""
+"""Table of all finished training runs: settings, scores and cost."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from experiments.metrics.selection import RULES
-from experiments.report.comparison.run_index import Evidence, Run, number
+from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.render.document import Line, Page, Prose, Shown, Table, link
 
 NUMBERS = ("Learning rate", "Adapter", "Head", "Best", "Last", "Held-out", "Seconds", "Peak MB")
@@ -13,11 +13,11 @@ COLUMNS = ("Model", "Task", "Method", "Differs", "Seed", "Metric", *NUMBERS)
 MEGABYTE = 1024**2
 
 
-def show(evidence: Evidence) -> Page:
-    """Lists the runs of an output folder."""
-    trained = [run for run in evidence.runs if run.record.metrics]
-    counted = len(evidence.runs) - len(trained)
-    cells = [_cells(run, evidence) for run in trained]
+def show(index: RunIndex) -> Page:
+    """Build the page of all runs of an output folder."""
+    trained = [run for run in index.runs if run.record.metrics]
+    counted = len(index.runs) - len(trained)
+    cells = [_cells(run, index) for run in trained]
     blocks = [
         Prose(
             "Scores with their 95 % bootstrap interval over the rows scored: of the best epoch, "
@@ -29,7 +29,7 @@ def show(evidence: Evidence) -> Page:
             caption="Finished training runs",
             columns=COLUMNS,
             lines=[
-                Line(cells=_words(cell, link(evidence.root, run.place)))
+                Line(cells=_words(cell, link(index.root, run.run_dir)))
                 for cell, run in zip(cells, trained, strict=True)
             ],
             numbers=NUMBERS,
@@ -49,7 +49,7 @@ def show(evidence: Evidence) -> Page:
     )
 
 
-def _cells(run: Run, evidence: Evidence) -> dict[str, Any]:
+def _cells(run: Run, index: RunIndex) -> dict[str, Any]:
     record, values = run.record, run.values
     cell = {name: record.run.get(name) for name in ("model", "task", "method", "variant", "seed")}
     cell["profile"] = record.run.get("profile")
@@ -62,7 +62,7 @@ def _cells(run: Run, evidence: Evidence) -> dict[str, Any]:
         cell[f"{rule}_low"], cell[f"{rule}_high"] = chosen.get("interval") or (None, None)
     cell["train_s"] = record.time.get("train_s")
     cell["peak_bytes"] = record.memory.get("peak_gpu") or record.memory.get("peak_rss")
-    cell["record"] = evidence.name(run)
+    cell["record"] = index.name(run)
     return cell
 
 

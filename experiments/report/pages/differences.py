@@ -1,5 +1,4 @@
-"""What differs from the paper and why: its misprints and doubts, what it leaves open, and what
-this project does about them."""
+"""Differences from the paper: its misprints, doubts and open questions, and their handling here."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from typing import Any
 
 from experiments.errors import RecordError
 from experiments.report.comparison import paper_table, reference
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.render.document import Block, Heading, Items, Page, Prose, Shown, title
 
 INTRODUCTION = (
@@ -23,11 +22,11 @@ LISTS = {
     "misprints": "misprint: ",
     "flags": "",
 }
-"""Keys of a reference that hold remarks, and what is put before each."""
+"""Keys of a reference that hold remarks, and the prefix of each."""
 
 
-def show(evidence: Evidence) -> Page:
-    """Gathers the remarks of every reference."""
+def show(index: RunIndex) -> Page:
+    """Build the page of the remarks of every reference."""
     blocks: list[Block] = [Prose(INTRODUCTION)]
     rows = []
     for name in reference.names():
@@ -64,7 +63,7 @@ def _remarks(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_row(facts: dict[str, Any], row: dict[str, Any]) -> Iterator[str]:
-    """Misprints, doubts and absences of one row of a table."""
+    """Yield misprints, doubts and absences of one row of a table."""
     methods = facts.get("methods", {})
     model = (facts.get("models", {}).get(row.get("model")) or {}).get(
         "name", row.get("base", row.get("model"))

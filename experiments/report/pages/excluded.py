@@ -1,26 +1,26 @@
-"""The last page: everything below the output folder that no table counts."""
+"""Last page: everything below the output folder that no table counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.render.document import Block, Items, Line, Page, Prose, Table
 from experiments.results.stored import legible
 
 KINDS = {
-    "damaged": "not to be read, or without what a record must hold; move it away to run it again",
-    "foreign": "another program's file, or a newer version's",
+    "damaged": "unreadable, or without a required part of a record; move it away to run it again",
+    "foreign": "file of another program or of a newer version",
     "older schema": "written by an earlier version of this project",
-    "contradictory": "says two things about one run; none of them counts",
-    "duplicate": "a copy of a run that counts where it was found first",
-    "failed": "a run that ended with an error; the same command tries again",
+    "contradictory": "conflicting records of one run; none of them counts",
+    "duplicate": "copy of a run that counts in another folder",
+    "failed": "run that ended with an error; the same command runs it again",
 }
 
 
-def show(evidence: Evidence) -> Page:
-    """Lists the troubles by kind."""
-    found = sorted(evidence.troubles, key=lambda one: (list(KINDS).index(one.kind), one.path))
+def show(index: RunIndex) -> Page:
+    """Build the page of excluded records by kind."""
+    found = sorted(index.excluded, key=lambda one: (list(KINDS).index(one.kind), one.path))
     counts = Counter(one.kind for one in found)
     summary = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]) or "nothing"
     blocks: list[Block] = [

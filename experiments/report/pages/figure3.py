@@ -1,13 +1,15 @@
-"""Figure 3: the probability maps of Equation 5. A picture of a formula; no run is behind it."""
+"""Figure 3: the probability maps of Equation 5. It draws a formula and needs no run."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.plots import style
 from experiments.report.render.document import (
     Heading,
@@ -29,8 +31,8 @@ AGREES = 1e-6
 """Relative difference up to which two sums over the map are the same."""
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Draws the map for each of the paper's central frequencies."""
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of the map for each of the paper's central frequencies."""
     maps = {center: centred(facts, center) for center in facts["centers"]}
     rows = [_measured(facts, center, values) for center, values in maps.items()]
     same = sum(row["agrees"] for row in rows)
@@ -59,15 +61,14 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         rows=rows,
         rule="last",
         summary=summary,
-        verdicts={"reproduced": same}
-        | ({"not reproduced": len(rows) - same} if same < len(rows) else {}),
+        verdicts=Counter(_judge(row) for row in rows),
     )
 
 
 def centred(facts: dict[str, Any], center: float) -> np.ndarray:
-    """Equation 5 on the paper's grid, the zero frequency in the middle.
+    """Compute Equation 5 on the paper's grid, with zero frequency in the middle.
 
-    In numpy, since a report waits for no torch; the tests hold it against `fourierft.band_pass`.
+    Uses numpy so that reports do not import torch; tests compare it with `fourierft.band_pass`.
     """
     distance = _distance(facts["shape"])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -77,7 +78,7 @@ def centred(facts: dict[str, Any], center: float) -> np.ndarray:
 
 
 def _distance(shape: list[int]) -> np.ndarray:
-    """Of every cell to the centre."""
+    """Return the distance of every cell from the center."""
     rows, columns = (np.arange(size) - size // 2 for size in shape)
     return np.hypot(rows[:, None], columns[None, :])
 
@@ -98,8 +99,12 @@ def _measured(facts: dict[str, Any], center: float, values: np.ndarray) -> dict[
     }
 
 
+def _judge(row: dict[str, Any]) -> Verdict:
+    return Verdict.reproduced if row["agrees"] else Verdict.not_reproduced
+
+
 def _line(row: dict[str, Any]) -> Line:
-    verdict = "reproduced" if row["agrees"] else "not reproduced"
+    verdict = _judge(row)
     return Line(
         cells=[
             str(row["center"]),
@@ -107,7 +112,7 @@ def _line(row: dict[str, Any]) -> Line:
             f"{row['sum_expected']:,.1f}",
             f"{row['mean_radius']:.1f}",
             f"{row['mean_radius_expected']:.1f}",
-            Shown(text=f"**{verdict}**", tone=verdict.replace(" ", "-")),
+            Shown(text=f"**{verdict.value}**", tone=verdict.tone),
         ]
     )
 

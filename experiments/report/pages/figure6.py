@@ -1,7 +1,8 @@
-"""Figure 6: accuracy, F1 and training loss on MRPC, epoch by epoch, at the same trained numbers."""
+"""Figure 6: accuracy, F1 and training loss on MRPC by epoch, with equally many parameters."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.report.comparison import reference, seed_groups
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.seed_groups import Setting
 from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.plots import style, training_curves
 from experiments.report.render.document import (
+    NOT_RUN,
     Block,
     Heading,
     Items,
@@ -37,24 +39,25 @@ KEYS = {"accuracy": "validation/accuracy", "f1": "validation/f1", "loss": "train
 """A panel's key in the runs' histories."""
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Draws the curves of every seed beside the paper's words."""
-    there = {method: _setting(facts, method, evidence) for method in facts["series"]}
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of every seed's curves beside the paper's claims."""
+    there = {method: _setting(facts, method, index) for method in facts["series"]}
     drawn = {
-        panel["key"]: {
-            method: _curves(one, panel["key"], evidence) for method, one in there.items()
-        }
+        panel["key"]: {method: _curves(one, panel["key"], index) for method, one in there.items()}
         for panel in facts["panels"]
     }
-    obstacles = [
+    incomparable_reasons = [
         reason
         for setting in there.values()
         if setting is not None
-        for reason in seed_groups.obstacles(
-            setting, None, reference.weights(), seed_groups.fingerprints(evidence.runs)
+        for reason in seed_groups.incomparable_reasons(
+            setting, None, reference.weights(), seed_groups.fingerprints(index.runs)
         )
     ]
-    told = [(panel, _judge(panel, drawn[panel["key"]], obstacles)) for panel in facts["panels"]]
+    told = [
+        (panel, _judge(panel, drawn[panel["key"]], incomparable_reasons))
+        for panel in facts["panels"]
+    ]
     summary = "; ".join(f"{panel['label']}: {one.verdict.value}" for panel, one in told) + "."
     blocks: list[Block] = [*heading(facts), _verdicts(facts, told)]
     blocks.append(
@@ -62,13 +65,12 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
             name=name,
             alt=f"{title(facts)}. {summary}",
             caption=f"{title(facts)}. Thin: single seeds, bold: their mean",
-            draw=partial(_draw, facts, drawn, obstacles),
+            draw=partial(_draw, facts, drawn, incomparable_reasons),
         )
     )
-    blocks += [_runs(facts, there, evidence), Prose(f"To run it: `{facts['run']}`")]
+    blocks += [_runs(facts, there, index), Prose(f"To run it: `{facts['run']}`")]
     blocks += [Heading("The paper does not say"), Items(facts["unsaid"])]
     blocks += [Heading("Notes"), Items(facts["notes"])]
-    verdicts = [one.verdict.value for _, one in told]
     return Page(
         name=name,
         title=title(facts),
@@ -83,27 +85,32 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         or [{"method": None}],
         rule="last",
         summary=summary,
-        verdicts={one: verdicts.count(one) for one in dict.fromkeys(verdicts)},
+        verdicts=Counter(one.verdict for _, one in told),
     )
 
 
-def _setting(facts: dict[str, Any], method: str, evidence: Evidence) -> Setting | None:
+def _setting(facts: dict[str, Any], method: str, index: RunIndex) -> Setting | None:
     said = facts["series"][method]
     wanted = {"model": facts["model"], "task": facts["task"], "method": method}
     wanted[f"method.{said['size']}"] = said["value"]
-    runs = [run for run in evidence.select(task=facts["task"]) if run.record.metrics]
-    there = seed_groups.settle([run for run in runs if seed_groups.answers(run, wanted)])
-    hurdles = {id(one): seed_groups.obstacles(one, None, reference.weights(), {}) for one in there}
-    return next(iter(seed_groups.best(there, hurdles)), None)
+    runs = [run for run in index.select(task=facts["task"]) if run.record.metrics]
+    there = seed_groups.group_seeds([run for run in runs if seed_groups.answers(run, wanted)])
+    reasons_by_id = {
+        id(one): seed_groups.incomparable_reasons(one, None, reference.weights(), {})
+        for one in there
+    }
+    return next(iter(seed_groups.best(there, reasons_by_id)), None)
 
 
-def _curves(setting: Setting | None, key: str, evidence: Evidence) -> list[Curve]:
-    found = [evidence.curve(run, KEYS[key]) for run in setting.runs.values()] if setting else []
+def _curves(setting: Setting | None, key: str, index: RunIndex) -> list[Curve]:
+    found = [index.curve(run, KEYS[key]) for run in setting.runs.values()] if setting else []
     return [curve for curve in found if curve]
 
 
-def _judge(panel: dict[str, Any], drawn: dict[str, list[Curve]], obstacles: list[str]) -> Judgement:
-    """FourierFT is on its better side of LoRA at every epoch both were evaluated at."""
+def _judge(
+    panel: dict[str, Any], drawn: dict[str, list[Curve]], incomparable_reasons: list[str]
+) -> Judgement:
+    """Judge whether FourierFT is better than LoRA at every epoch at which both were evaluated."""
     if not all(drawn.values()):
         return Judgement(verdict=Verdict.not_run)
     ours, theirs = (
@@ -113,8 +120,8 @@ def _judge(panel: dict[str, Any], drawn: dict[str, list[Curve]], obstacles: list
     sign = 1 if panel["higher"] else -1
     held = [sign * (ours[epoch] - theirs[epoch]) > 0 for epoch in shared]
     words = f"in {sum(held)} of {len(held)} epochs"
-    if obstacles:
-        reason = "; ".join([words, *dict.fromkeys(obstacles)])
+    if incomparable_reasons:
+        reason = "; ".join([words, *dict.fromkeys(incomparable_reasons)])
         return Judgement(verdict=Verdict.not_comparable, reason=reason)
     verdict = Verdict.reproduced if held and all(held) else Verdict.not_reproduced
     return Judgement(verdict=verdict, reason=words)
@@ -141,15 +148,15 @@ def _verdicts(facts: dict[str, Any], told: list[tuple[dict[str, Any], Judgement]
     )
 
 
-def _runs(facts: dict[str, Any], there: dict[str, Setting | None], evidence: Evidence) -> Table:
+def _runs(facts: dict[str, Any], there: dict[str, Setting | None], index: RunIndex) -> Table:
     lines = []
     for method, setting in there.items():
         name = facts["series"][method]["name"]
         if setting is None:
-            lines.append(Line(cells=[name, "not run", ""], tone="not-run"))
+            lines.append(Line(cells=[name, NOT_RUN, ""], tone=Verdict.not_run.tone))
             continue
         seeds = tuple(
-            Shown(text=str(seed), link=link(evidence.root, run.place))
+            Shown(text=str(seed), link=link(index.root, run.run_dir))
             for seed, run in setting.runs.items()
         )
         lines.append(Line(cells=[name, seeds, setting.label]))
@@ -157,7 +164,7 @@ def _runs(facts: dict[str, Any], there: dict[str, Setting | None], evidence: Evi
 
 
 def _draw(
-    facts: dict[str, Any], drawn: dict[str, dict[str, list[Curve]]], obstacles: list[str]
+    facts: dict[str, Any], drawn: dict[str, dict[str, list[Curve]]], incomparable_reasons: list[str]
 ) -> Figure:
     figure = style.blank(10.2, 3.5)
     for axes, panel in zip(figure.subplots(1, len(facts["panels"])), facts["panels"], strict=True):
@@ -191,11 +198,11 @@ def _draw(
         fontsize=11,
         labelcolor=style.INK,
     )
-    if obstacles:
+    if incomparable_reasons:
         figure.text(
             0.99,
             0.95,
-            style.literal("; ".join(dict.fromkeys(obstacles))),
+            style.literal("; ".join(dict.fromkeys(incomparable_reasons))),
             ha="right",
             fontsize=9,
             color=style.PAPER,

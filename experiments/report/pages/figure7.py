@@ -1,4 +1,4 @@
-"""Figure 7: who fits eight classes of points with 128 trained numbers, after how many epochs."""
+"""Figure 7: epochs until 128 trained parameters fit eight classes of points."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from experiments.report.comparison import toy_runs as attempts_of
-from experiments.report.comparison.run_index import Evidence, number
-from experiments.report.comparison.toy_runs import Attempt, percent
+from experiments.report.comparison import toy_runs
+from experiments.report.comparison.run_index import RunIndex, number
+from experiments.report.comparison.toy_runs import ToyRun, percent
+from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.plots import decision_regions, training_curves
 from experiments.report.render.document import (
     NOT_RUN,
@@ -29,23 +30,23 @@ from experiments.report.render.document import (
 
 NUMBERS = (
     *("Seed", "First at 100 %", "Stays from", "Final", "Best", "Test"),
-    *("Epochs", "Numbers", "Learning rate", "Seconds"),
+    *("Epochs", "Parameters", "Learning rate", "Seconds"),
 )
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Sets the curves and epochs of every recorded seed beside the paper's words."""
-    attempts, left_out = attempts_of.find(facts, evidence)
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of every seed's curve and epochs beside the paper's claim."""
+    runs, left_out = toy_runs.find(facts, index)
     states = facts["states"]
     raw = [
-        _numbers(method, seed, _of(attempts, method, seed))
+        _numbers(method, seed, _of(runs, method, seed))
         for method in states["methods"]
-        for seed in _seeds(facts, attempts, method)
+        for seed in _seeds(facts, runs, method)
     ]
-    decided = verdict(facts, attempts)
+    judgement = judge(facts, runs)
+    decided = judgement.reason
     drawn = {
-        method: [attempt.curve for attempt in attempts if attempt.method == method]
-        for method in states["methods"]
+        method: [run.curve for run in runs if run.method == method] for method in states["methods"]
     }
     caption = [f"Paper: {facts['claim'].strip()}", decided]
     blocks: list[Block] = [*heading(facts), Prose(f"**{decided}**")]
@@ -57,7 +58,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
             draw=partial(training_curves.draw, facts, drawn, caption),
         )
     )
-    planes = decision_regions.read(attempts, evidence.root)
+    planes = decision_regions.read(runs, index.root)
     if planes:
         blocks.append(
             Picture(
@@ -79,10 +80,10 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
             heads=2,
         )
     )
-    blocks.append(Prose(_reading(attempts)))
+    blocks.append(Prose(_reading(runs)))
     if any(row["record"] is None for row in raw):
         blocks.append(Prose(f"Not run: `{facts['run']}`"))
-    blocks.append(_choices(facts, attempts))
+    blocks.append(_choices(facts, runs))
     if left_out:
         blocks += [Prose("Other runs of the toy, not counted here:"), Items(left_out)]
     return Page(
@@ -92,18 +93,12 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         rows=raw,
         rule="last",
         summary=decided,
-        verdicts={_word(decided): 1},
+        verdicts={judgement.verdict: 1},
     )
 
 
-def _word(decided: str) -> str:
-    """The claim's verdict among those of all tables; the toy has no weights to be pretrained."""
-    known = {"As": "reproduced", "In": "within noise", "Contradicts": "not reproduced"}
-    return known.get(decided.partition(" ")[0], NOT_RUN)
-
-
-def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
-    """What the runs say about the paper's claim, in words.
+def judge(facts: dict[str, Any], runs: list[ToyRun]) -> Judgement:
+    """Judge the paper's claim by the runs; the reason is a whole sentence.
 
     The claim has a half for each method: it reaches 100 % within the paper's epochs, or it does
     not. Each seed bears its half out, speaks against it, or (neither there nor trained long
@@ -114,22 +109,24 @@ def verdict(facts: dict[str, Any], attempts: list[Attempt]) -> str:
     horizon = facts["states"]["epochs"]
     halves = []
     for method, said in facts["states"]["methods"].items():
-        seeds = [attempt for attempt in attempts if attempt.method == method]
+        seeds = [run for run in runs if run.method == method]
         halves.append(_half(said, seeds, horizon))
     if any(half.against >= 0.5 for half in halves):
-        word = "Contradicts the paper"
+        verdict, words = Verdict.not_reproduced, "Contradicts the paper"
     elif any(half.undecided for half in halves):
-        word = "Undecided"
+        verdict, words = Verdict.not_run, "Undecided"
     elif any(half.against for half in halves):
-        word = "In part as the paper says"
+        verdict, words = Verdict.within_noise, "In part as the paper says"
     else:
-        word = "As the paper says" + "".join(half.timing for half in halves)
-    return f"{word}: {', '.join(half.words for half in halves)}."
+        verdict = Verdict.reproduced
+        words = "As the paper says" + "".join(half.timing for half in halves)
+    reason = f"{words}: {', '.join(half.words for half in halves)}."
+    return Judgement(verdict=verdict, reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Half:
-    """What the seeds of one method say about its half of the claim."""
+    """Outcome of one method's seeds for its half of the claim."""
 
     words: str
     against: float = 0.0
@@ -139,8 +136,8 @@ class _Half:
     """A word if the median epoch is far from the paper's."""
 
 
-def _half(said: dict[str, Any], seeds: list[Attempt], horizon: int) -> _Half:
-    """Weighs one method's seeds against what the paper says of it."""
+def _half(said: dict[str, Any], seeds: list[ToyRun], horizon: int) -> _Half:
+    """Judge one method's seeds against the paper's half of the claim."""
     if not seeds:
         return _Half(words=f"{said['name']} {NOT_RUN}", undecided=True)
     reached = [first for seed in seeds if (first := seed.first(horizon)) is not None]
@@ -171,36 +168,36 @@ def _half(said: dict[str, Any], seeds: list[Attempt], horizon: int) -> _Half:
     )
 
 
-def _of(attempts: list[Attempt], method: str, seed: int) -> Attempt | None:
-    return next((a for a in attempts if (a.method, a.seed) == (method, seed)), None)
+def _of(runs: list[ToyRun], method: str, seed: int) -> ToyRun | None:
+    return next((a for a in runs if (a.method, a.seed) == (method, seed)), None)
 
 
-def _seeds(facts: dict[str, Any], attempts: list[Attempt], method: str) -> list[int]:
-    """The experiment's seeds and whatever else was run."""
-    return sorted({*facts["seeds"]["ours"], *(a.seed for a in attempts if a.method == method)})
+def _seeds(facts: dict[str, Any], runs: list[ToyRun], method: str) -> list[int]:
+    """Return the experiment's seeds and any others that were run."""
+    return sorted({*facts["seeds"]["ours"], *(a.seed for a in runs if a.method == method)})
 
 
-def _numbers(method: str, seed: int, attempt: Attempt | None) -> dict[str, Any]:
-    """One line of the csv file; accuracies are fractions."""
-    values = attempt.values if attempt else {}
+def _numbers(method: str, seed: int, run: ToyRun | None) -> dict[str, Any]:
+    """Return one line of the csv file; accuracies are fractions."""
+    values = run.values if run else {}
     return {
         "method": method,
         "seed": seed,
-        "first_epoch_at_100": attempt and attempt.first(),
-        "stays_from_epoch": attempt and attempt.stays,
-        "final_accuracy": attempt and attempt.curve[-1][1],
-        "best_accuracy": attempt and attempt.best(),
-        "test_accuracy": attempt and attempt.test,
-        "epochs": attempt and attempt.trained,
+        "first_epoch_at_100": run and run.first(),
+        "stays_from_epoch": run and run.stays,
+        "final_accuracy": run and run.curve[-1][1],
+        "best_accuracy": run and run.best(),
+        "test_accuracy": run and run.test,
+        "epochs": run and run.trained,
         "trained_numbers": number(values.get("parameters.adapter")),
         "learning_rate": number(values.get("train.learning_rate")),
-        "seconds": attempt and attempt.seconds,
-        "record": attempt and attempt.record,
+        "seconds": run and run.seconds,
+        "record": run and run.record,
     }
 
 
 def _words(name: str, row: dict[str, Any]) -> list[str | Shown]:
-    """The cells of one shown line."""
+    """Return the cells of one shown line."""
     if row["record"] is None:
         return [name, str(row["seed"]), NOT_RUN, *[""] * (len(NUMBERS) - 2)]
     record = f"run:{row['record']}"
@@ -223,9 +220,9 @@ def _words(name: str, row: dict[str, Any]) -> list[str | Shown]:
     ]
 
 
-def _reading(attempts: list[Attempt]) -> str:
-    """How to read the columns, with the distance of the evaluations in epochs."""
-    grids = [[epoch for epoch, _ in attempt.curve] for attempt in attempts]
+def _reading(runs: list[ToyRun]) -> str:
+    """Explain the columns, including the number of epochs between evaluations."""
+    grids = [[epoch for epoch, _ in run.curve] for run in runs]
     steps = sorted({later - sooner for grid in grids for sooner, later in pairwise(grid[:2])})
     every = (
         f" (evaluated every {' or '.join(f'{step:g}' for step in steps)} epochs)" if steps else ""
@@ -234,14 +231,14 @@ def _reading(attempts: list[Attempt]) -> str:
     return f"{first}; stays from: the first from which it stays so; test: as many other points."
 
 
-def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> Table:
-    """A table of what the paper leaves open and what the runs used."""
+def _choices(facts: dict[str, Any], runs: list[ToyRun]) -> Table:
+    """Return a table of settings that the paper leaves open, with the runs' values."""
     methods = facts["states"]["methods"]
     rows = []
     for entry in facts["leaves_open"]:
         cells = []
         for method in methods:
-            seeds = [attempt.values for attempt in attempts if attempt.method == method]
+            seeds = [run.values for run in runs if run.method == method]
             cells.append("; ".join(_settings(entry["keys"], seeds)) or NOT_RUN)
         alike = len(set(cells)) == 1 and cells[0] != NOT_RUN
         rows.append(
@@ -256,7 +253,7 @@ def _choices(facts: dict[str, Any], attempts: list[Attempt]) -> Table:
 
 
 def _settings(keys: list[str], seeds: list[dict[str, Any]]) -> Iterator[str]:
-    """`name=value` of every key below `keys` in the records, with all values where seeds differ."""
+    """Yield `name=value` of every recorded key below `keys`, with all values where seeds differ."""
     names = dict.fromkeys(name for values in seeds for name in values)
     for name in names:
         if not any(name == key or name.startswith(f"{key}.") for key in keys):

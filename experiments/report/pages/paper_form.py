@@ -16,11 +16,11 @@ from experiments.report.render.document import NOT_RUN, Line, Ruled, Shown, Tabl
 
 
 def matrix(facts: dict[str, Any], cells: list[Cell]) -> Table:
-    """The table in the paper's form, ours above the paper's."""
+    """Return the table in the paper's form, ours above the paper's."""
     names = [column.name for column in paper_table.columns(facts)]
     averaged = any("average" in row for row in facts["rows"])
     lines = []
-    for _, group in groupby(cells, key=lambda cell: cell.row.place):
+    for _, group in groupby(cells, key=lambda cell: cell.row.position):
         line = list(group)
         row = line[0].row
         shown = [(_number(cell), printed_of(cell.printed, cell.suspect)) for cell in line]
@@ -43,12 +43,12 @@ def _trained(row: Row) -> list[Shown]:
 
 
 def _number(cell: Cell) -> Ruled:
-    """Ours in the matrix, coloured by its verdict, leading to the line with all of it."""
+    """Return our number in the matrix, colored by its verdict and linked to its full line."""
 
     def shown(rule: str) -> Shown:
         ours, told = cell.ours[rule], cell.judgements[rule]
         if ours is None:
-            return Shown(text="–", tone="not-run", note=cell.row.unavailable or NOT_RUN)
+            return Shown(text="–", tone=Verdict.not_run.tone, note=cell.row.unavailable or NOT_RUN)
         return Shown(
             text=value_of(cell, ours.centre),
             link=f"#{cell.anchor}",
@@ -72,7 +72,7 @@ def printed_of(printed: Printed | None, suspect: str | None = None) -> Shown:
 
 
 def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, Shown]:
-    """The mean of a row, with a verdict if all of its cells can be compared."""
+    """Return the mean of a row, with a verdict if all of its cells can be compared."""
     printed = None
     if row.facts.get("average") is not None:
         printed = Printed(value=row.facts["average"], spread=None, digits=line[0].column.digits)
@@ -80,7 +80,7 @@ def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, 
     def shown(rule: str) -> Shown:
         ours = [cell.ours[rule] for cell in line]
         if any(one is None for one in ours):
-            return Shown(text="–", tone="not-run")
+            return Shown(text="–", tone=Verdict.not_run.tone)
         told = _judge_average(printed, line, rule, facts["how"]["runs"])
         mean = statistics.fmean(one.centre for one in ours)
         return Shown(
@@ -95,7 +95,7 @@ def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, 
 def _judge_average(
     printed: Printed | None, line: list[Cell], rule: str, runs: int | None
 ) -> Judgement:
-    """Rounds to the printed mean, or is within twice the cells' common standard error."""
+    """Judge a mean: it rounds to the printed one, or is within twice its standard error."""
     told = [cell.judgements[rule] for cell in line]
     if printed is None or any(one.verdict is Verdict.not_comparable for one in told):
         return Judgement(verdict=Verdict.not_comparable, reason="as some of its cells")

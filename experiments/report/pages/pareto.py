@@ -1,4 +1,4 @@
-"""What a method costs and what it brings: trained numbers and time against the score, per task."""
+"""Cost and score of every method: trained parameters and time against the score, per task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import reference, seed_groups
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.seed_groups import Setting
 from experiments.report.plots import style
 from experiments.report.render.document import (
@@ -30,18 +30,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 12
-"""More tasks than that are left to the table."""
+"""Tasks beyond this many are only in the table."""
 INTRODUCTION = (
-    "Every method that was trained, one line per configuration: numbers trained beside the head, "
-    "seconds of training, and the mean score over its seeds. **Efficient**: no other configuration "
-    "of the same base model, task and rows is at least as good in score and numbers, or in score "
-    "and time, and better in one of them. Times of different machines cannot be compared."
+    "Every method that was trained, one line per configuration: parameters trained besides the "
+    "head, seconds of training, and the mean score over its seeds. **Efficient**: no other "
+    "configuration of the same base model, task and rows is at least as good in score and "
+    "parameters, or in score and time, and better in one of them. Times of different machines "
+    "cannot be compared."
 )
 
 
 @dataclass(kw_only=True)
 class Offer:
-    """One configuration: what it costs and what it brings."""
+    """Cost and score of one configuration."""
 
     setting: Setting
     scores: dict[str, float | None]
@@ -49,13 +50,13 @@ class Offer:
     numbers: float
     seconds: float | None
     peak: float | None
-    obstacles: list[str]
+    incomparable_reasons: list[str]
     efficient: list[str]
-    """Costs (numbers, time) for which nothing else is better."""
+    """Costs (parameters, time) for which no other configuration is better."""
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """Base model, task, and the rows it is about: only these can be compared."""
+        """Base model, task and rows: only offers of one group can be compared."""
         values = self.setting.first.values
         keys = ("task.train_rows", "task.eval_rows")
         cut = [f"{values[key]} {key[5:-5]} rows" for key in keys if values.get(key) is not None]
@@ -64,9 +65,9 @@ class Offer:
         return run["model"], run["task"], ", ".join(cut)
 
 
-def show(evidence: Evidence) -> Page:
-    """Sets all trained configurations side by side."""
-    offers = _offers(evidence)
+def show(index: RunIndex) -> Page:
+    """Build the page of all trained configurations."""
+    offers = _offers(index)
     groups: dict[tuple[str, str, str], list[Offer]] = {}
     for offer in offers:
         groups.setdefault(offer.group, []).append(offer)
@@ -78,29 +79,29 @@ def show(evidence: Evidence) -> Page:
         blocks.append(
             Picture(
                 name="pareto",
-                alt="Score against trained numbers and against seconds of training, a row of two "
-                "panels for each base model and task; the table below holds the same numbers.",
-                caption="Score against trained numbers (left) and training time (right); filled: "
-                "efficient",
+                alt="Score against trained parameters and against seconds of training, a row of "
+                "two panels for each base model and task; the table below holds the same numbers.",
+                caption="Score against trained parameters (left) and training time (right); "
+                "filled: efficient",
                 draw=partial(_draw, dict(list(drawn.items())[:PANELS])),
             )
         )
-    blocks.append(_table(offers, evidence))
+    blocks.append(_table(offers, index))
     if not offers:
         blocks.append(Prose("nothing was trained yet"))
     return Page(
         name="pareto",
         title="Cost and score of all methods",
         blocks=blocks,
-        rows=[_raw(offer, evidence) for offer in offers] or [{"model": None}],
+        rows=[_raw(offer, index) for offer in offers] or [{"model": None}],
         summary=f"{len(offers)} configurations of {len(groups)} base models and tasks.",
     )
 
 
-def _offers(evidence: Evidence) -> list[Offer]:
-    known, seen = reference.weights(), seed_groups.fingerprints(evidence.runs)
+def _offers(index: RunIndex) -> list[Offer]:
+    known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
     found = []
-    for setting in seed_groups.settle(run for run in evidence.runs if run.record.metrics):
+    for setting in seed_groups.group_seeds(run for run in index.runs if run.record.metrics):
         runs = list(setting.runs.values())
         metric = runs[0].primary.get("name")
         scores = {rule: _mean(run.score(rule, metric) for run in runs) for rule in RULES}
@@ -114,7 +115,7 @@ def _offers(evidence: Evidence) -> list[Offer]:
                     run.record.memory.get("peak_gpu") or run.record.memory.get("peak_rss")
                     for run in runs
                 ),
-                obstacles=seed_groups.obstacles(setting, None, known, seen),
+                incomparable_reasons=seed_groups.incomparable_reasons(setting, None, known, seen),
                 efficient=[],
             )
         )
@@ -127,15 +128,15 @@ def _mean(values: Any) -> float | None:
 
 
 def _score(offer: Offer) -> float | None:
-    """The higher the better, by the recipe's own rule."""
+    """Return the score by the recipe's own rule, signed so that higher is better."""
     primary = offer.setting.first.primary
     score = offer.scores.get(primary.get("select"))
     return score if score is None or primary.get("name") not in LOWER_IS_BETTER else -score
 
 
 def _mark(group: Sequence[Offer]) -> None:
-    """Notes for which cost each configuration is efficient."""
-    for name, cost in (("numbers", lambda one: one.numbers), ("time", lambda one: one.seconds)):
+    """Mark the costs for which each configuration is efficient."""
+    for name, cost in (("parameters", lambda one: one.numbers), ("time", lambda one: one.seconds)):
         there = [one for one in group if _score(one) is not None and cost(one) is not None]
         for offer in there:
             beaten = any(
@@ -148,20 +149,20 @@ def _mark(group: Sequence[Offer]) -> None:
                 offer.efficient.append(name)
 
 
-def _table(offers: Sequence[Offer], evidence: Evidence) -> Table:
-    numbers = ("Numbers", "Seconds", "Peak MB", "Score", "Seeds")
+def _table(offers: Sequence[Offer], index: RunIndex) -> Table:
+    numbers = ("Parameters", "Seconds", "Peak MB", "Score", "Seeds")
     return Table(
         caption="Cost and score of every configuration",
         columns=("Base model", "Task", "Method", *numbers, "Efficient in", "Configuration"),
-        lines=[_line(offer, evidence) for offer in offers],
+        lines=[_line(offer, index) for offer in offers],
         numbers=numbers,
         heads=3,
         filtered=True,
     )
 
 
-def _line(offer: Offer, evidence: Evidence) -> Line:
-    run, record = offer.setting.run, link(evidence.root, offer.setting.first.place)
+def _line(offer: Offer, index: RunIndex) -> Line:
+    run, record = offer.setting.run, link(index.root, offer.setting.first.run_dir)
 
     def score(rule: str) -> Shown:
         value = offer.scores[rule]
@@ -178,9 +179,9 @@ def _line(offer: Offer, evidence: Evidence) -> Line:
             Ruled(**{rule: score(rule) for rule in RULES}),
             str(len(offer.setting.runs)),
             ", ".join(offer.efficient),
-            "; ".join([offer.setting.label, *offer.obstacles]),
+            "; ".join([offer.setting.label, *offer.incomparable_reasons]),
         ],
-        tone="muted" if offer.obstacles else None,
+        tone="muted" if offer.incomparable_reasons else None,
     )
 
 
@@ -189,7 +190,7 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
     places = figure.subplots(len(groups), 2, squeeze=False)
     for line, (key, offers) in zip(places, groups.items(), strict=True):
         for axes, cost, label in zip(
-            line, ("numbers", "seconds"), ("Trained numbers", "Seconds of training"), strict=True
+            line, ("numbers", "seconds"), ("Trained parameters", "Seconds of training"), strict=True
         ):
             style.style(axes)
             for offer in offers:
@@ -201,7 +202,7 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
                     continue
                 method = offer.setting.run["method"]
                 colour, _, mark = style.STYLES.get(method, style.OTHER)
-                efficient = ("numbers" if cost == "numbers" else "time") in offer.efficient
+                efficient = ("parameters" if cost == "numbers" else "time") in offer.efficient
                 axes.plot(
                     [x],
                     [score],
@@ -234,7 +235,7 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
 
 
 def _ends(axes: Any, costs: Sequence[float | None]) -> None:
-    """Labels the cheapest and the dearest: of a short span, decades would be none or too many."""
+    """Label the lowest and highest cost: over a short span, decades would be none or too many."""
     there = [cost for cost in costs if cost]
     if there:
         ends = [min(there), max(there)] if max(there) > 1.3 * min(there) else [min(there)]
@@ -243,7 +244,7 @@ def _ends(axes: Any, costs: Sequence[float | None]) -> None:
         axes.minorticks_off()
 
 
-def _raw(offer: Offer, evidence: Evidence) -> dict[str, Any]:
+def _raw(offer: Offer, index: RunIndex) -> dict[str, Any]:
     run = offer.setting.run
     return {
         **{key: run[key] for key in ("model", "task", "method")},
@@ -254,6 +255,6 @@ def _raw(offer: Offer, evidence: Evidence) -> dict[str, Any]:
         **offer.scores,
         "seeds": len(offer.setting.runs),
         "efficient": " ".join(offer.efficient),
-        "obstacles": "; ".join(offer.obstacles),
-        "records": " ".join(evidence.name(one) for one in offer.setting.runs.values()),
+        "obstacles": "; ".join(offer.incomparable_reasons),
+        "records": " ".join(index.name(one) for one in offer.setting.runs.values()),
     }

@@ -1,10 +1,10 @@
-"""Which page shows what."""
+"""Registry of the report's pages."""
 
 from __future__ import annotations
 
 from experiments.errors import RecordError
 from experiments.report.comparison import reference
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.pages import (
     all_runs,
     differences,
@@ -30,7 +30,7 @@ OF_THE_PAPER = {
     "figure7": figure7.show,
     "text": text_numbers.show,
 }
-"""Pages with a form of their own; all others are tables of scores."""
+"""Pages with their own layout; all others are tables of scores."""
 OWN = {
     "pareto": pareto.show,
     "differences": differences.show,
@@ -44,25 +44,25 @@ TITLES = {
     "runs": "Finished runs",
     "troubles": "Left out",
 }
-"""What they are called in the menu."""
+"""Titles in the menu."""
 LAST = "troubles"
-"""Built last: the other pages may find more that cannot be read."""
+"""Page that is built last: the others may find more unreadable files."""
 
 
 def names() -> list[str]:
-    """Every page, the paper's first."""
+    """Return every page, the paper's first."""
     return [*reference.names(), *OWN]
 
 
 def take_next(waiting: list[str]) -> str:
-    """Removes the page to be built next from the names that wait, and returns it."""
+    """Remove the page to be built next from the names that wait, and returns it."""
     name = min(waiting, key=lambda name: name == LAST)
     waiting.remove(name)
     return name
 
 
 def menu() -> list[tuple[str, str]]:
-    """Name and title of every page whose reference can be read, without building any."""
+    """Return name and title of every page whose reference can be read, without building any."""
     found = []
     for name in reference.names():
         try:
@@ -72,14 +72,14 @@ def menu() -> list[tuple[str, str]]:
     return [*found, *TITLES.items()]
 
 
-def build(name: str, evidence: Evidence) -> Page:
-    """Makes a page.
+def build(name: str, index: RunIndex) -> Page:
+    """Build a page.
 
     Raises:
         RecordError: the paper's numbers cannot be read.
     """
     if name in OWN:
-        return OWN[name](evidence)
+        return OWN[name](index)
     if name in OF_THE_PAPER:
-        return OF_THE_PAPER[name](name, reference.load(name), evidence)
-    return tables.show(name, reference.load_table(name), evidence)
+        return OF_THE_PAPER[name](name, reference.load(name), index)
+    return tables.show(name, reference.load_table(name), index)

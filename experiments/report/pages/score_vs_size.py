@@ -9,11 +9,12 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import claims
-from experiments.report.comparison.panels import Panel, Point, of_figure
-from experiments.report.comparison.run_index import Evidence
-from experiments.report.comparison.verdict import Judgement
+from experiments.report.comparison.panels import Panel, Point, read_panels
+from experiments.report.comparison.run_index import RunIndex
+from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.plots import size_curves
 from experiments.report.render.document import (
+    NOT_RUN,
     Block,
     Heading,
     Items,
@@ -30,12 +31,12 @@ from experiments.report.render.document import (
 )
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Draws every point that was run beside the paper's claims and known points."""
-    panels = list(of_figure(facts, evidence))
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of every point that was run beside the paper's claims and known points."""
+    panels = list(read_panels(facts, index))
     own = {panel.key: panel for panel in panels if panel.own}
     told = [(claim["says"], _weigh(claim, own)) for claim in facts["claims"]]
-    counts = Counter(judgement.verdict.value for _, judgement in told)
+    counts = Counter(judgement.verdict for _, judgement in told)
     summary = "; ".join(f"{says}: {one.verdict.value}" for says, one in told) + "."
     blocks: list[Block] = [
         *heading(facts),
@@ -49,7 +50,7 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         ),
         Prose("The plotted values are an image in the paper; only the words can be compared."),
         Heading("Every point", "points"),
-        _points(facts, panels, evidence),
+        _points(facts, panels, index),
         Prose(f"To run it: `{facts['run']}`"),
     ]
     for text, key in (("The paper does not say", "unsaid"), ("Notes", "notes")):
@@ -59,15 +60,15 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         name=name,
         title=title(facts),
         blocks=blocks,
-        rows=list(_raw(panels, evidence)),
+        rows=list(_raw(panels, index)),
         rule="best",
         summary=summary,
-        verdicts=dict(counts),
+        verdicts=counts,
     )
 
 
 def _bars(panels: list[Panel]) -> str:
-    """What the caption says of the intervals, which only panels beyond the paper's have."""
+    """Return the caption's part about intervals, which only panels beyond the paper's have."""
     if all(panel.own for panel in panels):
         return ""
     return "; bars and band: 95 % over the rows scored, the mean ends of the seeds' intervals"
@@ -89,7 +90,9 @@ def _weigh(claim: dict[str, Any], own: dict[str, Panel]) -> Judgement:
         key: {name: [point.size for point in points] for name, points in panel.series.items()}
         for key, panel in own.items()
     }
-    return claims.weigh(claim, scores, sizes, {key: one.obstacles for key, one in own.items()})
+    return claims.weigh(
+        claim, scores, sizes, {key: one.incomparable_reasons for key, one in own.items()}
+    )
 
 
 def _claims(facts: dict[str, Any], told: list[tuple[str, Judgement]]) -> Table:
@@ -112,13 +115,13 @@ def _claims(facts: dict[str, Any], told: list[tuple[str, Judgement]]) -> Table:
     )
 
 
-def _points(facts: dict[str, Any], panels: list[Panel], evidence: Evidence) -> Table:
+def _points(facts: dict[str, Any], panels: list[Panel], index: RunIndex) -> Table:
     lines = []
     for panel in panels:
         for name, points in panel.series.items():
             said = _said(facts, panel, name)
             for point in points:
-                lines.append(_line(panel, said, point, evidence))
+                lines.append(_line(panel, said, point, index))
     return Table(
         caption=f"Points of Figure {facts['figure']}",
         columns=["Point", "Ours", "Paper's tables", "Seeds", "Remark"],
@@ -130,34 +133,39 @@ def _points(facts: dict[str, Any], panels: list[Panel], evidence: Evidence) -> T
 
 
 def _said(facts: dict[str, Any], panel: Panel, name: str) -> dict[str, Any]:
-    """What the reference says of a series."""
+    """Return the reference's entry for a series."""
     for entry in facts["panels"]:
         if "series" in entry and entry.get("key") == panel.key:
             return entry["series"][name]
     return facts["series"][name] if "series" in facts else facts["panels"][0]["series"][name]
 
 
-def _line(panel: Panel, said: dict[str, Any], point: Point, evidence: Evidence) -> Line:
+def _line(panel: Panel, said: dict[str, Any], point: Point, index: RunIndex) -> Line:
     size = "" if said.get("size") is None else f", {said['size']}={point.size}"
-    record = link(evidence.root, point.setting.first.place) if point.setting else None
+    record = link(index.root, point.setting.first.run_dir) if point.setting else None
 
     def ours(rule: str) -> Shown:
         score = point.score("last" if panel.rule == "last" else rule)  # grades know no epoch
         return Shown(text="–" if score is None else f"{score:.2f}", link=record)
 
+    if point.setting is None:
+        note, tone = NOT_RUN, Verdict.not_run.tone
+    else:
+        note = "; ".join([*point.incomparable_reasons, point.setting.label])
+        tone = "muted" if point.incomparable_reasons else None
     return Line(
         cells=[
             f"{panel.title}: {said['name']}{size}",
             Ruled(**{rule: ours(rule) for rule in RULES}),
             "" if point.known is None else f"{point.known:g}",
             str(len(point.setting.runs)) if point.setting else "",
-            "; ".join([*point.obstacles, point.setting.label]) if point.setting else "not run",
+            note,
         ],
-        tone="not-run" if point.setting is None else "muted" if point.obstacles else None,
+        tone=tone,
     )
 
 
-def _raw(panels: list[Panel], evidence: Evidence) -> Iterator[dict[str, Any]]:
+def _raw(panels: list[Panel], index: RunIndex) -> Iterator[dict[str, Any]]:
     for panel in panels:
         for name, points in panel.series.items():
             for point in points:
@@ -170,6 +178,6 @@ def _raw(panels: list[Panel], evidence: Evidence) -> Iterator[dict[str, Any]]:
                     **{f"ours_{rule}": point.score(rule) for rule in RULES},
                     "paper": point.known,
                     "seeds": len(runs),
-                    "obstacles": "; ".join(point.obstacles),
-                    "records": " ".join(evidence.name(run) for run in runs),
+                    "obstacles": "; ".join(point.incomparable_reasons),
+                    "records": " ".join(index.name(run) for run in runs),
                 }

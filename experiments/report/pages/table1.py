@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from experiments.report.comparison import reference
-from experiments.report.comparison.run_index import Evidence, Run
+from experiments.report.comparison.run_index import Run, RunIndex
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.render.document import (
     NOT_RUN,
     Cell,
@@ -26,18 +28,18 @@ NUMBER_BYTES = 4
 """The paper's sizes are those of 32-bit numbers."""
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Sets every cell of the paper's table beside the count that a run recorded for it."""
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of the paper's cells beside the recorded counts."""
     notes: list[str] = []
     lines, raw = [], []
     for place, row in enumerate(facts["rows"]):
         for method, labels in facts["methods"].items():
-            run = find(evidence, row["model"], method, labels["size"], row[method][labels["size"]])
+            run = find(index, row["model"], method, labels["size"], row[method][labels["size"]])
             cell = _compare(row, method, labels, run)
             marks = _mark(row, method, labels, notes)
-            record = link(evidence.root, run.place) if run else None
+            record = link(index.root, run.run_dir) if run else None
             lines.append(Line(cells=_words(cell, labels, marks, record)))
-            raw.append({"row": place + 1, **cell, "record": evidence.name(run) if run else None})
+            raw.append({"row": place + 1, **cell, "record": index.name(run) if run else None})
     table = Table(caption=title(facts), columns=COLUMNS, lines=lines, numbers=NUMBERS, heads=3)
     summary, missing = _summary(raw)
     blocks = [*heading(facts), Prose(_formulas(facts)), Prose(f"**{summary}**"), table]
@@ -50,14 +52,14 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
         blocks=blocks,
         rows=raw,
         summary=summary,
-        verdicts=_verdicts(raw),
+        verdicts=Counter(map(_judge, raw)),
     )
 
 
-def find(evidence: Evidence, model: str, method: str, size_name: str, size: int) -> Run | None:
-    """The counted run of a cell, that of the table's own experiment before any other;
-    None if there is none."""
-    counted = evidence.select(model=model, method=method, task="none", mode="count", profile=None)
+def find(index: RunIndex, model: str, method: str, size_name: str, size: int) -> Run | None:
+    """Return the counted run of a cell, preferably of the table's own experiment; None if there is
+    none."""
+    counted = index.select(model=model, method=method, task="none", mode="count", profile=None)
     fitting = [
         run
         for run in counted
@@ -70,7 +72,7 @@ def find(evidence: Evidence, model: str, method: str, size_name: str, size: int)
 def _compare(
     row: dict[str, Any], method: str, labels: dict[str, str], run: Run | None
 ) -> dict[str, Any]:
-    """One line of the csv file: ours, the formula's and the paper's numbers of a cell."""
+    """Return one line of the csv file: our, the formula's and the paper's numbers of a cell."""
     cell, size = row[method], labels["size"]
     digits, worth = reference.count(cell["printed"])
     stored, unit = cell["storage_printed"], reference.STORAGE[cell["storage_unit"]]
@@ -109,7 +111,7 @@ def _compare(
 def _mark(
     row: dict[str, Any], method: str, labels: dict[str, str], notes: list[str]
 ) -> dict[str, str]:
-    """Adds a cell's misprints to the numbered notes; returns the mark of each value that is one."""
+    """Add a cell's misprints to the numbered notes; return the mark of each misprinted value."""
     cell, size, marks = row[method], labels["size"], {}
     for value, reason in cell.get("misprint", {}).items():
         marks[value] = f" [{len(notes) + 1}]"
@@ -121,10 +123,9 @@ def _mark(
 def _words(
     cell: dict[str, Any], labels: dict[str, str], marks: dict[str, str], record: str | None
 ) -> list[Cell]:
-    """The cells of one shown line, in the order of COLUMNS."""
+    """Return the cells of one shown line, in the order of COLUMNS."""
     unit, count, stored = cell["storage_unit"], cell["count_ours"], cell["stored_bytes_ours"]
     ours = NOT_RUN if count is None else f"{count:,}"
-    tone = "not-run" if count is None else "reproduced" if cell["equal"] else "not-reproduced"
     return [
         cell["base_model"],
         labels["name"],
@@ -132,7 +133,7 @@ def _words(
         Shown(text=ours, link=record),
         f"{cell['count_formula']:,}",
         f"{cell['count_printed_string']}{marks.get('count', '')}",
-        Shown(text=cell["verdict"], tone=tone),
+        Shown(text=cell["verdict"], tone=_judge(cell).tone),
         NOT_RUN if stored is None else f"{stored / reference.STORAGE[unit]:.6g} {unit}",
         f"{cell['storage_printed']:g} {unit}{marks.get('storage', '')}",
     ]
@@ -144,7 +145,7 @@ def _formulas(facts: dict[str, Any]) -> str:
 
 
 def _summary(raw: list[dict[str, Any]]) -> tuple[str, int]:
-    """How many counts are the formula's, and how many are missing."""
+    """Summarise how many counts equal the formula; also return how many are missing."""
     equal = sum(cell["count_ours"] == cell["count_formula"] for cell in raw)
     missing = sum(cell["count_ours"] is None for cell in raw)
     differing = len(raw) - equal - missing
@@ -154,21 +155,15 @@ def _summary(raw: list[dict[str, Any]]) -> tuple[str, int]:
     return f"{words}.", missing
 
 
-def _verdicts(raw: list[dict[str, Any]]) -> dict[str, int]:
-    """A count needs no weights: it is the formula's or it is not."""
-    found = [
-        NOT_RUN
-        if cell["count_ours"] is None
-        else "reproduced"
-        if cell["equal"]
-        else "not reproduced"
-        for cell in raw
-    ]
-    return {verdict: found.count(verdict) for verdict in dict.fromkeys(found)}
+def _judge(cell: dict[str, Any]) -> Verdict:
+    """Judge a count, which needs no pretrained weights: it equals the formula or it does not."""
+    if cell["count_ours"] is None:
+        return Verdict.not_run
+    return Verdict.reproduced if cell["equal"] else Verdict.not_reproduced
 
 
 def _sound(raw: list[dict[str, Any]]) -> str:
-    """How much of what the paper prints is the formula's."""
+    """Summarise how many of the paper's numbers agree with the formula."""
     counts, sizes = (
         sum(cell[f"{value}_printed_is_formula"] for cell in raw) for value in ("count", "storage")
     )

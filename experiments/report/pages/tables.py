@@ -10,7 +10,7 @@ from experiments.report.comparison import cells as grid
 from experiments.report.comparison import paper_table
 from experiments.report.comparison import verdict as verdicts
 from experiments.report.comparison.cells import Cell
-from experiments.report.comparison.run_index import Evidence
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages.paper_form import matrix, printed_of, value_of
 from experiments.report.render.document import (
@@ -29,33 +29,33 @@ from experiments.report.render.document import (
 )
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Sets every cell of the paper's table beside the runs that answer it."""
-    cells = grid.fill(facts, evidence)
-    others = grid.strangers(facts, evidence, cells)
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of the paper's cells beside the runs that answer them."""
+    cells = grid.fill(facts, index)
+    others = grid.extra_runs(facts, index, cells)
     rule = facts["how"]["select"]
-    counts = Counter(cell.verdict(rule).value for cell in cells)
+    counts = Counter(cell.verdict(rule) for cell in cells)
     blocks: list[Block] = [*heading(facts), Prose(_protocol(facts)), Prose(f"**{_told(counts)}**")]
     blocks.append(matrix(facts, cells))
-    if counts[Verdict.not_run.value]:
+    if counts[Verdict.not_run]:
         blocks.append(Prose(f"Not run: `{facts['run']}`"))
-    blocks += [Heading("Every cell", "cells"), _long(facts, cells, evidence)]
+    blocks += [Heading("Every cell", "cells"), _long(facts, cells, index)]
     if others:
         blocks += [
             Heading("Other runs of these tasks", "others"),
-            Prose("Base models, sizes and rehearsals that the table lacks: shown, never judged."),
-            _strange(others, evidence),
+            Prose("Base models, sizes and smoke tests that the table lacks: shown, never judged."),
+            _extra_table(others, index),
         ]
     blocks += [*_remarks(facts, cells), Heading("How it is judged"), Prose(verdicts.RULE)]
     return Page(
         name=name,
         title=title(facts),
         blocks=blocks,
-        rows=[_raw(cell, evidence) for cell in [*cells, *others]],
+        rows=[_raw(cell, index) for cell in [*cells, *others]],
         rule=rule,
         papers=True,
         summary=_told(counts),
-        verdicts=dict(counts),
+        verdicts=counts,
     )
 
 
@@ -65,26 +65,26 @@ def _protocol(facts: dict[str, Any]) -> str:
     return f"How the paper's numbers came about: {how['said']}. Not said: {how['open']}.{unit}"
 
 
-def _told(counts: Counter[str]) -> str:
+def _told(counts: Counter[Verdict]) -> str:
     """3 of 90 cells reproduced, 1 within noise, 86 not run."""
-    parts = [f"{counts[one.value]} {one.value}" for one in Verdict if counts[one.value]]
+    parts = [f"{counts[one]} {one.value}" for one in Verdict if counts[one]]
     return f"{sum(counts.values())} cells: {', '.join(parts)}."
 
 
-def _long(facts: dict[str, Any], cells: list[Cell], evidence: Evidence) -> Table:
-    """A line per cell."""
+def _long(facts: dict[str, Any], cells: list[Cell], index: RunIndex) -> Table:
+    """Return a line per cell."""
     columns = ["Cell", "Ours", "Paper", "Difference", "Verdict", "Runs by seed"]
     return Table(
         caption=f"{title(facts)}, cell by cell",
         columns=columns,
-        lines=[_line(cell, evidence) for cell in cells],
+        lines=[_line(cell, index) for cell in cells],
         numbers=("Ours", "Paper", "Difference"),
         filtered=True,
         brief=True,
     )
 
 
-def _line(cell: Cell, evidence: Evidence) -> Line:
+def _line(cell: Cell, index: RunIndex) -> Line:
     printed = cell.printed
     named = f"{cell.row.model_label}, {cell.row.label}: {cell.column.name}"
     shown = printed_of(printed, cell.suspect)
@@ -95,10 +95,10 @@ def _line(cell: Cell, evidence: Evidence) -> Line:
             Shown(text=shown.text, note=shown.note),
             Ruled(**{rule: _difference(cell, rule) for rule in RULES}),
             Ruled(**{rule: _verdict(cell, rule) for rule in RULES}),
-            _seeds(cell, evidence),
+            _seeds(cell, index),
         ],
         anchor=cell.anchor,
-        tone=None if cell.setting else "not-run",
+        tone=None if cell.setting else Verdict.not_run.tone,
     )
 
 
@@ -107,7 +107,7 @@ def _ours(cell: Cell, rule: str) -> Shown:
     if ours is None:
         return Shown(text="–")
     spread = "" if ours.spread is None else f" ±{value_of(cell, ours.spread)}"
-    tone = "muted" if cell.obstacles else None
+    tone = "muted" if cell.incomparable_reasons else None
     return Shown(text=f"{value_of(cell, ours.centre)}{spread}", tone=tone)
 
 
@@ -125,30 +125,30 @@ def _verdict(cell: Cell, rule: str) -> Shown:
     return Shown(text=text, tone=told.verdict.tone)
 
 
-def _seeds(cell: Cell, evidence: Evidence) -> tuple[Shown | Ruled, ...]:
-    """Every run's number, leading to its record."""
+def _seeds(cell: Cell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
+    """Return every run's number with a link to its record."""
     if cell.setting is None:
         return (Shown(text=""),)
     parts: list[Shown | Ruled] = []
     for seed, run in cell.setting.runs.items():
 
-        def shown(rule: str, seed: int = seed, place: Any = run.place) -> Shown:
+        def shown(rule: str, seed: int = seed, place: Any = run.run_dir) -> Shown:
             ours = cell.ours[rule]
             value = ours.values.get(seed) if ours else None
             text = "–" if value is None else value_of(cell, value)
-            return Shown(text=f"{seed}: {text}", link=link(evidence.root, place))
+            return Shown(text=f"{seed}: {text}", link=link(index.root, place))
 
         parts.append(Ruled(**{rule: shown(rule) for rule in RULES}))
     parts.append(Shown(text=f"[{cell.setting.label}]", tone="muted"))
     for other in cell.others:
-        place = link(evidence.root, other.first.place)
+        place = link(index.root, other.first.run_dir)
         text = f"also: {other.label} ({len(other.runs)} seeds)"
         parts.append(Shown(text=text, link=place, tone="muted"))
     return tuple(parts)
 
 
-def _strange(cells: list[Cell], evidence: Evidence) -> Table:
-    """What was run on the same tasks but is no cell of the paper's."""
+def _extra_table(cells: list[Cell], index: RunIndex) -> Table:
+    """Return the table of runs on the same tasks without a cell in the paper."""
     return Table(
         caption="Runs of the table's tasks that are none of its cells",
         columns=["Run", "Ours", "Why no verdict", "Runs by seed"],
@@ -157,8 +157,8 @@ def _strange(cells: list[Cell], evidence: Evidence) -> Table:
                 cells=[
                     f"{cell.row.model_label}, {cell.row.label}: {cell.column.name}",
                     Ruled(**{rule: _ours(cell, rule) for rule in RULES}),
-                    "; ".join(cell.obstacles) or "no such cell in the paper",
-                    _seeds(cell, evidence),
+                    "; ".join(cell.incomparable_reasons) or "no such cell in the paper",
+                    _seeds(cell, index),
                 ],
                 tone="muted",
             )
@@ -171,7 +171,7 @@ def _strange(cells: list[Cell], evidence: Evidence) -> Table:
 
 
 def _remarks(facts: dict[str, Any], cells: list[Cell]) -> list[Block]:
-    """What is doubtful in the paper's own numbers."""
+    """Return the remarks on the paper's own numbers."""
     doubtful = [
         f"{cell.row.model_label}, {cell.row.label}, {cell.column.name}: {cell.suspect}"
         for cell in cells
@@ -195,13 +195,13 @@ def _remarks(facts: dict[str, Any], cells: list[Cell]) -> list[Block]:
     return blocks
 
 
-def _raw(cell: Cell, evidence: Evidence) -> dict[str, Any]:
+def _raw(cell: Cell, index: RunIndex) -> dict[str, Any]:
     """One line of the csv file."""
     told = {rule: cell.judgements[rule] for rule in RULES}
     ours = {rule: cell.ours[rule] for rule in RULES}
     runs = cell.setting.runs.values() if cell.setting else ()
     return {
-        "row": cell.row.place if cell.row.place > 0 else None,
+        "row": cell.row.position if cell.row.position > 0 else None,
         "model": cell.row.model,
         "method": cell.row.method or cell.row.label,
         "label": cell.row.label,
@@ -215,5 +215,5 @@ def _raw(cell: Cell, evidence: Evidence) -> dict[str, Any]:
         **{f"verdict_{rule}": one.verdict.value for rule, one in told.items()},
         **{f"reason_{rule}": one.reason for rule, one in told.items()},
         "suspect": cell.suspect,
-        "records": " ".join(evidence.name(run) for run in runs),
+        "records": " ".join(index.name(run) for run in runs),
     }

@@ -1,10 +1,12 @@
-"""Numbers that the paper's text claims, beside the formulas and our counts."""
+"""Numbers in the paper's text, beside the formulas and our counts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from experiments.report.comparison.run_index import Evidence, Run
+from experiments.report.comparison.run_index import Run, RunIndex
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import table1
 from experiments.report.render.document import (
     NOT_RUN,
@@ -25,11 +27,11 @@ HALF = 0.05
 """Half a unit of the last digit of a printed share."""
 
 
-def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
-    """Sets every share, factor and formula of the text beside what was counted."""
-    rows = [_share(entry, evidence) for entry in facts["shares"]]
+def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
+    """Build the page of the text's shares, factors and formulas beside our counts."""
+    rows = [_share(entry, index) for entry in facts["shares"]]
     ratios = [row["ours"] for row in rows if row["ours"] is not None]
-    same = sum(row["verdict"] == "reproduced" for row in rows)
+    same = sum(row["verdict"] is Verdict.reproduced for row in rows)
     summary = f"{same} of {len(rows)} shares are the counts'."
     fewer = [round(100 / ratio) for ratio in ratios if ratio]
     least, most = facts["fewer"]["printed"]
@@ -37,9 +39,9 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
     blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**")]
     blocks.append(
         Table(
-            caption="Trained numbers as a share of LoRA's, per cent",
+            caption="Trained parameters as a share of LoRA's, per cent",
             columns=("What", *NUMBERS, "Verdict", "From"),
-            lines=[_line(row, evidence) for row in rows],
+            lines=[_line(row, index) for row in rows],
             numbers=NUMBERS,
         )
     )
@@ -55,22 +57,21 @@ def show(name: str, facts: dict[str, Any], evidence: Evidence) -> Page:
     if not ratios:
         blocks.append(Prose(f"Not run: `{facts['run']}`"))
     blocks += [Heading("Notes"), Items(facts["notes"])]
-    verdicts = [row["verdict"] for row in rows]
     return Page(
         name=name,
         title=facts["title"],
         blocks=blocks,
-        rows=[{key: value for key, value in row.items() if key != "runs"} for row in rows],
+        rows=[_raw(row) for row in rows],
         rule="last",
         summary=summary,
-        verdicts={one: verdicts.count(one) for one in dict.fromkeys(verdicts)},
+        verdicts=Counter(row["verdict"] for row in rows),
     )
 
 
-def _share(entry: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
-    """A share by the formulas and by the counts of Table 1's runs."""
+def _share(entry: dict[str, Any], index: RunIndex) -> dict[str, Any]:
+    """Compute a share by the formulas and by the counts of Table 1's runs."""
     runs: dict[str, Run | None] = {
-        method: table1.find(evidence, entry["model"], method, size, entry[method][size])
+        method: table1.find(index, entry["model"], method, size, entry[method][size])
         for method, size in (("fourierft", "n"), ("lora", "r"))
     }
     formula = 100 * entry["fourierft"]["formula"] / entry["lora"]["formula"]
@@ -79,10 +80,10 @@ def _share(entry: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
         counts = {method: run.record.parameters["adapter"] for method, run in runs.items()}
         ours = 100 * counts["fourierft"] / counts["lora"] if counts["lora"] else None
     if ours is None:
-        verdict = NOT_RUN
+        verdict = Verdict.not_run
     else:
         close = abs(ours - entry["printed"]) <= HALF + 1e-9
-        verdict = "reproduced" if close else "not reproduced"
+        verdict = Verdict.reproduced if close else Verdict.not_reproduced
     return {
         "what": entry["what"],
         "printed": entry["printed"],
@@ -94,7 +95,13 @@ def _share(entry: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any], evidence: Evidence) -> Line:
+def _raw(row: dict[str, Any]) -> dict[str, Any]:
+    """Return one line of the csv file."""
+    kept = {key: value for key, value in row.items() if key != "runs"}
+    return kept | {"verdict": row["verdict"].value}
+
+
+def _line(row: dict[str, Any], index: RunIndex) -> Line:
     run = row["runs"]["fourierft"]
     ours = NOT_RUN if row["ours"] is None else f"{row['ours']:.2f}"
     return Line(
@@ -102,8 +109,8 @@ def _line(row: dict[str, Any], evidence: Evidence) -> Line:
             row["what"],
             f"{row['printed']:.1f}",
             f"{row['formula']:.2f}",
-            Shown(text=ours, link=link(evidence.root, run.place) if run else None),
-            Shown(text=f"**{row['verdict']}**", tone=row["verdict"].replace(" ", "-")),
+            Shown(text=ours, link=link(index.root, run.run_dir) if run else None),
+            Shown(text=f"**{row['verdict'].value}**", tone=row["verdict"].tone),
             row["basis"],
         ]
     )

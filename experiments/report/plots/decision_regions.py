@@ -1,4 +1,4 @@
-"""The second picture of Figure 7: how each network divides the plane into classes."""
+"""Second plot of Figure 7: classes that each network gives to the plane."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from experiments.report.comparison.toy_runs import Attempt
+    from experiments.report.comparison.toy_runs import ToyRun
 
 FILE = "regions.npz"
 CLASSES = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a7300", "#56B4E9", "#7a3b9a", "#5b6570"),
 )
-"""Colours of classes; further ones begin anew."""
+"""Colors of classes, repeated for further ones."""
 MARKS = "osD^vP*X"
-"""Marks of classes, for readers who do not tell the colours apart."""
+"""Markers of classes, for readers who cannot tell the colors apart."""
 WASH = 0.3  # opacity of a region
 FAR = 1000
-"""More classes, or points farther away, than any toy has."""
+"""Bound on classes and coordinates."""
 LARGEST = 2**24
 """Bytes of a file."""
 
 
-def read(attempts: Sequence[Attempt], root: Path) -> dict[str, tuple[Attempt, dict[str, Any]]]:
-    """Per method, its run with the lowest seed whose regions can be read, and these."""
+def read(runs: Sequence[ToyRun], root: Path) -> dict[str, tuple[ToyRun, dict[str, Any]]]:
+    """Return, per method, the run of the lowest seed with readable regions, and the regions."""
     import numpy as np
 
-    found: dict[str, tuple[Attempt, dict[str, Any]]] = {}
-    for attempt in sorted(attempts, key=lambda one: one.seed):
-        path = root / attempt.record / FILE
-        if attempt.method in found:
+    found: dict[str, tuple[ToyRun, dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda one: one.seed):
+        path = root / run.record / FILE
+        if run.method in found:
             continue
         try:
             check_file(path, LARGEST)
@@ -48,34 +48,34 @@ def read(attempts: Sequence[Attempt], root: Path) -> dict[str, tuple[Attempt, di
             _check(plane)
         except Exception:  # absent or half-written, as numpy says in many kinds: a picture less
             continue
-        found[attempt.method] = attempt, plane
+        found[run.method] = run, plane
     return found
 
 
 def _check(plane: dict[str, np.ndarray]) -> None:
-    """Raises ValueError for arrays that cannot be drawn."""
+    """Raise ValueError for arrays that cannot be drawn."""
     import numpy as np
 
     classes, labels, points = plane["classes"], plane["labels"], plane["points"]
     shapes = (classes.ndim, labels.ndim, points.shape, plane["reach"].ndim)
     numbers = [classes, labels, points, plane["reach"]]
     if shapes != (2, 1, (len(labels), 2), 0) or not labels.size or not classes.size:
-        raise ValueError("arrays of other shapes")
+        raise ValueError("unexpected shapes")
     if not all(np.isfinite(array).all() and np.abs(array).max() < FAR for array in numbers):
-        raise ValueError("numbers that have no place")
+        raise ValueError("values out of bounds")
     if min(classes.min(), labels.min()) < 0 or plane["reach"] <= 0:
-        raise ValueError("numbers below zero")
+        raise ValueError("negative values")
 
 
-def draw(facts: dict[str, Any], planes: dict[str, tuple[Attempt, dict[str, Any]]]) -> Figure:
-    """A panel per method."""
+def draw(facts: dict[str, Any], planes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> Figure:
+    """Draw a panel per method."""
     shown = [method for method in facts["states"]["methods"] if method in planes]
     figure = style.blank(4.0 * len(shown), 4.4)
     for axes, method in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        said, (attempt, plane) = facts["states"]["methods"][method], planes[method]
+        said, (run, plane) = facts["states"]["methods"][method], planes[method]
         _panel(axes, plane)
-        told = f"training {percent(attempt.curve[-1][1])}"
-        told += "" if attempt.test is None else f", test {percent(attempt.test)}"
+        told = f"training {percent(run.curve[-1][1])}"
+        told += "" if run.test is None else f", test {percent(run.test)}"
         axes.set_title(f"{said['name']}, {said['size']} = {said['value']}\n{told}", fontsize=12)
         style.style(axes)
         axes.grid(False)

@@ -1,4 +1,4 @@
-"""The picture of a figure that sets a score against a size: a panel per task, a line per series."""
+"""Plot of score over size: a panel per task, a line per series."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.plots import style
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from experiments.report.comparison.panels import Panel, Point
 
 DRAWN = 36
-"""More panels than that are left to the table: a picture has at most 65,535 dots."""
+"""Panels beyond this many are only in the table: an image has at most 65,535 pixels."""
 WIDE, HIGH = 3.3, 2.75  # inches of a panel
 FADED = 0.45
 WIDTH = 30  # letters of a line of a panel's title
@@ -22,7 +23,7 @@ LETTERS = 42  # of the remark above a panel; the table on the page holds all of 
 
 
 def draw(facts: dict[str, Any], panels: list[Panel]) -> Figure:
-    """The figure, at most three panels wide."""
+    """Draw the figure, at most three panels wide."""
     panels = panels[:DRAWN]
     across = min(3 if len(panels) != 4 else 2, len(panels))
     down = math.ceil(len(panels) / across)
@@ -88,7 +89,7 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
             if (score := point.score(panel.rule)) is not None
             and (place := _placed(point.x, horizontal)) is not None
         ]
-        faded = FADED if panel.obstacles or not panel.own else 1.0
+        faded = FADED if panel.incomparable_reasons or not panel.own else 1.0
         axes.plot([], [], color=colour, linestyle=line, marker=mark, label=label)
         if drawn:
             axes.plot(
@@ -119,7 +120,7 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
     _vertical(axes, panel)
     reason = ""  # beyond the paper's, the title tells the base model and how the runs were cut
     if panel.own:
-        reason = "; ".join(panel.obstacles) if panel.run else "not run"
+        reason = "; ".join(panel.incomparable_reasons) if panel.run else Verdict.not_run.value
     text = textwrap.fill(style.literal(panel.title), WIDTH, break_long_words=False)
     axes.set_title(text, fontsize=12, pad=17 if reason else 6)
     axes.set_xlabel(horizontal["label"], fontsize=10)
@@ -138,7 +139,7 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
 
 
 def _vertical(axes: Any, panel: Panel) -> None:
-    """The paper's labels where our points are near them; room for everything that is drawn."""
+    """Set the paper's ticks if our points are near them, and limits that fit everything drawn."""
     found = [
         score
         for points in panel.series.values()
@@ -162,7 +163,7 @@ def _vertical(axes: Any, panel: Panel) -> None:
 
 
 def _intervals(axes: Any, points: list[Point], horizontal: dict[str, Any], colour: str) -> None:
-    """Over the rows scored, as thin bars, or as a band where a series has no sizes."""
+    """Draw intervals over the scored rows: thin bars, or a band if a series has no sizes."""
     for point in points:
         place = _placed(point.x, horizontal)
         if point.interval is None:
@@ -174,7 +175,7 @@ def _intervals(axes: Any, points: list[Point], horizontal: dict[str, Any], colou
 
 
 def _known(axes: Any, points: list[Point], horizontal: dict[str, Any], colour: str) -> None:
-    """What the paper's tables print: a hollow diamond, or a line where there is no place for it."""
+    """Draw the score that the paper's tables print: a diamond, or a line without a position."""
     for point in points:
         if point.known is None:
             continue
@@ -195,7 +196,7 @@ def _known(axes: Any, points: list[Point], horizontal: dict[str, Any], colour: s
 
 
 def _everywhere(point: Point) -> bool:
-    """True for the only point of a series without sizes, if it has no place of its own."""
+    """Return True for the only point of a series without sizes, if it has no position."""
     return point.size is None and point.x is None
 
 

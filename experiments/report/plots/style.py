@@ -1,5 +1,5 @@
-"""How pictures look and are written: one palette, PNG for text, SVG that follows the reader's
-light or dark scheme."""
+"""Style and files of plots: one palette, PNG for text, SVG that follows the reader's light or dark
+scheme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, GRID, PAPER, GROUND = "#1b1f24", "#d5dae0", "#5b6570", "#ffffff"
-"""Text and axes, grid lines, what the paper says, background."""
+"""Colors of text and axes, grid lines, the paper's numbers, background."""
 STYLES = {
     "fourierft": ("#0072B2", "-", "o"),
     "lora": ("#D55E00", (0, (4, 1.5)), "s"),
@@ -36,23 +36,23 @@ DARK = {
     "#D55E00": "#ff8f45",
     "#009E73": "#2cc79a",
 }
-"""What the dark scheme shows in the place of each colour."""
+"""Replacement of each color in the dark scheme."""
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure, inches; without pyplot: no window system, whatever the backend."""
+    """Return an empty figure, sized in inches; without pyplot, so that no backend is needed."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DOTS, facecolor=GROUND)
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib draws as it stands: two dollar signs would make it mathematics."""
+    """Escape dollar signs, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def style(axes: object) -> None:
-    """Quiet axes in the palette's colours."""
+    """Style axes with the palette."""
     axes.set_facecolor(GROUND)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -65,7 +65,7 @@ def style(axes: object) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes <name>.png and <name>.svg, each in one step."""
+    """Write <name>.png and <name>.svg, each in one step."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     draft = folder / f".{name}.draft"
     figure.savefig(draft, format="png", metadata={"Software": None}, facecolor=GROUND)
@@ -76,7 +76,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def _vector(figure: Figure, name: str) -> str:
-    """SVG whose colours are variables, set by the reader's scheme."""
+    """Return SVG whose colors are variables, set by the reader's scheme."""
     import matplotlib
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The picture of Figure 7: training accuracy over epochs, every seed thin, their mean bold."""
+"""Plot of Figure 7: training accuracy over epochs, single seeds thin, their mean bold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LETTERS = 66  # per caption line
 
 
 def draw(facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence[str]) -> Figure:
-    """The figure.
+    """Draw the figure.
 
     Args:
         facts: the reference file of Figure 7.
@@ -87,8 +87,8 @@ def draw(facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence
 
 
 def band(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, lowest and highest accuracy of several seeds at every epoch that any of them was
-    evaluated at.
+    """Compute mean, lowest and highest accuracy of several seeds at every epoch at which any was
+    evaluated.
 
     Seeds evaluated elsewhere are interpolated between their evaluations; epochs that not all seeds
     cover are left out.

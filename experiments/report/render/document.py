@@ -1,39 +1,42 @@
-"""What a page says, however it is written: prose, tables, pictures, and rows for machines."""
+"""Content of a page, independent of its format: prose, tables, pictures, and csv rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-NOT_RUN = "not run"
+from experiments.report.comparison.verdict import Verdict
+
+NOT_RUN = Verdict.not_run.value
 RULE_NAMES = {"best": "Best epoch", "last": "Last epoch", "heldout": "Held-out half"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A piece of text in a cell. Prose and pieces may hold `code` and **strong** words."""
+    """Piece of text in a cell. Prose and pieces may contain `code` and **strong** words."""
 
     text: str
     link: str | None = None
     """`run:<folder>`, `page:<name>`, `#<anchor>`, or a path relative to the written page."""
     tone: str | None = None
-    """How it is coloured: a verdict, `paper`, `muted`, or a state of the status board."""
+    """Color: tone of a verdict, `paper`, `muted`, or a state of the status board."""
     note: str | None = None
-    """What a pointer resting on it shows."""
+    """Tooltip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ruled:
-    """A piece that depends on the selection rule."""
+    """Piece that depends on the selection rule."""
 
     best: Shown
     last: Shown
     heldout: Shown
 
     def of(self, rule: str) -> Shown:
-        """The piece of one rule."""
+        """Return the piece of one rule."""
         return getattr(self, rule)
 
 
@@ -43,7 +46,7 @@ Cell = Piece | tuple[Piece, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A row of a table."""
+    """Row of a table."""
 
     cells: Sequence[Cell]
     anchor: str | None = None
@@ -52,37 +55,37 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table; the first `heads` cells of every line name the line."""
+    """Table; the first `heads` cells of every line name the line."""
 
     caption: str
     columns: Sequence[str]
     lines: Sequence[Line]
     numbers: Sequence[str] = ()
-    """Columns set to the right."""
+    """Right-aligned columns."""
     heads: int = 1
     filtered: bool = False
-    """Long enough to be worth a filter where scripts run."""
+    """True if long enough for a filter, where scripts run."""
     brief: bool = False
-    """As text, lines of what was not run are left out."""
+    """True: text formats leave out lines that were not run."""
 
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph."""
+    """Paragraph."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Items:
-    """A list."""
+    """List."""
 
     lines: Sequence[str | Shown]
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading below the page's title."""
+    """Heading below the page's title."""
 
     text: str
     anchor: str | None = None
@@ -90,13 +93,13 @@ class Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure as file: <name>.svg for the site, <name>.png beside it."""
+    """Figure in files: <name>.svg for the site, <name>.png beside it."""
 
     name: str
     alt: str
     caption: str
     draw: Callable[[], Any]
-    """Returns a matplotlib Figure."""
+    """Function that returns a matplotlib Figure."""
 
 
 Block = Prose | Items | Heading | Table | Picture
@@ -113,17 +116,17 @@ class Page:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Raw numbers; the keys of the first row are the columns of the csv file."""
     rule: str = "best"
-    """Selection rule that is shown first, and the only one in text."""
+    """Selection rule shown first, and the only one in text formats."""
     papers: bool = False
     """True if `rule` is the paper's own."""
     summary: str = ""
     """One sentence for the overview."""
-    verdicts: dict[str, int] = field(default_factory=dict)
-    """How many cells or claims have which verdict."""
+    verdicts: Mapping[Enum, int] = field(default_factory=dict)
+    """Number of cells or claims by `Verdict`; on the status board, of runs by `State`."""
 
     @property
     def ruled(self) -> bool:
-        """True if anything on the page depends on the selection rule."""
+        """Return True if anything on the page depends on the selection rule."""
         return any(
             isinstance(piece, Ruled)
             for table in self.tables
@@ -134,12 +137,12 @@ class Page:
 
     @property
     def tables(self) -> Iterator[Table]:
-        """Its tables."""
+        """Tables of the page."""
         return (block for block in self.blocks if isinstance(block, Table))
 
     @property
     def links(self) -> Iterator[str]:
-        """Where its tables and lists lead."""
+        """Links of its tables and lists."""
         for block in self.blocks:
             if isinstance(block, Table):
                 found = [
@@ -155,31 +158,31 @@ class Page:
 
     @property
     def pictures(self) -> Iterator[Picture]:
-        """Its pictures."""
+        """Pictures of the page."""
         return (block for block in self.blocks if isinstance(block, Picture))
 
 
 def pieces(cell: Cell) -> tuple[Piece, ...]:
-    """A cell as its pieces."""
+    """Return the pieces of a cell."""
     return cell if isinstance(cell, tuple) else (cell,)
 
 
 def everywhere(shown: Shown) -> Ruled:
-    """A piece that is the same under every rule, in a place that is switched."""
+    """Return a piece that is the same under every rule."""
     return Ruled(best=shown, last=shown, heldout=shown)
 
 
 def heading(facts: dict[str, Any]) -> list[Block]:
-    """Claim and source of a reference as the opening of its page."""
+    """Return claim and source of a reference as the opening of its page."""
     return [Prose(f"The paper: {facts['claim'].strip()}"), Prose(f"Source: {facts['source']}.")]
 
 
 def title(facts: dict[str, Any]) -> str:
-    """Table 2: GLUE with RoBERTa."""
+    """Return the title of a page, for example "Table 2: GLUE with RoBERTa"."""
     kind = next((kind for kind in ("table", "figure") if kind in facts), None)
     return f"{kind.capitalize()} {facts[kind]}: {facts['title']}" if kind else facts["title"]
 
 
-def link(root: Path, place: Path) -> str:
-    """Link to a run's page."""
-    return f"run:{place.relative_to(root).as_posix()}"
+def link(root: Path, run_dir: Path) -> str:
+    """Return the link to a run's page."""
+    return f"run:{run_dir.relative_to(root).as_posix()}"

@@ -1,4 +1,4 @@
-"""The static site: every page, every run's record, one style; no server, nothing from elsewhere."""
+"""Static site: every page, every run's record, one style; no server, no external files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from markupsafe import Markup, escape
 from experiments.errors import RecordError
 from experiments.files import write_atomically
 from experiments.metrics.selection import RULES
-from experiments.report.comparison.run_index import Evidence, Run, number
+from experiments.report.comparison.run_index import Run, RunIndex, number
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.render import document
 from experiments.report.render.document import RULE_NAMES, Page
 from experiments.results.stored import read_json
@@ -28,53 +29,55 @@ HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "site.js")
 STATUS = "status"
 OVERVIEW = "overview.json"
-"""What the first page lists, for a report that writes some pages anew."""
+"""File with the list of the first page, for reports that write only some pages."""
 MARKS = {
-    "reproduced": "✓",
-    "within-noise": "≈",
-    "not-reproduced": "✗",
-    "not-comparable": "○",
+    Verdict.reproduced.tone: "✓",
+    Verdict.within_noise.tone: "≈",
+    Verdict.not_reproduced.tone: "✗",
+    Verdict.not_comparable.tone: "○",
 }
-"""Beside the colour, for those who see none."""
+"""Marks beside the color, for readers who do not see it."""
 FILES = (
     *("metrics.json", "config.yaml", "history.jsonl", "run.log", "predictions", "generations"),
     *("images", "judgements", "adapter"),
 )
-"""What a run folder may hold, in the order of interest."""
+"""Files of a run folder, in the order of interest."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A page as the overview lists it."""
+    """Page as listed in the overview."""
 
     name: str
     title: str
     summary: str
     verdicts: dict[str, int]
+    """Counts by label."""
 
 
 def write(
     pages: Sequence[Page],
-    evidence: Evidence,
+    index: RunIndex,
     folder: Path,
     menu: Sequence[tuple[str, str]],
     *,
     whole: bool = True,
 ) -> Path:
-    """Writes the site around the pages' text files and pictures; returns its first page.
+    """Write the site around the pages' text files and pictures; return its first page.
 
     Args:
-        pages: what was built.
-        evidence: the runs.
-        folder: of the site.
-        menu: name and title of every page that there may be, in order.
-        whole: with False, pages and runs that an earlier report wrote stay beside these.
+        pages: pages that were built.
+        index: index of the runs.
+        folder: folder of the site.
+        menu: name and title of every possible page, in order.
+        whole: False keeps the pages and runs of an earlier report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _assets(folder)
     entries = {} if whole else _entries(folder)
     for page in pages:
-        entries[page.name] = Entry(page.name, page.title, page.summary, page.verdicts)
+        labels = {one.value: count for one, count in page.verdicts.items()}
+        entries[page.name] = Entry(page.name, page.title, page.summary, labels)
     menu = [item for item in menu if item[0] in entries]
     linked = {link for page in pages for link in page.links}
     for page in pages:
@@ -82,8 +85,8 @@ def write(
     records = folder / "runs"
     records.mkdir(exist_ok=True)
     written = set()
-    for run in evidence.runs:
-        name = evidence.name(run)
+    for run in index.runs:
+        name = index.name(run)
         if not whole and f"run:{name}" not in linked:
             continue
         path = records / f"{slug(name)}.html"
@@ -96,13 +99,13 @@ def write(
     listed = [entries[name] for name, _ in menu]
     text = json.dumps([dataclasses.asdict(entry) for entry in listed], indent=1)
     write_atomically(folder / OVERVIEW, text + "\n")
-    index = folder / "index.html"
-    _put(index, "index.html", folder, menu, pages=listed, runs=len(evidence.runs), here="index")
-    return index
+    overview = folder / "index.html"
+    _put(overview, "index.html", folder, menu, pages=listed, runs=len(index.runs), here="index")
+    return overview
 
 
 def missing(page: Page, folder: Path, known: Container[str]) -> list[str]:
-    """Names of pages that a page links to, and that are neither known nor in the folder."""
+    """Return names of linked pages that are neither known nor in the folder."""
     targets = [link.partition(":")[2] for link in page.links if link.startswith("page:")]
     return [
         name
@@ -112,7 +115,7 @@ def missing(page: Page, folder: Path, known: Container[str]) -> list[str]:
 
 
 def _entries(folder: Path) -> dict[str, Entry]:
-    """What an earlier report listed, as far as it is still there."""
+    """Read the list of an earlier report, without pages that are gone."""
     try:
         found = [Entry(**item) for item in read_json(folder / OVERVIEW)]
         return {
@@ -125,7 +128,7 @@ def _entries(folder: Path) -> dict[str, Entry]:
 
 
 def write_page(page: Page, folder: Path, menu: Sequence[tuple[str, str]]) -> Path:
-    """Writes one page of the site, with the menu of those that are there."""
+    """Write one page of the site, with the menu of those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     menu = [item for item in menu if (folder / f"{item[0]}.html").exists()]
     _assets(folder)
@@ -135,7 +138,7 @@ def write_page(page: Page, folder: Path, menu: Sequence[tuple[str, str]]) -> Pat
 
 
 def slug(name: str) -> str:
-    """A run's folder as a file name, short enough for every file system."""
+    """Return a file name for a run's folder, short enough for every file system."""
     text = re.sub(r"[^\w.,=+-]+", "--", name)
     if len(text) > 150 or text != name.replace("/", "--"):
         text = f"{text[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -143,14 +146,14 @@ def slug(name: str) -> str:
 
 
 def inline(text: str) -> Markup:
-    """Prose with `code` and **strong** words; everything else stands for itself."""
+    """Render prose with `code` and **strong** words; everything else is escaped."""
     safe = str(escape(text))
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe))
 
 
 def target(link: str, up: str) -> str:
-    """Where a link leads, from a page that lies `up` below the site's folder."""
+    """Return the URL of a link, from a page that lies `up` below the site's folder."""
     kind, _, rest = link.partition(":")
     if kind == "run":
         return f"{up}runs/{quote(slug(rest))}.html"
@@ -179,7 +182,7 @@ _ENVIRONMENTS: list[jinja2.Environment] = []
 
 
 def _environment() -> jinja2.Environment:
-    """Templates, compiled once per process."""
+    """Return the templates, compiled once per process."""
     if not _ENVIRONMENTS:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -196,17 +199,17 @@ def _environment() -> jinja2.Environment:
 
 
 def _kind(value: Any) -> str:
-    """What a template has before it: a block's or a piece's class."""
+    """Return the class of a block or piece, for templates."""
     return type(value).__name__.lower()
 
 
 def _record(run: Run, folder: Path) -> dict[str, Any]:
-    """What the page of a run shows."""
+    """Return the template variables of a run's page."""
     record = run.record
     files = [
-        {"name": name, "path": quote(os.path.relpath(run.place / name, folder / "runs"))}
+        {"name": name, "path": quote(os.path.relpath(run.run_dir / name, folder / "runs"))}
         for name in FILES
-        if (run.place / name).exists()
+        if (run.run_dir / name).exists()
     ]
     scores = []
     for rule in RULES:

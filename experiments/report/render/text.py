@@ -1,4 +1,4 @@
-"""Pages as Markdown, which the terminal shows too, as csv and as LaTeX.
+"""Pages as Markdown (also shown in the terminal), csv and LaTeX.
 
 Not by pandas: its Markdown leaves `|` in cells unescaped and its LaTeX needs booktabs, for fifteen
 lines less and half a second of import.
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from experiments.report.comparison.verdict import Verdict
 from experiments.report.render.document import (
     Block,
     Cell,
@@ -42,9 +43,9 @@ _SPECIAL = {
 
 
 def markdown(page: Page) -> str:
-    """GitHub-flavoured Markdown whose tables also line up as plain text.
+    """Render GitHub-flavored Markdown whose tables also line up as plain text.
 
-    What records say may hold markup: it stands for itself.
+    Markup in the text of records is escaped.
     """
     parts = [f"# {page.title}"]
     parts += ["\n".join(_lines(block, page.rule)) for block in page.blocks]
@@ -52,7 +53,7 @@ def markdown(page: Page) -> str:
 
 
 def separated(page: Page) -> str:
-    """The page's raw numbers as csv; None is an empty cell, and no text is a formula."""
+    """Render the page's raw numbers as csv; None is an empty cell, and text is never a formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(page.rows[0]) if page.rows else [], lineterminator="\n")
     writer.writeheader()
@@ -61,16 +62,15 @@ def separated(page: Page) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """A cell that no spreadsheet computes: an apostrophe before text that begins as a formula."""
+    """Put an apostrophe before text that a spreadsheet would compute as a formula."""
     formula = isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@"))
     return f"'{value}" if formula else value
 
 
 def _tame(text: str) -> str:
-    """Markdown without the tags, links and pictures that it may hold, save for code.
+    """Escape tags, links and images in Markdown, except in code.
 
-    Where backticks stand beside each other, what is code is another rule than ours: then all is
-    treated as text.
+    Adjacent backticks follow other rules; such text is treated as having no code.
     """
     parts = [text] if "``" in text else _CODE.split(text)
     return "".join(
@@ -80,7 +80,7 @@ def _tame(text: str) -> str:
 
 
 def latex(page: Page) -> str:
-    """The page's tables for \\input, without any package; its pictures need graphicx."""
+    """Render the page's tables for \\input, without packages; its pictures need graphicx."""
     parts = [f"% {page.title}"]
     for block in page.blocks:
         if isinstance(block, Table):
@@ -95,12 +95,12 @@ def latex(page: Page) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which LaTeX's special characters stand for themselves."""
+    """Escape LaTeX's special characters."""
     return "".join(_SPECIAL.get(letter, letter) for letter in text.replace("**", ""))
 
 
 def plain(cell: Cell, rule: str) -> str:
-    """A cell as one line of text."""
+    """Return a cell as one line of text."""
     text = " ".join(filter(None, (_piece(piece, rule) for piece in pieces(cell))))
     return " ".join(text.splitlines())
 
@@ -108,12 +108,12 @@ def plain(cell: Cell, rule: str) -> str:
 def grid(
     columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
 ) -> list[str]:
-    """A Markdown table whose columns also line up as plain text.
+    """Return a Markdown table whose columns also line up as plain text.
 
     Args:
         columns: header.
         rows: cells as text.
-        right: columns set to the right, for numbers.
+        right: right-aligned columns, for numbers.
     """
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     widths = [max(3, *(len(row[place]) for row in cells)) for place in range(len(columns))]
@@ -149,7 +149,8 @@ def _lines(block: Block, rule: str) -> Iterator[str]:
     elif isinstance(block, Picture):
         yield f"![{_tame(block.alt)}]({block.name}.png)"
     else:
-        lines = [line for line in block.lines if not (block.brief and line.tone == "not-run")]
+        hidden = Verdict.not_run.tone if block.brief else ""
+        lines = [line for line in block.lines if line.tone != hidden]
         rows = [[_tame(plain(cell, rule)) for cell in line.cells] for line in lines]
         yield from grid(block.columns, rows, block.numbers) if rows else ["(none)"]
 
