@@ -55,13 +55,14 @@ test: install lint  ## lint and every test that takes a moment
 test-slow: install  ## the other tests: trainings, kills, browser, SLURM
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-lint: install  ## ruff, format and rules
+lint: install  ## ruff, format and rules; mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 
 format: install  ## let ruff mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and caches; never outputs/
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

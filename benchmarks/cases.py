@@ -96,7 +96,7 @@ def changing(step: Callable[[], Any], layer: nn.Module) -> Callable[[], Any]:
     return changed
 
 
-class Model:
+class TimedModel:
     """RoBERTa-base's shape with random weights, query and value adapted, the head trained."""
 
     def __init__(self, method: str, dtype: torch.dtype, device: str, layers: int = 12) -> None:

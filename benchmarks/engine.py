@@ -20,7 +20,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 import fourierft
-from benchmarks.cases import Model, changing, layer_step
+from benchmarks.cases import TimedModel, changing, layer_step
 from benchmarks.timing import peak_bytes, race, saved_bytes
 from experiments.results import environment
 
@@ -31,10 +31,10 @@ PLANES = [768, 1024, 1280, 4096]
 BATCHES = {"8x64": (8, 64), "1x32": (1, 32)}
 PEERS = {"stock": "stock", "ours": "cache"}
 TOO_SLOW = 1.0  # seconds of a frozen layer: a row would take minutes
-Row = dict[str, Any]
+BenchmarkRow = dict[str, Any]
 
 
-def layers(options: argparse.Namespace) -> Iterator[Row]:
+def layers(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """Time one adapted layer over the frozen one, forward and backward."""
     for dtype in (torch.float32, torch.bfloat16):
         slowest = 0.0  # seconds per number and token, of a row that was too slow
@@ -64,12 +64,12 @@ def layers(options: argparse.Namespace) -> Iterator[Row]:
             yield case | race(contestants, options.seconds)
 
 
-def steps(options: argparse.Namespace) -> Iterator[Row]:
+def steps(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """Time whole optimizer steps and evaluations of a model of RoBERTa-base's shape."""
     methods = ("frozen", "cache", "recompute", "lora", "stock")
-    models = {method: Model(method, torch.float32, options.device) for method in methods}
+    models = {method: TimedModel(method, torch.float32, options.device) for method in methods}
     large, small = BATCHES.items()
-    rows: dict[str, Callable[[Model], Callable]] = {
+    rows: dict[str, Callable[[TimedModel], Callable]] = {
         f"step {large[0]}": lambda model: model.step(*large[1]),
         f"step {small[0]}, 4 accumulated": lambda model: model.step(*small[1], 4),
         f"evaluation {large[0]}": lambda model: model.evaluation(*large[1]),
@@ -88,7 +88,7 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
     }
 
 
-def transforms(options: argparse.Namespace) -> Iterator[Row]:
+def transforms(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """DeltaW of one matrix alone, without autograd."""
     for d in PLANES:
         contestants = {}
@@ -100,11 +100,11 @@ def transforms(options: argparse.Namespace) -> Iterator[Row]:
         yield {"d": d} | race(contestants, options.seconds)
 
 
-def merging(options: argparse.Namespace) -> Iterator[Row]:
+def merging(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """Time merging the 24 matrices of the model, and unmerging them."""
     merge, unmerge = {}, {}
     for name, method in PEERS.items():
-        net = Model(method, torch.float32, options.device).net
+        net = TimedModel(method, torch.float32, options.device).net
         found = [module for module in net.modules() if hasattr(module, "fourierft_spectrum")]
         merge[name] = lambda found=found: [module.merge() for module in found]
         unmerge[name] = lambda found=found: [module.unmerge() for module in found]
@@ -114,9 +114,9 @@ def merging(options: argparse.Namespace) -> Iterator[Row]:
     yield {"case": "unmerge"} | race(unmerge, options.seconds, after=merge)
 
 
-def files(options: argparse.Namespace) -> Iterator[Row]:
+def files(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """Measure bytes on disk of 24 x 1000 coefficients, and milliseconds to write and read them."""
-    net = Model("frozen", torch.float32, "cpu").net
+    net = TimedModel("frozen", torch.float32, "cpu").net
     config = fourierft.FourierFTConfig(n_frequency=1000, target_modules=["query", "value"])
     model = get_peft_model(net, config)
     with tempfile.TemporaryDirectory() as name:
@@ -158,7 +158,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[BenchmarkRow]) -> str:
     """Format the rows as a Markdown table: ratios, and milliseconds of the first contestant."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
@@ -212,7 +212,7 @@ def main() -> None:
     print(f"\n{options.out}")
 
 
-def _short(row: Row) -> Iterator[str]:
+def _short(row: BenchmarkRow) -> Iterator[str]:
     for key, value in row.items():
         yield f"{key} {value['ratio']:.3f}" if isinstance(value, dict) else f"{key} {value}"
 

@@ -86,7 +86,7 @@ def test_every_section_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(engine, "PLANES", [40])
     small = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 1000}
     monkeypatch.setattr(cases, "RobertaConfig", functools.partial(cases.RobertaConfig, **small))
-    monkeypatch.setattr(engine, "Model", lambda *a: cases.Model(*a, layers=1))
+    monkeypatch.setattr(engine, "TimedModel", lambda *a: cases.TimedModel(*a, layers=1))
     monkeypatch.setattr(engine, "BATCHES", {"large": (2, 8), "small": (1, 4)})
     out = tmp_path / "engine.json"
     monkeypatch.setattr(sys, "argv", ["engine", "--seconds", "0", "--out", str(out)])

@@ -54,10 +54,7 @@ FORWARDS = {
 }
 
 # Names that two classes still share; new ones are not added.
-SHARED_NAMES = {
-    *("Bottleneck", "Cell", "FrozenWeight", "Inception", "Memory"),
-    *("Pixels", "Precision", "Row", "Run", "Sampling"),
-}
+SHARED_NAMES = {"Cell"}
 HYDRA = {"train.py", "experiments/search/space.py"}
 PEFT = {
     f"fourierft/{name}.py"

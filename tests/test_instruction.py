@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.errors import DataError
 from experiments.results import generations
 from experiments.tasks import chat_benchmarks as asking
-from experiments.tasks.chat_benchmarks import Sampling
+from experiments.tasks.chat_benchmarks import GumbelSampler
 from experiments.tasks.language import IGNORED
 
 
@@ -383,7 +383,7 @@ def test_prompts_and_answers_share_what_the_model_reads(
 def test_sampling_draws_from_the_softmax():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     for temperature in (0.7, 2.0):
-        sampler = Sampling([temperature], [5])
+        sampler = GumbelSampler([temperature], [5])
         drawn = [int(sampler(None, logits.clone()).argmax()) for _ in range(4000)]
         found = np.bincount(drawn, minlength=4) / len(drawn)
         expected = torch.softmax(logits[0] / temperature, -1).numpy()
@@ -392,7 +392,7 @@ def test_sampling_draws_from_the_softmax():
 
 def test_sampling_leaves_greedy_rows_as_they_are():
     logits = torch.randn(2, 9)
-    steered = Sampling([0.0, 1.0], [1, 2])(None, logits.clone())
+    steered = GumbelSampler([0.0, 1.0], [1, 2])(None, logits.clone())
     assert torch.equal(steered[0], logits[0]) and not torch.equal(steered[1], logits[1])
 
 

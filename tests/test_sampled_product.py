@@ -2,13 +2,13 @@
 
 import torch
 
-from fourierft.bases.sampled_product import Sampling
+from fourierft.bases.sampled_product import SampledProduct
 
 ROWS, COLUMNS = torch.tensor([3, 0, 3, 2, 3, 0]), torch.tensor([1, 4, 1, 0, 4, 4])  # some twice
 
 
 def test_entries_of_the_product(monkeypatch):
-    sampling = Sampling(ROWS, COLUMNS, (5, 6))
+    sampling = SampledProduct(ROWS, COLUMNS, (5, 6))
     for dtype in (torch.float32, torch.float64):
         rows, columns = torch.randn(5, 9, dtype=dtype), torch.randn(6, 9, dtype=dtype)
         expected = (rows @ columns.T)[ROWS, COLUMNS]
@@ -22,7 +22,7 @@ def test_entries_of_the_product(monkeypatch):
 def test_more_entries_than_are_gathered_at_once(monkeypatch):
     rows, columns = torch.randn(40, 3), torch.randn(50, 3)
     cells = torch.randperm(2000)[:700]
-    sampling = Sampling(cells // 50, cells % 50, (40, 50))
+    sampling = SampledProduct(cells // 50, cells % 50, (40, 50))
     expected = (rows @ columns.T).flatten()[cells]
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     torch.testing.assert_close(sampling(rows, columns), expected)

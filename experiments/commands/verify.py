@@ -53,8 +53,7 @@ def find_run_dirs(outputs: Path) -> list[Path]:
 
 
 def differences(run_dir: Path, record: Record) -> Iterator[str]:
-    """Yield every metric that differs from its stored predictions, and every file of the adapter
-    that differs from the record.
+    """Yield metrics that differ from their predictions, and adapter files from the record.
 
     Raises:
         UserError: predictions are missing or damaged, or the task is unknown.

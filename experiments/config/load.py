@@ -47,8 +47,10 @@ def load(cfg: DictConfig) -> Config:
 
 
 def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every list with entries of the wrong type, which OmegaConf lets pass where a whole list
-    is replaced."""
+    """Yield every list with entries of the wrong type.
+
+    OmegaConf lets them pass where a whole list is replaced.
+    """
     hints = get_type_hints(type(part))
     for entry in fields(part):
         value, key = getattr(part, entry.name), f"{prefix}{entry.name}"

@@ -43,7 +43,7 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
         One line per wrong override, with key, given value and what is allowed; empty if they fit.
     """
     typed = flags.read(arguments)
-    if typed.asks or typed.problems and not typed.overrides:
+    if typed.asks or (typed.problems and not typed.overrides):
         return typed.problems
     if sum(map(len, typed.overrides)) > 4 * words.LONGEST:
         return [*typed.problems, f"overrides of more than {4 * words.LONGEST:,} characters in all"]
@@ -218,7 +218,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
     for part in [*path, last]:
         if not isinstance(node, DictConfig) or node._is_none():
             return [f"{text}: {parent} has no keys of its own"]
-        if part not in node.keys():  # `in` alone is false for what has no value yet
+        if part not in node.keys():  # noqa: SIM118  `in` alone is false for what has no value yet
             if _is_mapping(node):
                 return []
             allowed = sorted(map(str, node))

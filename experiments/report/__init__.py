@@ -1,2 +1,1 @@
-"""Tables and figures: what the paper printed beside what came out. Reads outputs/ and
-reference/ only."""
+"""Tables and figures: the paper's results beside ours, from outputs/ and reference/ alone."""

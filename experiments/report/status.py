@@ -35,7 +35,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StatusRow:
     """Cell of an experiment over its seeds."""
 
     name: str
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[Row]:
+def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[StatusRow]:
     """Yield every cell of an experiment with the states of its runs below `outputs`."""
     for cell in sweep.cells(name, given):
         label = " ".join(cell.overrides) or name
         if cell.config is None:
-            yield Row(name=label, key=("", "", ""), runs={}, problem=cell.problem)
+            yield StatusRow(name=label, key=("", "", ""), runs={}, problem=cell.problem)
             continue
         config, runs = cell.config, {}
         config.output = str(outputs)
@@ -87,7 +87,7 @@ def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[Row]:
             config.seed = seed
             runs[seed] = look(get_run_dir(config), config)
         key = (config.model.name, config.task.name, config.method.name)
-        yield Row(name=label, key=key, runs=runs)
+        yield StatusRow(name=label, key=key, runs=runs)
 
 
 def _called(name: str) -> list[str]:
@@ -97,7 +97,7 @@ def _called(name: str) -> list[str]:
     return [one for one in sweep.names() if one.startswith(f"{name}_")] or [name]
 
 
-def board(boards: dict[str, list[Row]], outputs: Path, given: Sequence[str] = ()) -> Page:
+def board(boards: dict[str, list[StatusRow]], outputs: Path, given: Sequence[str] = ()) -> Page:
     """Return a page of all experiments.
 
     Args:
@@ -125,7 +125,7 @@ def _elsewhere(outputs: Path) -> list[str]:
     return [] if outputs == OUTPUTS else [f"output={outputs}"]
 
 
-def _told(found: Sequence[Row]) -> str:
+def _told(found: Sequence[StatusRow]) -> str:
     """Summarise: 12 of 20 runs done, 1 running, 7 missing; about 2 h left on one worker."""
     runs = [one for row in found for one in row.runs.values()]
     counts = Counter(one.state for one in runs)
@@ -146,14 +146,14 @@ def _told(found: Sequence[Row]) -> str:
     return f"{', '.join(parts)}; about {duration(left)} left on one worker{several}."
 
 
-def time_left(found: Sequence[Row]) -> float | None:
+def time_left(found: Sequence[StatusRow]) -> float | None:
     """Estimate the seconds that all unfinished runs will take, one after the other.
 
     Each takes the mean of the most similar finished runs: of its cell, else of its base model and
     task, else of all. None if nothing is finished.
     """
 
-    def mean(rows: Sequence[Row]) -> float | None:
+    def mean(rows: Sequence[StatusRow]) -> float | None:
         spent = [one.seconds for row in rows for one in row.runs.values() if one.seconds]
         return statistics.fmean(spent) if spent else None
 
@@ -179,7 +179,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _table(name: str, found: Sequence[Row], outputs: Path) -> Table:
+def _table(name: str, found: Sequence[StatusRow], outputs: Path) -> Table:
     seeds = list(dict.fromkeys(seed for row in found for seed in row.runs))
     lines = []
     for row in found:
@@ -204,7 +204,7 @@ def _link(one: RunState, outputs: Path) -> str | None:
         return None
 
 
-def _notes(found: Sequence[Row], outputs: Path) -> Iterator[str]:
+def _notes(found: Sequence[StatusRow], outputs: Path) -> Iterator[str]:
     """Yield notes on runs that are running, stopped or failed, and on invalid cells."""
     for row in found:
         if row.problem:

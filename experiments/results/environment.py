@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
@@ -79,16 +80,16 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        try:
+        with contextlib.suppress(OSError):
             # Reset the high-water mark, so that sweeps measure each run.
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
         self.before = _status("VmRSS") or 0
 
     def peak(self) -> dict[str, int | None]:
-        """Return bytes: `peak_rss` of this process, `peak_gpu` allocated (None without a GPU), and
-        `taken`: the latter, or the growth of the process."""
+        """Return bytes: `peak_rss` of this process, `peak_gpu` (None without a GPU) and `taken`.
+
+        `taken` is `peak_gpu`, or the growth of the process.
+        """
         import torch
 
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -121,7 +121,7 @@ def read_yaml(path: Path) -> Any:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError("nested too deeply")
-        return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe one)
+        return yaml.load(text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RecordError(f"{path}: damaged, not YAML ({reason})") from error

@@ -150,8 +150,10 @@ def _configure(work: Path, config: Any) -> None:
 
 
 def _move_aside(held: Hold) -> Path:
-    """Moves what lies in a run folder into a new one beside it, its record first: without it
-    nothing counts as done. A repetition that is whole stays."""
+    """Move the contents of a run folder into a new one beside it, and return that.
+
+    The record moves first: without it nothing counts as done. A complete repetition stays.
+    """
     root = held.path
     leaving = root / LEAVING
     leaving.mkdir(exist_ok=True)

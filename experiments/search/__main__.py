@@ -167,9 +167,12 @@ def folder(cell: Config, fixed: list[str]) -> Path:
     for word in fixed:
         key, _, value = word.lstrip("+~").partition("=")
         section, _, entry = key.partition(".")
-        if entry and entry not in IDENTITY.get(section, (entry,)):
-            changes[key] = value
-        elif key in ("source", "profile", "mode", "row"):
+        if (entry and entry not in IDENTITY.get(section, (entry,))) or key in (
+            "source",
+            "profile",
+            "mode",
+            "row",
+        ):
             changes[key] = value
     place = Path(cell.output) / ".searches" / cell.model.name / cell.task.name / cell.method.name
     return (place / name_variant(changes) if changes else place) / fixed[-1]

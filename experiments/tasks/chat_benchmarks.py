@@ -184,8 +184,8 @@ class Asker:
                 tokens = [*first, *tokens[len(first) - room :]]
             prompts.append(tokens)
 
-        def steer(chosen: list[int]) -> Sampling:
-            return Sampling(
+        def steer(chosen: list[int]) -> GumbelSampler:
+            return GumbelSampler(
                 [self.temperature(questions[place]["category"]) for place in chosen],
                 [self._draw(questions[place], turn) for place in chosen],
             )
@@ -231,7 +231,7 @@ class Asker:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
-class Sampling:
+class GumbelSampler:
     """Logits processor that samples from softmax(logits / T) by way of greedy search.
 
     The largest of logits / T + Gumbel noise is such a draw. Each row has random numbers of its own,

@@ -194,7 +194,7 @@ class E2E(Language):
         """Metrics of generated texts."""
         return [name for name in self.metrics if name in nlg.METRICS]
 
-    def _prompts(self, rows: list[e2e_data.Row], processor: Any) -> list[dict[str, Any]]:
+    def _prompts(self, rows: list[e2e_data.MeaningPair], processor: Any) -> list[dict[str, Any]]:
         """Return one prompt per distinct meaning, with all its references."""
         groups: dict[str, list[str]] = {}
         for given, reference in rows:

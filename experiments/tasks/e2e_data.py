@@ -27,7 +27,7 @@ _ATTRIBUTE = re.compile(r"\s*([^\[\],\s][^\[\],]*)\[([^\[\]]*)\](?:,|\s*$)")
 FORMAT = 1
 """Version of `linearised`, so that cached tokens of an earlier format are not used."""
 
-Row = tuple[str, str]
+MeaningPair = tuple[str, str]
 """Meaning and reference."""
 
 
@@ -59,7 +59,7 @@ def files(folder: Path, place: str) -> dict[str, Path]:
     return found
 
 
-def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[Row]], str]:
+def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[MeaningPair]], str]:
     """Read the rows of every split, and hash the files' bytes.
 
     Raises:
@@ -78,7 +78,7 @@ def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[Row]], str]
     return splits, digest.hexdigest()
 
 
-def differences(splits: dict[str, list[Row]]) -> Iterator[str]:
+def differences(splits: dict[str, list[MeaningPair]]) -> Iterator[str]:
     """Yield the counts in which these rows differ from the paper's."""
     for split, rows in splits.items():
         if len(rows) != ROWS[split]:
@@ -108,7 +108,7 @@ def linearised(meaning: str) -> str:
     return " | ".join(parts)
 
 
-def _rows(content: bytes, kind: str) -> list[Row]:
+def _rows(content: bytes, kind: str) -> list[MeaningPair]:
     """Read the rows of a file; DataError for damage, missing columns and empty cells."""
     given, wanted = COLUMNS[kind]
     if kind == "csv":

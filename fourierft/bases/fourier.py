@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .sampled_product import Sampling
+from .sampled_product import SampledProduct
 
 # Nanoseconds on one AVX2 core (docs/performance.md). Only their ratios decide.
 FLOP = 1 / 95  # one operation of a float32 matrix product
@@ -54,7 +54,7 @@ class Fourier:
         self._half_source = torch.cat([torch.arange(self.n, device=u.device), edge])
         self._half_cells = torch.cat([v * d1 + -u % d1, v[edge] * d1 + u[edge]])
         self._folded = u, v
-        self._sampling: Sampling | None = None
+        self._sampling: SampledProduct | None = None
 
     @property
     def transposed(self) -> Fourier:
@@ -111,7 +111,7 @@ class Fourier:
                 dtype: factors.to(dtype) * self.scale for dtype in (torch.float32, torch.float64)
             }
             cells = torch.cat([2 * u, 2 * u + 1]), torch.cat([2 * v, 2 * v + 1])
-            self._sampling = Sampling(*cells, (2 * (d1 // 2 + 1), 2 * (d2 // 2 + 1)))
+            self._sampling = SampledProduct(*cells, (2 * (d1 // 2 + 1), 2 * (d2 // 2 + 1)))
         products = self._sampling(rows, columns).view(2, -1)
         return (products * self._factors[products.dtype]).sum(0)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .fourier import FLOP, SAMPLE
-from .sampled_product import Sampling
+from .sampled_product import SampledProduct
 
 MATRIX_BASES = ("random", "orthogonal", "dct", "hartley")
 
@@ -50,7 +50,7 @@ class MatrixBasis:
         self._right = basis_matrix(*self.column_kind, d2, entries.device)
         norm = math.sqrt(d1 * d2) if basis == "random" else 1.0
         self.scale = 1 / (norm * math.sqrt(2 * d1 * d2))
-        self._sampling: Sampling | None = None
+        self._sampling: SampledProduct | None = None
 
     @property
     def transposed(self) -> MatrixBasis:
@@ -91,7 +91,7 @@ class MatrixBasis:
         """See `Fourier.sampled`."""
         if self._sampling is None:
             u, v = self.entries
-            self._sampling = Sampling(u, v, self.shape)
+            self._sampling = SampledProduct(u, v, self.shape)
         return self._sampling(rows, columns) * self.scale
 
     def prefers_sampling(self, tokens: int) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 _ROWS_AT_ONCE = 256  # bounds the copies that the fallback makes
 
 
-class Sampling:
+class SampledProduct:
     """Entries ``(row_l, column_l)`` of ``R C^T`` without the product itself.
 
     Args:

@@ -108,7 +108,7 @@ def _read(name: str) -> dict[str, Any]:
 @functools.cache
 def _parsed(path: Path, changed: int) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    facts = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a safe one)
+    facts = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     if not isinstance(facts, dict):
         raise TypeError("no mapping")
     return facts

@@ -45,8 +45,7 @@ class Run:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Configuration, parameters, metrics and time of the record as one mapping with dotted
-        keys."""
+        """Configuration, parameters, metrics and time of the record, by dotted keys."""
         parts = {name: getattr(self.record, name) for name in ("parameters", "metrics", "time")}
         return flatten({**self.record.config, **parts})
 
@@ -103,8 +102,10 @@ class RunIndex:
         return run.run_dir.relative_to(self.root).as_posix()
 
     def curve(self, run: Run, key: str) -> list[tuple[float, float]]:
-        """Return (epoch, value) of every line of the run's history with `key`, in the order of
-        training; non-finite values, as of a diverged run, are left out."""
+        """Return (epoch, value) of every history line with `key`, in the order of training.
+
+        Non-finite values, as of a diverged run, are left out.
+        """
         path = run.run_dir / HISTORY
         try:
             lines = read_history(run.run_dir)
@@ -203,8 +204,11 @@ def _contradictions(record: Record) -> Iterator[str]:
 
 
 def _exclude_copies(index: RunIndex) -> None:
-    """Keep one run of each identity: copies are excluded, and so are all runs of one identity whose
-    results differ, since nothing tells which is right."""
+    """Keep one run of each identity.
+
+    Copies are excluded, and so are all runs of one identity whose results differ, since nothing
+    tells which is right.
+    """
     same: dict[str, list[Run]] = {}
     for run in index.runs:
         # Records of fewer keys than a whole configuration are told apart by where they lie.

@@ -174,8 +174,10 @@ def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]])
 
 
 def _others(setting: Setting, seen: dict[str, set[str]]) -> Iterator[str]:
-    """Yield inputs that differ between runs of one model, task or method: which are the paper's is
-    unknown."""
+    """Yield inputs that differ between runs of one model, task or method.
+
+    It is unknown which of them are the paper's.
+    """
     for run in setting.runs.values():
         for name, key in _keys(run).items():
             if len(seen.get(key, ())) > 1:
@@ -204,8 +206,11 @@ def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
 
 
 def fingerprints(runs: Iterable[Run]) -> dict[str, set[str]]:
-    """Collect all fingerprints of runs: of pretrained weights by model, of other inputs by model,
-    task or method and the input's name."""
+    """Collect all fingerprints of runs.
+
+    Those of pretrained weights are by model, those of other inputs by model, task or method and
+    the input's name.
+    """
     found: dict[str, set[str]] = {}
     for run in runs:
         inputs = provenance.of(run.record)

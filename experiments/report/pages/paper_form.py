@@ -23,7 +23,7 @@ def matrix(facts: dict[str, Any], cells: list[Cell]) -> Table:
     for _, group in groupby(cells, key=lambda cell: cell.row.position):
         line = list(group)
         row = line[0].row
-        shown = [(_number(cell), printed_of(cell.printed, cell.suspect)) for cell in line]
+        shown = [(_number(cell), format_printed(cell.printed, cell.suspect)) for cell in line]
         if averaged:
             shown.append(_average(row, line, facts))
         lines.append(Line(cells=[row.model_label, (row.label, *_trained(row)), *shown]))
@@ -50,7 +50,7 @@ def _number(cell: Cell) -> Ruled:
         if ours is None:
             return Shown(text="–", tone=Verdict.not_run.tone, note=cell.row.unavailable or NOT_RUN)
         return Shown(
-            text=value_of(cell, ours.centre),
+            text=format_value(cell, ours.centre),
             link=f"#{cell.anchor}",
             tone=told.verdict.tone,
             note=": ".join(filter(None, (told.verdict.value, told.reason))),
@@ -59,11 +59,13 @@ def _number(cell: Cell) -> Ruled:
     return Ruled(**{rule: shown(rule) for rule in RULES})
 
 
-def value_of(cell: Cell, value: float) -> str:
+def format_value(cell: Cell, value: float) -> str:
+    """Format a value with the digits of its column."""
     return f"{value:.{cell.column.digits}f}"
 
 
-def printed_of(printed: Printed | None, suspect: str | None = None) -> Shown:
+def format_printed(printed: Printed | None, suspect: str | None = None) -> Shown:
+    """Format a printed value of the paper, with its spread and any doubt."""
     if printed is None:
         return Shown(text="", tone="paper")
     spread = "" if printed.spread is None else f" ±{printed.text(printed.spread)}"
@@ -84,12 +86,12 @@ def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, 
         told = _judge_average(printed, line, rule, facts["how"]["runs"])
         mean = statistics.fmean(one.centre for one in ours)
         return Shown(
-            text=value_of(line[0], mean),
+            text=format_value(line[0], mean),
             tone=told.verdict.tone,
             note=": ".join(filter(None, (told.verdict.value, told.reason))),
         )
 
-    return Ruled(**{rule: shown(rule) for rule in RULES}), printed_of(printed)
+    return Ruled(**{rule: shown(rule) for rule in RULES}), format_printed(printed)
 
 
 def _judge_average(

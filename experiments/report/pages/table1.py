@@ -57,8 +57,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
 
 
 def find(index: RunIndex, model: str, method: str, size_name: str, size: int) -> Run | None:
-    """Return the counted run of a cell, preferably of the table's own experiment; None if there is
-    none."""
+    """Return the counted run of a cell, preferably of the table's own experiment, or None."""
     counted = index.select(model=model, method=method, task="none", mode="count", profile=None)
     fitting = [
         run

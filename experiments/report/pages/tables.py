@@ -12,7 +12,7 @@ from experiments.report.comparison import verdict as verdicts
 from experiments.report.comparison.cells import Cell
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Verdict
-from experiments.report.pages.paper_form import matrix, printed_of, value_of
+from experiments.report.pages.paper_form import format_printed, format_value, matrix
 from experiments.report.render.document import (
     Block,
     Heading,
@@ -87,7 +87,7 @@ def _long(facts: dict[str, Any], cells: list[Cell], index: RunIndex) -> Table:
 def _line(cell: Cell, index: RunIndex) -> Line:
     printed = cell.printed
     named = f"{cell.row.model_label}, {cell.row.label}: {cell.column.name}"
-    shown = printed_of(printed, cell.suspect)
+    shown = format_printed(printed, cell.suspect)
     return Line(
         cells=[
             named,
@@ -106,9 +106,9 @@ def _ours(cell: Cell, rule: str) -> Shown:
     ours = cell.ours[rule]
     if ours is None:
         return Shown(text="–")
-    spread = "" if ours.spread is None else f" ±{value_of(cell, ours.spread)}"
+    spread = "" if ours.spread is None else f" ±{format_value(cell, ours.spread)}"
     tone = "muted" if cell.incomparable_reasons else None
-    return Shown(text=f"{value_of(cell, ours.centre)}{spread}", tone=tone)
+    return Shown(text=f"{format_value(cell, ours.centre)}{spread}", tone=tone)
 
 
 def _difference(cell: Cell, rule: str) -> Shown:
@@ -135,7 +135,7 @@ def _seeds(cell: Cell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
         def shown(rule: str, seed: int = seed, place: Any = run.run_dir) -> Shown:
             ours = cell.ours[rule]
             value = ours.values.get(seed) if ours else None
-            text = "–" if value is None else value_of(cell, value)
+            text = "–" if value is None else format_value(cell, value)
             return Shown(text=f"{seed}: {text}", link=link(index.root, place))
 
         parts.append(Ruled(**{rule: shown(rule) for rule in RULES}))

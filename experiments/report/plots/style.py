@@ -1,5 +1,4 @@
-"""Style and files of plots: one palette, PNG for text, SVG that follows the reader's light or dark
-scheme."""
+"""Style and files of plots: one palette, PNG for text, SVG in the reader's light or dark scheme."""
 
 from __future__ import annotations
 

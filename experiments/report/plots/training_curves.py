@@ -87,8 +87,7 @@ def draw(facts: dict[str, Any], drawn: dict[str, list[Curve]], caption: Sequence
 
 
 def band(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Compute mean, lowest and highest accuracy of several seeds at every epoch at which any was
-    evaluated.
+    """Compute mean, lowest and highest accuracy of several seeds at every evaluated epoch.
 
     Seeds evaluated elsewhere are interpolated between their evaluations; epochs that not all seeds
     cover are left out.

@@ -80,7 +80,7 @@ def _tame(text: str) -> str:
 
 
 def latex(page: Page) -> str:
-    """Render the page's tables for \\input, without packages; its pictures need graphicx."""
+    """Render the page's tables for LaTeX, without packages; its pictures need graphicx."""
     parts = [f"% {page.title}"]
     for block in page.blocks:
         if isinstance(block, Table):
