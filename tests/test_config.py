@@ -13,9 +13,9 @@ import yaml
 
 from experiments.config import compose as config
 from experiments.config.compose import compose_config, register
-from experiments.config.run_config import Mode
+from experiments.config.run_config import Config, Mode
 from experiments.errors import ConfigError
-from experiments.results.identity import get_run_dir, scientific_fields, to_plain
+from experiments.results.identity import get_run_dir, to_plain
 
 CONF = config.CONF
 TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("task/*.yaml"))}
@@ -382,7 +382,7 @@ def test_minilm_falls_back_to_ours(compose):
 
 
 def identity(run):
-    return scientific_fields(to_plain(run))
+    return Config.identify(to_plain(run))
 
 
 LOCAL = [

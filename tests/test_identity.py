@@ -1,7 +1,8 @@
-"""Folder names: readable, short, and different where the changes are."""
+"""Fields that identify a run, and folder names: readable, short, different where changes are."""
 
 import pytest
 
+from experiments.config.run_config import IDENTITY
 from experiments.results.identity import name_variant
 
 
@@ -52,3 +53,20 @@ def test_variants_differ_where_the_changes_do():
 def test_long_variants_stay_readable_at_the_front():
     name = name_variant({f"a.key{i}": i for i in range(40)})
     assert name.startswith("key0=0,key1=1,")
+
+
+def test_local_fields_are_those_of_earlier_versions():
+    """Records of earlier versions are compared by these; a field added to the table is a choice."""
+    assert IDENTITY == {
+        "mode": set(),
+        "recipe": set(),
+        "profile": set(),
+        "seed": set(),
+        "model": {"path", "tokenizer"},
+        "task": {"path", "class_path", "extractor", "questions", "generation_batch_size"},
+        "method": {"memory", "gradient"},
+        "train": {
+            *("accumulation", "eval_batch_size", "checkpoint_every"),
+            *("workers", "gradient_checkpointing", "device"),
+        },
+    }

@@ -397,11 +397,12 @@ def test_sampling_leaves_greedy_rows_as_they_are():
 
 
 def test_questions_are_no_part_of_what_a_run_is(compose, data_folder):
-    from experiments.results.identity import scientific_fields, to_plain
+    from experiments.config.run_config import Config
+    from experiments.results.identity import to_plain
 
     base = ["task=alpaca", "model=stories260k", "method=fourierft"]
     one, two = compose(base), compose([*base, f"task.questions={data_folder}"])
-    assert scientific_fields(to_plain(one)) == scientific_fields(to_plain(two))
+    assert Config.identify(to_plain(one)) == Config.identify(to_plain(two))
     assert one.variant == two.variant == ""
 
 

@@ -5,7 +5,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.config import paths
 from experiments.config.compose import compose_config, register
-from experiments.results import identity
+from experiments.config.run_config import IDENTITY
 
 ODD = [
     "outputs/roberta_base/cola/fourierft/n=200/seed=0/merged",
@@ -104,7 +104,7 @@ def test_every_path_of_the_configuration_is_known():
         f"{section}.{name}"
         for section in ("model", "task")
         for name in ("path", "tokenizer", "class_path", "extractor", "questions")
-        if name in identity.IDENTITY[section]
+        if name in IDENTITY[section]
     }
 
 

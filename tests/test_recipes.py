@@ -8,7 +8,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from experiments.config.compose import CONF, compose_config, register
-from experiments.results.identity import IDENTITY, flatten, scientific_fields, to_plain
+from experiments.config.run_config import IDENTITY, Config
+from experiments.results.identity import flatten, to_plain
 
 RECIPES = CONF / "recipe"
 SOURCES = ("paper", "authors")
@@ -93,7 +94,7 @@ def row(recipe, task):
 
 def numbers(run):
     """Everything that a recipe may set, flat."""
-    plain = scientific_fields(to_plain(run))
+    plain = Config.identify(to_plain(run))
     return {key: value for key, value in plain.items() if key != "recipe"}
 
 

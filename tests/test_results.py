@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.config.run_config import Config
 from experiments.errors import DataError, RecordError
 from experiments.files import write_atomically
-from experiments.results.identity import get_run_dir, scientific_fields, to_plain
+from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import SCHEMA, Record, read_record, write_failure, write_record
 from experiments.results.run_folder import find_record
 
@@ -110,13 +111,13 @@ def contents(folder):
 @pytest.mark.parametrize("key", LOCAL)
 def test_local_keys_are_not_identity(config, key):
     other = changed(config, {key: LOCAL[key]})
-    assert scientific_fields(to_plain(other)) == scientific_fields(to_plain(config))
+    assert Config.identify(to_plain(other)) == Config.identify(to_plain(config))
 
 
 @pytest.mark.parametrize("key", SCIENTIFIC)
 def test_scientific_keys_are_identity(config, key):
     other = changed(config, {key: SCIENTIFIC[key]})
-    there, here = (scientific_fields(to_plain(each)) for each in (config, other))
+    there, here = (Config.identify(to_plain(each)) for each in (config, other))
     assert {name for name in there.keys() | here.keys() if there.get(name) != here.get(name)} == {
         key
     }
@@ -126,7 +127,7 @@ def test_identity_survives_the_file(config, tmp_path):
     config = changed(config, {"train.learning_rate": 1e-5, "train.epsilon": 1e-8})
     write_configuration(tmp_path, config)
     found = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert scientific_fields(found) == scientific_fields(to_plain(config))
+    assert Config.identify(found) == Config.identify(to_plain(config))
 
 
 def test_folder_says_what_the_run_is(config):

@@ -10,8 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import gaps
 from experiments.config.compose import compose_config
-from experiments.config.run_config import Mode
-from experiments.results.identity import IDENTITY, to_plain
+from experiments.config.run_config import IDENTITY, Mode
+from experiments.results.identity import to_plain
 
 
 def find_changes(cfg: DictConfig) -> dict[str, Any]:

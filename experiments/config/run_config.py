@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
-from experiments.methods import Method
-from experiments.models import Model
-from experiments.tasks import Task
+from experiments.methods import METHODS, Method
+from experiments.models import MODELS, Model
+from experiments.results.identity import LOCAL, find_local, flatten
+from experiments.tasks import TASKS, Task
 from experiments.training.tracking import Tracking
 from experiments.training.train_config import Train
 
@@ -41,30 +43,40 @@ class Config:
     """Fine-tuning method."""
     train: Train | None = MISSING
     """Optimisation; None for mode=count."""
-    tracking: Tracking = MISSING
-    """Destination of metrics during the run (local)."""
-    source: str = MISSING
+    tracking: Tracking = field(default=MISSING, metadata=LOCAL)
+    """Destination of metrics during the run."""
+    source: str = field(default=MISSING, metadata=LOCAL)
     """Requested source of hyperparameters: paper, authors, ours or none."""
     recipe: str = "none"
     """Source that was found: the folder of conf/recipe that the values come from."""
-    experiment: str | None = None
-    """Table or figure that the run belongs to (local)."""
+    experiment: str | None = field(default=None, metadata=LOCAL)
+    """Table or figure that the run belongs to."""
     profile: str | None = None
     """smoke: a smoke test on tiny sizes."""
     seed: int = 0
     """Seed of head, adapter, data order and dropout."""
-    row: int = 0
+    row: int = field(default=0, metadata=LOCAL)
     """Row of a table whose sizes differ per model (Table 1 counts two per model)."""
-    force: bool = False
-    """Repeat a finished run in place; the old one is moved aside (local)."""
-    retry_failed: bool = False
-    """Run the failed cells of a sweep again; one run alone always starts again (local)."""
-    offline: bool = False
-    """Never use the network (local)."""
-    output: str = "outputs"
-    """Folder of all runs (local)."""
-    variant: str = field(default="", metadata={"computed": True})
+    force: bool = field(default=False, metadata=LOCAL)
+    """Repeat a finished run in place; the old one is moved aside."""
+    retry_failed: bool = field(default=False, metadata=LOCAL)
+    """Run the failed cells of a sweep again; one run alone always starts again."""
+    offline: bool = field(default=False, metadata=LOCAL)
+    """Never use the network."""
+    output: str = field(default="outputs", metadata=LOCAL)
+    """Folder of all runs."""
+    variant: str = field(default="", metadata={"computed": True, **LOCAL})
     """Differences from the recipe, as in the name of the run folder; computed."""
+
+    @staticmethod
+    def identify(config: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a plain configuration that identify a run, with dotted keys."""
+        return {
+            key: value
+            for section, local in IDENTITY.items()
+            for key, value in flatten({section: config.get(section)}).items()
+            if key.partition(".")[2] not in local
+        }
 
     def problems(self) -> Iterator[str]:
         """Yield every problem, each with key, value and what is allowed."""
@@ -116,3 +128,17 @@ class Config:
                     f"{group}={part.name}: its file names no class (write "
                     f"`defaults: [/schema/{group}/CLASS@_here_]`, as the others of conf/{group}/)"
                 )
+
+
+_CLASSES: dict[str, tuple[type, ...]] = {
+    "model": MODELS,
+    "task": TASKS,
+    "method": METHODS,
+    "train": (Train,),
+}
+IDENTITY: dict[str, frozenset[str]] = {
+    entry.name: find_local(*_CLASSES.get(entry.name, ()))
+    for entry in fields(Config)
+    if entry.name not in find_local(Config)
+}
+"""Sections of the configuration that identify a run, each with its fields that do not."""

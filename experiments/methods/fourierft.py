@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from experiments.methods.peft import Adapter, matrix_shape
+from experiments.results.identity import LOCAL
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -101,10 +102,10 @@ class FourierFT(Adapter):
     scaling: Scaling | None = None
     """Meaning of alpha; with norm, alpha * sqrt(2 d1 d2) takes its place, so that the learning rate
     need not grow with the width; null: plain, the paper's."""
-    memory: MemoryMode = MemoryMode.auto
-    """Use of memory; cache: fastest; recompute: one full-size weight less per matrix (local)."""
-    gradient: Gradient = Gradient.auto
-    """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper (local)."""
+    memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
+    """Use of memory; cache: fastest; recompute: one full-size weight less per matrix."""
+    gradient: Gradient = field(default=Gradient.auto, metadata=LOCAL)
+    """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper."""
     precision: UpdatePrecision | None = None
     """Rounding; exact keeps small updates of half-precision weights, at a cost; null: rounded."""
 

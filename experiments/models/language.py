@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from experiments.errors import ConfigError, DataError
 from experiments.hub.fingerprints import Files, tokenizer
 from experiments.models.model import Quantization
 from experiments.models.transformer import Transformer
+from experiments.results.identity import LOCAL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,8 +42,8 @@ class CausalLM(Transformer):
 
     repo: str | None
     """Hub repository of the pretrained weights; null: `path` is required."""
-    tokenizer: str | None = None
-    """Local folder with a tokenizer, for models without weights; null: a byte tokenizer (local)."""
+    tokenizer: str | None = field(default=None, metadata=LOCAL)
+    """Local folder with a tokenizer, for models without weights; null: a byte tokenizer."""
     dtype: Dtype | None = None
     """Number format of the weights, and of the products with quantised ones; null: fp32."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from experiments.hub import Download
     from experiments.hub.fingerprints import Files
     from experiments.models.head import Head
+from experiments.results.identity import LOCAL
 
 
 class Quantization(Enum):
@@ -39,8 +40,8 @@ class Model:
     """Every linear module of a block, for methods that adapt all of them."""
     head: list[str] = field(default_factory=list)
     """Modules of the task head, trained fully and counted apart."""
-    path: str | None = None
-    """Local folder with weights and tokenizer (local)."""
+    path: str | None = field(default=None, metadata=LOCAL)
+    """Local folder with weights and tokenizer."""
     pretrained: bool = True
     """Use pretrained weights; false: full size, random weights, nothing downloaded."""
     quantization: Quantization | None = None

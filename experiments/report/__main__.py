@@ -17,7 +17,7 @@ from experiments.report.render.document import Page
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print and writes what was asked for.
+    """Print and write what was asked for.
 
     Returns:
         0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write(page: Page, folder: Path) -> list[Path]:
-    """Write <name>.md, .csv, .tex and the page's pictures; returns what was written."""
+    """Write <name>.md, .csv, .tex and the page's pictures; return what was written."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, form in (("md", text.markdown), ("csv", text.separated), ("tex", text.latex)):

@@ -46,7 +46,7 @@ class StatusRow:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the board and writes it as a page of the site.
+    """Print the board and write it as a page of the site.
 
     Returns:
         0, or 1 if an experiment could not be read.

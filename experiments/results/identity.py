@@ -10,21 +10,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-# What a run is: sections of the configuration, each with the fields that only say where and how
-# it is computed.
-IDENTITY: dict[str, tuple[str, ...]] = {
-    "mode": (),
-    "recipe": (),
-    "profile": (),
-    "seed": (),
-    "model": ("path", "tokenizer"),
-    "task": ("path", "class_path", "extractor", "questions", "generation_batch_size"),
-    "method": ("memory", "gradient"),
-    "train": (
-        *("accumulation", "eval_batch_size", "checkpoint_every"),
-        *("workers", "gradient_checkpointing", "device"),
-    ),
-}
+LOCAL = {"local": True}
+"""Metadata of a field that only says where or how a run is computed, and does not identify it."""
+
+
+def find_local(*kinds: type) -> frozenset[str]:
+    """Return the names of the local fields of dataclasses."""
+    return frozenset(
+        entry.name
+        for kind in kinds
+        for entry in dataclasses.fields(kind)
+        if entry.metadata.get("local")
+    )
 
 
 def to_plain(value: Any) -> Any:
@@ -51,19 +48,6 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
             for key, leaf in flatten(item, f"{prefix}{name}.").items()
         }
     return {prefix.rstrip("."): value}
-
-
-def scientific_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the scientific fields of a plain configuration, with dotted keys.
-
-    Other fields do not identify a run.
-    """
-    return {
-        key: value
-        for section, local in IDENTITY.items()
-        for key, value in flatten({section: config.get(section)}).items()
-        if key.partition(".")[2] not in local
-    }
 
 
 def get_run_dir(config: Any) -> Path:

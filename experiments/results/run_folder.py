@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.errors import RecordError
 from experiments.results import stored
-from experiments.results.identity import scientific_fields, to_plain
+from experiments.results.identity import to_plain
 from experiments.results.record import CONFIG, FAILURE, RECORD, Record, read_record
 
 
@@ -59,7 +59,7 @@ def read_configuration(run_dir: Path) -> dict[str, Any]:
 
 def _differing(found: dict[str, Any], config: Any) -> list[str]:
     """Return one line per scientific field in which a configuration differs."""
-    there, asked = scientific_fields(found), scientific_fields(to_plain(config))
+    there, asked = config.identify(found), config.identify(to_plain(config))
     return [
         f"{key}: found {there.get(key)!r}, expected {asked.get(key)!r}"
         for key in sorted(there.keys() | asked.keys())

@@ -11,11 +11,11 @@ from experiments import console
 from experiments.config import overrides, paths, sweep
 from experiments.config.compose import compose_config, register
 from experiments.config.load import load
-from experiments.config.run_config import Config
+from experiments.config.run_config import IDENTITY, Config
 from experiments.errors import ConfigError, Occupied, RecordError, UserError
 from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.results import inputs, lock
-from experiments.results.identity import IDENTITY, get_run_dir, name_variant
+from experiments.results.identity import get_run_dir, name_variant
 from experiments.results.record import finite
 from experiments.search import space
 from experiments.search.study import Study

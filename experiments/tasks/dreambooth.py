@@ -14,6 +14,7 @@ from experiments import hub
 from experiments.hub.fingerprints import Files
 from experiments.metrics import fid
 from experiments.models.head import Head
+from experiments.results.identity import LOCAL
 from experiments.tasks import image_files
 from experiments.tasks.dreambooth_data import (
     LISTING,
@@ -62,8 +63,8 @@ class DreamBooth(Task):
     """Weight of the class images' loss; 0: none are used."""
     class_images: int
     """Class images that the untouched base model draws, once for all runs."""
-    class_path: str | None = None
-    """Local folder with class images, instead of drawing them (local)."""
+    class_path: str | None = field(default=None, metadata=LOCAL)
+    """Local folder with class images, instead of drawing them."""
     resolution: int
     """Pixels of the images' sides; photos are cut to a square around their middle."""
     images_per_prompt: int
@@ -72,8 +73,8 @@ class DreamBooth(Task):
     """Steps of the sampler (DDIM)."""
     guidance: float
     """Scale of classifier-free guidance; 1: none."""
-    extractor: str | None = None
-    """Inception's weights for metric fid, as safetensors (local)."""
+    extractor: str | None = field(default=None, metadata=LOCAL)
+    """Inception's weights for metric fid, as safetensors."""
     metrics: list[str] = field()
     """Metrics: fid (Inception's features) or frechet_pixels (for rehearsals), primary first."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from experiments.errors import DataError
 from experiments.files import visible
 from experiments.hub.fingerprints import Files
 from experiments.results import generations
+from experiments.results.identity import LOCAL
 from experiments.tasks import alpaca
 from experiments.tasks import chat_benchmarks as benchmarks
 from experiments.tasks.language import Collator, Language
@@ -52,8 +53,8 @@ class Instruction(Language):
     """Sampling temperature by category of a question; 0: the likeliest token."""
     other_temperature: float
     """Sampling temperature of all other categories."""
-    questions: str | None = None
-    """Folder of the benchmarks, each a folder with question.jsonl; null: no answers (local)."""
+    questions: str | None = field(default=None, metadata=LOCAL)
+    """Folder of the benchmarks, each a folder with question.jsonl; null: no answers."""
 
     def problems(self) -> Iterator[str]:
         """See `Task.problems`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from experiments.models.head import Head
+from experiments.results.identity import LOCAL
 from experiments.tasks import token_cache
 from experiments.tasks.task import Task
 
@@ -29,8 +30,8 @@ class Language(Task):
     """Tokens after which a row is cut."""
     max_new_tokens: int
     """Tokens after which a generated text is cut."""
-    generation_batch_size: int = 16
-    """Number of prompts continued at once (local)."""
+    generation_batch_size: int = field(default=16, metadata=LOCAL)
+    """Number of prompts continued at once."""
 
     @property
     def selects(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.metrics import classification
 from experiments.models.head import Head
+from experiments.results.identity import LOCAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,8 +81,8 @@ class Task:
     """Number of training rows, drawn once with a fixed seed; null: all."""
     eval_rows: int | None = None
     """Number of first rows of each evaluation split; null: all."""
-    path: str | None = None
-    """Local folder with the data (local)."""
+    path: str | None = field(default=None, metadata=LOCAL)
+    """Local folder with the data."""
     max_length: int | None = None
     """Tokens after which a row is cut; null for data without text.
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from experiments.metrics.selection import Select
+from experiments.results.identity import LOCAL
 
 if TYPE_CHECKING:
     from experiments.tasks import Task
@@ -32,7 +33,7 @@ class Precision(Enum):
 
 @dataclass(kw_only=True)
 class Train:
-    """AdamW, one learning rate for the adapter, one for the head; (local): how it is computed."""
+    """AdamW, one learning rate for the adapter, one for the head."""
 
     epochs: float
     """Passes over the training rows."""
@@ -66,18 +67,18 @@ class Train:
     """Stop after this many optimizer steps (the schedule ends there too)."""
     precision: Precision = Precision.fp32
     """Number format of the forward and backward pass."""
-    accumulation: int = 1
-    """Micro-batches per optimizer step; the losses stay those of the whole batch (local)."""
-    eval_batch_size: int = 64
-    """Rows per forward pass of an evaluation (local)."""
-    checkpoint_every: int = 1
-    """Evaluations from one checkpoint to the next; 0: none, a killed run starts again (local)."""
-    workers: int = 0
-    """Processes that read and augment rows beside the training, one per core at most (local)."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time (local)."""
-    device: str = "auto"
-    """Device: auto, cpu or cuda (local)."""
+    accumulation: int = field(default=1, metadata=LOCAL)
+    """Micro-batches per optimizer step; the losses stay those of the whole batch."""
+    eval_batch_size: int = field(default=64, metadata=LOCAL)
+    """Rows per forward pass of an evaluation."""
+    checkpoint_every: int = field(default=1, metadata=LOCAL)
+    """Evaluations from one checkpoint to the next; 0: none, a killed run starts again."""
+    workers: int = field(default=0, metadata=LOCAL)
+    """Processes that read and augment rows beside the training, one per core at most."""
+    gradient_checkpointing: bool = field(default=False, metadata=LOCAL)
+    """Compute activations again in the backward pass: less memory, more time."""
+    device: str = field(default="auto", metadata=LOCAL)
+    """Device: auto, cpu or cuda."""
 
     def problems(self) -> Iterator[str]:
         """Yield every setting that cannot be trained with."""

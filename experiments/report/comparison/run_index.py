@@ -14,7 +14,7 @@ from experiments.errors import RecordError
 from experiments.files import is_aside, visible
 from experiments.results import inputs
 from experiments.results.history import HISTORY, read_history
-from experiments.results.identity import flatten, scientific_fields
+from experiments.results.identity import flatten
 from experiments.results.record import FAILURE, RECORD, SCHEMA, Record, read_record
 from experiments.results.stored import FARTHEST, find, legible, read_json
 
@@ -52,7 +52,9 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Fields that identify the run, with dotted keys."""
-        return scientific_fields(self.record.config)
+        from experiments.config.run_config import Config  # late: with all models and tasks
+
+        return Config.identify(self.record.config)
 
     @property
     def primary(self) -> dict[str, Any]:

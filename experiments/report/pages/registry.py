@@ -55,7 +55,7 @@ def names() -> list[str]:
 
 
 def take_next(waiting: list[str]) -> str:
-    """Remove the page to be built next from the names that wait, and returns it."""
+    """Remove the page to be built next from the names that wait, and return it."""
     name = min(waiting, key=lambda name: name == LAST)
     waiting.remove(name)
     return name
