@@ -16,7 +16,7 @@ OTHER_RULE = "another selection of the epoch than the paper's"
 
 
 @dataclass(kw_only=True)
-class Cell:
+class PaperCell:
     """Cell of the paper's table beside ours."""
 
     row: Row
@@ -44,7 +44,7 @@ class Cell:
         return self.judgements[rule].verdict
 
 
-def fill(facts: dict[str, Any], index: RunIndex) -> list[Cell]:
+def fill(facts: dict[str, Any], index: RunIndex) -> list[PaperCell]:
     """Return every cell of a table, row by row, with the runs that answer it."""
     known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
     trained: dict[tuple[Any, ...], list[Run]] = {}
@@ -59,7 +59,7 @@ def fill(facts: dict[str, Any], index: RunIndex) -> list[Cell]:
             printed = (
                 None if value is None else Printed(value=value, spread=spread, digits=column.digits)
             )
-            cell = Cell(row=row, column=column, printed=printed)
+            cell = PaperCell(row=row, column=column, printed=printed)
             suspect = row.facts.get("suspect") or {}
             cell.suspect = suspect.get(column.key) if isinstance(suspect, dict) else None
             candidates = trained.get((row.model, column.task, row.method), [])
@@ -70,7 +70,7 @@ def fill(facts: dict[str, Any], index: RunIndex) -> list[Cell]:
 
 
 def answer(
-    cell: Cell,
+    cell: PaperCell,
     runs: list[Run],
     facts: dict[str, Any],
     index: RunIndex,
@@ -98,7 +98,7 @@ def answer(
         cell.judgements[rule] = judge(cell.printed, cell.ours[rule], how["runs"], reasons)
 
 
-def statistic(cell: Cell, rule: str, how: dict[str, Any], index: RunIndex) -> Statistic | None:
+def statistic(cell: PaperCell, rule: str, how: dict[str, Any], index: RunIndex) -> Statistic | None:
     """Return our number for a cell under a selection rule; None if no run has one."""
     if cell.setting is None:
         return None
@@ -118,7 +118,7 @@ def statistic(cell: Cell, rule: str, how: dict[str, Any], index: RunIndex) -> St
     return Statistic(values=values, kind=how["statistic"], ddof=ddof)
 
 
-def _judges(cell: Cell, index: RunIndex) -> list[str]:
+def _judges(cell: PaperCell, index: RunIndex) -> list[str]:
     """Return a reason not to compare grades given by other judges than the paper's."""
     judges = {
         one["judge"]
@@ -129,7 +129,7 @@ def _judges(cell: Cell, index: RunIndex) -> list[str]:
     return [] if not judges or wanted in judges else [f"judged by {', '.join(sorted(judges))}"]
 
 
-def extra_runs(facts: dict[str, Any], index: RunIndex, cells: list[Cell]) -> list[Cell]:
+def extra_runs(facts: dict[str, Any], index: RunIndex, cells: list[PaperCell]) -> list[PaperCell]:
     """Return cells missing from the paper: other base models and sizes on the table's tasks."""
     known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
     shown = {
@@ -166,7 +166,7 @@ def extra_runs(facts: dict[str, Any], index: RunIndex, cells: list[Cell]) -> lis
             facts={},
         )
         for column in spec.values():
-            cell = Cell(row=row, column=column, printed=None)
+            cell = PaperCell(row=row, column=column, printed=None)
             mine = [run for run in runs if run.record.run["task"] == column.task]
             answer(cell, mine, facts, index, known, seen)
             found.append(cell)

@@ -10,12 +10,12 @@ from typing import Any
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import paper_table
 from experiments.report.comparison import verdict as verdicts
-from experiments.report.comparison.cells import Cell, Row
+from experiments.report.comparison.cells import PaperCell, Row
 from experiments.report.comparison.verdict import Judgement, Printed, Statistic, Verdict
 from experiments.report.render.document import NOT_RUN, Line, Ruled, Shown, Table, title
 
 
-def matrix(facts: dict[str, Any], cells: list[Cell]) -> Table:
+def matrix(facts: dict[str, Any], cells: list[PaperCell]) -> Table:
     """Return the table in the paper's form, ours above the paper's."""
     names = [column.name for column in paper_table.columns(facts)]
     averaged = any("average" in row for row in facts["rows"])
@@ -42,7 +42,7 @@ def _trained(row: Row) -> list[Shown]:
     return [Shown(text=f"({printed})", tone="muted")] if printed and row.method else []
 
 
-def _number(cell: Cell) -> Ruled:
+def _number(cell: PaperCell) -> Ruled:
     """Return our number in the matrix, colored by its verdict and linked to its full line."""
 
     def shown(rule: str) -> Shown:
@@ -59,7 +59,7 @@ def _number(cell: Cell) -> Ruled:
     return Ruled(**{rule: shown(rule) for rule in RULES})
 
 
-def format_value(cell: Cell, value: float) -> str:
+def format_value(cell: PaperCell, value: float) -> str:
     """Format a value with the digits of its column."""
     return f"{value:.{cell.column.digits}f}"
 
@@ -73,7 +73,7 @@ def format_printed(printed: Printed | None, suspect: str | None = None) -> Shown
     return Shown(text=f"{printed.text()}{spread}{mark}", tone="paper", note=suspect)
 
 
-def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, Shown]:
+def _average(row: Row, line: list[PaperCell], facts: dict[str, Any]) -> tuple[Ruled, Shown]:
     """Return the mean of a row, with a verdict if all of its cells can be compared."""
     printed = None
     if row.facts.get("average") is not None:
@@ -95,7 +95,7 @@ def _average(row: Row, line: list[Cell], facts: dict[str, Any]) -> tuple[Ruled, 
 
 
 def _judge_average(
-    printed: Printed | None, line: list[Cell], rule: str, runs: int | None
+    printed: Printed | None, line: list[PaperCell], rule: str, runs: int | None
 ) -> Judgement:
     """Judge a mean: it rounds to the printed one, or is within twice its standard error."""
     told = [cell.judgements[rule] for cell in line]

@@ -9,7 +9,7 @@ from experiments.metrics.selection import RULES
 from experiments.report.comparison import cells as grid
 from experiments.report.comparison import paper_table
 from experiments.report.comparison import verdict as verdicts
-from experiments.report.comparison.cells import Cell
+from experiments.report.comparison.cells import PaperCell
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages.paper_form import format_printed, format_value, matrix
@@ -71,7 +71,7 @@ def _told(counts: Counter[Verdict]) -> str:
     return f"{sum(counts.values())} cells: {', '.join(parts)}."
 
 
-def _long(facts: dict[str, Any], cells: list[Cell], index: RunIndex) -> Table:
+def _long(facts: dict[str, Any], cells: list[PaperCell], index: RunIndex) -> Table:
     """Return a line per cell."""
     columns = ["Cell", "Ours", "Paper", "Difference", "Verdict", "Runs by seed"]
     return Table(
@@ -84,7 +84,7 @@ def _long(facts: dict[str, Any], cells: list[Cell], index: RunIndex) -> Table:
     )
 
 
-def _line(cell: Cell, index: RunIndex) -> Line:
+def _line(cell: PaperCell, index: RunIndex) -> Line:
     printed = cell.printed
     named = f"{cell.row.model_label}, {cell.row.label}: {cell.column.name}"
     shown = format_printed(printed, cell.suspect)
@@ -102,7 +102,7 @@ def _line(cell: Cell, index: RunIndex) -> Line:
     )
 
 
-def _ours(cell: Cell, rule: str) -> Shown:
+def _ours(cell: PaperCell, rule: str) -> Shown:
     ours = cell.ours[rule]
     if ours is None:
         return Shown(text="–")
@@ -111,21 +111,21 @@ def _ours(cell: Cell, rule: str) -> Shown:
     return Shown(text=f"{format_value(cell, ours.centre)}{spread}", tone=tone)
 
 
-def _difference(cell: Cell, rule: str) -> Shown:
+def _difference(cell: PaperCell, rule: str) -> Shown:
     difference = cell.judgements[rule].difference
     if difference is None or cell.printed is None:
         return Shown(text="")
     return Shown(text=cell.printed.text(difference, sign=True))
 
 
-def _verdict(cell: Cell, rule: str) -> Shown:
+def _verdict(cell: PaperCell, rule: str) -> Shown:
     told = cell.judgements[rule]
     reason = told.reason or (cell.row.unavailable if told.verdict is Verdict.not_run else "")
     text = f"**{told.verdict.value}**" + (f" ({reason})" if reason else "")
     return Shown(text=text, tone=told.verdict.tone)
 
 
-def _seeds(cell: Cell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
+def _seeds(cell: PaperCell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
     """Return every run's number with a link to its record."""
     if cell.setting is None:
         return (Shown(text=""),)
@@ -147,7 +147,7 @@ def _seeds(cell: Cell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
     return tuple(parts)
 
 
-def _extra_table(cells: list[Cell], index: RunIndex) -> Table:
+def _extra_table(cells: list[PaperCell], index: RunIndex) -> Table:
     """Return the table of runs on the same tasks without a cell in the paper."""
     return Table(
         caption="Runs of the table's tasks that are none of its cells",
@@ -170,7 +170,7 @@ def _extra_table(cells: list[Cell], index: RunIndex) -> Table:
     )
 
 
-def _remarks(facts: dict[str, Any], cells: list[Cell]) -> list[Block]:
+def _remarks(facts: dict[str, Any], cells: list[PaperCell]) -> list[Block]:
     """Return the remarks on the paper's own numbers."""
     doubtful = [
         f"{cell.row.model_label}, {cell.row.label}, {cell.column.name}: {cell.suspect}"
@@ -195,7 +195,7 @@ def _remarks(facts: dict[str, Any], cells: list[Cell]) -> list[Block]:
     return blocks
 
 
-def _raw(cell: Cell, index: RunIndex) -> dict[str, Any]:
+def _raw(cell: PaperCell, index: RunIndex) -> dict[str, Any]:
     """One line of the csv file."""
     told = {rule: cell.judgements[rule] for rule in RULES}
     ours = {rule: cell.ours[rule] for rule in RULES}
