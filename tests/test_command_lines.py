@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from experiments.config import flags, overrides, paths, sweep
-from experiments.config import load as config
 from experiments.config.compose import CONF, compose_config, register
 from experiments.config.load import load
 from experiments.errors import UserError
@@ -218,8 +217,8 @@ def test_every_line_is_refused_in_words_or_composed(monkeypatch):
     def remembered(texts, *, with_hydra=False):
         return cached(tuple(texts), with_hydra).copy()
 
-    for module in (config, overrides, sweep):
-        monkeypatch.setattr(module, "composed", remembered)
+    for module in (overrides, sweep):
+        monkeypatch.setattr(module, "compose_config", remembered)
     signal.signal(signal.SIGVTALRM, too_long)
     outcomes = {"refused": 0, "not a run": 0, "a run": 0}
     for number in range(CASES):
