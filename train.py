@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -31,18 +32,24 @@ class Refused(CompactHydraException):
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Trains what the composed configuration says."""
+    """Trains what Hydra composed: a cell of a sweep, or a run with settings of Hydra's own."""
     # Once more: a launcher may have carried this function to another process.
     register()
     console.steady()
-    sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
+    train(cfg, sweeping=HydraConfig.get().mode is RunMode.MULTIRUN)
+
+
+def train(
+    cfg: DictConfig, overrides: Sequence[str] | None = None, *, sweeping: bool = False
+) -> None:
+    """Trains what a configuration says that was composed of these overrides."""
     if sweeping and distributed.size() > 1:
         distributed.abort(
             "train.py: torchrun and a sweep at once: start one run with torchrun, "
             "or the sweep without it"
         )
     try:
-        run_config = load(cfg)
+        run_config = load(cfg, overrides)
         if sweeping and not run_config.retry_failed:
             refuse_failed(run_config)
         from experiments.run.main import run
@@ -69,18 +76,19 @@ def refuse_failed(run_config: Config) -> None:
         )
 
 
-def check(arguments: list[str]) -> list[str]:
+def check(arguments: list[str]) -> tuple[list[str], DictConfig | None]:
     """Answers --help, and refuses what does not fit, all of it at once.
 
     Returns:
-        The arguments as Hydra reads them.
+        The arguments as Hydra reads them, and the one run that they ask for; None where Hydra has
+        to compose it.
     """
     if {"--help", "-h"} & set(arguments):
         sys.exit(print(flags.help_page()))
-    wrong = overrides.problems(arguments)
+    wrong, cfg = overrides.compose_checked(arguments)
     if wrong:
         distributed.abort("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
-    return flags.read(arguments).arguments
+    return flags.read(arguments).arguments, cfg
 
 
 def start() -> None:
@@ -115,6 +123,9 @@ def make_folder(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     console.steady()
-    sys.argv[1:] = check(paths.quote(sys.argv[1:]))
+    sys.argv[1:], composed = check(paths.quote(sys.argv[1:]))
     make_folder(sys.argv[1:])
-    start()
+    if composed is None:
+        start()
+    else:
+        train(composed, flags.read(sys.argv[1:]).overrides)

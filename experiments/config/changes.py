@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import gaps
+from experiments.config import gaps, words
 from experiments.config.compose import compose_config
 from experiments.config.run_config import IDENTITY, Mode
 from experiments.results.identity import to_plain
 
+NEUTRAL = {
+    *("model", "task", "method", "tracking", "profile"),
+    *("seed", "output", "force", "retry_failed", "offline"),
+    *(f"{section}.{name}" for section, local in IDENTITY.items() for name in local),
+} - {"model.path"}  # conf/model/causal_lm.yaml names its weights after it
+"""Keys of overrides that choose a plain run, or say no more than where and how it is computed."""
 
-def find_changes(cfg: DictConfig) -> dict[str, Any]:
-    """Scientific fields that differ from the plain run of this model, task, method and source."""
+
+def find_changes(cfg: DictConfig, overrides: Iterable[str] | None = None) -> dict[str, Any]:
+    """Scientific fields that differ from the plain run of this model, task, method and source.
+
+    Args:
+        cfg: the composed run.
+        overrides: all that it was composed of, if that is known: the plain run, which takes as
+            long to compose, is needed only where one of them is about something else.
+    """
+    if overrides is not None and all(map(_is_neutral, overrides)):
+        return {} if cfg.profile is None else {"profile": cfg.profile}
     parts = [f"{part}={cfg[part].name}" for part in ("model", "task", "method")]
     changes: dict[str, Any] = {}
     if cfg.profile is not None:  # what it sets goes without saying
@@ -38,6 +54,14 @@ def find_changes(cfg: DictConfig) -> dict[str, Any]:
         for key, value in here.items()
         if key not in ("seed", "recipe") and (key not in there or there[key] != value)
     }
+
+
+def _is_neutral(text: str) -> bool:
+    override = words.parse(text)
+    added = override.is_add() or override.is_force_add() or override.is_delete()
+    whole = override.package is None and not added and not isinstance(override.value(), dict)
+    key = override.key_or_group
+    return whole and (key in NEUTRAL or key.startswith("tracking."))
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -19,8 +19,12 @@ LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (
 """Types that an entry of a list may have, by the type of its field."""
 
 
-def load(cfg: DictConfig) -> Config:
+def load(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Config:
     """Turn a composed configuration into a checked Config.
+
+    Args:
+        cfg: as Hydra composes it.
+        overrides: all that it was composed of, if that is known; spares a composition.
 
     Raises:
         ConfigError: with every problem at once.
@@ -32,7 +36,7 @@ def load(cfg: DictConfig) -> Config:
     problems = list(gaps.find(cfg))
     if problems:
         raise ConfigError("not a complete run", problems)
-    changes = find_changes(cfg)
+    changes = find_changes(cfg, overrides)
     cfg.variant = name_variant(changes)
     try:
         config: Config = OmegaConf.to_object(cfg)

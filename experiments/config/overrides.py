@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import flags, words
@@ -42,11 +43,24 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
     Returns:
         One line per wrong override, with key, given value and what is allowed; empty if they fit.
     """
+    return compose_checked(arguments, searching=searching)[0]
+
+
+def compose_checked(
+    arguments: list[str], *, searching: bool = False
+) -> tuple[list[str], DictConfig | None]:
+    """Checks the overrides as `problems` does, and composes what they ask for.
+
+    Returns:
+        The problems; the configuration of the one run that is asked for, None where Hydra itself
+        has to compose: for a sweep, a flag, or settings of its own.
+    """
     typed = flags.read(arguments)
     if typed.asks or (typed.problems and not typed.overrides):
-        return typed.problems
+        return typed.problems, None
     if sum(map(len, typed.overrides)) > 4 * words.LONGEST:
-        return [*typed.problems, f"overrides of more than {4 * words.LONGEST:,} characters in all"]
+        too_long = f"overrides of more than {4 * words.LONGEST:,} characters in all"
+        return [*typed.problems, too_long], None
     given, found = _parsed(typed.overrides)
     folders = _folders(given, typed.folder)
     of_search = [one for one in given if _is_search(one)]
@@ -66,10 +80,16 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
     swept = len(single) > len({one.key_or_group for one in single})
     # Hydra takes any key behind a plus, and a choice that follows from another.
     lenient = any(one.is_add() or one.key_or_group == "variant" or _is_name(one) for one in single)
-    whole = [] if found else _trial(first, folders)
-    if not (found or whole or swept or lenient or _wrong_options(single, folders)):
-        return []
-    return list(dict.fromkeys(found + _wrong(single, folders))) or whole
+    whole, cfg = ([], None) if found else _trial(first, folders)
+    if found or whole or swept or lenient or _wrong_options(single, folders):
+        found = list(dict.fromkeys(found + _wrong(single, folders))) or whole
+    alone = not (found or swept or of_search or folders[1:] or set(typed.flags) - {"--run"})
+    of_hydra = any(_of_hydra(one) or "${hydra:" in one.input_line for one in given)
+    if cfg is None or not alone or of_hydra or cfg.hydra.mode is RunMode.MULTIRUN:
+        return found, None
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return found, cfg
 
 
 def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
@@ -120,16 +140,15 @@ def _first(override: Override) -> list[str]:
     return [one.input_line for one in _each(override)[:1]]
 
 
-def _trial(texts: list[str], folders: list[Path]) -> list[str]:
-    """Return Hydra's reason for not composing these, as one line; empty if it does."""
+def _trial(texts: list[str], folders: list[Path]) -> tuple[list[str], DictConfig | None]:
+    """Return what Hydra composes of these, or its reason for not doing so, as one line."""
     if folders[1:] and not any(text.startswith("hydra.searchpath=") for text in texts):
         places = ",".join(f'"file://{folder}"' for folder in folders[1:])
         texts = [*texts, f"hydra.searchpath=[{places}]"]
     try:
-        compose_config(texts)
+        return [], compose_config(texts, with_hydra=True)
     except ConfigError as error:
-        return error.problems
-    return []
+        return error.problems, None
 
 
 def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
