@@ -243,7 +243,7 @@ def test_all_that_does_not_fit_comes_at_once(known, tmp_path):
     assert caught.value.problems == [
         f"{first}: answers to 9, not among the questions of q; references: gpt-4",
         f"{first}: no answers to 2-3 (--partial judges the others)",
-        f"{second}: line 3 is no JSON object with an integer question_id",
+        f"{second}: line 3 is not a JSON object with an integer question_id",
         f"{second}: not one answer per turn of 1",
         f"{second}: no answers to 3 (--partial judges the others)",
     ], answers

@@ -65,7 +65,7 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
         A line for each cell that fell short.
 
     Raises:
-        ConfigError: overrides that do not fit, no space, or a cell that is no run.
+        ConfigError: invalid overrides, no search space, or an invalid cell.
     """
     register()
     wrong = overrides.problems(given, searching=True)
