@@ -310,6 +310,7 @@ def test_drawing_goes_on_where_it_stopped(quick, tmp_path):
         assert path.read_bytes() == before[path][0]
         assert (path.stat().st_mtime_ns == before[path][1]) == (path != drawn[2])
     again = data.__class__(**{**vars(data), "prompts": {"dog": data.prompts["dog"][:1]}})
+    (tmp_path / "other").mkdir()
     job.task.generate(net, space, again, tmp_path / "other", 4)
     name = drawn[0].relative_to(tmp_path)
     assert (tmp_path / "other" / name).read_bytes() != drawn[0].read_bytes(), "another seed"
