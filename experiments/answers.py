@@ -1,8 +1,7 @@
 """`python -m experiments.answers` forwards to `experiments.commands.compare_answers`."""
 
-import sys
-
+from experiments import console
 from experiments.commands.compare_answers import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.answers", main)

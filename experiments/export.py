@@ -1,8 +1,7 @@
 """`python -m experiments.export` forwards to `experiments.commands.export`."""
 
-import sys
-
+from experiments import console
 from experiments.commands.export import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.export", main)

@@ -1,8 +1,7 @@
 """`python -m experiments.fid` forwards to `experiments.commands.fid`."""
 
-import sys
-
+from experiments import console
 from experiments.commands.fid import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.fid", main)

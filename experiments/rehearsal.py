@@ -1,8 +1,7 @@
 """`python -m experiments.rehearsal` forwards to `experiments.smoke`."""
 
-import sys
-
+from experiments import console
 from experiments.smoke.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.smoke", main, prints=False)

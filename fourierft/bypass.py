@@ -32,6 +32,8 @@ def weights_read_by(kind: type[nn.Module]) -> frozenset[str]:
 def _weights_read_in(kind: type) -> frozenset[str]:
     found: set[str] = set()
     for name, method in vars(kind).items():
+        if isinstance(method, property):
+            method = method.fget
         code = getattr(inspect.unwrap(method), "__code__", None)
         if code is not None and not any(word in name for word in _SETUP):
             for part in _code_objects(code):
@@ -48,7 +50,8 @@ def _code_objects(code: CodeType) -> Iterator[CodeType]:
 
 def _weights_read(code: CodeType) -> Iterator[str]:
     """Yield every ``name`` of an expression ``owner.name.weight`` whose values are used."""
-    steps = list(dis.get_instructions(code))
+    # Long methods have prefixes before the arguments of their instructions.
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     for i in range(1, len(steps) - 1):
         name, weight, after = steps[i - 1 : i + 2]
         if not (_looks_up(name) and _looks_up(weight) and weight.argval == "weight"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import threading
@@ -84,15 +85,15 @@ def serving(
                 server.busy += 1
                 server.busiest = max(server.busy, server.busiest)
             try:
-                self.answer(server.script(asked, number), asked)
-            except OSError:
-                pass  # the client has gone
-            finally:
+                answer = server.script(asked, number)
+                time.sleep(answer.delay)
+            finally:  # before the answer: the client's next request may come upon it
                 with server.lock:
                     server.busy -= 1
+            with contextlib.suppress(OSError):  # the client has gone
+                self.answer(answer, asked)
 
         def answer(self, answer: Answer, asked: dict[str, Any]):
-            time.sleep(answer.delay)
             if answer.drop:
                 self.close_connection = True
                 return

@@ -202,6 +202,17 @@ def test_a_repetition_that_fails_goes_beside(place, config):
     assert "failure.json" in contents(place.with_name("seed=0.failed-1"))
 
 
+def test_a_whole_repetition_of_another_setting_is_not_the_answer(place, config):
+    """It was killed on its last steps; what is asked for now is another run."""
+    forced = changed(config, force=True)
+    with hold(place) as held:
+        work = attempt.begin(held, forced)
+        fill(work, forced, "new")
+        write_record(work, record(forced, 0.75))
+    assert begin(place, changed(config, force=True, method__n=5)) == place / "repetition"
+    assert read_record(place) == record(forced, 0.75)
+
+
 def test_force_in_an_empty_folder_moves_nothing(tmp_path, config):
     place = tmp_path / "runs" / "seed=0"
     place.mkdir(parents=True)

@@ -332,7 +332,7 @@ def test_path_without_a_pipeline(tmp_path):
 
 
 def test_weights_that_are_not_here():
-    with pytest.raises(UserError, match="stable-diffusion-v1-5/stable-diffusion-v1-5 is not here"):
+    with pytest.raises(UserError, match="stable-diffusion-v1-5 was not found locally"):
         model("sd15").locate(offline=True)
 
 

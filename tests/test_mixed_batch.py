@@ -182,6 +182,33 @@ def test_training_of_several_adapters(encoder):
         assert relative(gradient, trained[name].grad) < 1e-10, name
 
 
+def test_backward_under_autocast():
+    """Spectra are never in half precision, whichever context the backward pass runs in."""
+    net = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(256, 256)),
+        FourierFTConfig(n_frequency=50, scaling=300.0, target_modules=["0"]),
+        "a",
+    )
+    net.add_adapter("b", FourierFTConfig(n_frequency=50, scaling=300.0, target_modules=["0"]))
+    x = torch.randn(4, 256, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    gradients = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            out = net(x, adapter_names=["a", "b", "a", "__base__"]).float()
+            gradients.append(torch.autograd.grad(out.pow(2).sum(), x)[0])
+    assert relative(*gradients) < 0.02
+
+
+def test_rows_without_tokens():
+    net = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(8, 6)),
+        FourierFTConfig(n_frequency=5, target_modules=["0"]),
+        "a",
+    )
+    net.add_adapter("b", FourierFTConfig(n_frequency=5, target_modules=["0"]))
+    assert net(torch.randn(2, 0, 8), adapter_names=["a", "b"]).shape == (2, 0, 6)
+
+
 def generator_of(kind, config, targets):
     torch.manual_seed(0)
     net = get_peft_model(

@@ -142,3 +142,11 @@ def test_other_files_are_no_evaluations(tmp_path):
     assert predictions.first_damaged(tmp_path) is None
     predictions.cut(tmp_path, 5)
     assert files(tmp_path) == names
+
+
+def test_companions_of_other_systems_are_not_predictions(tmp_path):
+    predictions.store(tmp_path, "validation", entry(7))
+    (tmp_path / "predictions/._validation-0000007.npz").write_bytes(b"macOS")
+    (tmp_path / "predictions/._validation-0000010.npz").write_bytes(b"macOS")
+    history = [{"step": 7, "validation/accuracy": 0.5}]
+    assert not list(predictions.differences(tmp_path, history))

@@ -275,3 +275,12 @@ def test_a_failed_cell_does_not_stop_the_sweep_and_the_status_tells(tmp_path):
     words = "method.n=9999,64", *TOY, f"output={tmp_path}", "retry_failed=true", "-m"
     output, _ = train(*words).communicate(timeout=300)
     assert "failed before" not in output and failure.stat().st_mtime_ns > before, output
+
+
+def test_a_worker_has_nothing_to_do_in_a_run_that_only_counts(compose, tmp_path):
+    """It would wait for ever for data that the first rank does not prepare."""
+    from experiments.run.main import run_worker
+    from experiments.run.session import Session
+
+    config = compose(["mode=count", f"output={tmp_path}"])
+    assert run_worker(Session(config=config, run_dir=tmp_path)) is None

@@ -273,3 +273,9 @@ def test_local_tracking_writes_nothing(tmp_path):
     service.log(1, {"x": 1.0})
     service.finish(None)
     assert os.listdir(tmp_path) == [] and tracking.TRACKINGS[0] is Tracking
+
+
+def test_a_run_that_was_never_tracked_is_finished():
+    """It failed before, or was only counted."""
+    Wandb(name="wandb", project="p").finish(None)
+    Tensorboard(name="tensorboard").finish({"primary": None})

@@ -51,6 +51,20 @@ def test_the_cause_counts_too():
                 raise RuntimeError("while closing") from error
 
 
+def test_what_was_being_handled_is_not_the_cause(tmp_path):
+    """A mistake of the program while a file is missing, and a file that is read in vain."""
+    try:
+        try:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "gone/lock.json"))
+        except OSError:
+            raise KeyError("x")  # noqa: B904 (that is the point)
+    except KeyError as error:
+        assert writing.reason(error, str(tmp_path)) is None
+    read = FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "config.json"))
+    assert writing.reason(read, str(tmp_path)) is None
+    assert writing.reason(DataError("No space left on device"), str(tmp_path)) is None
+
+
 def test_other_errors_pass():
     for error in (DataError("x"), KeyError("x")):
         with pytest.raises(type(error)), writing.into("/runs"):

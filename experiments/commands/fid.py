@@ -48,4 +48,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.command("experiments.metrics.fid", main)
+    console.command("experiments.commands.fid", main)

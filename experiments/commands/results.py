@@ -53,4 +53,4 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    console.command("experiments.results.run_folder", main)
+    console.command("experiments.results", main)

@@ -1,8 +1,7 @@
 """`python -m experiments.hub` forwards to `experiments.commands.prefetch`."""
 
-import sys
-
+from experiments import console
 from experiments.commands.prefetch import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.hub", main, prints=False)

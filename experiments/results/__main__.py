@@ -1,8 +1,7 @@
 """`python -m experiments.results` forwards to `experiments.commands.results`."""
 
-import sys
-
+from experiments import console
 from experiments.commands.results import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.command("experiments.results", main)

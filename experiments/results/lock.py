@@ -214,7 +214,7 @@ def _beat(held: Hold, stop: threading.Event) -> None:
 
 
 def _stale(path: Path, draft: Path) -> bool:
-    """Return Return True if the owner of a lock is dead, or the lock is gone."""
+    """Return True if the owner of a lock is dead, or the lock is gone."""
     owner, here = _owner(path), _this_process()
     if owner.get("machine") == here["machine"]:
         started = _started(owner.get("pid", -1))

@@ -106,7 +106,7 @@ def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
     expected = evaluated(history)
     there = {
         (split, int(step))
-        for path in (run / FOLDER).glob("*.npz")
+        for path in get_paths(run)
         for split, _, step in [path.stem.rpartition("-")]
         if step.isdecimal()
     }

@@ -44,7 +44,7 @@ def begin(held: Hold, config: Any) -> Path | None:
     if (root / LEAVING).is_dir():
         _move_aside(held)
     settled = complete_repetition(held) is not None
-    if config.force and settled:
+    if config.force and settled and _continues(root, config):
         return None
     work = root
     if not config.force:

@@ -50,7 +50,7 @@ def run_main(current: Session) -> None:
 
 def run_worker(current: Session) -> None:
     """Trains along with the first rank."""
-    if current.record is not None:
+    if current.record is not None or not current.config.mode.trains:
         return
     from experiments.training import trainer
 

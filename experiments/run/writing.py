@@ -49,11 +49,15 @@ def make_folder(output: str) -> None:
 
 
 def reason(error: BaseException, output: str) -> str | None:
-    """Why nothing can be written below a folder, as an error tells; None if it tells else."""
-    seen = error
+    """Return why nothing can be written below a folder, None if the error is of another kind."""
+    if isinstance(error, UserError):
+        return None
+    seen: BaseException | None = error
+    caused = True
     while seen is not None:
         if isinstance(seen, OSError) and (
-            seen.errno in _OF_DISKS or any(_below(name, output) for name in _names(seen))
+            seen.errno in _OF_DISKS
+            or (caused and any(_bars(name, output) for name in _names(seen)))
         ):
             return seen.strerror or type(seen).__name__
         text = str(seen)
@@ -62,6 +66,8 @@ def reason(error: BaseException, output: str) -> str | None:
             return found
         if any(word in text for word in _TORCH):
             return "the disk took only a part of a file"
+        # What was merely being handled tells of full disks alone: it may be a lock that is gone.
+        caused = seen.__cause__ is not None
         seen = seen.__cause__ or seen.__context__
     return None
 
@@ -71,7 +77,9 @@ def _names(error: OSError) -> list[str]:
     return [os.fsdecode(name) for name in given if isinstance(name, (str, bytes, os.PathLike))]
 
 
-def _below(name: str, output: str) -> bool:
-    """True for the folder, what lies in it, and what leads to it."""
-    place, root = (Path(os.path.abspath(path)) for path in (name, output))
-    return place.is_relative_to(root) or root.is_relative_to(place)
+def _bars(name: str, output: str) -> bool:
+    """Return True for what leads to the folder, and for what cannot be made within it."""
+    path, root = (Path(os.path.abspath(one)) for one in (name, output))
+    if root.is_relative_to(path):
+        return True
+    return path.is_relative_to(root) and not os.access(path.parent, os.W_OK | os.X_OK)

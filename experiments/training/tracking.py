@@ -110,8 +110,10 @@ class Wandb(Tracking):
 
     def finish(self, summary: dict[str, Any] | None) -> None:
         """See `Tracking.finish`."""
-        self._run.summary.update(summary or {})
-        self._run.finish(exit_code=0 if summary is not None else 1)
+        run = getattr(self, "_run", None)
+        if run is not None:  # else the run ended before it was tracked
+            run.summary.update(summary or {})
+            run.finish(exit_code=0 if summary is not None else 1)
 
 
 def _marks(run: dict[str, Any]) -> list[str]:
@@ -149,7 +151,9 @@ class Tensorboard(Tracking):
 
     def finish(self, summary: dict[str, Any] | None) -> None:
         """See `Tracking.finish`."""
-        self._writer.close()
+        writer = getattr(self, "_writer", None)
+        if writer is not None:
+            writer.close()
 
 
 TRACKINGS = (Tracking, Wandb, Tensorboard)

@@ -132,16 +132,17 @@ class _SpectralProduct(torch.autograd.Function):
         x, coefficients, which = ctx.saved_tensors
         product, transform = ctx.product, ctx.product.transform
         dx = gradient = None
-        if ctx.needs_input_grad[1]:
-            dx = product.transposed(dy, coefficients, which)
-        if ctx.needs_input_grad[2]:
-            gradient = torch.zeros_like(coefficients)
-            for adapter in which.unique().tolist():
-                tokens = (which == adapter).nonzero()[:, 0]
-                gradient[adapter] = transform.sampled(
-                    transform.analyse_rows(dy.index_select(0, tokens)),
-                    transform.analyse_columns(x.index_select(0, tokens)),
-                )
+        with without_autocast(dy.device.type):
+            if ctx.needs_input_grad[1]:
+                dx = product.transposed(dy, coefficients, which)
+            if ctx.needs_input_grad[2]:
+                gradient = torch.zeros_like(coefficients)
+                for adapter in which.unique().tolist():
+                    tokens = (which == adapter).nonzero()[:, 0]
+                    gradient[adapter] = transform.sampled(
+                        transform.analyse_rows(dy.index_select(0, tokens)),
+                        transform.analyse_columns(x.index_select(0, tokens)),
+                    )
         return None, dx, gradient, None
 
 
@@ -158,6 +159,8 @@ def mixed_update(x: Tensor, terms: Sequence[AdapterTerm], rows: Sequence[int]) -
     """
     with without_autocast(x.device.type):
         x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        if not x.numel():
+            return x.new_zeros(*x.shape[:-1], terms[0].transform.shape[0])
         out = None
         for transform in {id(term.transform): term.transform for term in terms}.values():
             group = [index for index, term in enumerate(terms) if term.transform is transform]
