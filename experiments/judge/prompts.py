@@ -108,7 +108,7 @@ def load_prompts(path: Path | None = None) -> Prompts:
         name = entry.get("name") if isinstance(entry, dict) else None
         if entry is None:
             problems.append(f"line {number}: not JSON")
-        if name in FASTCHAT_KINDS:
+        if isinstance(name, str) and name in FASTCHAT_KINDS:
             system, template = entry.get("system_prompt", ""), entry.get("prompt_template")
             if isinstance(system, str) and isinstance(template, str):
                 problems += _check_placeholders(name, template)
