@@ -281,6 +281,14 @@ def test_what_a_killed_finish_left_is_cleared(place, config):
     assert {item.name for item in place.iterdir()} == names and beside(place) == []
 
 
+def test_a_link_that_a_kill_left_alone_is_cleared(place, config):
+    """The lock goes first, so a kill may leave nothing else."""
+    attempt.clean_finished(place)
+    place.with_name(f".seed=0.{'0' * 32}").symlink_to("seed=0")
+    attempt.clean_finished(place)
+    assert beside(place) == []
+
+
 def test_nothing_is_cleared_while_another_is_at_work(place, config):
     (place / "checkpoints").mkdir()
     with hold(place):

@@ -172,10 +172,15 @@ def _take_over(path: Path, draft: Path, held: Hold) -> bool:
 
 def _fence(held: Hold) -> None:
     """Revoke the folder from all earlier owners, whatever they are doing."""
-    links = re.compile(rf"\.{re.escape(held.run_dir.name)}\.[0-9a-f]{{32}}")
-    for item in held.run_dir.absolute().parent.iterdir():
-        if links.fullmatch(item.name) and item.name != held.path.name:
-            _remove(item)
+    for link in find_links(held.run_dir):
+        if link.name != held.path.name:
+            _remove(link)
+
+
+def find_links(run_dir: Path) -> list[Path]:
+    """Return the links of all owners of a folder, dead ones included."""
+    name = re.compile(rf"\.{re.escape(run_dir.name)}\.[0-9a-f]{{32}}")
+    return [item for item in run_dir.absolute().parent.iterdir() if name.fullmatch(item.name)]
 
 
 def _remove(link: Path) -> None:

@@ -19,7 +19,7 @@ from experiments.errors import RecordError
 from experiments.files import LEAVING, REPETITION, write_atomically
 from experiments.results import inputs, kept_adapter
 from experiments.results.identity import to_plain
-from experiments.results.lock import LOCK, Hold, hold
+from experiments.results.lock import LOCK, Hold, find_links, hold
 from experiments.results.record import CONFIG, FAILURE, RECORD
 from experiments.results.run_folder import continues, find_record, read_configuration
 
@@ -138,6 +138,7 @@ def clean_finished(place: Path) -> None:
     """Clears a finished run whose process was killed on its last steps; others are left alone."""
     with contextlib.suppress(OSError):
         left = [item for item in place.iterdir() if item.name.startswith((CHECKPOINTS, LOCK, "."))]
+        left += find_links(place)
         if not left and not (place / kept_adapter.FOLDER / kept_adapter.LABEL).exists():
             return
         with contextlib.suppress(RecordError), hold(place) as held:
