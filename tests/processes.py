@@ -6,6 +6,7 @@ Python and import all that takes ten seconds of a processor, a fork next to none
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import multiprocessing
@@ -37,7 +38,8 @@ class Started:
         """
         self.log = Path(tempfile.NamedTemporaryFile(dir=_logs().name, delete=False).name)
         given = (program, words, os.environ | environment, str(self.log))
-        self._process = FORKS.Process(target=_execute, args=given, daemon=True)
+        self._process = FORKS.Process(target=_execute, args=given)  # may have workers of its own
+        atexit.register(self._process.kill)  # what a failed test left is not waited for
         with contextlib.chdir(ROOT):  # where the process that forks finds the modules
             self._process.start()
 
