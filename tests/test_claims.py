@@ -238,3 +238,14 @@ def test_figures_without_runs_are_drawn(tmp_path, name):
     page = registry.build(name, run_index.collect(tmp_path))
     assert next(page.pictures).draw().axes
     assert name == "figure3" or set(page.verdicts) == {Verdict.not_run}
+
+
+def test_a_searched_point_is_its_best_trial(tmp_path, compose):
+    plain = to_plain(compose(["model=roberta_base", "task=rte", "method=fourierft", "method.n=50"]))
+    for trial, value in (("a", 0.684), ("bb", 0.905), ("ccc", 0.89)):
+        rate = {"train.learning_rate": 0.01 * value, "variant": trial}
+        scored(tmp_path, plain, 0, value, changes=rate, place=tmp_path / trial / "seed=0")
+    page = registry.build("figure4", run_index.collect(tmp_path))
+    [point] = [row for row in page.rows if row["seeds"]]
+    assert (point["ours_best"], point["trials"]) == (pytest.approx(90.5), 3)
+    assert "best of 3 trials" in text.markdown(page)

@@ -281,3 +281,9 @@ def test_incomplete_tables(more, line, new_table):
     new_table(**more)
     with pytest.raises(RecordError, match=line):
         reference.load_table("table14")
+
+
+def test_a_row_copied_from_an_unknown_source_gets_no_verdict(tmp_path, plain):
+    five(tmp_path, plain("model=roberta_base", "task=cola", "method=dylora"))
+    told = found(tmp_path, method="dylora").judgements["best"]
+    assert told.verdict.value == "not comparable" and cells.UNKNOWN_SOURCE in told.reason

@@ -12,6 +12,9 @@ from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import Setting
 from experiments.report.comparison.verdict import Judgement, Printed, Statistic, Verdict, judge
 
+KNOWN_SOURCES = ("2106.09685",)
+"""Papers whose protocol we know, by their number on arXiv."""
+UNKNOWN_SOURCE = "the source's protocol is unknown"
 OTHER_RULE = "another selection of the epoch than the paper's"
 
 
@@ -91,6 +94,9 @@ def answer(
     for rule in RULES:
         cell.ours[rule] = statistic(cell, rule, how, index)
         reasons = list(cell.incomparable_reasons)
+        source = cell.row.facts.get("copied")
+        if source and not any(known in source for known in KNOWN_SOURCES):
+            reasons.append(UNKNOWN_SOURCE)
         if cell.column.judged and cell.setting is not None:
             reasons += _judges(cell, index)
         if rule != how["select"]:

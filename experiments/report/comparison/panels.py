@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Point:
     known: float | None = None
     """Score that the paper's tables print for it."""
     setting: Setting | None = None
+    trials: int | None = None
+    """Settings among which a search chose this one; None for a point that is not searched."""
     scores: dict[str, list[float]] = field(default_factory=dict)
     """Scores of all seeds, by selection rule."""
     incomparable_reasons: list[str] = field(default_factory=list)
@@ -81,7 +84,11 @@ def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
     hold; without it there are no other tasks.
     """
     seen = seed_groups.fingerprints(index.runs)
-    common = {"scale": facts.get("scale", 1), "of": facts["x"].get("of", "model")}
+    common = {
+        "scale": facts.get("scale", 1),
+        "of": facts["x"].get("of", "model"),
+        "searched": facts.get("searched", False),
+    }
     entries = [
         (common | {"model": facts.get("model"), **entry}, entry.get("series") or facts["series"])
         for entry in facts["panels"]
@@ -204,7 +211,12 @@ def _point(
     reasons_by_id = {
         id(one): seed_groups.incomparable_reasons(one, None, known, {}) for one in there
     }
-    point.setting = seed_groups.best(there, reasons_by_id)[0]
+    ordered = seed_groups.best(there, reasons_by_id)
+    point.setting = ordered[0]
+    if about["searched"]:
+        fewest = len(reasons_by_id[id(ordered[0])])
+        trials = [one for one in ordered if len(reasons_by_id[id(one)]) == fewest]
+        point.setting, point.trials = max(trials, key=_study_score), len(trials)
     point.incomparable_reasons = seed_groups.incomparable_reasons(point.setting, None, known, seen)
     for rule in RULES:
         found = []
@@ -219,6 +231,13 @@ def _point(
         point.scores[rule] = found
     point.interval = _interval(point.setting, about)
     return point
+
+
+def _study_score(setting: Setting) -> float:
+    """Return a trial's score by the metric of the study: the primary one at its best epoch."""
+    found = [run.score("best", run.primary.get("name") or "") for run in setting.runs.values()]
+    values = [value for value in found if value is not None]
+    return statistics.fmean(values) if values else -math.inf
 
 
 def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | None:

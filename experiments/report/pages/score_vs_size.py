@@ -151,7 +151,9 @@ def _line(panel: Panel, said: dict[str, Any], point: Point, index: RunIndex) -> 
     if point.setting is None:
         note, tone = NOT_RUN, Verdict.not_run.tone
     else:
-        note = "; ".join([*point.incomparable_reasons, point.setting.label])
+        chosen = f"best of {point.trials} trials" if (point.trials or 0) > 1 else ""
+        parts = [*point.incomparable_reasons, point.setting.label, chosen]
+        note = "; ".join(filter(None, parts))
         tone = "muted" if point.incomparable_reasons else None
     return Line(
         cells=[
@@ -178,6 +180,7 @@ def _raw(panels: list[Panel], index: RunIndex) -> Iterator[dict[str, Any]]:
                     **{f"ours_{rule}": point.score(rule) for rule in RULES},
                     "paper": point.known,
                     "seeds": len(runs),
+                    "trials": point.trials,
                     "obstacles": "; ".join(point.incomparable_reasons),
                     "records": " ".join(index.name(run) for run in runs),
                 }
