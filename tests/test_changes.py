@@ -21,7 +21,7 @@ def compositions(monkeypatch):
         return compose_once(*args, **kwargs)
 
     register()
-    changes._plain.cache_clear()
+    changes.find_plain.cache_clear()
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
     return made
 

@@ -287,3 +287,23 @@ def test_a_row_copied_from_an_unknown_source_gets_no_verdict(tmp_path, plain):
     five(tmp_path, plain("model=roberta_base", "task=cola", "method=dylora"))
     told = found(tmp_path, method="dylora").judgements["best"]
     assert told.verdict.value == "not comparable" and cells.UNKNOWN_SOURCE in told.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train.epochs": 1.0}, "epochs 1.0, paper"),
+        ({"method.init": "zeros"}, "init zeros, paper"),
+        ({"train.precision": "bf16"}, "precision bf16, paper"),
+    ],
+)
+def test_a_verdict_needs_the_papers_recipe(tmp_path, cola, changes, reason):
+    five(tmp_path, cola, changes=changes)
+    told = found(tmp_path).judgements["best"]
+    assert told.verdict.value == "not comparable" and reason in told.reason
+
+
+def test_unknown_weights_stand_with_the_verdict(tmp_path, cola):
+    five(tmp_path, cola)
+    assert found(tmp_path).judgements["best"].reason.endswith(cells.UNVERIFIED)
+    assert cells.UNVERIFIED in registry.build("table2", run_index.collect(tmp_path)).summary

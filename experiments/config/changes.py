@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import gaps, words
-from experiments.config.compose import compose_config
+from experiments.config.compose import compose_config, register
 from experiments.config.run_config import IDENTITY, Mode
+from experiments.errors import UserError
 from experiments.results.identity import to_plain
 
 NEUTRAL = {
@@ -38,12 +40,12 @@ def find_changes(cfg: DictConfig, overrides: Iterable[str] | None = None) -> dic
         parts.append(f"profile={cfg.profile}")
         changes["profile"] = cfg.profile
     if cfg.mode is Mode.count:
-        _, there = _plain(*parts, "source=none")  # of a recipe only the sizes count
+        _, there = find_plain(*parts, "source=none")  # of a recipe only the sizes count
     else:
-        recipe, there = _plain(*parts)
+        recipe, there = find_plain(*parts)
         if recipe != cfg.recipe:
             changes["source"] = cfg.recipe
-            _, there = _plain(*parts, f"source={cfg.source}")
+            _, there = find_plain(*parts, f"source={cfg.source}")
     here = _values(cfg)
     if cfg.mode is Mode.count:
         there = {key: value for key, value in there.items() if not key.startswith("train.")} | {
@@ -65,10 +67,19 @@ def _is_neutral(text: str) -> bool:
 
 
 @cache
-def _plain(*parts: str) -> tuple[str, dict[str, Any]]:
+def find_plain(*parts: str) -> tuple[str, dict[str, Any]]:
     """Recipe and scientific fields of the plain run of these parts."""
     cfg = compose_config(list(parts))
     return cfg.recipe, _values(cfg)
+
+
+def find_recipe(model: str, task: str, method: str) -> tuple[str, dict[str, Any]] | None:
+    """Return name and scientific fields of the recipe of these parts; None if conf/ has none."""
+    register()
+    try:
+        return find_plain(f"model={model}", f"task={task}", f"method={method}")
+    except (UserError, HydraException, OmegaConfBaseException):
+        return None
 
 
 def _values(cfg: DictConfig) -> dict[str, Any]:

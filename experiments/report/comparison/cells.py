@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import reference, seed_groups
+from experiments.report.comparison import recipe_match, reference, seed_groups
 from experiments.report.comparison.paper_table import Column, Row, columns, pair, rows
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import Setting
-from experiments.report.comparison.verdict import Judgement, Printed, Statistic, Verdict, judge
+from experiments.report.comparison.verdict import (
+    JUDGED,
+    Judgement,
+    Printed,
+    Statistic,
+    Verdict,
+    judge,
+)
 
 KNOWN_SOURCES = ("2106.09685",)
 """Papers whose protocol we know, by their number on arXiv."""
 UNKNOWN_SOURCE = "the source's protocol is unknown"
+UNVERIFIED = "weights unverified"
 OTHER_RULE = "another selection of the epoch than the paper's"
 
 
@@ -87,6 +95,9 @@ def answer(
     reasons_by_id = {
         id(one): seed_groups.incomparable_reasons(one, sizes, known, seen) for one in there
     }
+    if cell.printed is not None:
+        for one in there:
+            reasons_by_id[id(one)] += recipe_match.deviations(one, cell.row.fields)
     ordered = seed_groups.best(there, reasons_by_id)
     if ordered:
         cell.setting, *cell.others = ordered
@@ -101,7 +112,11 @@ def answer(
             reasons += _judges(cell, index)
         if rule != how["select"]:
             reasons.append(OTHER_RULE)
-        cell.judgements[rule] = judge(cell.printed, cell.ours[rule], how["runs"], reasons)
+        told = judge(cell.printed, cell.ours[rule], how["runs"], reasons)
+        weights = known.get(cell.row.model) or {}
+        if told.verdict in JUDGED and weights.get("fingerprint") is None:
+            told = replace(told, reason="; ".join(filter(None, (told.reason, UNVERIFIED))))
+        cell.judgements[rule] = told
 
 
 def statistic(cell: PaperCell, rule: str, how: dict[str, Any], index: RunIndex) -> Statistic | None:

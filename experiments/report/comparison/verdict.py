@@ -15,8 +15,9 @@ RULE = (
     "standard error of the difference is √(s²/k + s₀²/k₀), with s and s₀ the spreads over our k "
     "and the paper's k₀ runs, and 1.25 times that for medians; where the paper prints no ±, ours "
     "stands in for it. Otherwise it is **not reproduced**, above or below. No verdict is given "
-    "(**not comparable**) unless the runs have the paper's pretrained weights, its full splits, "
-    "its selection of the epoch and at least its number of seeds."
+    "(**not comparable**) unless the runs have the paper's pretrained weights, its recipe, its "
+    "full splits, its selection of the epoch and at least its number of seeds. Where the "
+    "fingerprint of the paper's weights is not known to us, a verdict says **weights unverified**."
 )
 MEDIAN = math.sqrt(math.pi / 2)
 """Standard error of a median over that of a mean, for normal values."""
@@ -35,6 +36,10 @@ class Verdict(Enum):
     def tone(self) -> str:
         """Name of its color in the style sheet."""
         return self.value.replace(" ", "-")
+
+
+JUDGED = (Verdict.reproduced, Verdict.within_noise, Verdict.not_reproduced)
+"""Verdicts that compare our number with the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,10 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     others = grid.extra_runs(facts, index, cells)
     rule = facts["how"]["select"]
     counts = Counter(cell.verdict(rule) for cell in cells)
-    blocks: list[Block] = [*heading(facts), Prose(_protocol(facts)), Prose(f"**{_told(counts)}**")]
+    told = _told(counts)
+    if any(grid.UNVERIFIED in cell.judgements[rule].reason for cell in cells):
+        told = f"{told[:-1]}; {grid.UNVERIFIED}."
+    blocks: list[Block] = [*heading(facts), Prose(_protocol(facts)), Prose(f"**{told}**")]
     blocks.append(matrix(facts, cells))
     if counts[Verdict.not_run]:
         blocks.append(Prose(f"Not run: `{facts['run']}`"))
@@ -54,7 +57,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
         rows=[_raw(cell, index) for cell in [*cells, *others]],
         rule=rule,
         papers=True,
-        summary=_told(counts),
+        summary=told,
         verdicts=counts,
     )
 

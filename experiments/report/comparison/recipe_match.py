@@ -1,0 +1,35 @@
+"""Settings in which runs deviate from the paper's recipe of their cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.report.comparison.seed_groups import CUTS, Setting
+
+SAID_ELSEWHERE = {"seed", "recipe", "source", "profile", "model.repo", "model.pretrained", *CUTS}
+"""Keys that have reasons of their own, or are no setting."""
+
+
+def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
+    """Return every scientific setting that is not the paper's, as "epochs 1, paper 100".
+
+    Args:
+        setting: runs that answer a cell.
+        fields: fields of the cell's row, with dotted keys, which may differ from the recipe.
+    """
+    from experiments.config.changes import find_recipe  # late: with all models and tasks
+
+    if setting.run.get("profile"):
+        return []  # a smoke test, which has a reason of its own
+    found = find_recipe(*(setting.run[part] for part in ("model", "task", "method")))
+    if found is None:
+        return ["the paper's setting is not in conf/"]
+    recipe, wanted = found
+    if recipe != "paper":
+        return [f"recipe {recipe}: the paper gives none"]
+    here = setting.first.identity
+    return [
+        f"{key.rpartition('.')[2]} {here[key]}, paper {value}"
+        for key, value in wanted.items()
+        if key in here and key not in SAID_ELSEWHERE | fields.keys() and here[key] != value
+    ]
