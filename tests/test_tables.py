@@ -11,7 +11,7 @@ from experiments.errors import RecordError
 from experiments.report.__main__ import main
 from experiments.report.comparison import cells, paper_table, reference, run_index
 from experiments.report.comparison.verdict import Verdict
-from experiments.report.pages import registry, tables
+from experiments.report.pages import registry, tables, text_numbers
 from experiments.report.render import text
 from experiments.results.identity import to_plain
 
@@ -307,3 +307,10 @@ def test_unknown_weights_stand_with_the_verdict(tmp_path, cola):
     five(tmp_path, cola)
     assert found(tmp_path).judgements["best"].reason.endswith(cells.UNVERIFIED)
     assert cells.UNVERIFIED in registry.build("table2", run_index.collect(tmp_path)).summary
+
+
+def test_a_share_of_rounded_counts_is_judged_by_their_rounding():
+    shares = {one["what"]: one for one in reference.load("text")["shares"]}
+    for what, ours, agrees in (("GLUE", 100 * 48000 / 786432, True), ("E2E NLG", 9.77, False)):
+        least, most = text_numbers.share_range(*shares[what]["inputs"])
+        assert (least <= ours <= most) is agrees

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from experiments.report.comparison import reference
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import table1
@@ -82,7 +83,9 @@ def _share(entry: dict[str, Any], index: RunIndex) -> dict[str, Any]:
     if ours is None:
         verdict = Verdict.not_run
     else:
-        close = abs(ours - entry["printed"]) <= HALF + 1e-9
+        least, most = share_range(*entry["inputs"])
+        exact = abs(ours - entry["printed"]) <= HALF + 1e-9
+        close = exact or least <= ours <= most
         verdict = Verdict.reproduced if close else Verdict.not_reproduced
     return {
         "what": entry["what"],
@@ -93,6 +96,18 @@ def _share(entry: dict[str, Any], index: RunIndex) -> dict[str, Any]:
         "basis": entry["basis"],
         "runs": runs,
     }
+
+
+def share_range(part: str, whole: str) -> tuple[float, float]:
+    """Return the least and greatest share, in per cent, of counts that round to these."""
+    (part_least, part_most), (whole_least, whole_most) = map(_rounded_from, (part, whole))
+    return 100 * part_least / whole_most, 100 * part_most / whole_least
+
+
+def _rounded_from(printed: str) -> tuple[float, float]:
+    digits, worth = reference.count(printed)
+    half = 0.5 * 10.0 ** -len(digits.partition(".")[2])
+    return (float(digits) - half) * worth, (float(digits) + half) * worth
 
 
 def _raw(row: dict[str, Any]) -> dict[str, Any]:
