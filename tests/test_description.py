@@ -1,5 +1,7 @@
 """The line about a finished run."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from experiments.results.record import Record
@@ -35,3 +37,20 @@ def test_the_line():
 )
 def test_what_a_record_may_lack(changes, end):
     assert described(**changes).endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("source", "recipe", "trains", "said"),
+    [
+        ("paper", "ours", True, True),
+        ("paper", "paper", True, False),
+        ("none", "ours", True, False),
+        ("paper", "ours", False, False),
+    ],
+)
+def test_values_of_another_source_are_announced(source, recipe, trains, said):
+    part = SimpleNamespace
+    config = part(source=source, recipe=recipe, mode=part(trains=trains),
+                  method=part(name="lora"), model=part(name="vit_large"))  # fmt: skip
+    expected = "source=paper: no recipe for lora on vit_large; the values are those of source=ours"
+    assert description.describe_fallback(config) == (expected if said else None)

@@ -30,6 +30,16 @@ def describe_run(config: Config) -> dict[str, Any]:
     }
 
 
+def describe_fallback(config: Config) -> str | None:
+    """Return a line on values of another source than the requested one; None if there is none."""
+    if not config.mode.trains or config.source in (config.recipe, "none"):
+        return None
+    return (
+        f"source={config.source}: no recipe for {config.method.name} on {config.model.name}; "
+        f"the values are those of source={config.recipe}"
+    )
+
+
 def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict[str, Any]:
     """What a training ran with, beside the machine.
 

@@ -12,7 +12,12 @@ from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record
 from experiments.run import data_cache, distributed, late_answers
 from experiments.run.build import Parts, build_parts, build_trainer, count_parameters
-from experiments.run.description import describe_environment, describe_run, stamp
+from experiments.run.description import (
+    describe_environment,
+    describe_fallback,
+    describe_run,
+    stamp,
+)
 from experiments.run.session import Session, session
 
 if TYPE_CHECKING:
@@ -64,6 +69,8 @@ def train(current: Session) -> Record:
     """Builds, trains, lets the model answer, scores."""
     config, held, work_dir = current.config, current.held, current.work_dir
     started = time.time()
+    if (fallback := describe_fallback(config)) is not None:
+        log.warning("%s", fallback)
     from experiments.results import environment, kept_adapter
     from experiments.training import memory, scoring, trainer
 
