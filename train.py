@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from experiments import console
+from experiments.config import help_page
+
+if __name__ == "__main__":
+    console.steady()
+    if help_page.is_requested(sys.argv[1:]):
+        sys.exit(print(help_page.format_help()))  # before the imports below, which take longer
+
+import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,9 +23,8 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments import console
 from experiments.config import flags, overrides, paths
-from experiments.config.compose import register
+from experiments.config.compose import check_names, register
 from experiments.config.load import load
 from experiments.config.run_config import Config
 from experiments.errors import UserError
@@ -26,30 +35,45 @@ from experiments.run import distributed, writing
 register()
 
 
-class Refused(CompactHydraException):
+class CellFailed(CompactHydraException):
     """A UserError in one cell of a sweep: the others go on, Hydra exits with 1 at the end."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Trains what Hydra composed: a cell of a sweep, or a run with settings of Hydra's own."""
+    """Train what Hydra composed: a cell of a sweep, or a run with settings of Hydra's own."""
     # Once more: a launcher may have carried this function to another process.
     register()
     console.steady()
-    train(cfg, sweeping=HydraConfig.get().mode is RunMode.MULTIRUN)
+    given = HydraConfig.get()
+    sweeping = given.mode is RunMode.MULTIRUN
+    train(cfg, given.overrides.task, choices=given.runtime.choices, sweeping=sweeping)
 
 
 def train(
-    cfg: DictConfig, overrides: Sequence[str] | None = None, *, sweeping: bool = False
+    cfg: DictConfig,
+    given: Sequence[str],
+    *,
+    choices: Mapping[str, Any] | None = None,
+    sweeping: bool = False,
 ) -> None:
-    """Trains what a configuration says that was composed of these overrides."""
+    """Train what a configuration says.
+
+    Args:
+        cfg: as Hydra composed it.
+        given: overrides of which it was composed.
+        choices: options that Hydra chose, if nobody has checked them yet.
+        sweeping: True for one cell of several.
+    """
     if sweeping and distributed.size() > 1:
         distributed.abort(
             "train.py: torchrun and a sweep at once: start one run with torchrun, "
             "or the sweep without it"
         )
     try:
-        run_config = load(cfg, overrides)
+        if choices is not None:
+            check_names(cfg, choices)
+        run_config = load(cfg, given)
         if sweeping and not run_config.retry_failed:
             refuse_failed(run_config)
         from experiments.run.main import run
@@ -62,42 +86,40 @@ def train(
         if not sweeping:
             distributed.abort(message)
         print(message, file=sys.stderr, flush=True)
-        raise Refused(message) from None
+        raise CellFailed(message) from None
 
 
 def refuse_failed(run_config: Config) -> None:
-    """Raises UserError for a cell that failed in an earlier sweep."""
-    place = get_run_dir(run_config)
-    failed = find_failure(place, run_config)
+    """Raise UserError for a cell that failed in an earlier sweep."""
+    run_dir = get_run_dir(run_config)
+    failed = find_failure(run_dir, run_config)
     if failed is not None:
         raise UserError(
-            f"failed before: {place} ({failed.get('error')}: {failed.get('message')}); "
+            f"failed before: {run_dir} ({failed.get('error')}: {failed.get('message')}); "
             "retry_failed=true runs it again"
         )
 
 
 def check(arguments: list[str]) -> tuple[list[str], DictConfig | None]:
-    """Answers --help, and refuses what does not fit, all of it at once.
+    """Refuse invalid overrides, all of them at once.
 
     Returns:
         The arguments as Hydra reads them, and the one run that they ask for; None where Hydra has
         to compose it.
     """
-    if {"--help", "-h"} & set(arguments):
-        sys.exit(print(flags.help_page()))
     wrong, cfg = overrides.compose_checked(arguments)
     if wrong:
-        distributed.abort("\n  - ".join(["train.py: these overrides do not fit", *wrong]))
+        distributed.abort("\n  - ".join(["train.py: invalid overrides", *wrong]))
     return flags.read(arguments).arguments, cfg
 
 
 def start() -> None:
-    """Hydra's part: what it refuses is said in a line, what a run raises is shown whole."""
+    """Hand over to Hydra: its refusals become one line, errors of a run are shown whole."""
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints by itself, most of it tracebacks
     try:
         main()
-    except Refused:
+    except CellFailed:
         sys.exit(1)  # said when it happened
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
@@ -111,7 +133,7 @@ def start() -> None:
 
 
 def make_folder(arguments: list[str]) -> None:
-    """Makes the folder of all runs where something is to be run, before Hydra writes there."""
+    """Make the folder of all runs where something is to be run, before Hydra writes there."""
     given = {word for word in arguments if word.startswith("-")}
     output = paths.find_output(arguments) if given <= {"--run", "--multirun"} else None
     if output is not None:
@@ -122,7 +144,6 @@ def make_folder(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    console.steady()
     sys.argv[1:], composed = check(paths.quote(sys.argv[1:]))
     make_folder(sys.argv[1:])
     if composed is None:

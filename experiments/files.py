@@ -49,13 +49,12 @@ def cache_folder(name: str) -> Path:
     Raises:
         UserError: it cannot be created.
     """
-    place = os.environ.get("FOURIERFT_CACHE")
-    if not place:
-        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        place = Path(os.path.expanduser(caches)) / "fourierft"
-        if str(place).startswith("~"):
-            place = Path(tempfile.gettempdir()) / f"fourierft-{os.getuid()}"
-    folder = Path(os.path.expanduser(place)) / name
+    cache = os.environ.get("FOURIERFT_CACHE")
+    if not cache:
+        cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fourierft")
+        if os.path.expanduser(cache).startswith("~"):
+            cache = os.path.join(tempfile.gettempdir(), f"fourierft-{os.getuid()}")
+    folder = Path(os.path.expanduser(cache)) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

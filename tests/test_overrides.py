@@ -1,8 +1,11 @@
 """What was typed: all mistakes at once, each with key, given value and what is allowed."""
 
+import subprocess
+import sys
+
 import pytest
 
-from experiments.config import flags, overrides
+from experiments.config import help_page, overrides
 from experiments.config.compose import CONF, register
 
 
@@ -99,12 +102,12 @@ def test_what_fits_is_let_through(typed):
 
 
 def test_help_names_every_option_of_every_choice():
-    page = flags.help_page()
+    page = help_page.format_help()
     for group in ("model", "task", "method", "experiment", "tracking", "source", "profile"):
         for path in (CONF / group).glob("*.yaml"):
             assert path.stem in page
-    assert "method.basis     fourier, random, orthogonal, dct, hartley" in page
-    assert "train.schedule" in page and "method.memory    auto, cache, recompute" in page
+    assert "method.basis        fourier, random, orthogonal, dct, hartley" in page
+    assert "train.schedule" in page and "method.memory       auto, cache, recompute" in page
 
 
 def test_launchers_that_cannot_work_here_are_refused(monkeypatch):
@@ -148,16 +151,35 @@ def test_what_a_search_reads_is_let_through_to_it():
 
 
 def test_options_of_launchers_are_listed():
-    page = flags.help_page()
+    page = help_page.format_help()
     assert "hydra/launcher processes, slurm, slurm_gpu" in page
 
 
 def test_options_of_a_folder_of_ones_own(tmp_path):
     (tmp_path / "method").mkdir()
-    text = (CONF / "method/lora.yaml").read_text()
+    text = (CONF / "method/lora.yaml").read_text().replace("name: lora", "name: mine")
     (tmp_path / "method/mine.yaml").write_text(text)
     for typed in ([f"--config-dir={tmp_path}"], [f"hydra.searchpath=[file://{tmp_path}]"]):
         assert overrides.problems([*typed, "method=mine", "method.r=2", "method.alpha=2"]) == []
         (line,) = overrides.problems([*typed, "method=mime"])
         assert "mine" in line
     assert "unknown" in overrides.problems(["method=mine"])[0]
+
+
+def test_the_name_of_an_option_is_that_of_its_file(tmp_path):
+    (tmp_path / "model").mkdir()
+    option = tmp_path / "model" / "mine.yaml"
+    for name in ("mlp", "mine"):
+        option.write_text(
+            (CONF / "model" / "mlp.yaml").read_text().replace("name: mlp", f"name: {name}")
+        )
+        found, _ = overrides.compose_checked([f"--config-dir={tmp_path}", "model=mine"])
+        wrong = ["conf/model/mine.yaml: name='mlp': must be 'mine'"]
+        assert found == (wrong if name == "mlp" else [])
+
+
+def test_help_needs_no_hydra():
+    """It is answered before what takes most of a second to import."""
+    program = "import sys; from experiments.config import help_page; help_page.format_help(); "
+    program += "sys.exit(bool({'hydra', 'omegaconf', 'torch'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=CONF.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments.config.help_page import CONF
 from experiments.config.run_config import Config
 from experiments.errors import ConfigError
 from experiments.methods import METHODS
@@ -20,13 +22,12 @@ from experiments.tasks import TASKS
 from experiments.training.tracking import TRACKINGS
 from experiments.training.train_config import Train
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 CLASSES = {"model": MODELS, "task": TASKS, "method": METHODS, "tracking": TRACKINGS}
 """By the folder of conf/ whose files fill them."""
 
 
 def register() -> None:
-    """Makes schemas of the dataclasses, and the resolvers that conf/ uses."""
+    """Register schemas of the dataclasses, and the resolvers that conf/ uses."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/train", name="train", node=Train)
@@ -59,7 +60,7 @@ def _picker(part: str) -> Any:
 
 
 def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
-    """Composes conf/train.yaml with overrides, inside or outside a running Hydra application.
+    """Compose conf/train.yaml with overrides, inside or outside a running Hydra application.
 
     Args:
         overrides: as on the command line.
@@ -71,13 +72,36 @@ def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictCon
     running = GlobalHydra.instance().is_initialized()
     try:
         with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", overrides, return_hydra_config=with_hydra)
+            cfg = compose("train", overrides, return_hydra_config=True)
     except Exception as error:  # Hydra's, OmegaConf's, and what they let through of Python's own
         raise ConfigError("this cannot be composed", [_reason(error)]) from error
+    check_names(cfg, cfg.hydra.runtime.choices)
+    if not with_hydra:
+        with open_dict(cfg):
+            del cfg["hydra"]
+    return cfg
+
+
+def check_names(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Raise ConfigError for every option whose name is not that of its file.
+
+    Recipes, folders and records find an option by its name.
+
+    Args:
+        cfg: the composed run.
+        choices: options that Hydra chose, by group (`hydra.runtime.choices`).
+    """
+    wrong = []
+    for group in CLASSES:
+        option, name = Path(str(choices.get(group))).stem, OmegaConf.select(cfg, f"{group}.name")
+        if name is not None and name != option:
+            wrong.append(f"conf/{group}/{option}.yaml: name={name!r}: must be {option!r}")
+    if wrong:
+        raise ConfigError("an option's name must be that of its file", wrong)
 
 
 def _reason(error: Exception) -> str:
-    """A library's error on one line."""
+    """Return a library's error on one line."""
     if isinstance(error, RecursionError):
         return "a value refers to itself, or is nested too deeply"
     if isinstance(error, ConfigError):

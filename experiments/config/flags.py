@@ -1,47 +1,19 @@
-"""Command line of `train.py`: Hydra's flags, separated from overrides, and the page of `--help`."""
+"""Command line of `train.py`: Hydra's flags, separated from overrides."""
 
 from __future__ import annotations
 
 import argparse
-import typing
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from experiments.config.compose import CONF
 from experiments.errors import ConfigError
-from experiments.methods import METHODS
-from experiments.models import MODELS
-from experiments.training.train_config import Train
 
-FOLLOWING = {  # groups that follow from another choice, and that choice
-    "recipe": "source",
-    "sizes": "experiment",
-    "rehearsal": "profile",
-    "schema": "model",
-}
 _COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")  # one at a time
 _VALUED = ("cfg", "package", "info", "config_dir")
 _BARE = ("hydra_help", "resolve", "run", "multirun", "shell_completion")
-
-HELP = """\
-Fine-tune a base model on a task with a method, evaluate it and record the result.
-
-  python train.py                                              the toy of Figure 7, in seconds
-  python train.py model=roberta_base task=cola method=fourierft
-  python train.py model=minilm task=sst2 method=lora task.path=FOLDER train.epochs=3
-  python train.py experiment=table1                            a whole table
-
-Choices (group=option):
-{groups}
-Values with fixed choices:
-{values}
-Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
-See README.md for the rest.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,25 +101,3 @@ def _misused(found: argparse.Namespace) -> list[str]:
             "to repeat a run, add force=true to its command"
         )
     return problems
-
-
-def help_page() -> str:
-    """Return the page of `--help`, read off conf/: Hydra would take seconds to compose it."""
-    lines = []
-    folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
-    for folder in sorted(folders):
-        name = folder.relative_to(CONF).as_posix()
-        if name not in (*FOLLOWING, "train", "hydra", "search"):
-            options = sorted(path.stem for path in folder.glob("*.yaml"))
-            lines.append(f"  {name:<15}{', '.join(options)}")
-    parts = [("method", kind) for kind in METHODS] + [("train", Train)]
-    parts += [("model", kind) for kind in MODELS]
-    values = {
-        f"{section}.{name}": [one.name for one in choices]
-        for section, kind in parts
-        for name, hint in typing.get_type_hints(kind).items()
-        for choices in (hint, *typing.get_args(hint))  # X | None holds X
-        if isinstance(choices, type) and issubclass(choices, Enum)
-    }
-    listed = [f"  {key:<17}{', '.join(options)}" for key, options in values.items()]
-    return HELP.format(groups="\n".join(lines), values="\n".join(listed))

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import flags, words
+from experiments.config import flags, help_page, words
 from experiments.config.compose import CONF, compose_config
 from experiments.config.words import shown
 from experiments.errors import ConfigError
@@ -49,7 +49,7 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
 def compose_checked(
     arguments: list[str], *, searching: bool = False
 ) -> tuple[list[str], DictConfig | None]:
-    """Checks the overrides as `problems` does, and composes what they ask for.
+    """Check the overrides as `problems` does, and compose what they ask for.
 
     Returns:
         The problems; the configuration of the one run that is asked for, None where Hydra itself
@@ -142,13 +142,18 @@ def _first(override: Override) -> list[str]:
 
 def _trial(texts: list[str], folders: list[Path]) -> tuple[list[str], DictConfig | None]:
     """Return what Hydra composes of these, or its reason for not doing so, as one line."""
-    if folders[1:] and not any(text.startswith("hydra.searchpath=") for text in texts):
-        places = ",".join(f'"file://{folder}"' for folder in folders[1:])
-        texts = [*texts, f"hydra.searchpath=[{places}]"]
     try:
-        return [], compose_config(texts, with_hydra=True)
+        return [], compose_config(_searching(texts, folders), with_hydra=True)
     except ConfigError as error:
         return error.problems, None
+
+
+def _searching(texts: list[str], folders: list[Path]) -> list[str]:
+    """Return overrides by which Hydra finds the options of all folders."""
+    if not folders[1:] or any(text.startswith("hydra.searchpath=") for text in texts):
+        return texts
+    places = ",".join(f'"file://{folder}"' for folder in folders[1:])
+    return [*texts, f"hydra.searchpath=[{places}]"]
 
 
 def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
@@ -160,7 +165,7 @@ def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
     if not values:
         return found
     try:
-        cfg = compose_config(list(valid.values()))
+        cfg = compose_config(_searching(list(valid.values()), folders))
     except ConfigError as error:
         return found or error.problems
     return found + [line for one in values for line in _wrong_value(one, cfg)]
@@ -205,7 +210,7 @@ def _missing_plugin(override: Override) -> list[str]:
 
 def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
     group, option, text = override.key_or_group, override.value(), shown(override.input_line)
-    followed = flags.FOLLOWING.get(group.partition("/")[0])
+    followed = help_page.FOLLOWING.get(group.partition("/")[0])
     if followed is not None:
         return [f"{text}: follows from {followed}=…, choose that"]
     if override.package is not None:
@@ -244,7 +249,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             groups = (
                 sorted(item.name for item in CONF.iterdir() if item.is_dir()) if node is cfg else []
             )
-            names = sorted({*allowed, *groups} - {"variant", "hydra", *flags.FOLLOWING})
+            names = sorted({*allowed, *groups} - {"variant", "hydra", *help_page.FOLLOWING})
             return [
                 f"{text}: unknown key {part!r} in {parent} "
                 f"(allowed: {', '.join(names)}){_nearest(part, names)}"

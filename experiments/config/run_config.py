@@ -120,7 +120,7 @@ class Config:
             )
 
     def _without_schema(self) -> Iterator[str]:
-        """Yields the files of conf/ that name no class, so that nothing implements them."""
+        """Yield the files of conf/ that name no class, so that nothing implements them."""
         for group, kind in (("model", Model), ("task", Task), ("method", Method)):
             part = getattr(self, group)
             if type(part) is kind:

@@ -231,11 +231,11 @@ class Peft(Adapter):
         import fourierft  # noqa: F401  (peft_type=FOURIERFT means the tuner of this package)
 
         if self.peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
-            known = ", ".join(
+            types = ", ".join(
                 sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
             )
             raise ConfigError(
-                f"method.peft_type={self.peft_type}: unknown to PEFT (allowed: {known})"
+                f"method.peft_type={self.peft_type}: unknown to PEFT (allowed: {types})"
             )
         kind = PEFT_TYPE_TO_CONFIG_MAPPING[self.peft_type]
         known = {entry.name for entry in fields(kind) if entry.init}

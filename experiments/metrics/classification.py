@@ -61,7 +61,7 @@ def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
     import numpy as np
 
     size = predictions.shape[-1]
-    labels = references.astype(np.int64)
+    labels: np.ndarray = references.astype(np.int64)
     confusion = np.bincount(labels * size + _classes(predictions), minlength=size * size)
     confusion = confusion.reshape(size, size).astype(np.float64)  # (reference, predicted)
     rows, there, said = confusion.sum(), confusion.sum(1), confusion.sum(0)

@@ -97,7 +97,7 @@ def _early(inputs: int, pool: int) -> Block:
 
 def _middle(width: int) -> Block:
     row, column = (1, 7), (7, 1)
-    double = [(width, 1), (width, column), (width, row), (width, column), (192, row)]
+    double: list[Layer] = [(width, 1), (width, column), (width, row), (width, column), (192, row)]
     chains: list[Chain] = [
         {"branch1x1": (192, 1)},
         {"branch7x7_1": (width, 1), "branch7x7_2": (width, row), "branch7x7_3": (192, column)},
@@ -142,7 +142,7 @@ class Inception(nn.Module):
         )
         for name, width in zip("bcde", (128, 160, 160, 192), strict=True):
             setattr(self, f"Mixed_6{name}", _middle(width))
-        wide = [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)]
+        wide: list[Layer] = [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)]
         self.Mixed_7a = Block(
             768,
             [

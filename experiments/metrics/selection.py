@@ -71,7 +71,7 @@ def select(
     ]
     place = _first_highest(scores)
     best = None if place is None else _chosen(evaluations[place], metric)
-    if best is not None and chosen_on is not None:
+    if best is not None and place is not None and chosen_on is not None:
         best["chosen_on"] = {"value": scores[place]}
     return {
         "best": best,

@@ -123,7 +123,8 @@ def bleu_interval(statistics: np.ndarray) -> list[float]:
     draw = np.random.default_rng(BOOTSTRAP_SEED)
     rows = len(statistics)
     values = [bleu(statistics[draw.choice(rows, rows)]) for _ in range(RESAMPLES)]
-    return [float(value) for value in np.quantile(values, [0.025, 0.975])]
+    quantiles: np.ndarray = np.quantile(values, [0.025, 0.975])
+    return quantiles.tolist()
 
 
 def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -145,7 +146,7 @@ def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> floa
         counts[()] += len(tokens)
     information, total = [0.0] * (NIST_ORDERS + 1), [0] * (NIST_ORDERS + 1)
     for tokens, texts in zip(said, there, strict=True):
-        allowed = Counter()
+        allowed: Counter[tuple[str, ...]] = Counter()
         for text in texts:
             allowed |= _ngrams(text)  # the highest count of any one reference
         for order in range(1, NIST_ORDERS + 1):
@@ -247,7 +248,9 @@ def _failure(program: str, errors: bytes) -> UserError:
 
 
 def _package() -> Path:
-    return Path(next(iter(importlib.util.find_spec("pycocoevalcap").submodule_search_locations)))
+    import pycocoevalcap
+
+    return Path(pycocoevalcap.__path__[0])
 
 
 def _java() -> Path | None:

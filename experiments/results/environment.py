@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
     """Return versions, commit and machine of this process."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from experiments.errors import DataError, RecordError
 from experiments.results import stored
@@ -77,6 +77,6 @@ def first_choice(row: dict[str, Any]) -> list[str] | None:
     return turns if are_texts(turns) else None
 
 
-def are_texts(value: Any) -> bool:
+def are_texts(value: Any) -> TypeGuard[list[str]]:
     """Return True for a non-empty list of strings."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)

@@ -27,7 +27,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def begin(held: Hold, config: Any) -> Path | None:
-    """Readies a run folder, completing first what an earlier start did not live to complete.
+    """Prepare a run folder, completing first what an earlier start left incomplete.
 
     What must not be continued is moved aside: what another configuration, or this one with other
     inputs, left when it failed, since its checkpoints are not ours, and with `force` whatever this
@@ -61,18 +61,18 @@ def begin(held: Hold, config: Any) -> Path | None:
             draft = root / f".{REPETITION}.tmp"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            _configure(draft, config)
+            _write_configuration(draft, config)
             draft.rename(work)  # never empty: that is how a whole one ends
     elif _items(root) and not _repeats(root, config):
         _move_aside(held)
     replace_open_files(work)
     (work / FAILURE).unlink(missing_ok=True)
-    _configure(work, config)
+    _write_configuration(work, config)
     return work
 
 
 def complete_repetition(held: Hold) -> Path | None:
-    """Puts a whole repetition in the place of the run that it repeats.
+    """Put a whole repetition in the place of the run that it repeats.
 
     Returns:
         The folder that now holds the earlier run, or the run's own if that went before; None if
@@ -95,7 +95,7 @@ def complete_repetition(held: Hold) -> Path | None:
 
 
 def abandon_repetition(held: Hold) -> Path | None:
-    """Moves a repetition that failed beside the finished run; returns where, None without one."""
+    """Move a repetition that failed beside the finished run; return where, None without one."""
     repetition = held.path / REPETITION
     if not ((held.path / RECORD).exists() and repetition.is_dir()):
         return None
@@ -105,7 +105,7 @@ def abandon_repetition(held: Hold) -> Path | None:
 
 
 def replace_open_files(folder: Path) -> None:
-    """Parts what will be written to from what an earlier owner may still hold open.
+    """Separate what will be written to from what an earlier owner may still hold open.
 
     Files that are appended to become copies, drafts go.
     """
@@ -124,7 +124,7 @@ def _drop_drafts(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Removes what a finished run needs no longer."""
+    """Remove what a finished run needs no longer."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / kept_adapter.FOLDER / kept_adapter.LABEL).unlink(missing_ok=True)
     for draft in folder.glob(".*.tmp"):
@@ -134,19 +134,21 @@ def remove_temporary(folder: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def clean_finished(place: Path) -> None:
-    """Clears a finished run whose process was killed on its last steps; others are left alone."""
+def clean_finished(run_dir: Path) -> None:
+    """Clear a finished run whose process was killed on its last steps; leave others alone."""
     with contextlib.suppress(OSError):
-        left = [item for item in place.iterdir() if item.name.startswith((CHECKPOINTS, LOCK, "."))]
-        left += find_links(place)
-        if not left and not (place / kept_adapter.FOLDER / kept_adapter.LABEL).exists():
+        left = [
+            item for item in run_dir.iterdir() if item.name.startswith((CHECKPOINTS, LOCK, "."))
+        ]
+        left += find_links(run_dir)
+        if not left and not (run_dir / kept_adapter.FOLDER / kept_adapter.LABEL).exists():
             return
-        with contextlib.suppress(RecordError), hold(place) as held:
+        with contextlib.suppress(RecordError), hold(run_dir) as held:
             if (held.path / RECORD).exists():
                 remove_temporary(held.path)
 
 
-def _configure(work: Path, config: Any) -> None:
+def _write_configuration(work: Path, config: Any) -> None:
     write_atomically(work / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
@@ -168,7 +170,7 @@ def _move_aside(held: Hold) -> Path:
 
 
 def _items(root: Path) -> list[Path]:
-    """What lies in a run folder, without locks, drafts of locks and what is on its way out."""
+    """List a run folder without locks, drafts of locks and what is being removed."""
     return [item for item in root.iterdir() if LOCK not in item.name and item.name != LEAVING]
 
 
@@ -177,20 +179,20 @@ def _is_record(item: Path) -> bool:
 
 
 def _continues(folder: Path, config: Any) -> bool:
-    """True if this very run left what lies in a folder, and can go on with what is here now."""
+    """Return True if this very run left what lies in a folder, and can go on with these inputs."""
     return continues(folder, config) and not inputs.changed(folder, config)
 
 
 def _repeats(root: Path, config: Any) -> bool:
-    """True if what lies in the folder is this very repetition, which was killed."""
+    """Return True if the folder holds this very repetition, which was killed."""
     if (root / FAILURE).exists() or not _continues(root, config):
         return False
     return bool(read_configuration(root).get("force"))
 
 
-def _beside(place: Path, why: str) -> Path:
-    """A name beside the run folder that is not taken."""
+def _beside(run_dir: Path, why: str) -> Path:
+    """Return a name beside the run folder that is not taken."""
     number = 1
-    while (beside := place.with_name(f"{place.name}.{why}-{number}")).exists():
+    while (beside := run_dir.with_name(f"{run_dir.name}.{why}-{number}")).exists():
         number += 1
     return beside

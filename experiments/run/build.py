@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a run trains, and on what."""
+    """The network, its processor and the data of a run."""
 
     processor: Any
     """The model's tokenizer, or whatever reads its inputs."""
@@ -31,7 +31,7 @@ class Parts:
 
 
 def build_base(config: Config, weights: str | None) -> nn.Module:
-    """The base model with a fresh head, drawn from a stream of its own."""
+    """Build the base model with a fresh head, drawn from a stream of its own."""
     import torch
 
     from experiments.seeding import stream
@@ -41,7 +41,7 @@ def build_base(config: Config, weights: str | None) -> nn.Module:
 
 
 def build_network(config: Config, weights: str | None) -> nn.Module:
-    """The network to train; the adapter is drawn from another stream than the head.
+    """Build the network to train; the adapter is drawn from another stream than the head.
 
     Raises:
         UserError: the method trains nothing of this model.
@@ -82,7 +82,7 @@ def build_trainer(
     run_dir: Path,
     check: Callable[[], None] = lambda: None,
 ) -> Trainer:
-    """The trainer that a configuration describes, writing into `run_dir`.
+    """Build the trainer that a configuration describes, writing into `run_dir`.
 
     `check` is called before whatever is written.
     """

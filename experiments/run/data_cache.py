@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from experiments.tasks import Data, Task
 
 _last: tuple[Any, Any, Data] | None = None
-"""What they were made from, and the two. One suffices: sweeps vary method and seed fastest."""
+"""Their sources, and the two. One suffices: sweeps vary method and seed fastest."""
 
 
 def locate(config: Config) -> tuple[str | None, str | None]:
-    """Where weights and data are.
+    """Return the paths of weights and data.
 
     Raises:
         UserError: either or both are missing.
@@ -41,7 +41,7 @@ def locate(config: Config) -> tuple[str | None, str | None]:
 
 
 def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> tuple[Any, Data]:
-    """Loads a task's data with the model's processor, once for equal cells in a row.
+    """Load a task's data with the model's processor, once for equal cells in a row.
 
     Data are read-only to a run, so that nothing of one reaches the next. Latent spaces hold
     networks and are made anew.

@@ -1,4 +1,4 @@
-"""A run in a few words: what it is, and what came out of it."""
+"""Description of a run in a few words, with its result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe_run(config: Config) -> dict[str, Any]:
-    """What the run is, in a few words."""
+    """Describe the run in a few words."""
     return {
         "model": config.model.name,
         "task": config.task.name,
@@ -41,7 +41,7 @@ def describe_fallback(config: Config) -> str | None:
 
 
 def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict[str, Any]:
-    """What a training ran with, beside the machine.
+    """Describe what a training ran with, beside the machine.
 
     Args:
         data: the rows.
@@ -79,5 +79,5 @@ def describe(record: Record) -> str:
 
 
 def stamp(seconds: float) -> str:
-    """A moment as a record holds it."""
+    """Format a moment as records hold it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

@@ -24,17 +24,17 @@ STOP_SECONDS = 60.0
 
 
 def rank() -> int:
-    """Number of this process, 0 for the one that owns the folder."""
+    """Return the rank of this process, 0 for the one that owns the folder."""
     return int(os.environ.get("RANK", 0))
 
 
 def size() -> int:
-    """Number of processes of the run."""
+    """Return the number of processes of the run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def check(batch_size: int, accumulation: int) -> None:
-    """Raises UserError if the rows of a step cannot be dealt out evenly."""
+    """Raise UserError if the rows of a step cannot be divided evenly."""
     if batch_size % (accumulation * size()):
         parts = f"{size()} processes" + (f" x {accumulation} parts" if accumulation > 1 else "")
         raise UserError(
@@ -44,13 +44,13 @@ def check(batch_size: int, accumulation: int) -> None:
 
 
 def set(key: str, value: str = "yes") -> None:
-    """Sets a key for the other ranks to read."""
+    """Set a key for the other ranks to read."""
     if size() > 1:
         _store().set(key, value)
 
 
 def get(key: str) -> str:
-    """Returns the value of a key, once a rank has set it.
+    """Return the value of a key, once a rank has set it.
 
     Should that rank have ended, torchrun ends this process too.
     """
@@ -61,7 +61,7 @@ def get(key: str) -> str:
 
 @contextmanager
 def first_alone(key: str) -> Iterator[None]:
-    """The first rank goes through the block alone, then all others: it downloads, they find."""
+    """Run the block on the first rank alone, then on the others: it downloads, they find."""
     if rank():
         get(key)
     yield
@@ -70,7 +70,7 @@ def first_alone(key: str) -> Iterator[None]:
 
 
 def first_to_fail(action: Callable[[], Any]) -> bool:
-    """Does something on the rank whose error ends the run, and only there.
+    """Run an action on the rank whose error ends the run, and only there.
 
     What the others meet then, as connections that are closed, are consequences.
 
@@ -89,7 +89,7 @@ def first_to_fail(action: Callable[[], Any]) -> bool:
 
 @contextmanager
 def delay_stop() -> Iterator[None]:
-    """The first rank outlives torchrun's request to stop when another rank has failed.
+    """Let the first rank outlive torchrun's request to stop when another rank has failed.
 
     It has half a minute to put the folder in order.
     """
@@ -110,7 +110,7 @@ def delay_stop() -> Iterator[None]:
 
 
 def shutdown() -> None:
-    """The end of a run that went well: without it a process may abort while its peers close."""
+    """Wait for all ranks to end: without it a process may abort while its peers close."""
     if size() == 1:
         return
     if rank():
@@ -124,7 +124,7 @@ def shutdown() -> None:
 
 
 def abort(message: str) -> NoReturn:
-    """Ends all ranks with one message: of the rank that failed first, else of rank 0.
+    """End all ranks with one message: of the rank that failed first, else of rank 0.
 
     The others wait for torchrun to stop them, or that one would be stopped before it has spoken.
     """
@@ -135,7 +135,7 @@ def abort(message: str) -> NoReturn:
 
 @functools.cache
 def _store() -> Any:
-    """The key-value store at MASTER_ADDR and MASTER_PORT, with names of our own."""
+    """Return the key-value store at MASTER_ADDR and MASTER_PORT, with a prefix of our own."""
     from torch.distributed import PrefixStore, rendezvous
 
     store, _, _ = next(rendezvous("env://"))

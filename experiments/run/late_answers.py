@@ -1,4 +1,4 @@
-"""What a finished run is asked for later: answers to questions that it was not given, for one."""
+"""Additions to a finished run: answers to questions that it was not given, for one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def add(config: Config, place: Path, record: Record) -> Record:
+def add(config: Config, run_dir: Path, record: Record) -> Record:
     """Answer `Task.pending_prompts` with the adapter that the run kept; nothing is trained.
 
     The record gets the numbers of what was asked and the time that it took, and keeps all else.
 
     Args:
         config: as asked for now; the same run.
-        place: its folder.
+        run_dir: its folder.
         record: as it lies there.
 
     Returns:
@@ -40,19 +40,19 @@ def add(config: Config, place: Path, record: Record) -> Record:
         UserError: the weights are not here, or others than those that the run began with; the
             folder is in use, or lacks its adapter. The run stays finished.
     """
-    if not config.mode.trains or not config.task.pending_prompts(place):
+    if not config.mode.trains or not config.task.pending_prompts(run_dir):
         return record
-    if not (place / "adapter").is_dir():
-        raise RecordError(f"{place}: no adapter there, so the run cannot be asked anything more")
+    if not (run_dir / "adapter").is_dir():
+        raise RecordError(f"{run_dir}: no adapter there, so the run cannot be asked anything more")
     weights = config.model.locate(config.offline)
-    with lock.hold(place) as held, _journal(held):
+    with lock.hold(run_dir) as held, _journal(held):
         # Again: another process may have been faster.
-        pending, record = config.task.pending_prompts(place), read_record(place)
+        pending, record = config.task.pending_prompts(run_dir), read_record(run_dir)
         if not pending:
             return record
         log.info("trained before; to be answered: %s", ", ".join(pending))
-        kept_adapter.check(place, record)
-        net, processor = _restored(config, place, weights, record)
+        kept_adapter.check(run_dir, record)
+        net, processor = _restored(config, run_dir, weights, record)
         began = time.monotonic()
         config.task.generate(net, processor, _data(pending, record), held.path, config.seed)
         rows = {f"asked {name}": len(prompts) for name, prompts in pending.items()}
@@ -75,19 +75,19 @@ def _journal(held: lock.Hold) -> AbstractContextManager[None]:
 
 def _restored(
     config: Config,
-    place: Path,
+    run_dir: Path,
     weights: str | None,
     record: Record,
 ) -> tuple[nn.Module, Any]:
-    """The trained network, its adapter beside the weights as in training, and the processor."""
+    """Return the trained network, its adapter beside the weights, and the processor."""
     from experiments.training.device import check_device, select_device
 
     check_device(config.train)
     config.task.check()
     processor = config.model.processor(weights)
     net = build_base(config, weights)  # downloads, if need be
-    inputs.check_model(place, config, record)
-    net = config.method.restore(net, place / "adapter", merged=False)
+    inputs.check_model(run_dir, config, record)
+    net = config.method.restore(net, run_dir / "adapter", merged=False)
     if config.model.quantization is None:  # quantised weights are where they stay
         net = net.to(select_device(config.train))
     return net, processor

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config) -> Record:
-    """Does what the configuration says, or returns the record if that was done before.
+    """Do what the configuration says, or return the record if that was done before.
 
     Raises:
         UserError: weights or data are missing or do not fit, the folder belongs to another run.
@@ -45,7 +45,7 @@ def run(config: Config) -> Record:
 
 
 def run_main(current: Session) -> None:
-    """Makes the run, or what a finished one lacks."""
+    """Make the run, or what a finished one lacks."""
     config = current.config
     if current.record is not None:
         current.record = late_answers.add(config, current.run_dir, current.record)
@@ -54,7 +54,7 @@ def run_main(current: Session) -> None:
 
 
 def run_worker(current: Session) -> None:
-    """Trains along with the first rank."""
+    """Train along with the first rank."""
     if current.record is not None or not current.config.mode.trains:
         return
     from experiments.training import trainer
@@ -66,7 +66,7 @@ def run_worker(current: Session) -> None:
 
 
 def train(current: Session) -> Record:
-    """Builds, trains, lets the model answer, scores."""
+    """Build, train, let the model answer, score."""
     config, held, work_dir = current.config, current.held, current.work_dir
     started = time.time()
     if (fallback := describe_fallback(config)) is not None:
@@ -75,23 +75,23 @@ def train(current: Session) -> Record:
     from experiments.training import memory, scoring, trainer
 
     machine = environment.describe()  # of the code that runs, not of what is there in the end
-    watched = environment.PeakMemory()
+    peak_memory = environment.PeakMemory()
     with distributed.first_alone("prepared"):
         before = inputs.describe(config)
         parts = build_parts(config, current.weights, current.dataset_path)
-        noted = inputs.begin(work_dir, config, current.run_dir, before)
+        inputs_read = inputs.begin(work_dir, config, current.run_dir, before)
 
     parameters = count_parameters(parts.network, config.model.head)
-    outlook = forecast(config, parts)
+    checks = forecast(config, parts)
     config.tracking.start(work_dir, describe_run(config), to_plain(config), parameters)
     fitting = build_trainer(config, parts.network, parts.data, work_dir, held.check)
-    spent = trainer.fit(fitting)
+    timings = trainer.fit(fitting)
 
     answering = time.monotonic()
     config.task.generate(fitting.network, parts.processor, parts.data, work_dir, config.seed)
     held.check()
-    spent["produce_s"] = round(time.monotonic() - answering, 3)
-    peak = watched.peak()
+    timings["produce_s"] = round(time.monotonic() - answering, 3)
+    peak = peak_memory.peak()
     log.info("memory taken: %.3g GB", peak["taken"] / memory.GIGABYTE)
 
     written = held.shown(work_dir)
@@ -104,45 +104,45 @@ def train(current: Session) -> Record:
         parameters=parameters,
         metrics=metrics,
         adapter=kept_adapter.seal(written, step),
-        preflight=outlook,
-        time={"started": stamp(started), "finished": stamp(time.time()), **spent},
+        preflight=checks,
+        time={"started": stamp(started), "finished": stamp(time.time()), **timings},
         memory=peak,
-        environment=machine | describe_environment(parts.data, fitting.args.device, noted),
+        environment=machine | describe_environment(parts.data, fitting.args.device, inputs_read),
     )
 
 
 def forecast(config: Config, parts: Parts) -> dict[str, Any]:
-    """Says before training whether this setting can learn, and the memory that it takes."""
+    """Log before training if this setting can learn, and the memory that it takes."""
     from experiments.training import memory, preflight
 
-    outlook = preflight.check(parts.network, config.train, len(parts.data.train))
-    for warning in outlook["warnings"]:
+    checks = preflight.check(parts.network, config.train, len(parts.data.train))
+    for warning in checks["warnings"]:
         log.warning("preflight: %s", warning)
-    outlook["memory"] = memory.expected(
+    checks["memory"] = memory.expected(
         parts.network, config.model, config.task, config.train, parts.data
     )
-    log.info("memory expected: %s", memory.describe(outlook["memory"]))
-    return outlook
+    log.info("memory expected: %s", memory.describe(checks["memory"]))
+    return checks
 
 
 def count(config: Config) -> Record:
-    """Counts parameters and memory on shapes alone: no weights, no data."""
+    """Count parameters and memory on shapes alone: no weights, no data."""
     started = time.time()
     from experiments.results import environment
     from experiments.training import memory
 
-    watched = environment.PeakMemory()
+    peak_memory = environment.PeakMemory()
     bare = config.model.build(config.task.head, None, meta=True)
     network = config.method.apply(bare, config.model.head)
-    outlook = memory.expected(network, config.model, config.task, None, None)
+    checks = memory.expected(network, config.model, config.task, None, None)
     if config.task.head.kind != "none":
-        log.info("memory expected for one row a step: %s", memory.describe(outlook))
+        log.info("memory expected for one row a step: %s", memory.describe(checks))
     return Record(
         run=describe_run(config),
         config=to_plain(config),
         parameters=count_parameters(network, config.model.head),
-        preflight={"memory": outlook},
+        preflight={"memory": checks},
         time={"started": stamp(started), "finished": stamp(time.time())},
-        memory=watched.peak(),
+        memory=peak_memory.peak(),
         environment={**environment.describe(), "inputs": inputs.describe(config)},
     )

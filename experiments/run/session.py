@@ -42,7 +42,7 @@ class Session:
     """Where the data are, likewise."""
 
     def finish(self, record: Record) -> None:
-        """Writes the record: from here on the run is finished.
+        """Write the record: from here on the run is finished.
 
         Raises:
             Lost: another process took the folder over.
@@ -54,7 +54,7 @@ class Session:
 
 @contextmanager
 def session(run_dir: Path, config: Config) -> Iterator[Session]:
-    """Opens the run folder for a run, and closes it behind the run.
+    """Open the run folder for a run, and close it behind the run.
 
     The first rank locks the folder, completes what an earlier start left, logs to run.log, writes
     failure.json if the block raises, and in the end puts a repetition in the place of the run that
@@ -72,7 +72,7 @@ def session(run_dir: Path, config: Config) -> Iterator[Session]:
 
 @contextmanager
 def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
-    """A session of a run alone, or of the first of several ranks."""
+    """Open the session of a run alone, or of the first of several ranks."""
     current = Session(config=config, run_dir=run_dir)
     finished = None if config.force else find_record(run_dir, config)
     if finished is None:
@@ -91,17 +91,17 @@ def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
         attempt.clean_finished(run_dir)
     inputs.check(run_dir, config, finished)
     print(f"{DONE}: {run_dir}\n{describe(finished)}", flush=True)
-    distributed.set("verdict", DONE)
+    distributed.set("state", DONE)
     current.record = finished
     yield current
 
 
 @contextmanager
 def _recording(current: Session) -> Iterator[None]:
-    """Logs the block, and closes the folder according to how it ends."""
+    """Log the block, and close the folder according to how it ends."""
     held = current.held
     distributed.set("owner", held.token)
-    distributed.set("verdict", str(current.work_dir))
+    distributed.set("state", str(current.work_dir))
     with run_log.keep(current.work_dir):
         try:
             yield
@@ -120,15 +120,15 @@ def _recording(current: Session) -> Iterator[None]:
 
 @contextmanager
 def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
-    """A session of a rank behind the first, which writes nothing but its own failure."""
+    """Open the session of a rank behind the first, which writes nothing but its own failure."""
     run_log.silence()  # the first rank tells
     current = Session(config=config, run_dir=run_dir)
-    verdict = distributed.get("verdict")
-    if verdict == DONE:
+    state = distributed.get("state")
+    if state == DONE:
         current.record = read_record(run_dir)
         yield current
         return
-    current.work_dir = Path(verdict)
+    current.work_dir = Path(state)
     current.held = lock.Hold(run_dir=run_dir, token=distributed.get("owner"))
     try:
         yield current
@@ -141,7 +141,7 @@ def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
 
 
 def _record_failure(current: Session, error: Exception) -> bool:
-    """Writes failure.json for the first error of the run; False if another rank failed before.
+    """Write failure.json for the first error of the run; return False for a later one.
 
     A repetition that failed goes beside the finished run, unless it can go on once there is room.
 
@@ -171,7 +171,7 @@ def _record_failure(current: Session, error: Exception) -> bool:
 
 
 def _finish_tracking(current: Session) -> None:
-    """Ends tracking; a service that fails now costs a warning, not the run."""
+    """End tracking; a service that fails now costs a warning, not the run."""
     tracking, record = current.config.tracking, current.record
     try:
         tracking.finish(finite(record.metrics or {}) if record else None)

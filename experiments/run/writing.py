@@ -19,7 +19,7 @@ _TORCH = ("PytorchStreamWriter failed", "inline_container.cc")
 
 @contextmanager
 def into(output: str) -> Iterator[None]:
-    """Turns errors of writing below the folder of all runs into one sentence.
+    """Turn errors of writing below the folder of all runs into one sentence.
 
     Raises:
         Unwritable: instead of such an error.
@@ -39,7 +39,7 @@ def into(output: str) -> Iterator[None]:
 
 
 def make_folder(output: str) -> None:
-    """Makes the folder of all runs, before anything else is done.
+    """Make the folder of all runs, before anything else is done.
 
     Raises:
         Unwritable: it cannot be made.

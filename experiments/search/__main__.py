@@ -30,7 +30,7 @@ FAILURES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Searches; status 1 if a cell ends with fewer finished trials than asked for.
+    """Run the search; exit with 1 if a cell ends with fewer finished trials than asked for.
 
     A cell that another process is at is passed over and does not count.
     """
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def search(given: list[str], trials: int | None, seed: int) -> list[str]:
-    """Searches every cell until it has so many finished trials.
+    """Search every cell until it has so many finished trials.
 
     Args:
         given: overrides.
@@ -73,7 +73,7 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
         axes, planned, rest = plan(given)
         wrong = overrides.problems([*rest, *(axis.example for axis in axes)])
     if wrong:
-        raise ConfigError("these overrides do not fit", wrong)
+        raise ConfigError("invalid overrides", wrong)
     number = trials if trials is not None else planned
     if number is None or number < 1:
         raise ConfigError(f"--trials={number}: must be at least 1 (a search=… may give it)")
@@ -110,7 +110,7 @@ def plan(given: list[str]) -> tuple[list[space.Axis], int | None, list[str]]:
 def _search(
     cell: sweep.Cell, cell_seed: int, axes: list[space.Axis], number: int, seed: int
 ) -> Iterator[str]:
-    """Brings one cell to its number of trials; yields what it falls short by."""
+    """Bring one cell to its number of trials; yield what it falls short by."""
     keys = {axis.key for axis in axes}
     fixed = [word for word in cell.complete if word.partition("=")[0] not in keys]
     fixed.append(f"seed={cell_seed}")
@@ -139,7 +139,7 @@ def _search(
 
 
 def _try(study: Study, fixed: list[str], metric: str) -> bool:
-    """Runs one trial, or finds it done; False if it failed."""
+    """Run one trial, or find it done; return False if it failed."""
     from experiments.run.main import run
 
     proposal = study.propose()
@@ -162,7 +162,7 @@ def _try(study: Study, fixed: list[str], metric: str) -> bool:
 
 
 def folder(cell: Config, fixed: list[str]) -> Path:
-    """Where a cell's study is kept: output/.searches/model/task/method[/fixed values]/seed=s."""
+    """Return a study's folder: output/.searches/model/task/method[/fixed values]/seed=s."""
     changes = {}
     for word in fixed:
         key, _, value = word.lstrip("+~").partition("=")

@@ -34,7 +34,7 @@ class Axis:
 
 
 def is_search(text: str) -> bool:
-    """True for an override whose value is an interval."""
+    """Return True for an override whose value is an interval."""
     return isinstance(words.parse(text).value(), IntervalSweep)
 
 
@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def named(name: str) -> tuple[list[str], int]:
-    """Overrides and number of trials of conf/search/<name>.yaml.
+    """Return the overrides and the number of trials of conf/search/<name>.yaml.
 
     Raises:
         ConfigError: no such space.
@@ -56,7 +56,7 @@ def named(name: str) -> tuple[list[str], int]:
 
 
 def axes(texts: Sequence[str]) -> list[Axis]:
-    """The space that overrides describe, in their order.
+    """Return the space that overrides describe, in their order.
 
     Raises:
         ConfigError: with every override that gives nothing to choose from, and every key that says

@@ -77,7 +77,7 @@ class Study:
         return len(self._of("COMPLETE"))
 
     def propose(self) -> Proposal:
-        """The trial that an interruption left open, else a new one."""
+        """Return the trial that an interruption left open, else a new one."""
         optuna = _optuna()
         running = self._of("RUNNING")
         if running:
@@ -92,7 +92,7 @@ class Study:
         )
 
     def finish(self, number: int, value: float | None, run: str) -> None:
-        """Ends a trial.
+        """End a trial.
 
         Args:
             number: of the trial.
@@ -104,11 +104,11 @@ class Study:
         self._tell(number, {"run": run}, value)
 
     def fail(self, number: int, error: str, run: str | None) -> None:
-        """Ends a trial that has no value."""
+        """End a trial that has no value."""
         self._tell(number, {"run": run, "error": error}, None)
 
     def best(self) -> dict[str, Any] | None:
-        """The finished trial with the best value, as `listing` shows it."""
+        """Return the finished trial with the best value, as `listing` shows it."""
         done = [trial for trial in self.listing() if trial["state"] == "complete"]
         better = min if self.lower else max
         worst = float("inf" if self.lower else "-inf")
@@ -165,7 +165,7 @@ class Study:
         write_atomically(self.folder / TRIALS, json.dumps(self.listing(), indent=2) + "\n")
 
     def _agree(self, settings: dict[str, str]) -> None:
-        """Keeps the search's settings with it, and refuses to go on with others."""
+        """Keep the search's settings with it, and refuse to go on with others."""
         there = self._study.user_attrs
         problems = [
             f"{key}: found {there[key]}, expected {value}"
