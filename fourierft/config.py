@@ -51,7 +51,7 @@ class FourierFTConfig(StockConfig):
             makes, whatever the size of the weight; alpha is then ``scaling * sqrt(2 d1 d2)``,
             another one for each shape (see `alpha_of_norm`). Entries that are their own
             conjugate make sqrt(2) times it, those of the ``random`` basis make it on average.
-        memory: Handling of W0 + DeltaW: ``auto``, ``cache``, ``recompute`` (see `Engine`).
+        memory: Handling of W0 + DeltaW: ``auto``, ``cache``, ``save``, ``recompute`` (`Engine`).
             This and the next two control the computation: they are not saved, and are taken
             from a model's first adapter (`configure` sets them later).
         gradient: ``auto``, ``dense`` or ``sampled``.

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from transformers.pytorch_utils import Conv1D
 
+from .offloading import merely_aligns
+
 # The quantised layers of bitsandbytes derive from nn.Linear.
 SUPPORTED = (nn.Linear, Conv1D)
 
@@ -145,7 +147,7 @@ def is_plain(layer: nn.Module) -> bool:
         and is_ordinary(layer.weight)
         and not (layer._forward_hooks or layer._forward_pre_hooks)
         and not (layer._backward_hooks or layer._backward_pre_hooks)
-        and "forward" not in layer.__dict__  # as accelerate's offloading replaces it
+        and ("forward" not in layer.__dict__ or merely_aligns(layer))
     )
 
 

@@ -254,7 +254,7 @@ def configure(
 
     Args:
         model: Any module that holds such layers.
-        memory: ``auto``, ``cache`` or ``recompute``; None leaves it as it is, as below.
+        memory: ``auto``, ``cache``, ``save`` or ``recompute``; None leaves it as it is, as below.
         gradient: ``auto``, ``dense`` or ``sampled``.
         precision: ``rounded`` or ``exact``.
 

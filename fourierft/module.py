@@ -73,6 +73,8 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         self._check_values(x, terms)
         options = self.fan_in_fan_out, self.engine, self._cache
         if not (args or kwargs) and is_plain(layer):
+            if "_hf_hook" in layer.__dict__:
+                x = x.to(layer.weight.device)  # all that accelerate's hook would do
             return adapted_linear(x, layer.weight, layer.bias, terms, *options)
         result = layer(x, *args, **kwargs)
         if getattr(result, "shape", None) != (*x.shape[:-1], self.out_features):

@@ -6,6 +6,8 @@ Its hooks bring a module's parameters before the module runs. Coefficients lie i
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from accelerate.hooks import AlignDevicesHook, SequentialHook, remove_hook_from_module
 from torch import nn
@@ -32,6 +34,21 @@ def execution_device(layer: nn.Module) -> torch.device | None:
     """Return the device that an offloaded layer runs on; None if it is not offloaded."""
     hook = _offload_hook(layer)
     return None if hook is None else torch.device(hook.execution_device)
+
+
+def merely_aligns(layer: nn.Module) -> bool:
+    """Return True if a layer's replaced forward is accelerate's, and moves its input alone.
+
+    That is what ``device_map`` leaves on layers that are not offloaded.
+    """
+    hook, forward = layer.__dict__.get("_hf_hook"), layer.__dict__.get("forward")
+    return (
+        type(hook) is AlignDevicesHook
+        and not (hook.offload or hook.io_same_device or hook.no_grad)
+        and isinstance(forward, functools.partial)
+        and forward.args == (layer,)
+        and getattr(layer._old_forward, "__func__", None) is type(layer).forward
+    )
 
 
 def _offload_hook(module: nn.Module) -> AlignDevicesHook | None:

@@ -27,7 +27,8 @@ EXPERIMENTS = [
     {"commands", "judge", "report", "search", "smoke"},
 ]
 FOURIERFT = [
-    {"bypass", "counting", "frozen_weight", "offloading", "spectrum", "tensors"},
+    {"bypass", "counting", "offloading", "spectrum", "tensors"},
+    {"frozen_weight"},
     {"bases"},
     {"engine"},
     {"config"},

@@ -15,7 +15,7 @@ from fourierft.engine.weight_cache import AdapterTerm, WeightCache
 from fourierft.spectrum import sample_entries
 
 SHAPES = [(48, 48), (63, 40), (20, 33)]
-MODES = [Engine(m, g) for m in ("cache", "recompute") for g in ("dense", "sampled")]
+MODES = [Engine(m, g) for m in ("cache", "save", "recompute") for g in ("dense", "sampled")]
 
 
 class Case:
@@ -171,7 +171,7 @@ def test_exact_keeps_small_updates_that_rounding_swallows(interleaved, monkeypat
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize("memory", ["cache", "recompute"])
+@pytest.mark.parametrize("memory", ["cache", "save", "recompute"])
 def test_exact_has_exact_gradients(transposed, interleaved, memory, monkeypatch):
     if interleaved:
         as_on_accelerators(monkeypatch)
@@ -363,6 +363,8 @@ def test_what_is_saved_for_the_backward_pass():
     assert recompute == case.x.nbytes + constant
     cache = saved_bytes(lambda: case.call(Engine("cache")))
     assert cache == recompute + case.weight.nbytes
+    save = saved_bytes(lambda: case.call(Engine("save")))
+    assert save == cache and case.cache.nbytes  # of the cached call; none of its own
 
 
 class Block(nn.Module):

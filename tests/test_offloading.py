@@ -8,6 +8,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from fourierft import FourierFTConfig, FourierFTLayer, configure, export_compact, import_compact
+from fourierft.frozen_weight import is_plain
 
 CPU = torch.device("cpu")
 TARGETS = ["query", "dense"]
@@ -169,3 +170,21 @@ def test_coefficients_without_values_are_refused():
     layer.fourierft_spectrum.to("meta")
     with pytest.raises(RuntimeError, match="adapter .'default'.: the coefficients are on the meta"):
         layer(torch.randn(2, 32))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_layers_that_a_device_map_leaves_in_memory_keep_the_one_product(before):
+    def place(net):
+        return dispatch_model(net, {"": "cpu"}, force_hooks=True)
+
+    model = adapted(place(base())) if before else place(adapted())
+    found = [m.base_layer for m in model.modules() if isinstance(m, FourierFTLayer)]
+    assert all(hasattr(layer, "_hf_hook") and is_plain(layer) for layer in found)
+    assert torch.equal(outputs(model), outputs(adapted()))
+    found[0].forward = lambda x: x  # another's replacement is not looked through
+    assert not is_plain(found[0])
+
+
+def test_offloaded_layers_are_not_looked_through(tmp_path):
+    model = to_cpu(adapted(), tmp_path)
+    assert not any(is_plain(m.base_layer) for m in model.modules() if isinstance(m, FourierFTLayer))

@@ -268,7 +268,7 @@ def test_changes_are_seen(change):
 
 
 @pytest.mark.parametrize("change", [write_data, write_in_place, "fused step"])
-@pytest.mark.parametrize("memory", ["cache", "recompute"])
+@pytest.mark.parametrize("memory", ["cache", "save", "recompute"])
 def test_between_forward_and_backward(memory, change):
     """The gradient is that of the forward pass, whatever happened since."""
     model = build(memory)

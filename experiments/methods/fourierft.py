@@ -41,6 +41,7 @@ class MemoryMode(Enum):
 
     auto = "auto"
     cache = "cache"
+    save = "save"
     recompute = "recompute"
 
 
@@ -103,7 +104,8 @@ class FourierFT(Adapter):
     """Meaning of alpha; with norm, alpha * sqrt(2 d1 d2) takes its place, so that the learning rate
     need not grow with the width; null: plain, the paper's."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
-    """Use of memory; cache: fastest; recompute: one full-size weight less per matrix."""
+    """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; recompute:
+    one full-size weight less per matrix."""
     gradient: Gradient = field(default=Gradient.auto, metadata=LOCAL)
     """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper."""
     precision: UpdatePrecision | None = None

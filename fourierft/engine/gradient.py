@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..bases.transform import Transform
 from ..tensors import HALF, get_version
 
-_TOKENS_AT_ONCE = 256  # so that the workspace does not grow with the batch
+# So that the workspace does not grow with the batch: tokens whose spectra stay in a processor's
+# cache. An accelerator takes more at once (bytes of both spectra; estimated, not measured).
+_TOKENS_AT_ONCE = 256
+_BYTES_AT_ONCE = 2**28
+_MM_WIDENS = hasattr(torch.ops.aten.mm, "dtype")  # from torch 2.8 on
 _KEPT_BYTES = 2**25  # largest analysis of an input that is kept for other layers with this input
 
 
@@ -31,17 +36,20 @@ class Spectra:
         self.kept: dict[Any, Tensor] = {}
 
     def get_analysis(
-        self, signal: Tensor, first: int, kind: Any, analyse: Callable[[Tensor], Tensor]
+        self, signal: Tensor, tokens: slice, kind: Any, analyse: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Return the analysis of _TOKENS_AT_ONCE tokens of the signal (T, d), from ``first``."""
+        """Return the analysis of some tokens of the signal (T, d)."""
         self.used = True
-        key = kind, signal.dtype, first  # autocast may round the input for some layers only
+        # Autocast may round the input for some layers only.
+        key = kind, signal.dtype, tokens.start, tokens.stop
         analysis = self.kept.get(key)
         if analysis is None:
-            chunk = signal
-            if len(signal) > _TOKENS_AT_ONCE:
-                chunk = signal[first : first + _TOKENS_AT_ONCE]
-            analysis = analyse(chunk.float() if chunk.dtype in HALF else chunk)
+            chunk = signal if len(signal) <= tokens.stop - tokens.start else signal[tokens]
+            chunk = chunk.float() if chunk.dtype in HALF else chunk
+            if signal.device.type != "cpu":
+                # Zeros add nothing, and bound the lengths for which cuFFT makes plans.
+                chunk = F.pad(chunk, (0, 0, 0, -len(chunk) % _TOKENS_AT_ONCE))
+            analysis = analyse(chunk)
             if self.layers > 1 and 4 * signal.numel() <= _KEPT_BYTES:
                 self.kept[key] = analysis
         return analysis
@@ -110,25 +118,37 @@ def coefficient_gradients(
 
 def _sampled(rows: Signal, columns: Signal, transform: Transform) -> Tensor:
     total = None
-    for first in range(0, len(rows.values), _TOKENS_AT_ONCE):
+    step = tokens_at_once(transform.shape, rows.values.device.type)
+    for first in range(0, len(rows.values), step):
+        tokens = slice(first, first + step)
         part = transform.sampled(
             rows.spectra.get_analysis(
-                rows.values, first, transform.row_kind, transform.analyse_rows
+                rows.values, tokens, transform.row_kind, transform.analyse_rows
             ),
             columns.spectra.get_analysis(
-                columns.values, first, transform.column_kind, transform.analyse_columns
+                columns.values, tokens, transform.column_kind, transform.analyse_columns
             ),
         )
         total = part if total is None else total + part
     return total
 
 
+def tokens_at_once(shape: tuple[int, int], device: str) -> int:
+    """Return how many tokens are analysed in one round, a multiple of `_TOKENS_AT_ONCE`."""
+    if device == "cpu":
+        return _TOKENS_AT_ONCE
+    return max(_BYTES_AT_ONCE // (4 * sum(shape)) // _TOKENS_AT_ONCE, 1) * _TOKENS_AT_ONCE
+
+
 def _product(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return ``rows^T columns``, (d1, d2), float32 (float64 for float64)."""
+    """Return ``rows^T columns``, (d1, d2), summed in float32 (float64 for float64).
+
+    Rounded to half precision it would lose digits, and overflow under the loss scale of float16.
+    """
     if rows.dtype not in HALF:
         return rows.t() @ columns
-    if rows.device.type != "cpu":
-        return (rows.t() @ columns).float()
+    if rows.is_cuda and _MM_WIDENS and not torch.is_grad_enabled():  # it has no second derivative
+        return torch.mm(rows.t(), columns, out_dtype=torch.float32)
     total = rows.new_zeros(rows.shape[1], columns.shape[1], dtype=torch.float32)
     for r, c in zip(rows.split(4096), columns.split(4096), strict=True):
         total.addmm_(r.float().t(), c.float())

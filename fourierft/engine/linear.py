@@ -15,7 +15,7 @@ from ..tensors import HALF, get_version, without_autocast
 from .gradient import Signal, Spectra, coefficient_gradients, share_spectra
 from .weight_cache import AdapterTerm, WeightCache, WeightLayout, effective_weight, summed_update
 
-MEMORY = ("auto", "cache", "recompute")
+MEMORY = ("auto", "cache", "save", "recompute")
 GRADIENT = ("auto", "dense", "sampled")
 PRECISION = ("rounded", "exact")
 
@@ -26,9 +26,9 @@ class Engine(NamedTuple):
     """Settings of a layer's computation; the result does not depend on them (up to rounding)."""
 
     memory: str = "auto"
-    """Use of memory: cache keeps W0 + DeltaW until it changes, recompute computes it in every
-    forward and backward pass. auto caches on CPUs, but not for quantised weights; nor on
-    accelerators, where comparing values would wait for the queue (not measured)."""
+    """Use of memory: cache keeps W0 + DeltaW until it changes, save until the backward pass,
+    recompute computes it in both passes. auto: recompute for quantised weights, else cache on CPUs
+    and save on accelerators, where comparing values waits for the queue (not measured)."""
     gradient: str = "auto"
     """Computation of the coefficients' gradient: dense by way of dL/dW, sampled without it; auto
     takes the cheaper."""
@@ -60,6 +60,7 @@ class Operands(NamedTuple):
     cache: WeightCache | None
     spectra: Spectra | None  # of the input
     sampled: Sequence[bool]
+    saves: bool  # the effective weight, for the backward pass
 
     def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
         """Return the effective weight for these values of the coefficients."""
@@ -106,7 +107,8 @@ def adapted_linear(
     layout = (
         WeightLayout(torch.float32) if exact and device == "cpu" else WeightLayout(dtype, exact)
     )
-    if not _caches(engine, device, weight):
+    chosen = choose_memory(engine, device, weight)
+    if chosen != "cache":
         cache = None
     if not torch.is_grad_enabled():
         effective = _effective(cache, weight, terms, layout)
@@ -116,7 +118,8 @@ def adapted_linear(
     transforms, alphas, coefficients = zip(*terms, strict=True)
     shares = any(sampled) and any(c.requires_grad for c in coefficients)
     spectra = share_spectra(entered) if shares else None
-    operands = Operands(transforms, alphas, transposed, layout, cache, spectra, sampled)
+    saves = chosen != "recompute"
+    operands = Operands(transforms, alphas, transposed, layout, cache, spectra, sampled, saves)
     return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
 
 
@@ -129,7 +132,7 @@ def adapted_weight(
     """Return ``W0 + sum of alpha S(c)`` in the dtype of W0, differentiable; do not write to it."""
     if torch.is_grad_enabled() or _needs_plain_operations(weight, weight, terms):
         return _differentiable_sum(weight, terms).to(weight.dtype)
-    if not _caches(engine, weight.device.type, weight):
+    if choose_memory(engine, weight.device.type, weight) != "cache":
         cache = None
     return _effective(cache, weight, terms, WeightLayout(weight.dtype))
 
@@ -137,7 +140,7 @@ def adapted_weight(
 class _AdaptedLinear(torch.autograd.Function):
     """The adapted linear map as a function of autograd.
 
-    It saves the input and, if it is cached anyway, the effective weight; no gradient is d x d
+    It saves the input and, unless that is recomputed, the effective weight; no gradient is d x d
     unless the dense one was chosen.
     """
 
@@ -145,14 +148,13 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(ctx, operands, x, weight, bias, *coefficients):
         effective = operands.effective(weight, coefficients)
         learns = any(ctx.needs_input_grad[4:])
-        keeps = operands.cache is not None
         ctx.operands = operands
         # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
         # works with the values of the forward pass. The tensors are for second derivatives.
         ctx.coefficients = coefficients
         ctx.versions = [get_version(c) for c in coefficients]
-        ctx.values = None if keeps else [c.detach().clone() for c in coefficients]
-        ctx.save_for_backward(x if learns else None, weight, effective if keeps else None)
+        ctx.values = None if operands.saves else [c.detach().clone() for c in coefficients]
+        ctx.save_for_backward(x if learns else None, weight, effective if operands.saves else None)
         multiply = _to_columns if operands.transposed else _to_rows
         # With a bias the product is a view, into which autograd lets nobody write (ReLU in place).
         return multiply(x, effective, bias).data
@@ -244,14 +246,15 @@ def _effective(
     return (effective_weight if cache is None else cache.get)(weight, terms, layout)
 
 
-def _caches(engine: Engine, device: str, weight: Tensor | None) -> bool:
-    """Return True if the effective weight is to be cached."""
-    if _get_current_dispatch_mode() is not None:
-        return False  # selective checkpointing replays operations: they must be the same again
-    if engine.memory == "auto":
+def choose_memory(engine: Engine, device: str, weight: Tensor | None) -> str:
+    """Return the use of memory that the settings come to on this device."""
+    memory = engine.memory
+    if memory == "auto":
         # The update alone is for quantised weights, where a full-size copy would undo their point.
-        return device == "cpu" and weight is not None
-    return engine.memory == "cache"
+        memory = "recompute" if weight is None else "cache" if device == "cpu" else "save"
+    if memory == "cache" and _get_current_dispatch_mode() is not None:
+        return "recompute"  # selective checkpointing replays operations: the same ones again
+    return memory
 
 
 def _samples(engine: Engine, device: str, term: AdapterTerm, tokens: int) -> bool:
