@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
-.PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark test test-slow lint format clean
+.PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark gpu test test-slow lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -48,6 +48,9 @@ smoke: install  ## all of them in small, offline and without weights: outputs/sm
 
 benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes
 	$(BIN)/python -m benchmarks.engine
+
+gpu: install  ## correctness, speed and training on a GPU, in eight minutes; DRY=1: tiny, on the CPU
+	$(BIN)/python -m benchmarks.gpu $(if $(DRY),--dry) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: install lint  ## lint and every test that takes a moment
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'

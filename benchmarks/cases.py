@@ -14,18 +14,19 @@ from torch import nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 import fourierft
+from fourierft import Engine
 from fourierft.bases.reference import reference_update
 
 ALPHA = 150.0
 
 
-def adapt(net: nn.Module, method: str, n: int, targets: list[str]) -> nn.Module:
+def adapt(net: nn.Module, method: str | Engine, n: int, targets: list[str]) -> nn.Module:
     """Adapt the model with one tuner, its own parameters frozen.
 
     Args:
         net: With nothing adapted yet.
         method: `frozen`, `lora`, `stock` (PEFT's FourierFT), or ours: `cache`, `recompute`,
-            `dense`, `sampled` (the last two cache as well).
+            `dense`, `sampled` (the last two cache as well), or with any other `Engine`.
         n: Coefficients per matrix.
         targets: Modules to adapt.
     """
@@ -38,17 +39,17 @@ def adapt(net: nn.Module, method: str, n: int, targets: list[str]) -> nn.Module:
         config = peft.FourierFTConfig(n_frequency=n, scaling=ALPHA, target_modules=targets)
         tuner = StockModel(net, config, "default")
     else:
-        memory, gradient = {
-            "recompute": ("recompute", "auto"),
-            "dense": ("cache", "dense"),
-            "sampled": ("cache", "sampled"),
-        }.get(method, ("cache", "auto"))
+        named = {
+            "recompute": Engine("recompute"),
+            "dense": Engine("cache", "dense"),
+            "sampled": Engine("cache", "sampled"),
+        }
+        engine = method if isinstance(method, Engine) else named.get(method, Engine("cache"))
         config = fourierft.FourierFTConfig(
             n_frequency=n,
             scaling=ALPHA,
             target_modules=targets,
-            memory=memory,
-            gradient=gradient,
+            **engine._asdict(),
         )
         tuner = fourierft.FourierFTModel(net, config, "default")
     tuner._cast_adapter_dtype("default")  # float32 in half-precision models, as PeftModel does
@@ -65,7 +66,12 @@ def check_update(layer: fourierft.FourierFTLayer) -> None:
 
 
 def layer_step(
-    method: str, shape: tuple[int, int], tokens: int, n: int, dtype: torch.dtype, device: str
+    method: str | Engine,
+    shape: tuple[int, int],
+    tokens: int,
+    n: int,
+    dtype: torch.dtype,
+    device: str,
 ) -> tuple[Callable[[], Any], nn.Module]:
     """Return forward and backward of one linear layer, input gradient included; and the layer."""
     torch.manual_seed(0)
