@@ -123,6 +123,7 @@ def test_seeds_are_outermost(plan):
     assert seeds == sorted(seeds) and len(seeds) == 5 * 4 * 2
 
 
+@pytest.mark.slow  # the first configuration that a process composes
 def test_training_commands_compose(plan, compose):
     full = Plan(device="cpu", tiny=False, seconds=1.0, out=plan.out)
     for seed, task, method in training.runs(full)[:8]:

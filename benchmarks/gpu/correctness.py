@@ -24,8 +24,8 @@ _ADAPTER = "default"
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Frobenius norm of the difference over that of the expected."""
-    expected = expected.double().cpu()
-    return float((found.double().cpu() - expected).norm() / expected.norm())
+    found, expected = (tensor.detach().double().cpu() for tensor in (found, expected))
+    return float((found - expected).norm() / expected.norm())
 
 
 class Problem:
@@ -152,7 +152,7 @@ def check_grad_scaler(plan: Plan) -> float:
 
 
 def check_quantised(plan: Plan, bits: int) -> float:
-    """What the adapter adds to a layer of bitsandbytes: its share of output and gradient."""
+    """Share of the adapter in output and gradient of a layer of bitsandbytes."""
     import bitsandbytes
 
     side = 64 if plan.tiny else 1024
