@@ -365,7 +365,7 @@ def test_measuring_needs_the_files_alone(drawn, compose, monkeypatch):
     assert found.scores["dog"]["frechet_pixels"] == pytest.approx(0, abs=1e-12)
     assert "fid" not in found.details and found.details["drawn"] == found.details["real"] == 5
     # 24 million parameters less
-    monkeypatch.setattr(fid, "InceptionFeatures", lambda path: fid.PixelFeatures())
+    monkeypatch.setattr(fid, "InceptionFeatures", lambda path, device: fid.PixelFeatures())
     task.extractor = "inception.safetensors"
     assert task.evaluate_outputs(place).scores["dog"]["fid"] == pytest.approx(0, abs=1e-12)
 

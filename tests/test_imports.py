@@ -15,7 +15,7 @@ NAMES = sorted(
 
 # A folder (or module) may import those of earlier rows, and its own.
 EXPERIMENTS = [
-    {"errors", "seeding"},
+    {"device", "errors", "seeding"},
     {"console", "files"},
     {"hub", "metrics"},
     {"results"},

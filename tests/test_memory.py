@@ -145,13 +145,14 @@ def test_evaluation_and_generation_count_where_they_are_larger(story):
 
 @pytest.mark.slow
 def test_kept_updates_are_those_of_the_engine(story):
-    cells = 5 * (64 * 64 + 64 * 32)
-    assert memory._kept_updates(story(*FOURIER)[1]) == 4 * cells
-    assert memory._kept_updates(story(*FOURIER, "method.memory=recompute")[1]) == 0
+    cells, net = 5 * (64 * 64 + 64 * 32), story(*FOURIER)[1]
+    assert memory._kept_updates(net, "cpu") == 4 * cells
+    assert memory._kept_updates(net, "cuda:0") == 0  # where the trainer will move it
+    assert memory._kept_updates(story(*FOURIER, "method.memory=recompute")[1], "cpu") == 0
     quantised = story(*FOURIER, "model.quantization=nf4")[1]
     assert isinstance(quantised, PeftModel)
-    assert memory._kept_updates(quantised) == 0
-    assert memory._kept_updates(quantised, generating=True) == 4 * cells
+    assert memory._kept_updates(quantised, "cpu") == 0
+    assert memory._kept_updates(quantised, "cpu", generating=True) == 4 * cells
 
 
 def test_models_that_are_no_transformers_have_no_step(compose):

@@ -285,8 +285,10 @@ def test_quantised_models_load_and_speak(data_folder, quantization, kind):
     assert tokenizer.decode(likely).strip() in ("girl", "b", "bo", "boy", "g")
 
 
-@pytest.mark.parametrize(("device", "wanted"), [("cpu", {"": "cpu"}), ("auto", None)])
-def test_quantised_weights_go_where_they_are_asked_to(data_folder, monkeypatch, device, wanted):
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", "cpu"), ("auto", "cuda:1")])
+def test_quantised_weights_go_to_the_device_of_the_rank(data_folder, monkeypatch, device, wanted):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     part, kept = model("stories260k", quantization=Quantization.nf4), {}
 
     def network(self, auto, source, meta, loading):
@@ -296,7 +298,7 @@ def test_quantised_weights_go_where_they_are_asked_to(data_folder, monkeypatch, 
     monkeypatch.setattr(type(part), "network", network)
     with pytest.raises(KeyError, match="seen enough"):
         part.build(LANGUAGE, str(data_folder / "models/stories260K"), device=device)
-    assert kept.get("device_map") == wanted
+    assert kept["device_map"] == {"": wanted}
 
 
 def test_four_bit_scales_are_quantised_too(data_folder):

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
-from experiments.results.identity import LOCAL, find_local, flatten
+from experiments.results.identity import BEFORE, LOCAL, find_local, flatten
 from experiments.tasks import TASKS, Task
 from experiments.training.tracking import Tracking
 from experiments.training.train_config import Train
@@ -75,7 +75,7 @@ class Config:
             key: value
             for section, local in IDENTITY.items()
             for key, value in flatten({section: config.get(section)}).items()
-            if key.partition(".")[2] not in local
+            if key.partition(".")[2] not in local and LATER.get(key, MISSING) != value
         }
 
     def problems(self) -> Iterator[str]:
@@ -142,3 +142,10 @@ IDENTITY: dict[str, frozenset[str]] = {
     if entry.name not in find_local(Config)
 }
 """Sections of the configuration that identify a run, each with its fields that do not."""
+
+LATER = {
+    f"train.{entry.name}": entry.metadata[BEFORE]
+    for entry in fields(Train)
+    if BEFORE in entry.metadata
+}
+"""Fields that older records lack, with the value that these have: it identifies no run."""

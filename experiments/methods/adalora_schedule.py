@@ -53,7 +53,8 @@ def orthogonality(net: nn.Module) -> torch.Tensor:
     for name, value in net.base_model.model.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             product = value @ value.T if ".lora_A." in name else value.T @ value  # (init_r, init_r)
-            norms.append(torch.linalg.norm(product - torch.eye(len(product)).to(product)))
+            unit = torch.eye(len(product), dtype=product.dtype, device=product.device)
+            norms.append(torch.linalg.norm(product - unit))
     return torch.stack(norms).mean()
 
 

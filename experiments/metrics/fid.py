@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.device import select_device
 from experiments.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class InceptionFeatures:
 
     weights: Path
     """State dict of `experiments.metrics.inception.Inception`, as safetensors."""
-    batch_size: int = 32
+    device: str = "auto"
+    """`train.device`."""
 
     def __post_init__(self) -> None:
         import torch
@@ -148,7 +150,7 @@ class InceptionFeatures:
 
         from experiments.metrics import inception
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = select_device(self.device)
         net = inception.Inception()
         net.load_state_dict(load_file(self.weights), strict=False)
         net.eval().to(device)

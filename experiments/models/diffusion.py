@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
+from experiments.device import select_device
 from experiments.errors import ConfigError, DataError, UserError
 from experiments.hub.fingerprints import (
     PIPELINE,
@@ -85,7 +86,7 @@ class Diffusion(Model):
             "tokenizer": present(folder, ["tokenizer/*"]),
         }
 
-    def processor(self, source: str | None) -> LatentSpace:
+    def processor(self, source: str | None, *, device: str = "auto") -> LatentSpace:
         """Return autoencoder, text encoder and tokenizer around the network."""
         from transformers import CLIPTokenizer
 
@@ -111,6 +112,7 @@ class Diffusion(Model):
             base=lambda: self._part("unet", folder),
             name=name,
             trains_text_encoder=self.train_text_encoder,
+            device=select_device(device),
         )
 
     def build(

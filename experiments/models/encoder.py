@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Encoder(Transformer):
     """RoBERTa or BERT with a sequence classification (or regression) head."""
 
-    def processor(self, source: str | None) -> Any:
+    def processor(self, source: str | None, *, device: str = "auto") -> Any:
         """Return the tokenizer; without weights a byte tokenizer.
 
         Full-size rehearsals then need no download.

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.device import select_device
 from experiments.errors import ConfigError, DataError
 from experiments.hub.fingerprints import Files, tokenizer
 from experiments.models.model import Quantization
@@ -74,7 +75,7 @@ class CausalLM(Transformer):
             found["tokenizer"] = tokenizer(Path(self.tokenizer).expanduser())
         return found
 
-    def processor(self, source: str | None) -> Any:
+    def processor(self, source: str | None, *, device: str = "auto") -> Any:
         """Return a tokenizer with a padding token."""
         if source is None and self.tokenizer is None:
             from experiments.models.byte_tokenizers import byte_tokenizer
@@ -119,8 +120,8 @@ class CausalLM(Transformer):
                     f"a {kind!r} model, whose projections are not linear layers"
                 )
             loading["quantization_config"] = self._quantized(loading["dtype"])
-            if device == "cpu":
-                loading["device_map"] = {"": "cpu"}
+            # Left to transformers, every rank's would go to the first GPU.
+            loading["device_map"] = {"": select_device(device)}
         net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
         if self.quantization is Quantization.nf4:
             leave_unpacked(net)

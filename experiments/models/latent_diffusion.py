@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-"""Device that encodes images and draws class images."""
-
-
 class Denoiser(nn.Module):
     """A text-conditioned U-Net and its loss: DreamBooth's with prior preservation.
 
@@ -119,6 +115,8 @@ class LatentSpace:
     name: str
     """Name of the base model: its weights' fingerprint, or its sizes where weights are random."""
     trains_text_encoder: bool = False
+    device: str = "cpu"
+    """Device that encodes images and draws class images; between uses the models are on the CPU."""
 
     def __post_init__(self) -> None:
         for module in (self.text_encoder, self.vae):
@@ -137,7 +135,7 @@ class LatentSpace:
         """
         import numpy as np
 
-        device, scale = DEVICE, self.vae.config.scaling_factor
+        device, scale = self.device, self.vae.config.scaling_factor
         self.vae.to(device)
         means, deviations = [], []
         with torch.no_grad():

@@ -88,10 +88,14 @@ class Model:
         """
         return {}
 
-    def processor(self, source: str | None) -> Any:
+    def processor(self, source: str | None, *, device: str = "auto") -> Any:
         """Return the tokenizer or image processor of the weights at `source`.
 
         None if the data need none.
+
+        Args:
+            source: see `build`.
+            device: `train.device`, for processors that compute.
         """
         return None
 

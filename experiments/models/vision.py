@@ -45,7 +45,7 @@ class VisionTransformer(Transformer):
                 kind = "positive numbers" if key == "std" else "numbers"
                 yield f"model.{key}={values}: must be three {kind}"
 
-    def processor(self, source: str | None) -> ImageFormat:
+    def processor(self, source: str | None, *, device: str = "auto") -> ImageFormat:
         """Return the side that the network was built for, and the mean and std of its weights."""
         side, said = self.configuration(source).image_size, self._preparation(source)
         try:

@@ -71,28 +71,33 @@ class PeakMemory:
     """Peak memory between construction and `peak`.
 
     Memory of the process on CPU, of the allocator on a GPU.
+
+    Args:
+        device: what is computed on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         import torch
 
+        self.gpu = None if device == "cpu" else device
+
         gc.collect()  # what an earlier run of this process left
-        if torch.cuda.is_available():
+        if self.gpu is not None:
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self.gpu)
         with contextlib.suppress(OSError):
             # Reset the high-water mark, so that sweeps measure each run.
             Path("/proc/self/clear_refs").write_text("5")
         self.before = _status("VmRSS") or 0
 
     def peak(self) -> dict[str, int | None]:
-        """Return bytes: `peak_rss` of this process, `peak_gpu` (None without a GPU) and `taken`.
+        """Return bytes: `peak_rss` of this process, `peak_gpu` (None on a CPU) and `taken`.
 
         `taken` is `peak_gpu`, or the growth of the process.
         """
         import torch
 
-        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        gpu = None if self.gpu is None else torch.cuda.max_memory_allocated(self.gpu)
         peak = _status("VmHWM")
         taken = gpu if gpu is not None else max(0, (peak or 0) - self.before)
         return {"peak_rss": peak, "peak_gpu": gpu, "taken": taken}

@@ -13,6 +13,9 @@ from typing import Any
 LOCAL = {"local": True}
 """Metadata of a field that only says where or how a run is computed, and does not identify it."""
 
+BEFORE = "before"
+"""Metadata key of a later field: the value that records without it were computed with."""
+
 
 def find_local(*kinds: type) -> frozenset[str]:
     """Return the names of the local fields of dataclasses."""

@@ -67,11 +67,14 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
     Raises:
         UserError: the device, weights or data do not fit the run.
     """
-    from experiments.training.device import check_device
+    from experiments.training.device import check_device, set_matmul
 
     check_device(config.train)
+    set_matmul(config.train)
     config.task.check()
-    processor, data = data_cache.prepare(config.model, config.task, weights, dataset_path)
+    processor, data = data_cache.prepare(
+        config.model, config.task, weights, dataset_path, device=config.train.device
+    )
     return Parts(processor=processor, data=data, network=build_network(config, weights))
 
 

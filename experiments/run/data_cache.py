@@ -40,7 +40,9 @@ def locate(config: Config) -> tuple[str | None, str | None]:
     return places[0], places[1]
 
 
-def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> tuple[Any, Data]:
+def prepare(
+    model: Model, task: Task, weights: str | None, rows: str | None, *, device: str = "auto"
+) -> tuple[Any, Data]:
     """Load a task's data with the model's processor, once for equal cells in a row.
 
     Data are read-only to a run, so that nothing of one reaches the next. Latent spaces hold
@@ -52,6 +54,7 @@ def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> 
         weights: where `Model.locate` found the weights.
         rows: where `Task.locate` found the data; a local file that changed is read again, a
             download is not looked at again within one process.
+        device: `train.device`, for processors that compute.
     """
     global _last
     made_from = (type(model), to_plain(model), type(task), to_plain(task), weights, rows)
@@ -59,7 +62,7 @@ def prepare(model: Model, task: Task, weights: str | None, rows: str | None) -> 
     if _last is not None and _last[0] == made_from:
         return _last[1:]
     _last = None  # before the next one is loaded: memory for one
-    processor = model.processor(weights)
+    processor = model.processor(weights, device=device)
     data = task.load(processor, rows)
     if task.head.kind != "denoising":
         _last = made_from, processor, data

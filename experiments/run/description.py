@@ -50,6 +50,7 @@ def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict
     """
     return {
         "device": str(device),
+        "matmul": _matmul(str(device)),
         "ranks": distributed.size(),
         "weights": noted.get("weights", {}).get("fingerprint"),
         "data": data.fingerprint,
@@ -58,6 +59,20 @@ def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict
         | {f"scored {name}": len(part) for name, part in data.evaluations.items()}
         | {f"asked {name}": len(part) for name, part in data.prompts.items()},
     }
+
+
+def _matmul(device: str) -> dict[str, str] | None:
+    """Return how a GPU computed with fp32 numbers; None on a CPU, which has no TF32."""
+    import torch
+
+    if device == "cpu":
+        return None
+    backends = torch.backends
+    allowed = {
+        "products": backends.cuda.matmul.allow_tf32,
+        "convolutions": backends.cudnn.allow_tf32,
+    }
+    return {name: "tf32" if one else "ieee" for name, one in allowed.items()}
 
 
 def describe(record: Record) -> str:

@@ -80,16 +80,18 @@ def _restored(
     record: Record,
 ) -> tuple[nn.Module, Any]:
     """Return the trained network, its adapter beside the weights, and the processor."""
-    from experiments.training.device import check_device, select_device
+    from experiments.device import select_device
+    from experiments.training.device import check_device, set_matmul
 
     check_device(config.train)
+    set_matmul(config.train)
     config.task.check()
-    processor = config.model.processor(weights)
+    processor = config.model.processor(weights, device=config.train.device)
     net = build_base(config, weights)  # downloads, if need be
     inputs.check_model(run_dir, config, record)
     net = config.method.restore(net, run_dir / "adapter", merged=False)
     if config.model.quantization is None:  # quantised weights are where they stay
-        net = net.to(select_device(config.train))
+        net = net.to(select_device(config.train.device))
     return net, processor
 
 

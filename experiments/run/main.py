@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
+from experiments.device import select_device
 from experiments.results import inputs
 from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record
@@ -75,7 +76,7 @@ def train(current: Session) -> Record:
     from experiments.training import memory, scoring, trainer
 
     machine = environment.describe()  # of the code that runs, not of what is there in the end
-    peak_memory = environment.PeakMemory()
+    peak_memory = environment.PeakMemory(select_device(config.train.device))
     with distributed.first_alone("prepared"):
         before = inputs.describe(config)
         parts = build_parts(config, current.weights, current.dataset_path)
@@ -96,7 +97,7 @@ def train(current: Session) -> Record:
 
     written = held.shown(work_dir)
     scoring.check(written, config.task)
-    metrics = scoring.score(written, config.task, config.train.select)
+    metrics = scoring.score(written, config.task, config.train.select, device=config.train.device)
     step = (metrics[config.train.select.value] or {}).get("step")
     return Record(
         run=describe_run(config),

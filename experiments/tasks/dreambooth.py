@@ -234,7 +234,7 @@ class DreamBooth(Task):
         ]
         image_files.save(image_files.grid(rows, data.train.photos), folder / image_files.GRID)
 
-    def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
+    def evaluate_outputs(self, run_dir: Path, *, device: str = "auto") -> OutputScores | None:
         """See `Task.evaluate_outputs`: all drawn images against the photos, whatever the prompt."""
         folder = run_dir / image_files.FOLDER
         real = image_files.read_folder(folder / image_files.SUBJECT)
@@ -250,7 +250,7 @@ class DreamBooth(Task):
         scores: dict[str, float] = {}
         details: dict[str, Any] = {"drawn": len(images), "real": len(real)}
         for name in self.metrics:
-            extractor = self._extractor(name)
+            extractor = self._extractor(name, device)
             if few or extractor is None:
                 scores[name] = math.nan
                 continue
@@ -258,7 +258,7 @@ class DreamBooth(Task):
             details[name] = extractor.description
         return OutputScores(scores={self.subject: scores}, details=details)
 
-    def _extractor(self, metric: str) -> fid.Extractor | None:
+    def _extractor(self, metric: str, device: str) -> fid.Extractor | None:
         """Return the features of a metric; None if their weights are not given."""
         if metric != "fid":
             return fid.PixelFeatures()
@@ -268,7 +268,7 @@ class DreamBooth(Task):
                 "python -m experiments.commands.fid measures it afterwards"
             )
             return None
-        return fid.InceptionFeatures(Path(self.extractor).expanduser())
+        return fid.InceptionFeatures(Path(self.extractor).expanduser(), device)
 
     def _subject(self, source: str | None) -> Subject:
         """Read photos and prompts, downloaded if necessary."""

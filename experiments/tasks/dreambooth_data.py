@@ -210,7 +210,7 @@ def draw_class_images(
     """
     from tqdm import tqdm
 
-    from experiments.models.latent_diffusion import DEVICE, draw
+    from experiments.models.latent_diffusion import draw
 
     key = json.dumps([processor.name, prompt, how], sort_keys=True)
     folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -218,8 +218,9 @@ def draw_class_images(
     missing = [number for number, path in enumerate(paths) if not image_files.is_whole(path)]
     if missing:
         log.info("drawing %d images of %r with the base model", len(missing), prompt)
-        pipeline = processor.pipeline(processor.base().eval()).to(DEVICE)
+        pipeline = processor.pipeline(processor.base().eval()).to(processor.device)
         for number in tqdm(missing, desc="Class images", disable=None):
             image = draw(pipeline, prompt, seed=number, **how)
             image_files.save(image, paths[number], prompt=prompt, seed=str(number))
+        pipeline.to("cpu")  # which moved the models of the processor itself
     return [image_files.read(path) for path in paths]

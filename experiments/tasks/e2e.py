@@ -173,7 +173,7 @@ class E2E(Language):
                     ],
                 )
 
-    def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
+    def evaluate_outputs(self, run_dir: Path, *, device: str = "auto") -> OutputScores | None:
         """See `Task.evaluate_outputs`; BLEU has a bootstrap interval over the groups."""
         if not self._wanted:
             return None

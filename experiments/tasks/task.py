@@ -196,8 +196,13 @@ class Task:
         """
         return {}
 
-    def evaluate_outputs(self, run_dir: Path) -> OutputScores | None:
-        """Compute the metrics of the outputs of `generate`, from the files alone, or None."""
+    def evaluate_outputs(self, run_dir: Path, *, device: str = "auto") -> OutputScores | None:
+        """Compute the metrics of the outputs of `generate`, from the files alone, or None.
+
+        Args:
+            run_dir: what `generate` wrote to.
+            device: `train.device`, for metrics that are computed by a network.
+        """
         return None
 
 

@@ -1,11 +1,12 @@
-"""The device that a run trains on."""
+"""Faults of a recipe that this machine has no device for."""
 
 from __future__ import annotations
 
 import os
 
+from experiments.device import select_device
 from experiments.errors import UserError
-from experiments.training.train_config import Precision, Train
+from experiments.training.train_config import Matmul, Precision, Train
 
 
 def check_device(train: Train) -> None:
@@ -13,13 +14,23 @@ def check_device(train: Train) -> None:
     import torch
 
     problems = []
-    gpu = torch.cuda.is_available()
+    gpu = select_device(train.device) != "cpu"
     if train.device == "cuda" and not gpu:
         problems.append("train.device=cuda: no GPU found (allowed: auto, cpu)")
-    if train.precision is Precision.fp16 and (train.device == "cpu" or not gpu):
+    if train.precision is Precision.fp16 and not gpu:
         problems.append("train.precision=fp16: needs a GPU (allowed on a CPU: fp32, bf16)")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun starts here
-    if gpu and train.device != "cpu" and here > torch.cuda.device_count():
+    if train.precision is Precision.bf16 and gpu and not torch.cuda.is_bf16_supported():
+        name = torch.cuda.get_device_name()
+        problems.append(
+            f"train.precision=bf16: {name} cannot compute in bf16 (allowed there: fp32, fp16)"
+        )
+    if train.matmul is Matmul.tf32 and not gpu:
+        problems.append("train.matmul=tf32: needs a GPU (allowed on a CPU: ieee)")
+    elif train.matmul is Matmul.tf32 and torch.cuda.get_device_capability() < (8, 0):
+        name = torch.cuda.get_device_name()
+        problems.append(f"train.matmul=tf32: {name} has no TF32 (allowed there: ieee)")
+    if gpu and here > torch.cuda.device_count():
         problems.append(
             f"torchrun: {here} processes on {torch.cuda.device_count()} GPUs (allowed: one a GPU)"
         )
@@ -27,8 +38,9 @@ def check_device(train: Train) -> None:
         raise UserError("this machine cannot train this run", problems)
 
 
-def select_device(train: Train) -> str:
-    """Return the device of training and generation: a GPU if there is one and it is allowed."""
+def set_matmul(train: Train) -> None:
+    """Let matrix products and cuDNN's convolutions round alike: torch's defaults differ."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() and train.device != "cpu" else "cpu"
+    allowed = train.matmul is Matmul.tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

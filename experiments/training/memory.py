@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from experiments.device import select_device
 from experiments.models import Model, Quantization, Transformer
 from experiments.training.train_config import Precision, Train
 from fourierft.frozen_weight import is_quantised
@@ -55,17 +56,19 @@ def expected(
     weights = _weights(net, model.quantization if _on_meta(net) else None)
     rows = 1 if train is None else train.batch_size // train.accumulation
     tokens = _tokens(task, data)
+    # The network is still on the CPU; the trainer moves it.
+    device = "meta" if train is None else select_device(train.device)
     found: dict[str, Any] = {
         "weights": weights,
         "gradients": trained,
         "optimizer": 2 * trained,  # AdamW's two averages
-        "updates": _kept_updates(net),
+        "updates": _kept_updates(net, device),
         "step": None,
         "evaluation": None,
         "generation": None,
     }
     if isinstance(model, Transformer) and task.head.kind in _DRY:
-        found |= _passing(net, model, task, train, data, rows, tokens)
+        found |= _passing(net, device, model, task, train, data, rows, tokens)
     passing = max(found[key] or 0 for key in ("step", "evaluation", "generation"))
     fixed = sum(found[key] for key in ("weights", "gradients", "optimizer", "updates"))
     return found | {"total": fixed + passing, "rows": rows, "tokens": tokens}
@@ -86,6 +89,7 @@ _PASSING = ("step", "evaluation", "generation")
 
 def _passing(
     net: nn.Module,
+    device: str,
     model: Transformer,
     task: Task,
     train: Train | None,
@@ -118,7 +122,8 @@ def _passing(
         most = configuration.max_position_embeddings
         texts *= min(data.longest or most, most)
         cache = texts * 2 * width * configuration.num_hidden_layers * size
-        found["generation"] = cache + _kept_updates(net, generating=True) - _kept_updates(net)
+        found["generation"] = cache + _kept_updates(net, device, generating=True)
+        found["generation"] -= _kept_updates(net, device)
     return found
 
 
@@ -237,12 +242,12 @@ def _bytes(value: nn.Parameter) -> int:
     return size + (scales.nbytes if scales is not None else 0)
 
 
-def _kept_updates(net: nn.Module, generating: bool = False) -> int:
-    """Return the bytes of full-size weights that FourierFT layers keep between steps."""
+def _kept_updates(net: nn.Module, device: str, generating: bool = False) -> int:
+    """Return the bytes of full-size weights that FourierFT layers keep between steps there."""
     total = 0
     for layer in adapted_layers(net).values():
         weight, memory = layer.get_base_layer().weight, layer.engine.memory
-        auto = generating or (weight.device.type == "cpu" and not is_quantised(weight))
+        auto = generating or (device == "cpu" and not is_quantised(weight))
         if memory == "cache" or (memory == "auto" and auto):
             size = 4 if is_quantised(weight) else weight.element_size()
             total += layer.out_features * layer.in_features * size

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from experiments.device import select_device
 from experiments.seeding import stream
 from experiments.training.train_config import Precision, Schedule, Train
 from fourierft.counting import in_head
@@ -37,6 +38,7 @@ def training_arguments(train: Train, rows: int, run: Path, seed: int) -> Trainin
     updates = math.ceil(math.ceil(rows / batch / ranks) / train.accumulation)  # per epoch
     evaluate_every = math.ceil(round(updates * train.eval_every, 6))
     workers = min(train.workers, len(os.sched_getaffinity(0)))  # more would get in the way
+    on_cpu = select_device(train.device) == "cpu"
     arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),
         per_device_train_batch_size=batch,
@@ -56,12 +58,13 @@ def training_arguments(train: Train, rows: int, run: Path, seed: int) -> Trainin
         save_total_limit=2,  # a kill while one is written leaves the one before
         seed=stream(seed, "dropout"),
         data_seed=stream(seed, "data"),
-        use_cpu=train.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=on_cpu,
         bf16=train.precision is Precision.bf16,
         fp16=train.precision is Precision.fp16,
         label_names=["labels"],
         remove_unused_columns=False,
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=not on_cpu,
+        accelerator_config={"non_blocking": not on_cpu},  # copies of pinned batches need no wait
         dataloader_num_workers=workers,
         dataloader_persistent_workers=workers > 0,
         activation_checkpointing=train.gradient_checkpointing,

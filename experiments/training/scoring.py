@@ -18,7 +18,7 @@ CLOSE = 1e-9
 """Relative difference allowed for sums of another processor."""
 
 
-def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
+def score(run: Path, task: Task, rule: Select, *, device: str = "auto") -> dict[str, Any]:
     """Compute the metrics of a run folder.
 
     Returns:
@@ -38,7 +38,7 @@ def score(run: Path, task: Task, rule: Select) -> dict[str, Any]:
     splits = sorted({path.name.rpartition("-")[0] for path in predictions.get_paths(run)})
     evaluations = {split: predictions.load(run, split) for split in splits}
     if not task.selects:
-        return _last(run, task, evaluations)
+        return _last(run, task, evaluations, device)
     wanted = getattr(task, "splits", splits)
     chooser = task.selection_split
     needed = [wanted[0] if wanted else "any split", *([chooser] if chooser is not None else [])]
@@ -124,9 +124,11 @@ def _equal(one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
-def _last(run: Path, task: Task, evaluations: dict[str, list[Evaluation]]) -> dict[str, Any]:
+def _last(
+    run: Path, task: Task, evaluations: dict[str, list[Evaluation]], device: str
+) -> dict[str, Any]:
     """Return the metrics of a task that selects no epoch: of its outputs and last evaluations."""
-    outputs = task.evaluate_outputs(run)
+    outputs = task.evaluate_outputs(run, device=device)
     scores = dict(outputs.scores) if outputs is not None else {}
     epoch = step = None
     for split, entries in evaluations.items():

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from experiments.metrics.selection import Select
-from experiments.results.identity import LOCAL
+from experiments.results.identity import BEFORE, LOCAL
 
 if TYPE_CHECKING:
     from experiments.tasks import Task
@@ -29,6 +29,13 @@ class Precision(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class Matmul(Enum):
+    """Number format in which a GPU multiplies fp32 matrices and convolves fp32 images."""
+
+    ieee = "ieee"
+    tf32 = "tf32"
 
 
 @dataclass(kw_only=True)
@@ -67,6 +74,8 @@ class Train:
     """Stop after this many optimizer steps (the schedule ends there too)."""
     precision: Precision = Precision.fp32
     """Number format of the forward and backward pass."""
+    matmul: Matmul = field(default=Matmul.ieee, metadata={BEFORE: Matmul.ieee.value})
+    """Products and convolutions of fp32 numbers on a GPU: ieee, or tf32 (10 bits of mantissa)."""
     accumulation: int = field(default=1, metadata=LOCAL)
     """Micro-batches per optimizer step; the losses stay those of the whole batch."""
     eval_batch_size: int = field(default=64, metadata=LOCAL)
