@@ -31,7 +31,7 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Old Card")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
 
 
 def test_every_rank_has_a_gpu_of_its_own(gpus, monkeypatch):

@@ -174,8 +174,17 @@ def test_the_name_of_an_option_is_that_of_its_file(tmp_path):
             (CONF / "model" / "mlp.yaml").read_text().replace("name: mlp", f"name: {name}")
         )
         found, _ = overrides.compose_checked([f"--config-dir={tmp_path}", "model=mine"])
-        wrong = ["conf/model/mine.yaml: name='mlp': must be 'mine'"]
+        wrong = ["model/mine.yaml: name='mlp': must be 'mine'"]
         assert found == (wrong if name == "mlp" else [])
+
+
+def test_a_name_with_a_dot_or_an_open_reference(tmp_path):
+    (tmp_path / "model").mkdir()
+    text = (CONF / "model" / "mlp.yaml").read_text().replace("name: mlp", "name: mlp3.1")
+    (tmp_path / "model" / "mlp3.1.yaml").write_text(text)
+    assert overrides.problems([f"--config-dir={tmp_path}", "model=mlp3.1", "mode=count"]) == []
+    (line,) = overrides.problems(["model.name=${nope}", "mode=count"])
+    assert "a name follows from model=" in line
 
 
 def test_help_needs_no_hydra():

@@ -292,7 +292,7 @@ def test_a_row_copied_from_an_unknown_source_gets_no_verdict(tmp_path, plain):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"train.epochs": 1.0}, "epochs 1.0, paper"),
+        ({"train.epochs": 1.0}, "epochs 1, paper 100"),
         ({"method.init": "zeros"}, "init zeros, paper"),
         ({"train.precision": "bf16"}, "precision bf16, paper"),
     ],

@@ -85,17 +85,19 @@ def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictCon
 def check_names(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """Raise ConfigError for every option whose name is not that of its file.
 
-    Recipes, folders and records find an option by its name.
+    Recipes, folders and records find an option by its name. A name that cannot be read is left to
+    the checks of the overrides.
 
     Args:
         cfg: the composed run.
         choices: options that Hydra chose, by group (`hydra.runtime.choices`).
     """
     wrong = []
-    for group in CLASSES:
-        option, name = Path(str(choices.get(group))).stem, OmegaConf.select(cfg, f"{group}.name")
+    for group in ("model", "task", "method"):
+        option = str(choices.get(group)).rpartition("/")[2].removesuffix(".yaml")
+        name = OmegaConf.select(cfg, f"{group}.name", throw_on_resolution_failure=False)
         if name is not None and name != option:
-            wrong.append(f"conf/{group}/{option}.yaml: name={name!r}: must be {option!r}")
+            wrong.append(f"{group}/{option}.yaml: name={name!r}: must be {option!r}")
     if wrong:
         raise ConfigError("an option's name must be that of its file", wrong)
 

@@ -20,7 +20,11 @@ def check_device(train: Train) -> None:
     if train.precision is Precision.fp16 and not gpu:
         problems.append("train.precision=fp16: needs a GPU (allowed on a CPU: fp32, bf16)")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun starts here
-    if train.precision is Precision.bf16 and gpu and not torch.cuda.is_bf16_supported():
+    if (
+        train.precision is Precision.bf16
+        and gpu
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         name = torch.cuda.get_device_name()
         problems.append(
             f"train.precision=bf16: {name} cannot compute in bf16 (allowed there: fp32, fp16)"

@@ -95,13 +95,15 @@ def answer(
     reasons_by_id = {
         id(one): seed_groups.incomparable_reasons(one, sizes, known, seen) for one in there
     }
-    if cell.printed is not None:
-        for one in there:
-            reasons_by_id[id(one)] += recipe_match.deviations(one, cell.row.fields)
-    ordered = seed_groups.best(there, reasons_by_id)
+    deviations_by_id = {
+        id(one): [] if cell.printed is None else recipe_match.deviations(one, cell.row.fields)
+        for one in there
+    }
+    ordered = seed_groups.best(there, reasons_by_id, deviations_by_id)
     if ordered:
         cell.setting, *cell.others = ordered
-        cell.incomparable_reasons = reasons_by_id[id(cell.setting)]
+        shown = id(cell.setting)
+        cell.incomparable_reasons = reasons_by_id[shown] + deviations_by_id[shown]
     for rule in RULES:
         cell.ours[rule] = statistic(cell, rule, how, index)
         reasons = list(cell.incomparable_reasons)

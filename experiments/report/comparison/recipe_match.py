@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.report.comparison.seed_groups import CUTS, Setting
+from experiments.report.comparison.seed_groups import CUTS, PLAIN, Setting
 
-SAID_ELSEWHERE = {"seed", "recipe", "source", "profile", "model.repo", "model.pretrained", *CUTS}
-"""Keys that have reasons of their own, or are no setting."""
+SAID_ELSEWHERE = {
+    *("seed", "recipe", "source", "profile", "model.repo", "model.pretrained", *CUTS),
+    *("model.weights_file", "model.package"),  # the weights' fingerprint decides
+    *("train.select", "task.metrics"),  # the report shows every rule, and picks its metric
+}
+"""Keys that have reasons of their own, or do not change the number."""
 
 
 def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
@@ -27,9 +31,15 @@ def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
     recipe, wanted = found
     if recipe != "paper":
         return [f"recipe {recipe}: the paper gives none"]
-    here = setting.first.identity
+    here, same = setting.first.identity, PLAIN.get(setting.run["method"], {})
     return [
-        f"{key.rpartition('.')[2]} {here[key]}, paper {value}"
+        f"{key.rpartition('.')[2]} {_shown(here[key])}, paper {_shown(value)}"
         for key, value in wanted.items()
         if key in here and key not in SAID_ELSEWHERE | fields.keys() and here[key] != value
+        if not (isinstance(same.get(key), tuple) and {here[key], value} <= {*same[key]})
     ]
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+    return text if len(text) <= 40 else f"{text[:39]}…"

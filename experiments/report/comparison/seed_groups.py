@@ -104,12 +104,18 @@ def answers(run: Run, wanted: dict[str, Any]) -> bool:
     return not elsewhere or targets in fields or said["method"] not in ATTENTION
 
 
-def best(settings: list[Setting], reasons_by_id: dict[int, list[str]]) -> list[Setting]:
+def best(
+    settings: list[Setting],
+    reasons_by_id: dict[int, list[str]],
+    deviations_by_id: dict[int, list[str]] | None = None,
+) -> list[Setting]:
     """Sort settings by how well they can be compared; a cell shows the first.
 
     Args:
         settings: of one cell.
         reasons_by_id: `incomparable_reasons` of each, by its id().
+        deviations_by_id: deviations from the paper's recipe, likewise; any number of them weighs
+            less than one reason, such as a subset or random weights.
     """
 
     def order(setting: Setting) -> tuple[Any, ...]:
@@ -117,6 +123,7 @@ def best(settings: list[Setting], reasons_by_id: dict[int, list[str]]) -> list[S
         preference = RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES)
         return (
             len(reasons_by_id[id(setting)]),
+            len((deviations_by_id or {}).get(id(setting), [])),
             preference,
             len(setting.run.get("variant") or ""),
             -len(setting.runs),
