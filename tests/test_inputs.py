@@ -14,7 +14,7 @@ import yaml
 
 from experiments.config import compose as compose_module
 from experiments.config import load as load_module
-from experiments.config.changes import _plain
+from experiments.config.changes import find_plain
 from experiments.config.compose import CONF, compose_config, register
 from experiments.errors import DataError, RecordError
 from experiments.methods import METHODS
@@ -454,7 +454,7 @@ def test_an_edited_recipe_is_refused_with_its_keys(tmp_path, monkeypatch):
     register()
 
     def asked():
-        _plain.cache_clear()
+        find_plain.cache_clear()
         return load_module.load(compose_config([f"output={tmp_path}/runs"]))
 
     finish(asked())
@@ -465,7 +465,7 @@ def test_an_edited_recipe_is_refused_with_its_keys(tmp_path, monkeypatch):
     recipe.write_text("# @package _global_\n" + yaml.safe_dump(content))
     with pytest.raises(RecordError, match="train.learning_rate: found"):
         run(asked())
-    _plain.cache_clear()
+    find_plain.cache_clear()
 
 
 @pytest.mark.slow
