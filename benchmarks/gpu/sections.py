@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import signal
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from experiments.files import write_atomically
 
 Row = dict[str, Any]
 
@@ -107,7 +108,8 @@ def run_sections(
         found["seconds"] = round(time.monotonic() - began, 1)
         if "stopped" in found:
             print(f"{name}: {found['stopped']}", file=sys.stderr, flush=True)
-        write(known, plan.out / "result.json")
+        text = json.dumps(known, indent=1, default=str) + "\n"
+        write_atomically(plan.out / "result.json", text)
         gc.collect()
         if plan.device == "cuda":
             torch.cuda.empty_cache()
@@ -131,10 +133,3 @@ def find_failures(result: dict[str, Any]) -> list[str]:
                     if "error" in value:
                         found.append(f"{name}: {what} {contestant}: {value['error']}")
     return found
-
-
-def write(result: dict[str, Any], path: Path) -> None:
-    """Write the results as a whole file, or leave the old one."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(result, indent=1, default=str) + "\n")
-    os.replace(unfinished, path)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -78,7 +77,7 @@ def find_recipe(model: str, task: str, method: str) -> tuple[str, dict[str, Any]
     register()
     try:
         return find_plain(f"model={model}", f"task={task}", f"method={method}")
-    except (UserError, HydraException, OmegaConfBaseException):
+    except (UserError, OmegaConfBaseException):
         return None
 
 

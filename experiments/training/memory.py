@@ -18,6 +18,7 @@ from torch import nn
 from experiments.device import select_device
 from experiments.models import Model, Quantization, Transformer
 from experiments.training.train_config import Precision, Train
+from fourierft.engine.linear import choose_memory
 from fourierft.frozen_weight import is_quantised
 from fourierft.layer import adapted_layers
 
@@ -246,10 +247,12 @@ def _kept_updates(net: nn.Module, device: str, generating: bool = False) -> int:
     """Return the bytes of full-size weights that FourierFT layers keep between steps there."""
     total = 0
     for layer in adapted_layers(net).values():
-        weight, memory = layer.get_base_layer().weight, layer.engine.memory
-        auto = generating or (device == "cpu" and not is_quantised(weight))
-        if memory == "cache" or (memory == "auto" and auto):
-            size = 4 if is_quantised(weight) else weight.element_size()
+        weight, engine = layer.get_base_layer().weight, layer.engine
+        quantised = is_quantised(weight)
+        if generating and engine.memory == "auto":
+            engine = engine._replace(memory="cache")
+        if choose_memory(engine, device, None if quantised else weight) == "cache":
+            size = 4 if quantised else weight.element_size()
             total += layer.out_features * layer.in_features * size
     return total
 
