@@ -74,9 +74,9 @@ def count(net: nn.Module, head: Sequence[str]) -> Counts:
     trainable = [key for key, parameter in parameters.items() if parameter.requires_grad]
     adapter = [parameters[key] for key in trainable if not of_head[key]]
     return Counts(
-        adapter=sum(map(_numbers, adapter)),
-        head=sum(_numbers(parameters[key]) for key in trainable if of_head[key]),
-        base=sum(_numbers(parameter) for key, parameter in parameters.items() if in_base[key]),
+        adapter=sum(map(_size, adapter)),
+        head=sum(_size(parameters[key]) for key in trainable if of_head[key]),
+        base=sum(_size(parameter) for key, parameter in parameters.items() if in_base[key]),
         stored_bytes=sum(parameter.numel() * parameter.element_size() for parameter in adapter),
     )
 
@@ -98,7 +98,7 @@ def _adding_prefixes(net: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
     return prefixes
 
 
-def _numbers(parameter: nn.Parameter) -> int:
-    """Return the size of a parameter; a 4-bit one packs two numbers into each element."""
+def _size(parameter: nn.Parameter) -> int:
+    """Return the size of a parameter; a 4-bit one packs two values into each element."""
     quantised = getattr(parameter, "quant_state", None)
     return parameter.numel() if quantised is None else quantised.shape.numel()

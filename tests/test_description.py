@@ -19,7 +19,7 @@ def described(**changes):
 
 def test_the_line():
     assert described() == (
-        "minilm sst2 lora rank=4: 1,200 adapter numbers (4,800 bytes) + 30 in the head; "
+        "minilm sst2 lora rank=4: 1,200 adapter parameters (4,800 bytes) + 30 in the head; "
         "best accuracy 0.7500 [0.7000, 0.8000]"
     )
 

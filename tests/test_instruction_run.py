@@ -73,7 +73,7 @@ def test_a_run_may_end_with_neither_score_nor_answers(small, compose, tmp_path, 
     assert record.metrics["primary"] is None
     assert record.metrics["last"]["scores"] == {}
     told = capsys.readouterr().out
-    assert "500 adapter numbers" in told and "task.questions=null" in told
+    assert "500 adapter parameters" in told and "task.questions=null" in told
     assert (folder_of(tmp_path / "out") / "adapter/adapter_config.json").exists()
 
 

@@ -62,7 +62,7 @@ def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict
 
 
 def _matmul(device: str) -> dict[str, str] | None:
-    """Return how a GPU computed with fp32 numbers; None on a CPU, which has no TF32."""
+    """Return how a GPU computed with fp32 values; None on a CPU, which has no TF32."""
     import torch
 
     if device == "cpu":
@@ -79,7 +79,7 @@ def describe(record: Record) -> str:
     """One line about a finished run for the terminal."""
     run, parameters = record.run, record.parameters
     line = f"{run['model']} {run['task']} {run['method']} {run.get('variant') or ''}".rstrip()
-    line += f": {parameters['adapter']:,} adapter numbers ({parameters['stored_bytes']:,} bytes)"
+    line += f": {parameters['adapter']:,} adapter parameters ({parameters['stored_bytes']:,} bytes)"
     if parameters.get("head"):
         line += f" + {parameters['head']:,} in the head"
     primary = (record.metrics or {}).get("primary")

@@ -28,7 +28,7 @@ def continuations(
         net: a causal language model of transformers, adapted or not; in evaluation mode only while
             this runs.
         processor: its tokenizer.
-        prompts: token numbers of each prompt.
+        prompts: token ids of each prompt.
         batch_size: prompts at once; padded at the left and masked.
         max_new_tokens: tokens after which a text ends.
         ends: tokens that end a text, beside the tokenizer's own.

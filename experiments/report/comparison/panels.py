@@ -154,7 +154,7 @@ def _others(
             points = [_point(name, said, size, about, found, index, seen) for size in sizes]
             for point in points:
                 if point.setting and (said.get("at") or said.get("per_size")):
-                    point.x = _numbers(point.setting, about["of"])
+                    point.x = _count_parameters(point.setting, about["of"])
                 elif point.setting:
                     point.x = point.size
             panel.series[name] = points
@@ -272,7 +272,7 @@ def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
     return sorted(found)
 
 
-def _numbers(setting: Setting, of: str) -> float | None:
+def _count_parameters(setting: Setting, of: str) -> float | None:
     """Count the trained parameters without the head, of the model or of one of its matrices."""
     values = setting.first.values
     trained = number(values.get("parameters.adapter"))

@@ -47,7 +47,7 @@ class Offer:
     setting: Setting
     scores: dict[str, float | None]
     """Mean over seeds, by selection rule."""
-    numbers: float
+    parameters: float
     seconds: float | None
     peak: float | None
     incomparable_reasons: list[str]
@@ -109,7 +109,7 @@ def _offers(index: RunIndex) -> list[Offer]:
             Offer(
                 setting=setting,
                 scores=scores,
-                numbers=runs[0].record.parameters["adapter"],
+                parameters=runs[0].record.parameters["adapter"],
                 seconds=_mean(run.record.time.get("train_s") for run in runs),
                 peak=_mean(
                     run.record.memory.get("peak_gpu") or run.record.memory.get("peak_rss")
@@ -119,7 +119,7 @@ def _offers(index: RunIndex) -> list[Offer]:
                 efficient=[],
             )
         )
-    return sorted(found, key=lambda offer: (offer.group, offer.numbers))
+    return sorted(found, key=lambda offer: (offer.group, offer.parameters))
 
 
 def _mean(values: Any) -> float | None:
@@ -136,7 +136,7 @@ def _score(offer: Offer) -> float | None:
 
 def _mark(group: Sequence[Offer]) -> None:
     """Mark the costs for which each configuration is efficient."""
-    for name, cost in (("parameters", lambda one: one.numbers), ("time", lambda one: one.seconds)):
+    for name, cost in (("parameters", lambda one: one.parameters), ("time", lambda one: one.seconds)):
         there = [one for one in group if _score(one) is not None and cost(one) is not None]
         for offer in there:
             beaten = any(
@@ -173,7 +173,7 @@ def _line(offer: Offer, index: RunIndex) -> Line:
             run["model"],
             run["task"],
             run["method"],
-            f"{offer.numbers:,}",
+            f"{offer.parameters:,}",
             "–" if offer.seconds is None else f"{offer.seconds:.1f}",
             "–" if offer.peak is None else f"{offer.peak / 2**20:.0f}",
             Ruled(**{rule: score(rule) for rule in RULES}),
@@ -190,7 +190,7 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
     places = figure.subplots(len(groups), 2, squeeze=False)
     for line, (key, offers) in zip(places, groups.items(), strict=True):
         for axes, cost, label in zip(
-            line, ("numbers", "seconds"), ("Trained parameters", "Seconds of training"), strict=True
+            line, ("parameters", "seconds"), ("Trained parameters", "Seconds of training"), strict=True
         ):
             style.style(axes)
             for offer in offers:
@@ -202,7 +202,7 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
                     continue
                 method = offer.setting.run["method"]
                 colour, _, mark = style.STYLES.get(method, style.OTHER)
-                efficient = ("parameters" if cost == "numbers" else "time") in offer.efficient
+                efficient = ("parameters" if cost == "parameters" else "time") in offer.efficient
                 axes.plot(
                     [x],
                     [score],
@@ -249,7 +249,7 @@ def _raw(offer: Offer, index: RunIndex) -> dict[str, Any]:
     return {
         **{key: run[key] for key in ("model", "task", "method")},
         "configuration": offer.setting.label,
-        "numbers": offer.numbers,
+        "parameters": offer.parameters,
         "seconds": offer.seconds,
         "peak_bytes": offer.peak,
         **offer.scores,
