@@ -1,6 +1,7 @@
 """Tables of scores: which runs answer a cell, and which never get a verdict."""
 
 import csv
+import json
 import shutil
 
 import pytest
@@ -309,8 +310,60 @@ def test_unknown_weights_stand_with_the_verdict(tmp_path, cola):
     assert cells.UNVERIFIED in registry.build("table2", run_index.collect(tmp_path)).summary
 
 
-def test_a_share_of_rounded_counts_is_judged_by_their_rounding():
+def test_a_row_copied_from_a_paper_of_another_protocol_gets_no_verdict(tmp_path, plain):
+    """Table 3's copied rows are the LoRA paper's, at the best epoch."""
+    for method, reason in (("full", "copied from a paper that takes the best epoch"), ("lora", "")):
+        config = plain("model=gpt2_medium", "task=e2e", f"method={method}")
+        for seed in range(3):
+            scores = {"bleu": 0.689, "nist": 8.7, "meteor": 0.46, "rouge_l": 0.71, "cider": 2.5}
+            place = scored(tmp_path, config, seed, None)
+            record = json.loads((place / "metrics.json").read_text())
+            last = {"epoch": 5.0, "step": 9, "value": 0.689, "interval": None}
+            record["metrics"]["last"] = last | {"scores": {"test": scores}}
+            (place / "metrics.json").write_text(json.dumps(record))
+        cell = found(tmp_path, "e2e", method, "table3", model="gpt2_medium")
+        told = cell.judgements["last"]
+        assert cell.ours["last"].centre == pytest.approx(68.9)
+        assert reason in told.reason and (reason == "" or told.verdict.value == "not comparable")
+
+
+@pytest.mark.parametrize("key", ["train.epochs", "train.learning_rate", "method.alpha"])
+def test_a_record_that_lacks_part_of_the_recipe_is_not_the_papers(tmp_path, cola, key):
+    section, _, name = key.partition(".")
+    part = {one: value for one, value in cola[section].items() if one != name}
+    five(tmp_path, cola | {section: part})
+    told = found(tmp_path).judgements["best"]
+    assert f"{name} not recorded, paper" in told.reason
+    assert told.verdict.value == "not comparable"
+
+
+def test_a_cell_of_several_settings_says_why_it_shows_one(tmp_path, cola):
+    five(tmp_path, cola)
+    changes = {"train.epochs": 1.0}
+    for seed in SEEDS:
+        place = tmp_path / "short" / f"seed={seed}"
+        scored(tmp_path, cola, seed, 0.9, changes=changes, place=place)
+    cell = found(tmp_path)
+    assert cell.verdict("best").value == "reproduced"
+    assert cell.why_shown == "fewest deviations from the paper's recipe"
+    shown = text.markdown(registry.build("table2", run_index.collect(tmp_path)))
+    assert f"shown for: {cell.why_shown}" in shown and "also:" in shown
+
+
+def test_a_share_of_rounded_counts_is_judged_by_their_rounding(tmp_path):
     shares = {one["what"]: one for one in reference.load("text")["shares"]}
-    for what, ours, agrees in (("GLUE", 100 * 48000 / 786432, True), ("E2E NLG", 9.77, False)):
+    for what, ours, agrees in (
+        ("GLUE", 100 * 48000 / 786432, True),
+        ("E2E NLG, Large", 9.77, False),
+        ("Image classification, Base", 100 * 72000 / 589824, False),
+    ):
         least, most = text_numbers.share_range(*shares[what]["inputs"])
         assert (least <= ours <= most) is agrees
+    page = registry.build("text", run_index.collect(tmp_path))
+    told = {row["what"]: row["verdict"] for row in page.rows}
+    assert {row["printed"] for row in page.rows} >= {12.4, 41.1, 30.6, 13.7}
+    assert told.pop("DreamBooth") == "not reproduced" and set(told.values()) == {"not run"}
+    for row in page.rows:
+        agrees = abs(row["by_printed_counts"] - row["printed"]) < 0.06
+        assert agrees is (row["what"] != "DreamBooth")
+    assert "8 to 500; the printed counts give 7.29 to 523" in text.markdown(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +38,8 @@ class PaperCell:
     """Runs that it shows."""
     others: list[Setting] = field(default_factory=list)
     """Other settings in which it was run."""
+    why_shown: str = ""
+    """Reason that the cell shows its setting and not another."""
     incomparable_reasons: list[str] = field(default_factory=list)
     ours: dict[str, Statistic | None] = field(default_factory=dict)
     """By selection rule."""
@@ -104,12 +107,12 @@ def answer(
         cell.setting, *cell.others = ordered
         shown = id(cell.setting)
         cell.incomparable_reasons = reasons_by_id[shown] + deviations_by_id[shown]
+        if cell.others:
+            cell.why_shown = seed_groups.why_first(*ordered[:2], reasons_by_id, deviations_by_id)
     for rule in RULES:
         cell.ours[rule] = statistic(cell, rule, how, index)
         reasons = list(cell.incomparable_reasons)
-        source = cell.row.facts.get("copied")
-        if source and not any(known in source for known in KNOWN_SOURCES):
-            reasons.append(UNKNOWN_SOURCE)
+        reasons += _source(cell.row, how)
         if cell.column.judged and cell.setting is not None:
             reasons += _judges(cell, index)
         if rule != how["select"]:
@@ -139,6 +142,17 @@ def statistic(cell: PaperCell, rule: str, how: dict[str, Any], index: RunIndex) 
         return None
     ddof = 1 if how["spread"] is None else how["spread"]
     return Statistic(values=values, kind=how["statistic"], ddof=ddof)
+
+
+def _source(row: Row, how: dict[str, Any]) -> Iterator[str]:
+    """Yield the reasons not to compare runs with a row that the paper copied."""
+    source = row.facts.get("copied")
+    if not source:
+        return
+    if not any(known in source for known in KNOWN_SOURCES):
+        yield UNKNOWN_SOURCE
+    elif how.get("copied_select", how["select"]) != how["select"]:
+        yield f"copied from a paper that takes the {how['copied_select']} epoch"
 
 
 def _judges(cell: PaperCell, index: RunIndex) -> list[str]:

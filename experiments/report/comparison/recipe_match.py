@@ -12,6 +12,8 @@ SAID_ELSEWHERE = {
     *("train.select", "task.metrics"),  # the report shows every rule, and picks its metric
 }
 """Keys that have reasons of their own, or do not change the number."""
+NO_RECIPE = "the paper gives none"
+"""End of the deviation of runs whose recipe is not the paper's for want of one."""
 
 
 def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
@@ -22,6 +24,7 @@ def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
         fields: fields of the cell's row, with dotted keys, which may differ from the recipe.
     """
     from experiments.config.changes import find_recipe  # late: with all models and tasks
+    from experiments.config.run_config import LATER
 
     if setting.run.get("profile"):
         return []  # a smoke test, which has a reason of its own
@@ -30,14 +33,23 @@ def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
         return ["the paper's setting is not in conf/"]
     recipe, wanted = found
     if recipe != "paper":
-        return [f"recipe {recipe}: the paper gives none"]
-    here, same = setting.first.identity, PLAIN.get(setting.run["method"], {})
+        return [f"recipe {recipe}: {NO_RECIPE}"]
+    here, same = LATER | setting.first.identity, PLAIN.get(setting.run["method"], {})
     return [
-        f"{key.rpartition('.')[2]} {_shown(here[key])}, paper {_shown(value)}"
+        f"{key.rpartition('.')[2]} {told}, paper {_shown(value)}"
         for key, value in wanted.items()
-        if key in here and key not in SAID_ELSEWHERE | fields.keys() and here[key] != value
-        if not (isinstance(same.get(key), tuple) and {here[key], value} <= {*same[key]})
+        if key not in SAID_ELSEWHERE | fields.keys()
+        if (told := _deviating(here, key, value, same.get(key))) is not None
     ]
+
+
+def _deviating(here: dict[str, Any], key: str, value: Any, same: Any) -> str | None:
+    """Return the words for a setting that is not the paper's value; None if it is."""
+    if key not in here:  # other sections have gained fields that older records lack
+        return "not recorded" if key.startswith("train.") or key == "method.alpha" else None
+    if here[key] == value or (isinstance(same, tuple) and {here[key], value} <= {*same}):
+        return None
+    return _shown(here[key])
 
 
 def _shown(value: Any) -> str:

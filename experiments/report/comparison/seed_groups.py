@@ -117,19 +117,41 @@ def best(
         deviations_by_id: deviations from the paper's recipe, likewise; any number of them weighs
             less than one reason, such as a subset or random weights.
     """
+    deviations = deviations_by_id or {}
+    return sorted(
+        settings,
+        key=lambda one: (
+            *_rank(one, reasons_by_id[id(one)], deviations.get(id(one), [])).values(),
+            len(one.run.get("variant") or ""),
+        ),
+    )
 
-    def order(setting: Setting) -> tuple[Any, ...]:
-        recipe = setting.run.get("recipe")
-        preference = RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES)
-        return (
-            len(reasons_by_id[id(setting)]),
-            len((deviations_by_id or {}).get(id(setting), [])),
-            preference,
-            len(setting.run.get("variant") or ""),
-            -len(setting.runs),
-        )
 
-    return sorted(settings, key=order)
+def why_first(
+    first: Setting,
+    second: Setting,
+    reasons_by_id: dict[int, list[str]],
+    deviations_by_id: dict[int, list[str]],
+) -> str:
+    """Say why a cell shows the first of two settings that `best` has sorted."""
+    ranks = [
+        _rank(one, reasons_by_id[id(one)], deviations_by_id[id(one)]) for one in (first, second)
+    ]
+    for words, value in ranks[0].items():
+        if value != ranks[1][words]:
+            return words
+    return "as comparable as the others"
+
+
+def _rank(setting: Setting, reasons: list[str], deviations: list[str]) -> dict[str, int]:
+    """Return what the order of settings follows, the weightiest first, each with its wording."""
+    recipe = setting.run.get("recipe")
+    return {
+        "fewest reasons not to compare it": len(reasons),
+        "fewest deviations from the paper's recipe": len(deviations),
+        "its recipe": RECIPES.index(recipe) if recipe in RECIPES else len(RECIPES),
+        "most seeds": -len(setting.runs),
+    }
 
 
 def incomparable_reasons(

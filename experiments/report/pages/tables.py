@@ -142,7 +142,8 @@ def _seeds(cell: PaperCell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
             return Shown(text=f"{seed}: {text}", link=link(index.root, place))
 
         parts.append(Ruled(**{rule: shown(rule) for rule in RULES}))
-    parts.append(Shown(text=f"[{cell.setting.label}]", tone="muted"))
+    why = f"; shown for: {cell.why_shown}" if cell.why_shown else ""
+    parts.append(Shown(text=f"[{cell.setting.label}{why}]", tone="muted"))
     for other in cell.others:
         place = link(index.root, other.first.run_dir)
         text = f"also: {other.label} ({len(other.runs)} seeds)"

@@ -23,7 +23,7 @@ from experiments.report.render.document import (
     link,
 )
 
-NUMBERS = ("Printed", "By the formulas", "Ours")
+NUMBERS = ("Printed", "By the printed counts", "By the formulas", "Ours")
 HALF = 0.05
 """Half a unit of the last digit of a printed share."""
 
@@ -31,13 +31,10 @@ HALF = 0.05
 def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     """Build the page of the text's shares, factors and formulas beside our counts."""
     rows = [_share(entry, index) for entry in facts["shares"]]
-    ratios = [row["ours"] for row in rows if row["ours"] is not None]
-    same = sum(row["verdict"] is Verdict.reproduced for row in rows)
-    summary = f"{same} of {len(rows)} shares are the counts'."
-    fewer = [round(100 / ratio) for ratio in ratios if ratio]
-    least, most = facts["fewer"]["printed"]
-    spread = f"; here {min(fewer)} to {max(fewer)} times" if fewer else ""
-    blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**")]
+    verdicts = Counter(row["verdict"] for row in rows)
+    told = ", ".join(f"{verdicts[one]} {one.value}" for one in Verdict if verdicts[one])
+    summary = f"{len(rows)} shares: {told}."
+    blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**"), Prose(RULE)]
     blocks.append(
         Table(
             caption="Trained parameters as a share of LoRA's, per cent",
@@ -49,13 +46,13 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     blocks.append(
         Items(
             [
-                f"{facts['fewer']['what']}: {least} to {most}{spread}.",
+                _fewer(facts, rows),
                 f"{facts['stored']['printed']} {facts['stored']['what']}. "
                 f"Here: {facts['stored']['ours']}.",
             ]
         )
     )
-    if not ratios:
+    if any(row["ours"] is None for row in rows):
         blocks.append(Prose(f"Not run: `{facts['run']}`"))
     blocks += [Heading("Notes"), Items(facts["notes"])]
     return Page(
@@ -65,37 +62,58 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
         rows=[_raw(row) for row in rows],
         rule="last",
         summary=summary,
-        verdicts=Counter(row["verdict"] for row in rows),
+        verdicts=verdicts,
     )
 
 
+RULE = (
+    "A share is **not reproduced** if the paper's own printed counts do not round to it, and "
+    "**reproduced** if our counts lie within the rounding of those or round to the share."
+)
+
+
 def _share(entry: dict[str, Any], index: RunIndex) -> dict[str, Any]:
-    """Compute a share by the formulas and by the counts of Table 1's runs."""
+    """Compute a share by the printed counts, the formulas and the counts of Table 1's runs."""
     runs: dict[str, Run | None] = {
         method: table1.find(index, entry["model"], method, size, entry[method][size])
         for method, size in (("fourierft", "n"), ("lora", "r"))
     }
-    formula = 100 * entry["fourierft"]["formula"] / entry["lora"]["formula"]
+    least, most = share_range(*entry["inputs"])
     ours = None
     if all(runs.values()):
         counts = {method: run.record.parameters["adapter"] for method, run in runs.items()}
         ours = 100 * counts["fourierft"] / counts["lora"] if counts["lora"] else None
-    if ours is None:
-        verdict = Verdict.not_run
-    else:
-        least, most = share_range(*entry["inputs"])
-        exact = abs(ours - entry["printed"]) <= HALF + 1e-9
-        close = exact or least <= ours <= most
-        verdict = Verdict.reproduced if close else Verdict.not_reproduced
+    verdict, reason = _judge(entry["printed"], (least, most), ours)
     return {
         "what": entry["what"],
         "printed": entry["printed"],
-        "formula": formula,
+        "by_printed_counts": share(*entry["inputs"]),
+        "formula": 100 * entry["fourierft"]["formula"] / entry["lora"]["formula"],
         "ours": ours,
         "verdict": verdict,
+        "reason": reason,
         "basis": entry["basis"],
+        "fewer": entry.get("fewer", True),
         "runs": runs,
     }
+
+
+def _judge(printed: float, counts: tuple[float, float], ours: float | None) -> tuple[Verdict, str]:
+    least, most = counts
+    if not least - HALF <= printed <= most + HALF:
+        return Verdict.not_reproduced, "not what the printed counts give"
+    if ours is None:
+        return Verdict.not_run, ""
+    if abs(ours - printed) <= HALF + 1e-9 or least <= ours <= most:
+        return Verdict.reproduced, ""
+    return Verdict.not_reproduced, "the printed counts are not the formulas'"
+
+
+def share(part: str, whole: str) -> float:
+    """Return the share, in per cent, that printed counts give."""
+    part_digits, part_worth = reference.count(part)
+    whole_digits, whole_worth = reference.count(whole)
+    return 100 * float(part_digits) * part_worth / (float(whole_digits) * whole_worth)
 
 
 def share_range(part: str, whole: str) -> tuple[float, float]:
@@ -110,22 +128,40 @@ def _rounded_from(printed: str) -> tuple[float, float]:
     return (float(digits) - half) * worth, (float(digits) + half) * worth
 
 
+def _fewer(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the line on how many times fewer parameters are trained, over all shares."""
+    least, most = facts["fewer"]["printed"]
+    told = f"{facts['fewer']['what']}: {least} to {most}"
+    for words, key in (("the printed counts give", "by_printed_counts"), ("here", "ours")):
+        within, beyond = (
+            [100 / row[key] for row in rows if row[key] and row["fewer"] is counted]
+            for counted in (True, False)
+        )
+        if within:
+            told += f"; {words} {min(within):.2f} to {max(within):.0f}"
+        if within and beyond:
+            told += f" (with n = 10000 {min(beyond):.1f} and {max(beyond):.1f})"
+    return f"{told}."
+
+
 def _raw(row: dict[str, Any]) -> dict[str, Any]:
     """Return one line of the csv file."""
-    kept = {key: value for key, value in row.items() if key != "runs"}
+    kept = {key: value for key, value in row.items() if key not in ("runs", "fewer")}
     return kept | {"verdict": row["verdict"].value}
 
 
 def _line(row: dict[str, Any], index: RunIndex) -> Line:
     run = row["runs"]["fourierft"]
     ours = NOT_RUN if row["ours"] is None else f"{row['ours']:.2f}"
+    reason = f" ({row['reason']})" if row["reason"] else ""
     return Line(
         cells=[
             row["what"],
             f"{row['printed']:.1f}",
+            f"{row['by_printed_counts']:.2f}",
             f"{row['formula']:.2f}",
             Shown(text=ours, link=link(index.root, run.run_dir) if run else None),
-            Shown(text=f"**{row['verdict'].value}**", tone=row["verdict"].tone),
+            Shown(text=f"**{row['verdict'].value}**{reason}", tone=row["verdict"].tone),
             row["basis"],
         ]
     )
