@@ -6,12 +6,21 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 
+# Table 4 and Figure 1: FastChat's llm_judge/data, whose questions are answered and whose prompts ask the judge.
+QUESTIONS ?=
+JUDGE ?= gpt-4
+# OpenAI-compatible server of the judge; without it nothing is sent, and what is missing and its cost are said.
+JUDGE_URL ?=
+# Dollars per million tokens: GPT-4's list price of 2023. A local server costs none.
+PRICES ?= --price-in 30 --price-out 60
+
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
 .PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark gpu test test-slow lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 	@echo "  table1 ... figure7: one table or figure, run what is missing, then report"
+	@echo "  table4 QUESTIONS=FOLDER JUDGE_URL=https://api.openai.com/v1: answers, graded"
 
 # Tiny matrices: threads that wait for each other cost more than they bring.
 quickstart table1 figure7 test test-slow: export OMP_NUM_THREADS ?= 1
@@ -32,8 +41,14 @@ quickstart: install  ## Figure 7 and Table 1 beside the paper, in minutes, witho
 # What is missing of a table or figure, then its report: make table5 ARGS="task.path=DATA"
 $(RUNS): install
 	status=0; for file in $(wildcard conf/experiment/$@.yaml conf/experiment/$@_*.yaml); do \
-	  $(BIN)/python train.py experiment=$$(basename $$file .yaml) $(ARGS) || status=1; done; \
+	  case $$file in *table4*|*llama*) asked="$(addprefix task.questions=,$(QUESTIONS))";; *) asked=;; esac; \
+	  $(BIN)/python train.py experiment=$$(basename $$file .yaml) $$asked $(ARGS) || status=1; done; \
+	$(if $(filter table4 figure1,$@),$(grade)) \
 	$(BIN)/python -m experiments.report $@ && exit $$status
+
+grade = $(BIN)/python -m experiments.judge --all outputs --model $(JUDGE) $(addprefix --questions ,$(QUESTIONS)) \
+	  $(if $(JUDGE_URL),--base-url $(JUDGE_URL) || status=1;,--dry-run $(PRICES); \
+	  echo "nothing was graded: set JUDGE_URL (and QUESTIONS); what is missing and its cost stand above";)
 
 figure3: install  ## the sampling maps; nothing is run
 	$(BIN)/python -m experiments.report $@

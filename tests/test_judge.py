@@ -16,7 +16,9 @@ import pytest
 
 from experiments.judge import endpoint
 from experiments.judge.__main__ import main, make_file_name
+from experiments.judge.arguments import parse_arguments
 from experiments.judge.journal import InUse, Journal
+from experiments.results import fastchat
 from experiments.results.generations import get_path
 from tests.scripted_judge import KEY, Answer, serving
 from tests.test_judge_reading import answer, write_lines
@@ -55,6 +57,7 @@ def folder(tmp_path):
 def command(folder: Path, server, *more: str, run: str = "outputs/one") -> list[str]:
     what = ["--all", str(folder / "outputs")] if run == "all" else [str(folder / run)]
     there = ["--base-url", server.url, "--model", "judge", "--questions", str(folder / "data")]
+    there += [] if "--prompts" in more else ["--prompts", "ours"]
     return [*what, *there, "--retries", "1", *more]
 
 
@@ -408,7 +411,7 @@ def test_dry_run_sends_nothing(folder, capsys, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     before = sorted(folder.rglob("*"))
     arguments = ["--all", str(folder / "outputs"), "--questions", str(folder / "data")]
-    arguments += ["--model", "judge", "--dry-run"]
+    arguments += ["--model", "judge", "--dry-run", "--prompts", "ours"]
     assert main([*arguments, "--price-in", "30", "--price-out", "60"]) == 0
     assert sorted(folder.rglob("*")) == before
     out = capsys.readouterr().out
@@ -571,6 +574,49 @@ def test_everything_wrong_is_said_at_once(folder, capsys, monkeypatch):
         assert part in err, part
 
 
+def test_prompts_are_fastchats_or_said_to_be_ours(folder, capsys):
+    """Without a file nothing is sent, and where to get it is said; ours are named as ours."""
+    with serving(by_question) as server:
+        words = command(folder, server)
+        place = words.index("--prompts")
+        with pytest.raises(SystemExit):
+            main(words[:place] + words[place + 2 :])
+        err = capsys.readouterr().err
+        assert "--prompts is missing: no judge_prompts.jsonl" in err and fastchat.PROMPTS_URL in err
+        assert not server.requests
+        assert main(words) == 0
+    assert "prompts of ours: not FastChat's" in capsys.readouterr().err
+
+
+def test_a_dry_run_without_answers_says_what_a_run_would_cost(data_folder, tmp_path, capsys):
+    given = ["--all", str(tmp_path), "--questions", str(data_folder), "--model", "gpt-4"]
+    assert main([*given, "--dry-run", "--price-in", "30", "--price-out", "60"]) == 0
+    out = capsys.readouterr().out
+    assert "no run below" in out and "task.questions=" in out
+    assert "requests to send: 240" in out and "cost: " in out
+
+
+MAKE = ("make", "-n", "table4", "-o", "install", "QUESTIONS=DATA")
+
+
+@pytest.mark.parametrize("server", [(), ("JUDGE_URL=http://localhost:8000/v1",)])
+def test_make_table4_answers_and_grades(server, tmp_path, monkeypatch):
+    """With a judge it asks it, without one it only reckons; both commands are understood."""
+    said = subprocess.run([*MAKE, *server], cwd=ROOT, capture_output=True, text=True, check=True)
+    line = " ".join(said.stdout.replace("\\\n", " ").split())
+    assert 'asked="task.questions=DATA"' in line and "$asked" in line
+    words = line.split("-m experiments.judge ")[1].split(";")[0].split("||")[0].split()
+    (tmp_path / "DATA").mkdir()
+    (tmp_path / "DATA/judge_prompts.jsonl").touch()
+    write_answers(tmp_path / "outputs/one")
+    monkeypatch.chdir(tmp_path)
+    args = parse_arguments(words)
+    assert args.model == "gpt-4" and args.dry_run == (not server)
+    assert args.prompts == Path("DATA/judge_prompts.jsonl")
+    assert args.base_url == (server[0].removeprefix("JUDGE_URL=") if server else None)
+    assert ("nothing was graded" in line) == (not server)
+
+
 def test_numbers_that_no_machine_serves_are_refused(folder, capsys):
     given = ["--concurrency", "100000", "--repeats", "1000000000", "--attempts", "1000000"]
     with pytest.raises(SystemExit):
@@ -647,7 +693,6 @@ def test_real_questions_prompts_and_reference_answers(data_folder, tmp_path, cap
         write_lines(get_path(run, benchmark), [answer(i, *["Forty-two."] * turns) for i in ids])
     with serving(Answer(content="Rating: [[4]]")) as server:
         arguments = ["--all", str(tmp_path), "--questions", str(data_folder), "--model", "gpt-4"]
-        arguments += ["--prompts", str(data_folder / "judge_prompts.jsonl")]
         assert main([*arguments, "--base-url", server.url, "--concurrency", "8"]) == 0
     assert len(server.requests) == 80 * 2 + 80
     with_reference = [text for text in server.texts if "eference" in text.split("[Question]")[-1]]
@@ -657,6 +702,10 @@ def test_real_questions_prompts_and_reference_answers(data_folder, tmp_path, cap
         for name in ("mt_bench", "vicuna")
     }
     assert (counts["mt_bench"]["judged"], counts["vicuna"]["judged"]) == (160, 80)
+    for name, one in counts.items():
+        assert one["prompts"]["hash"] == fastchat.PROMPTS
+        assert one["questions"]["hash"] == fastchat.QUESTIONS[name]
+    assert "not FastChat's" not in capsys.readouterr().err
     assert len(counts["mt_bench"]["scores"]["categories"]) == 8
     assert len(counts["vicuna"]["scores"]["categories"]) == 9
     assert counts["vicuna"]["scores"]["turn_2"] is None

@@ -20,6 +20,7 @@ from experiments.judge.pool import Judge, Outcome, Pool
 from experiments.judge.prompts import load_prompts
 from experiments.judge.questions import format_ranges, load_questions
 from experiments.judge.status import JudgingStatus
+from experiments.results import fastchat
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _judge_runs(args: argparse.Namespace) -> int:
     prompts = load_prompts(args.prompts)
+    if prompts.hash != fastchat.PROMPTS:
+        print(f"prompts of {prompts.source}: not FastChat's, so Table 4 does not compare these "
+              "grades", file=sys.stderr)  # fmt: skip
     names = {name for run_dir in args.runs for name in find_benchmarks(run_dir, args.benchmarks)}
+    names = names or set(args.benchmarks)
     questions = {name: load_questions(name, args.questions) for name in sorted(names)}
     runs = read_runs(args.runs, questions, prompts, repeats=args.repeats, partial=args.partial)
     judge = Judge(
@@ -49,6 +54,12 @@ def _judge_runs(args: argparse.Namespace) -> int:
         limit_field=args.limit_field,
         attempts=args.attempts,
     )
+    if not args.runs:  # of a dry run
+        print(f"no run below {args.all} has answers; train.py writes them with task.questions=")
+        print(f"one run would need, with answers of {table.ANSWER_TOKENS} tokens:")
+        estimate = table.estimate_run(questions.values(), prompts, judge, args.repeats)
+        print(estimate.format(args.price_in, args.price_out))
+        return 0
     name = make_file_name(args.name or args.model)
     journals = {run.judgement_dir: Journal(run.judgement_dir / f"{name}.jsonl") for run in runs}
     if args.dry_run:

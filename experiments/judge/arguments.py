@@ -11,25 +11,29 @@ from urllib.parse import urlsplit
 
 from experiments.judge.benchmark_runs import find_benchmarks, find_runs
 from experiments.judge.endpoint import is_loopback
+from experiments.judge.prompts import find_prompts
 from experiments.results import generations
-from experiments.results.fastchat import BENCHMARKS
+from experiments.results.fastchat import BENCHMARKS, PROMPTS_FILE, PROMPTS_URL
+
+OURS = "ours"
+"""Value of --prompts for the prompts of this project."""
 
 EXAMPLES = """\
 examples:
   # estimate the cost (sends nothing)
   python -m experiments.judge --all outputs --questions DATA --model gpt-4 --dry-run
 
-  # OpenAI, with the key in OPENAI_API_KEY and FastChat's prompts
+  # OpenAI, with the key in OPENAI_API_KEY and the prompts in DATA/judge_prompts.jsonl
   python -m experiments.judge outputs/llama2_7b/alpaca/fourierft/seed=0 --questions DATA \\
-      --base-url https://api.openai.com/v1 --model gpt-4 --prompts DATA/judge_prompts.jsonl
+      --base-url https://api.openai.com/v1 --model gpt-4
 
-  # a local server, three judgements of every turn
+  # a local server, three judgements of every turn, this project's own prompts
   python -m experiments.judge --all outputs --questions DATA --base-url http://localhost:8000/v1 \\
-      --model MODEL --repeats 3 --temperature 0.7
+      --model MODEL --prompts ours --repeats 3 --temperature 0.7
 
-DATA is fastchat/llm_judge/data of FastChat: mt_bench/ and vicuna_bench/, each with question.jsonl
-and reference_answer/. After a failure or interruption, the same command requests only what is
-missing.
+DATA is fastchat/llm_judge/data of FastChat: judge_prompts.jsonl, mt_bench/ and vicuna_bench/, each
+with question.jsonl and reference_answer/. After a failure or interruption, the same command
+requests only what is missing.
 """
 
 
@@ -78,8 +82,9 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--name", help="name of the result files (default: the model's)")
     add("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable "
         "of the key (default: %(default)s); a local server may need none")  # fmt: skip
-    add("--prompts", type=Path, metavar="FILE", help="judge prompts in FastChat's format "
-        "(default: built in)")  # fmt: skip
+    add("--prompts", metavar="FILE", help="judge prompts in FastChat's format, or `ours` for this "
+        f"project's, which Table 4 does not compare (default: {PROMPTS_FILE} in or beside the "
+        "folder of --questions)")  # fmt: skip
     add(
         "--temperature",
         default="0",
@@ -132,8 +137,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _find_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield all problems; sets `benchmarks` and converts `temperature` on the way."""
+    """Yield all problems; sets `benchmarks`, converts `prompts` and `temperature` on the way."""
     args.benchmarks = [args.benchmark] if args.benchmark else list(BENCHMARKS)
+    yield from _find_prompts(args)
     yield from _check_paths(args)
     yield from _check_numbers(args)
     if not args.model:
@@ -153,12 +159,28 @@ def _check_paths(args: argparse.Namespace) -> Iterator[str]:
             yield f"{run}: no answers (expected {files})"
     if args.all and not args.all.is_dir():
         yield f"--all {args.all}: no such folder"
-    elif args.all and not find_runs(args.all, args.benchmarks):
+    elif args.all and not args.dry_run and not find_runs(args.all, args.benchmarks):
         yield f"--all {args.all}: no run with answers below it"
     if args.questions and not args.questions.is_dir():
         yield f"--questions {args.questions}: no such folder"
-    if args.prompts and not args.prompts.is_file():
-        yield f"--prompts {args.prompts}: no such file"
+
+
+def _find_prompts(args: argparse.Namespace) -> Iterator[str]:
+    """Set `prompts` to a path, or to None for our own; yield what is wrong with it."""
+    if args.prompts == OURS:
+        args.prompts = None
+    elif args.prompts is not None:
+        args.prompts = Path(args.prompts)
+        if not args.prompts.is_file():
+            yield f"--prompts {args.prompts}: no such file"
+    else:
+        args.prompts = find_prompts(args.questions)
+        if args.prompts is None:
+            yield (
+                f"--prompts is missing: no {PROMPTS_FILE} in or beside the folder of --questions; "
+                f"download FastChat's, `curl -LO {PROMPTS_URL}`, or set --prompts {OURS} (grades "
+                "that Table 4 does not compare)"
+            )
 
 
 def _check_numbers(args: argparse.Namespace) -> Iterator[str]:

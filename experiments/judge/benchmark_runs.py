@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.errors import DataError
 from experiments.files import is_aside
 from experiments.judge.prompts import Prompts, hash_json
-from experiments.judge.questions import FASTCHAT, Questions, format_ranges
+from experiments.judge.questions import FASTCHAT, Question, Questions, format_ranges
 from experiments.results import generations
 from experiments.results.fastchat import BENCHMARKS, first_choice, read_rows
 
@@ -119,6 +119,31 @@ def read_runs(
     return runs
 
 
+def list_judgements(
+    question: Question, answers: list[str], prompts: Prompts, repeats: int = 1
+) -> list[TurnJudgement]:
+    """Return the judgements of one question, whose turns have an answer each."""
+    found = []
+    for turn in range(1, len(question.turns) + 1):
+        references = None if question.reference is None else question.reference[:turn]
+        prompt, messages = prompts.format_messages(
+            question.turns[:turn], answers[:turn], references
+        )
+        found += [
+            TurnJudgement(
+                question=question.id,
+                category=question.category,
+                turn=turn,
+                repeat=repeat,
+                prompt={"name": prompt.name, "hash": prompt.hash},
+                messages=messages,
+                answer=hash_json(answers[:turn]),
+            )
+            for repeat in range(1, repeats + 1)
+        ]
+    return found
+
+
 def _read_run(
     run_dir: Path,
     questions: Questions,
@@ -138,23 +163,7 @@ def _read_run(
         if len(answers) != len(question.turns):
             incomplete.append(question.id)
             continue
-        for turn in range(1, len(question.turns) + 1):
-            references = None if question.reference is None else question.reference[:turn]
-            prompt, messages = prompts.format_messages(
-                question.turns[:turn], answers[:turn], references
-            )
-            judgements += [
-                TurnJudgement(
-                    question=question.id,
-                    category=question.category,
-                    turn=turn,
-                    repeat=repeat,
-                    prompt={"name": prompt.name, "hash": prompt.hash},
-                    messages=messages,
-                    answer=hash_json(answers[:turn]),
-                )
-                for repeat in range(1, repeats + 1)
-            ]
+        judgements += list_judgements(question, answers, prompts, repeats)
     if unknown:
         problems.append(
             f"{path}: answers to {format_ranges(unknown)}, not among the questions of "

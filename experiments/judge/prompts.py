@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import DataError
+from experiments.results.fastchat import PROMPTS_FILE
 
 BUILT_IN = Path(__file__).with_name("prompts.yaml")
 
@@ -77,6 +78,12 @@ class Prompts:
         user = {"role": "user", "content": prompt.template.format_map(values)}
         system = {"role": "system", "content": prompt.system}
         return prompt, [system, user] if prompt.system else [user]
+
+
+def find_prompts(questions: Path | None) -> Path | None:
+    """Find FastChat's file of prompts in or beside a folder of questions; None if it has none."""
+    folders = () if questions is None else (questions, questions.absolute().parent)
+    return next((path for one in folders if (path := one / PROMPTS_FILE).is_file()), None)
 
 
 def load_prompts(path: Path | None = None) -> Prompts:

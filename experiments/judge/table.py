@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.judge.benchmark_runs import BenchmarkRun
+from experiments.judge.benchmark_runs import BenchmarkRun, TurnJudgement, list_judgements
 from experiments.judge.pool import Judge
+from experiments.judge.prompts import Prompts
+from experiments.judge.questions import Questions
 from experiments.judge.status import JudgingStatus
 
 HEADER = ("Run", "Benchmark", "Average", "Turn 1", "Turn 2", "± judge", "± questions")
 COUNTS = ("Judged", "Failed")
 CHARACTERS_PER_TOKEN = 4
+ANSWER_TOKENS = 1024
+"""Longest answer of a run (task.max_new_tokens), for runs that have none yet."""
 
 # The gaps are those of Table 4 between the best and the worst method on one base model.
 NOTE = """\
@@ -107,6 +111,24 @@ def estimate_requests(statuses: Sequence[JudgingStatus], judge: Judge) -> Estima
     """Estimate the number and size of the pending requests."""
     pending = [judgement for status in statuses for judgement, _ in status.pending]
     replies = [len(entry.get("reply") or "") for one in statuses for entry in one.entries]
+    return _estimate(pending, replies, judge)
+
+
+def estimate_run(
+    questions: Iterable[Questions], prompts: Prompts, judge: Judge, repeats: int
+) -> Estimate:
+    """Estimate the requests of a run that has no answers yet."""
+    answer = "x" * ANSWER_TOKENS * CHARACTERS_PER_TOKEN
+    pending = [
+        judgement
+        for benchmark in questions
+        for question in benchmark.by_id.values()
+        for judgement in list_judgements(question, [answer] * len(question.turns), prompts, repeats)
+    ]
+    return _estimate(pending, [], judge)
+
+
+def _estimate(pending: Sequence[TurnJudgement], replies: Sequence[int], judge: Judge) -> Estimate:
     characters = sum(len(message["content"]) for one in pending for message in one.messages)
     tokens_per_reply = (
         sum(replies) / len(replies) / CHARACTERS_PER_TOKEN if replies else judge.max_tokens

@@ -12,6 +12,17 @@ LARGEST = 2**30
 """Bytes of a file of questions or answers."""
 BENCHMARKS = {"mt_bench": "mt_bench", "vicuna": "vicuna_bench"}
 """Our name of a benchmark, and FastChat's folder."""
+COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
+"""Commit of https://github.com/lm-sys/FastChat whose files have the fingerprints below."""
+PROMPTS_FILE = "judge_prompts.jsonl"
+PROMPTS_URL = (
+    f"https://raw.githubusercontent.com/lm-sys/FastChat/{COMMIT}"
+    f"/fastchat/llm_judge/data/{PROMPTS_FILE}"
+)
+PROMPTS = "ed5fe4559b780d6a"
+"""Start of the SHA-256 of FastChat's four prompts of single answers, as in results of the judge."""
+QUESTIONS = {"mt_bench": "6a1d02da6027939c", "vicuna": "234daf87fb5ff61f"}
+"""The same of the questions with GPT-4's reference answers, by benchmark."""
 
 
 def read_questions(path: Path, problems: list[str]) -> list[dict[str, Any]]:

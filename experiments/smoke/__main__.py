@@ -125,6 +125,7 @@ def _follow_ups(jobs: list[Job], outputs: Path) -> Iterator[tuple[str, list[str]
         with fake_services.judge() as url:
             given = ["--all", str(outputs), "--questions", str(outputs / DATA / QUESTIONS)]
             given += ["--base-url", url, "--model", fake_services.JUDGE, "--partial"]
+            given += ["--prompts", "ours"]
             yield "judge", ["-m", "experiments.judge", *given]
     yield "report", ["-m", "experiments.report", "--outputs", str(outputs)]
 

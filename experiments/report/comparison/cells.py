@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import recipe_match, reference, seed_groups
+from experiments.report.comparison.grades import find_grade
 from experiments.report.comparison.paper_table import Column, Row, columns, pair, rows
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import Setting
@@ -131,9 +132,8 @@ def statistic(cell: PaperCell, rule: str, how: dict[str, Any], index: RunIndex) 
     column, values = cell.column, {}
     for seed, run in cell.setting.runs.items():
         if column.judged:
-            grades = index.judged(run, column.judged) if rule == "last" else []
-            preferred = [one for one in grades if one["judge"] == column.judge] or grades
-            score = preferred[0]["average"] if preferred else None
+            grade = find_grade(index, run, column.judged, column.judge) if rule == "last" else None
+            score = grade.average if grade else None
         else:
             score = run.score(rule, column.metric, column.split)
         if score is not None:
@@ -156,14 +156,13 @@ def _source(row: Row, how: dict[str, Any]) -> Iterator[str]:
 
 
 def _judges(cell: PaperCell, index: RunIndex) -> list[str]:
-    """Return a reason not to compare grades given by other judges than the paper's."""
-    judges = {
-        one["judge"]
-        for run in cell.setting.runs.values()
-        for one in index.judged(run, cell.column.judged)
-    }
-    wanted = cell.column.judge
-    return [] if not judges or wanted in judges else [f"judged by {', '.join(sorted(judges))}"]
+    """Return the reasons not to compare the grades shown with the paper's."""
+    column = cell.column
+    grades = [
+        find_grade(index, run, column.judged, column.judge) for run in cell.setting.runs.values()
+    ]
+    reasons = [reason for one in grades if one for reason in one.incomparable_reasons(column.judge)]
+    return list(dict.fromkeys(reasons))
 
 
 def extra_runs(facts: dict[str, Any], index: RunIndex, cells: list[PaperCell]) -> list[PaperCell]:

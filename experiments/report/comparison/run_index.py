@@ -123,7 +123,7 @@ class RunIndex:
         ]
 
     def judged(self, run: Run, benchmark: str) -> list[dict[str, Any]]:
-        """Return every judge's scores of the run's answers to a benchmark."""
+        """Return every judge's average of the run's answers to a benchmark, with its result."""
         found = []
         for path in visible(run.run_dir / JUDGEMENTS / benchmark, "*.json"):
             try:
@@ -134,7 +134,7 @@ class RunIndex:
                 self.report("damaged", path, f"no scores of a judge ({error})")
                 continue
             if average is not None:
-                found.append({"judge": judge, "average": average, "path": path})
+                found.append({"judge": judge, "average": average, "path": path, "content": content})
         return found
 
     def report(self, kind: str, path: Path, reason: str) -> None:
