@@ -367,6 +367,18 @@ def test_what_is_saved_for_the_backward_pass():
     assert save == cache and case.cache.nbytes  # of the cached call; none of its own
 
 
+def test_full_size_weight_is_kept_only_for_a_gradient_of_the_input():
+    """Not in the first layer of a model."""
+    case = Case((64, 48), tokens=(100,))
+    case.x = case.x.detach()
+    for memory in ("save", "recompute"):
+        constant = case.weight.nbytes
+        assert saved_bytes(lambda memory=memory: case.call(Engine(memory))) == (
+            case.x.nbytes + constant
+        )
+    assert case.call(Engine("recompute")).grad_fn.values is None
+
+
 class Block(nn.Module):
     """Query and value of one input, as in attention."""
 

@@ -147,14 +147,16 @@ class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, operands, x, weight, bias, *coefficients):
         effective = operands.effective(weight, coefficients)
-        learns = any(ctx.needs_input_grad[4:])
+        _, needs_x, _, _, *needs = ctx.needs_input_grad
         ctx.operands = operands
         # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
         # works with the values of the forward pass. The tensors are for second derivatives.
         ctx.coefficients = coefficients
         ctx.versions = [get_version(c) for c in coefficients]
-        ctx.values = None if operands.saves else [c.detach().clone() for c in coefficients]
-        ctx.save_for_backward(x if learns else None, weight, effective if operands.saves else None)
+        recomputes = needs_x and not operands.saves
+        ctx.values = [c.detach().clone() for c in coefficients] if recomputes else None
+        kept = effective if needs_x and operands.saves else None
+        ctx.save_for_backward(x if any(needs) else None, weight, kept)
         multiply = _to_columns if operands.transposed else _to_rows
         # With a bias the product is a view, into which autograd lets nobody write (ReLU in place).
         return multiply(x, effective, bias).data
