@@ -7,7 +7,7 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 from .bases.transform import delta_weight
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
-from .engine.linear import Engine
+from .engine.settings import Engine
 from .model import (
     FourierFTConfig,
     FourierFTLayer,

@@ -15,7 +15,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
 from .bases.transform import check_basis
-from .engine.linear import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
+from .engine.settings import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
 from .spectrum import alpha_of_norm
 
 # What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that

@@ -10,7 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from .bases.transform import Transform, apply_transform, get_transform
 from .config import alpha, basis, frequency_bias
-from .engine.linear import Engine, adapted_weight
+from .engine.linear import adapted_weight
+from .engine.settings import Engine
 from .engine.weight_cache import AdapterTerm, WeightCache
 from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, weight_shape
 from .offloading import execution_device, restore_offloaded

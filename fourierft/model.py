@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .bypass import weights_read_by
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
-from .engine.linear import Engine, engine_problems
+from .engine.settings import Engine, engine_problems
 from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
 from .layer import FourierFTLayer, adapted_layers
 from .module import FourierFTLinear

@@ -13,7 +13,7 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import contestants, correctness, layers, models, pack, report, training
 from benchmarks.gpu.sections import Plan, Section, find_failures, run_sections
-from fourierft.engine.linear import GRADIENT, MEMORY
+from fourierft.engine.settings import GRADIENT, MEMORY
 
 
 @pytest.fixture

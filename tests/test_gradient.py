@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fourierft.bases.transform import make_transform
 from fourierft.engine import gradient
 from fourierft.engine.gradient import Signal, Spectra, coefficient_gradients, tokens_at_once
-from fourierft.engine.linear import Engine, choose_memory
+from fourierft.engine.settings import Engine, choose_memory
 from fourierft.spectrum import sample_entries
 
 HALF = [torch.float16, torch.bfloat16]

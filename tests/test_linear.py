@@ -10,7 +10,8 @@ from torch import nn
 from fourierft import FourierFTConfig, FourierFTLinear
 from fourierft.bases.transform import BASES, make_transform
 from fourierft.engine import gradient, linear
-from fourierft.engine.linear import Engine, adapted_linear
+from fourierft.engine.linear import adapted_linear
+from fourierft.engine.settings import DEFAULT, Engine, samples_gradient
 from fourierft.engine.weight_cache import AdapterTerm, WeightCache
 from fourierft.spectrum import sample_entries
 
@@ -49,12 +50,12 @@ class Case:
             setattr(self, name, getattr(self, name).detach().to(dtype).requires_grad_())
         return self
 
-    def call(self, engine=linear.DEFAULT, weight=True):
+    def call(self, engine=DEFAULT, weight=True):
         arguments = (self.weight, self.bias) if weight else (None, None)
         options = {"transposed": self.transposed, "engine": engine, "cache": self.cache}
         return adapted_linear(self.x, *arguments, self.terms, **options)
 
-    def found(self, engine=linear.DEFAULT, weight=True):
+    def found(self, engine=DEFAULT, weight=True):
         y = self.call(engine, weight)
         leaves = self.leaves if weight else (self.x, *self.leaves[2:])
         return y.detach(), *torch.autograd.grad(y, leaves, self.dy)
@@ -460,7 +461,7 @@ def test_spectra_are_let_go():
 
 
 def test_the_cost_rule_chooses(monkeypatch):
-    case = Case((48, 48), tokens=(4,))
+    transform = Case((48, 48), tokens=(4,)).terms[0].transform
     for prefers, device, engine, expected in [
         (True, "cpu", Engine(), True),
         (False, "cpu", Engine(), False),
@@ -468,8 +469,8 @@ def test_the_cost_rule_chooses(monkeypatch):
         (True, "cpu", Engine(gradient="dense"), False),
         (False, "cuda", Engine(gradient="sampled"), True),
     ]:
-        monkeypatch.setattr(type(case.terms[0].transform), "prefers_sampling", lambda *_: prefers)  # noqa: B023
-        assert linear._samples(engine, device, case.terms[0], 4) is expected
+        monkeypatch.setattr(type(transform), "prefers_sampling", lambda *_: prefers)  # noqa: B023
+        assert samples_gradient(engine, device, transform, 4) is expected
 
 
 def test_workspace_does_not_grow_with_the_tokens(counted):

@@ -27,7 +27,7 @@ from fourierft.bases.matrices import MatrixBasis
 from fourierft.bases.transform import BASES
 from fourierft.config import SCALING_MODES
 from fourierft.counting import count
-from fourierft.engine.linear import GRADIENT, MEMORY, PRECISION
+from fourierft.engine.settings import GRADIENT, MEMORY, PRECISION
 
 HEAD = ["classifier"]
 WIDTH, LAYERS = 32, 2

@@ -12,7 +12,7 @@ import torch
 from benchmarks.gpu.sections import describe_error
 from benchmarks.timing import race
 from fourierft import Engine
-from fourierft.engine.linear import GRADIENT, MEMORY
+from fourierft.engine.settings import GRADIENT, MEMORY
 
 Step = Callable[[], Any]
 

@@ -18,7 +18,7 @@ from torch import nn
 from experiments.device import select_device
 from experiments.models import Model, Quantization, Transformer
 from experiments.training.train_config import Precision, Train
-from fourierft.engine.linear import choose_memory
+from fourierft.engine.settings import choose_memory
 from fourierft.frozen_weight import is_quantised
 from fourierft.layer import adapted_layers
 

@@ -8,46 +8,14 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..bases.transform import Transform
 from ..tensors import HALF, get_version, without_autocast
 from .gradient import Signal, Spectra, coefficient_gradients, share_spectra
+from .settings import DEFAULT, Engine, choose_memory, samples_gradient
 from .weight_cache import AdapterTerm, WeightCache, WeightLayout, effective_weight, summed_update
 
-MEMORY = ("auto", "cache", "save", "recompute")
-GRADIENT = ("auto", "dense", "sampled")
-PRECISION = ("rounded", "exact")
-
 _ORDINARY = (Tensor, nn.Parameter)
-
-
-class Engine(NamedTuple):
-    """Settings of a layer's computation; the result does not depend on them (up to rounding)."""
-
-    memory: str = "auto"
-    """Use of memory: cache keeps W0 + DeltaW until it changes, save until the backward pass,
-    recompute computes it in both passes. auto: recompute for quantised weights, else cache on CPUs
-    and save on accelerators, where comparing values waits for the queue (not measured)."""
-    gradient: str = "auto"
-    """Computation of the coefficients' gradient: dense by way of dL/dW, sampled without it; auto
-    takes the cheaper."""
-    precision: str = "rounded"
-    """Rounding for half-precision weights: rounded adds DeltaW to W0 and rounds to the weight's
-    type, which loses small updates; exact rounds after the product only."""
-
-
-DEFAULT = Engine()
-
-
-def engine_problems(engine: Engine) -> list[str]:
-    """Return a message for every value that is not allowed."""
-    allowed = {"memory": MEMORY, "gradient": GRADIENT, "precision": PRECISION}
-    return [
-        f"{name}: got {value!r}, allowed {', '.join(map(repr, allowed[name]))}"
-        for name, value in engine._asdict().items()
-        if value not in allowed[name]
-    ]
 
 
 class Operands(NamedTuple):
@@ -114,7 +82,7 @@ def adapted_linear(
         effective = _effective(cache, weight, terms, layout)
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
-    sampled = [_samples(engine, device, term, tokens) for term in terms]
+    sampled = [samples_gradient(engine, device, term.transform, tokens) for term in terms]
     transforms, alphas, coefficients = zip(*terms, strict=True)
     shares = any(sampled) and any(c.requires_grad for c in coefficients)
     spectra = share_spectra(entered) if shares else None
@@ -246,24 +214,6 @@ def _effective(
     layout: WeightLayout,
 ) -> Tensor:
     return (effective_weight if cache is None else cache.get)(weight, terms, layout)
-
-
-def choose_memory(engine: Engine, device: str, weight: Tensor | None) -> str:
-    """Return the use of memory that the settings come to on this device."""
-    memory = engine.memory
-    if memory == "auto":
-        # The update alone is for quantised weights, where a full-size copy would undo their point.
-        memory = "recompute" if weight is None else "cache" if device == "cpu" else "save"
-    if memory == "cache" and _get_current_dispatch_mode() is not None:
-        return "recompute"  # selective checkpointing replays operations: the same ones again
-    return memory
-
-
-def _samples(engine: Engine, device: str, term: AdapterTerm, tokens: int) -> bool:
-    if engine.gradient != "auto" or not tokens:
-        return engine.gradient == "sampled" and tokens > 0
-    # On accelerators matrix products are cheap and single samples are not (not measured).
-    return device == "cpu" and term.transform.prefers_sampling(tokens)
 
 
 def _needs_plain_operations(x: Tensor, weight: Tensor | None, terms: Sequence[AdapterTerm]) -> bool:
