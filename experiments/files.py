@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.errors import UserError
 
-REPETITION, LEAVING = "repetition", ".leaving"
+REPETITION, MOVING_ASIDE = "repetition", ".leaving"
 """Folders within a run folder: an unfinished repetition, and the earlier run on its way out."""
 
 _ASIDE = re.compile(r".+\.(replaced|failed)-\d+")
@@ -25,7 +25,7 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def visible(folder: Path, pattern: str) -> list[Path]:
+def list_visible(folder: Path, pattern: str) -> list[Path]:
     """Return the files that match a pattern, sorted by name, without hidden ones.
 
     macOS leaves a hidden `._x` beside every x on other disks.
@@ -33,7 +33,7 @@ def visible(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if path.name[0] != ".")
 
 
-def share(folder: Path) -> None:
+def set_default_mode(folder: Path) -> None:
     """Give weights the mode of any new file: safetensors keeps what it writes to its owner."""
     mask = os.umask(0)
     os.umask(mask)
@@ -41,7 +41,7 @@ def share(folder: Path) -> None:
         path.chmod(0o666 & ~mask)
 
 
-def cache_folder(name: str) -> Path:
+def get_cache_folder(name: str) -> Path:
     """Return a cache folder: below FOURIERFT_CACHE, else below the user's cache.
 
     A user without a home, as in containers, gets a temporary folder.
@@ -65,7 +65,7 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
-def is_aside(folder: Path, root: Path) -> bool:
+def is_moved_aside(folder: Path, root: Path) -> bool:
     """Return True for folders that do not count as a run: moved aside, or a repetition.
 
     Args:
@@ -73,6 +73,6 @@ def is_aside(folder: Path, root: Path) -> bool:
         root: the folder of all runs.
     """
     return any(
-        part in (REPETITION, LEAVING) or _ASIDE.fullmatch(part)
+        part in (REPETITION, MOVING_ASIDE) or _ASIDE.fullmatch(part)
         for part in folder.relative_to(root).parts
     )

@@ -10,7 +10,7 @@ import yaml
 
 from experiments.errors import Lost, RecordError
 from experiments.results.identity import get_run_dir, to_plain
-from experiments.results.lock import LOCK, hold
+from experiments.results.lock import LOCK, acquire_lock
 from experiments.results.record import Record, read_record, write_failure, write_record
 from experiments.run import attempt
 
@@ -78,7 +78,7 @@ def contents(folder):
 
 def begin(place, config):
     """What `begin` says, as a path that stays valid."""
-    with hold(place) as held:
+    with acquire_lock(place) as held:
         work = attempt.begin(held, config)
         return None if work is None else held.shown(work)
 
@@ -89,7 +89,7 @@ def beside(place):
 
 def repeat(place, config, text="new", value=0.75):
     """A whole repetition by `force`."""
-    with hold(place) as held:
+    with acquire_lock(place) as held:
         work = attempt.begin(held, config)
         fill(work, config, text)
         write_record(work, record(config, value))
@@ -193,7 +193,7 @@ def test_a_killed_forced_run_where_nothing_was_finished_is_continued_as_well(unf
 
 def test_a_repetition_that_fails_goes_beside(place, config):
     before = contents(place)
-    with hold(place) as held:
+    with acquire_lock(place) as held:
         work = attempt.begin(held, changed(config, force=True))
         write_failure(work, RuntimeError("out of memory"))
         assert attempt.abandon_repetition(held) == place.with_name("seed=0.failed-1")
@@ -205,7 +205,7 @@ def test_a_repetition_that_fails_goes_beside(place, config):
 def test_a_whole_repetition_of_another_setting_is_not_the_answer(place, config):
     """It was killed on its last steps; what is asked for now is another run."""
     forced = changed(config, force=True)
-    with hold(place) as held:
+    with acquire_lock(place) as held:
         work = attempt.begin(held, forced)
         fill(work, forced, "new")
         write_record(work, record(forced, 0.75))
@@ -247,7 +247,7 @@ def test_a_kill_between_any_two_steps_of_a_repetition_is_completed(config, tmp_p
         write_record(place, record(config))
         attempt.remove_temporary(place)
         before = contents(place)
-        with hold(place) as held:
+        with acquire_lock(place) as held:
             work = attempt.begin(held, forced)
             fill(work, forced, "new")
             write_record(work, record(forced, 0.75))
@@ -291,18 +291,18 @@ def test_a_link_that_a_kill_left_alone_is_cleared(place, config):
 
 def test_nothing_is_cleared_while_another_is_at_work(place, config):
     (place / "checkpoints").mkdir()
-    with hold(place):
+    with acquire_lock(place):
         attempt.clean_finished(place)
         assert (place / "checkpoints").is_dir()
 
 
 def test_who_lost_the_folder_reaches_nothing_in_it(place, config):
     """Whatever it does, whenever it wakes: its way there is gone."""
-    with hold(place) as held:
+    with acquire_lock(place) as held:
         work = attempt.begin(held, changed(config, force=True))
         log = (work / "run.log").open("a")
         (place / LOCK).unlink()
-        with hold(place) as heir:
+        with acquire_lock(place) as heir:
             theirs = attempt.begin(heir, changed(config, force=True))
             before = contents(place)
             log.write("late")

@@ -152,7 +152,7 @@ def test_bytes_of_images_become_floats_by_constants_copied_once(monkeypatch):
 def test_class_images_leave_the_models_on_the_cpu(compose, gpus, monkeypatch, tmp_path):
     """diffusers' pipeline moves the processor's own text encoder, which then gets tokens there."""
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(dreambooth_data, "cache_folder", lambda _: tmp_path)
+    monkeypatch.setattr(dreambooth_data, "get_cache_folder", lambda _: tmp_path)
     moves = []
 
     class Pipeline:
@@ -187,7 +187,7 @@ def test_a_processor_heeds_the_asked_device(compose, gpus, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_class_images_and_prompts_on_a_gpu(compose, monkeypatch, tmp_path):
-    monkeypatch.setattr(dreambooth_data, "cache_folder", lambda _: tmp_path)
+    monkeypatch.setattr(dreambooth_data, "get_cache_folder", lambda _: tmp_path)
     space = compose(["model=sd_tiny", "task=dreambooth"]).model.processor(None)
     how = {"side": 32, "steps": 2, "guidance": 1.0}
     assert len(dreambooth_data.draw_class_images(space, "a dog", 1, how)) == 1

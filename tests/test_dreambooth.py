@@ -323,7 +323,7 @@ def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
     job = quick()
     space = job.model.processor(None)
     first = job.task._class_images(space, "a photo of a dog")
-    for path in files.cache_folder("class_images").rglob("*.png"):
+    for path in files.get_cache_folder("class_images").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:60])  # drawn again, the same
     assert [one.tobytes() for one in job.task._class_images(space, "a photo of a dog")] == [
         one.tobytes() for one in first

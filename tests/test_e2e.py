@@ -438,7 +438,7 @@ def test_the_first_metric_is_the_primary_one(compose, folder, tmp_path):
     lines = [{"id": 0, "given": "name[A]", "text": "A pub.", "references": ["A is a pub."]}]
     generations.append(generations.get_path(tmp_path, "test"), lines)
     one = Evaluation(step=1, epoch=1.0, predictions=np.array([3.0]), references=np.array([2]))
-    predictions.store(tmp_path, "validation", one)
+    predictions.save(tmp_path, "validation", one)
     for metrics, split in ((["cross_entropy", "bleu"], "validation"), (["bleu"], "test")):
         found = scoring.score(tmp_path, e2e(folder, metrics=metrics), Select.last)
         primary = found["primary"]

@@ -41,29 +41,29 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-qm", "one")
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
     return tmp_path, git("rev-parse", "HEAD")
 
 
 def test_commit_and_changes(checkout):
     folder, head = checkout
-    assert environment.commit() == {"commit": head, "dirty": False}
+    assert environment.describe_commit() == {"commit": head, "dirty": False}
     (folder / "outputs").mkdir()
     (folder / "outputs" / "new").write_text("untracked")
-    assert environment.commit()["dirty"] is False
+    assert environment.describe_commit()["dirty"] is False
     (folder / "file").write_text("2")
-    assert environment.commit() == {"commit": head, "dirty": True}
+    assert environment.describe_commit() == {"commit": head, "dirty": True}
 
 
 def test_no_checkout_has_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment.commit() == {"commit": None, "dirty": None}
+    assert environment.describe_commit() == {"commit": None, "dirty": None}
 
 
 def test_no_git_has_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert environment.commit() == {"commit": None, "dirty": None}
+    assert environment.describe_commit() == {"commit": None, "dirty": None}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

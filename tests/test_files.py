@@ -12,18 +12,18 @@ def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: str(path))  # neither HOME nor an entry
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert files.cache_folder("x").parent.parent == tmp_path
+    assert files.get_cache_folder("x").parent.parent == tmp_path
     monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "own"))
-    assert files.cache_folder("x") == tmp_path / "own/x"
+    assert files.get_cache_folder("x") == tmp_path / "own/x"
     monkeypatch.setenv("FOURIERFT_CACHE", "/proc/nowhere")
     with pytest.raises(UserError, match="/proc/nowhere/x: cannot be created .*set FOURIERFT_CACHE"):
-        files.cache_folder("x")
+        files.get_cache_folder("x")
 
 
 def test_hidden_files_are_not_seen(tmp_path):
     for name in ("b.safetensors", "a.safetensors", "._a.safetensors", ".c.safetensors"):
         (tmp_path / name).write_bytes(b"")
-    seen = files.visible(tmp_path, "*.safetensors")
+    seen = files.list_visible(tmp_path, "*.safetensors")
     assert [path.name for path in seen] == ["a.safetensors", "b.safetensors"]
     assert weights(tmp_path).paths == seen
-    assert files.visible(tmp_path / "nowhere", "*") == []
+    assert files.list_visible(tmp_path / "nowhere", "*") == []

@@ -63,7 +63,7 @@ def test_an_interrupted_run_ends_as_one_in_one_go(tiny, tmp_path, monkeypatch):
     settings = [*FOURIERFT, "task.train_rows=200", "train.epochs=4"]
     whole = run(tiny("whole", *settings, "train.workers=2"))
 
-    store, calls = predictions.store, []
+    store, calls = predictions.save, []
 
     def interrupted(*args):
         calls.append(args)
@@ -72,7 +72,7 @@ def test_an_interrupted_run_ends_as_one_in_one_go(tiny, tmp_path, monkeypatch):
         store(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "store", interrupted)
+        patch.setattr(predictions, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tiny("parts", *settings, "train.workers=1"))
     parts = run(tiny("parts", *settings))

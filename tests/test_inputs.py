@@ -92,8 +92,8 @@ def interrupt(config):
     """The folder of a run that was killed."""
     place = get_run_dir(config)
     place.mkdir(parents=True)
-    with lock.hold(place) as held:
-        provenance.begin(attempt.begin(held, config), config, place, {})
+    with lock.acquire_lock(place) as held:
+        provenance.write_inputs(attempt.begin(held, config), config, place, {})
     return place
 
 
@@ -174,7 +174,7 @@ def test_a_failed_run_of_other_inputs_is_moved_aside(change, inputs, asked):
     """What was changed may be what mends it, but its checkpoints are of other data."""
     place = interrupt(asked())
     (place / "checkpoints").mkdir()
-    with lock.hold(place) as held:
+    with lock.acquire_lock(place) as held:
         write_failure(place, ValueError("the data cannot be read"))
         attempt.begin(held, asked())
         assert (place / "checkpoints").is_dir(), "with the same inputs it goes on"
@@ -182,7 +182,7 @@ def test_a_failed_run_of_other_inputs_is_moved_aside(change, inputs, asked):
         change(inputs)
         attempt.begin(held, asked())
     assert (place.with_name("seed=0.replaced-1") / "checkpoints").is_dir()
-    assert not (place / "checkpoints").exists() and not (place / provenance.NOTE).exists()
+    assert not (place / "checkpoints").exists() and not (place / provenance.INPUTS_FILE).exists()
 
 
 @pytest.mark.parametrize("done", [False, True])
@@ -192,9 +192,9 @@ def test_a_killed_repetition_of_other_inputs_starts_anew(done, inputs, asked):
     place.mkdir(parents=True, exist_ok=True)
 
     def start():
-        with lock.hold(place) as held:
+        with lock.acquire_lock(place) as held:
             work = held.shown(attempt.begin(held, config))
-            provenance.begin(work, config, place, {})
+            provenance.write_inputs(work, config, place, {})
         return work
 
     work = start()
@@ -210,8 +210,8 @@ def test_inputs_that_change_while_they_are_read_end_a_run(inputs, asked):
     before = provenance.describe(asked())
     labels(inputs)
     with pytest.raises(DataError, match="(?s)while they were read.*train data"):
-        provenance.begin(inputs, asked(), inputs, before)
-    assert not (inputs / provenance.NOTE).exists()
+        provenance.write_inputs(inputs, asked(), inputs, before)
+    assert not (inputs / provenance.INPUTS_FILE).exists()
 
 
 def test_what_is_downloaded_late_ends_an_interrupted_run(inputs, asked):
@@ -219,7 +219,7 @@ def test_what_is_downloaded_late_ends_an_interrupted_run(inputs, asked):
     place = interrupt(asked())
     labels(inputs)
     with pytest.raises(RecordError, match="an interrupted run"):
-        provenance.begin(place, asked(), place, {})
+        provenance.write_inputs(place, asked(), place, {})
 
 
 @everywhere
@@ -340,8 +340,8 @@ def test_records_of_earlier_versions_know_their_weights(inputs, asked):
 def test_a_damaged_note_is_none(inputs, asked):
     place = interrupt(asked())
     for text in ("", "[]", '{"weights": 3}', '{"weights": {"fingerprint": null}}'):
-        (place / provenance.NOTE).write_text(text)
-        assert provenance.noted(place) == {} and not provenance.changed(place, asked())
+        (place / provenance.INPUTS_FILE).write_text(text)
+        assert provenance.read_inputs(place) == {} and not provenance.have_changed(place, asked())
 
 
 def test_counting_needs_no_inputs_but_the_sizes_of_a_folder(inputs, compose):
@@ -431,7 +431,7 @@ def test_a_private_module_within_the_checkout_counts(tmp_path, asked, monkeypatc
 
 def test_all_modules_of_this_project_are_known():
     """A new one with a method, a model or a task is entered in `provenance.SHIPPED`."""
-    for package, known in provenance.SHIPPED.items():
+    for package, known in provenance.BUILT_IN.items():
         listing = ["git", "ls-files", f"experiments/{package}/*.py"]
         done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -499,7 +499,7 @@ def test_two_models_in_folders_of_one_name(compose, tmp_path, data_folder):
     first = run(asked("a"))
     assert set(first.environment["inputs"]) == {*provenance.MODEL, "data"}
     place = get_run_dir(asked("a"))
-    assert json.loads((place / provenance.NOTE).read_text()) == first.environment["inputs"]
+    assert json.loads((place / provenance.INPUTS_FILE).read_text()) == first.environment["inputs"]
     with pytest.raises(RecordError, match="weights: found"):
         run(asked("b"))
     for name, status in (("b", 1), ("a", 0)):

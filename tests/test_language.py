@@ -140,7 +140,7 @@ def test_tokens_are_made_again_where_they_would_differ(story, cache, monkeypatch
     assert tokens(tokenizer=other) == 3
     monkeypatch.setattr(keeping, "VERSION", -1)
     assert tokens() == 3
-    assert files.cache_folder("tokens") == cache
+    assert files.get_cache_folder("tokens") == cache
 
 
 def tokens_of(story, limit=64):

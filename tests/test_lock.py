@@ -68,7 +68,7 @@ def owner(tmp_path):
 def foreign(folder, age, machine="elsewhere", **changes):
     """A lock of another machine whose last heartbeat was `age` seconds ago."""
     path = folder / lock.LOCK
-    owner = {"token": "theirs", **lock._this_process(), "host": "far", "machine": machine}
+    owner = {"token": "theirs", **lock._describe_process(), "host": "far", "machine": machine}
     path.write_text(json.dumps(owner | changes))
     then = time.time() - age
     os.utime(path, (then, then))
@@ -76,7 +76,7 @@ def foreign(folder, age, machine="elsewhere", **changes):
 
 
 def test_lock_says_who_and_goes_at_the_end(tmp_path):
-    with lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path):
         held = json.loads((tmp_path / lock.LOCK).read_text())
         assert held["pid"] == os.getpid()
         assert os.listdir(tmp_path) == [lock.LOCK]
@@ -84,14 +84,14 @@ def test_lock_says_who_and_goes_at_the_end(tmp_path):
 
 
 def test_lock_goes_when_the_block_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), lock.hold(tmp_path):
+    with pytest.raises(ZeroDivisionError), lock.acquire_lock(tmp_path):
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
 
 
 def test_second_holder_is_refused_while_the_first_lives(tmp_path, owner):
     before = (tmp_path / lock.LOCK).read_bytes()
-    with pytest.raises(RecordError) as caught, lock.hold(tmp_path):
+    with pytest.raises(RecordError) as caught, lock.acquire_lock(tmp_path):
         pytest.fail("two holders")
     assert str(tmp_path) in str(caught.value) and f"process {owner.pid}" in str(caught.value)
     assert (tmp_path / lock.LOCK).read_bytes() == before
@@ -99,7 +99,7 @@ def test_second_holder_is_refused_while_the_first_lives(tmp_path, owner):
 
 
 def test_second_holder_in_the_same_process_is_refused(tmp_path):
-    with lock.hold(tmp_path), pytest.raises(RecordError), lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path), pytest.raises(RecordError), lock.acquire_lock(tmp_path):
         pytest.fail("two holders")
 
 
@@ -108,7 +108,7 @@ def test_killed_owner_is_replaced_at_once(tmp_path, owner):
     owner.wait()
     assert (tmp_path / lock.LOCK).exists()
     began = time.monotonic()
-    with lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path):
         assert json.loads((tmp_path / lock.LOCK).read_text())["pid"] == os.getpid()
     assert time.monotonic() - began < 2
     assert os.listdir(tmp_path) == []
@@ -116,18 +116,18 @@ def test_killed_owner_is_replaced_at_once(tmp_path, owner):
 
 def test_reused_process_number_is_not_the_owner(tmp_path):
     """This process has the lock's number, but started at another time."""
-    foreign(tmp_path, 0, machine=lock._this_process()["machine"], started="1")
-    with lock.hold(tmp_path):
+    foreign(tmp_path, 0, machine=lock._describe_process()["machine"], started="1")
+    with lock.acquire_lock(tmp_path):
         pass
 
 
 def test_foreign_owner_is_believed_until_its_heartbeat_stops(tmp_path):
     path = foreign(tmp_path, lock.STALE_SECONDS - 20)
-    with pytest.raises(RecordError, match="host far"), lock.hold(tmp_path):
+    with pytest.raises(RecordError, match="host far"), lock.acquire_lock(tmp_path):
         pytest.fail("taken from a living owner")
     assert json.loads(path.read_text())["token"] == "theirs"
     foreign(tmp_path, lock.STALE_SECONDS + 20)
-    with lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path):
         assert json.loads(path.read_text())["token"] != "theirs"
     assert os.listdir(tmp_path) == []
 
@@ -136,18 +136,18 @@ def test_foreign_owner_is_believed_until_its_heartbeat_stops(tmp_path):
 def test_damaged_lock_ages_like_a_foreign_one(tmp_path, content):
     path = foreign(tmp_path, 0)
     path.write_text(content)
-    with pytest.raises(RecordError), lock.hold(tmp_path):
+    with pytest.raises(RecordError), lock.acquire_lock(tmp_path):
         pytest.fail("taken while fresh")
     then = time.time() - lock.STALE_SECONDS - 20
     os.utime(path, (then, then))
-    with lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path):
         pass
 
 
 def test_heartbeat_keeps_the_lock_young(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     path = tmp_path / lock.LOCK
-    with lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path):
         os.utime(path, (1, 1))
         deadline = time.monotonic() + 5
         while path.stat().st_mtime < time.time() - 60:
@@ -159,8 +159,8 @@ def test_heartbeat_keeps_the_lock_young(tmp_path, monkeypatch):
 
 def test_lock_of_somebody_else_stays(tmp_path, monkeypatch):
     """Who slept so long that another took over neither removes nor refreshes that lock."""
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
-    with lock.hold(tmp_path):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
+    with lock.acquire_lock(tmp_path):
         path = tmp_path / lock.LOCK
         path.unlink()
         foreign(tmp_path, 1000)
@@ -174,7 +174,7 @@ def test_taker_that_died_on_the_way_blocks_nobody(tmp_path):
     heir = tmp_path / f".{lock.LOCK}.heir"
     (tmp_path / lock.LOCK).rename(heir)
     foreign(tmp_path, 1000)
-    with lock.hold(tmp_path):
+    with lock.acquire_lock(tmp_path):
         assert not heir.exists()
     assert os.listdir(tmp_path) == []
 
@@ -206,7 +206,7 @@ def test_of_processes_racing_for_a_stale_lock_one_gets_it(tmp_path):
 
 
 def test_a_process_that_lost_its_lock_is_told(tmp_path):
-    with lock.hold(tmp_path) as held:
+    with lock.acquire_lock(tmp_path) as held:
         held.check()
         owner = json.loads((tmp_path / lock.LOCK).read_text())
         (tmp_path / lock.LOCK).write_text(json.dumps(owner | {"token": "another"}))

@@ -41,8 +41,8 @@ def folder(tmp_path, monkeypatch):
     """Three evaluations of both splits; their best steps differ."""
     monkeypatch.setattr(selection, "RESAMPLES", 20)
     for step, matched, almost in ((10, 12, 4), (20, 16, 8), (30, 14, 18)):
-        predictions.store(tmp_path, SPLITS[0], entry(step, matched))
-        predictions.store(tmp_path, SPLITS[1], entry(step, almost))
+        predictions.save(tmp_path, SPLITS[0], entry(step, matched))
+        predictions.save(tmp_path, SPLITS[1], entry(step, almost))
     return tmp_path
 
 
@@ -117,8 +117,8 @@ def images(tmp_path, monkeypatch):
     """The validation split is best at step 20, the test split at step 30."""
     monkeypatch.setattr(selection, "RESAMPLES", 20)
     for step, validation, test in ((10, 12, 14), (20, 16, 15), (30, 13, 19), (40, 11, 17)):
-        predictions.store(tmp_path, "validation", entry(step, validation))
-        predictions.store(tmp_path, "test", entry(step, test))
+        predictions.save(tmp_path, "validation", entry(step, validation))
+        predictions.save(tmp_path, "test", entry(step, test))
     return tmp_path
 
 
@@ -140,14 +140,14 @@ def test_a_split_of_its_own_chooses_the_epoch(images, rule, value):
 
 
 def test_the_first_of_equal_validation_epochs_counts(images):
-    predictions.store(images, "validation", entry(40, 16))
+    predictions.save(images, "validation", entry(40, 16))
     assert score(images, of_images(), Select.best)["best"]["step"] == 20
 
 
 def test_a_diverged_validation_epoch_never_wins(images):
     broken = entry(20, 16)
     broken.predictions[3, 1] = np.nan
-    predictions.store(images, "validation", broken)
+    predictions.save(images, "validation", broken)
     assert score(images, of_images(), Select.best)["best"]["step"] == 30
 
 
@@ -156,7 +156,7 @@ def test_where_every_evaluation_diverged_nothing_is_best(request, kind, scored):
     place = request.getfixturevalue(kind)
     for diverged in predictions.load(place, scored):
         diverged.predictions[0] = np.nan
-        predictions.store(place, scored, diverged)
+        predictions.save(place, scored, diverged)
     found = score(place, of_images() if kind == "images" else task(), Select.best)
     assert found["best"] is None and found["heldout"] is None
     assert found["primary"]["value"] is None and found["primary"]["interval"] is None

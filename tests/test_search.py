@@ -248,7 +248,7 @@ def test_a_study_that_is_at_work_is_passed_over(runs, tmp_path, capsys):
     given = ["task=toy", "method=fourierft", f"output={tmp_path}", *AXES]
     place = tmp_path / ".searches/mlp/toy/fourierft/seed=0"
     place.mkdir(parents=True)
-    with lock.hold(place):
+    with lock.acquire_lock(place):
         assert command.search(given, 1, 0) == [] and not runs
     assert "passed over" in capsys.readouterr().out
 

@@ -32,7 +32,7 @@ def outputs(tmp_path):
 
 
 def test_the_board(outputs, capsys):
-    with lock.hold(outputs / "mlp/toy/fourierft/seed=2"):
+    with lock.acquire_lock(outputs / "mlp/toy/fourierft/seed=2"):
         assert main(["status", "experiment=figure7", "--outputs", str(outputs)]) == 0
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if line.startswith("| method=fourierft"))
@@ -57,9 +57,9 @@ def test_a_dead_runs_lock_is_no_run(outputs):
 
     os.utime(place / lock.LOCK, (0, 0))
     assert run_state.look(place, config).state is State.missing
-    dead = {**lock._this_process(), "pid": 2**22 + 1}
+    dead = {**lock._describe_process(), "pid": 2**22 + 1}
     (place / lock.LOCK).write_text(json.dumps(dead))
-    assert lock.holder(place) is None and (place / lock.LOCK).exists()
+    assert lock.find_owner(place) is None and (place / lock.LOCK).exists()
 
 
 def test_damaged_and_foreign_records_are_failures(outputs):

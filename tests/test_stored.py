@@ -139,20 +139,20 @@ def test_json_that_no_run_writes(tmp_path, content, reason):
     ],
 )
 def test_bounds_of_what_is_counted(value, told):
-    assert list(stored.excesses(value)) == ([] if told is None else [told])
+    assert list(stored.find_excesses(value)) == ([] if told is None else [told])
 
 
 def test_nesting_has_a_bound():
     value = 1
-    for _ in range(stored.DEEPEST):
+    for _ in range(stored.MAX_DEPTH):
         value = [value]
-    assert not list(stored.excesses(value))
-    [told] = stored.excesses([value])
+    assert not list(stored.find_excesses(value))
+    [told] = stored.find_excesses([value])
     assert "nested more than 32 deep" in told
 
 
 def test_text_for_terminals_and_files():
-    assert stored.legible("a\nb\x1b[2J\ud800 ÿ") == "a b\\x1b[2J\\ud800 ÿ"
+    assert stored.make_printable("a\nb\x1b[2J\ud800 ÿ") == "a b\\x1b[2J\\ud800 ÿ"
 
 
 # Every file of a run folder in turn, through every command

@@ -124,9 +124,9 @@ def test_files_and_what_they_are(case, change, compose, tmp_path):
     assert {name for name in names.values() if name} <= set(before)
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     config.task.path = str(tmp_path / "copy")
-    assert not inputs.differences(before, inputs.describe(config))
+    assert not inputs.find_differences(before, inputs.describe(config))
     changed(tmp_path / "copy", change)
-    differing = inputs.differences(before, inputs.describe(config))
+    differing = inputs.find_differences(before, inputs.describe(config))
     assert [line.partition(":")[0] for line in differing] == [names[change]] * bool(names[change])
 
 
@@ -139,7 +139,7 @@ def test_class_images_and_the_feature_extractor(compose, tmp_path):
     before = inputs.describe(config)
     image(tmp_path / "others/1.png", 8)
     text(tmp_path / "inception.safetensors", "other")
-    differing = inputs.differences(before, inputs.describe(config))
+    differing = inputs.find_differences(before, inputs.describe(config))
     assert [line.partition(":")[0] for line in differing] == [
         "class images of dog",
         "feature extractor",

@@ -279,7 +279,7 @@ def test_a_damaged_file_costs_a_checkpoint_and_changes_no_number(
         config.output = str(tmp_path / name)
         return config
 
-    store = predictions.store
+    store = predictions.save
 
     def interrupted(place, split, entry):
         if entry.step == 5:
@@ -288,7 +288,7 @@ def test_a_damaged_file_costs_a_checkpoint_and_changes_no_number(
 
     whole = main.run(few("whole"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(predictions, "store", interrupted)
+        patch.setattr(predictions, "save", interrupted)
         main.run(few("killed"))
     place = get_run_dir(few("killed"))
     for name in damaged:

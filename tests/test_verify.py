@@ -14,7 +14,7 @@ from experiments.errors import ConfigError
 from experiments.metrics.selection import Evaluation, Select
 from experiments.results import kept_adapter, predictions
 from experiments.results.identity import to_plain
-from experiments.results.record import Record, finite, read_record, write_record
+from experiments.results.record import Record, read_record, replace_nonfinite, write_record
 from experiments.training import scoring
 
 
@@ -31,7 +31,7 @@ def stored(tmp_path_factory, compose):
     for step in (10, 20):
         scores = draw.normal(size=(60, 2)) + step / 10 * np.eye(2)[labels]
         entry = Evaluation(step=step, epoch=step / 10, predictions=scores, references=labels)
-        predictions.store(place, "validation", entry)
+        predictions.save(place, "validation", entry)
         found = asked.task.score(scores, labels).items()
         values = {f"validation/{name}": value for name, value in found}
         history.append({"step": step, "epoch": step / 10, "elapsed_s": step / 4, **values})
@@ -103,7 +103,7 @@ def test_a_diverged_run_of_an_earlier_version_matches(folder, capsys):
     path = folder / "metrics.json"
     record = json.loads(path.read_text())
     task = restore_task(record["config"]["task"])
-    again = finite(scoring.score(folder, task, Select.best))
+    again = replace_nonfinite(scoring.score(folder, task, Select.best))
     assert again["best"] is None
     for best in (none, again["best"]):
         record["metrics"] = again | {"best": best, "heldout": none}
@@ -160,7 +160,7 @@ def test_every_kind_of_lost_or_altered_predictions_is_named(folder, capsys):
     entry = predictions.load(folder, "validation")[0]
     flipped = np.array(entry.predictions)
     flipped[:5] = flipped[:5, ::-1]
-    predictions.store(folder, "validation", dataclasses.replace(entry, predictions=flipped))
+    predictions.save(folder, "validation", dataclasses.replace(entry, predictions=flipped))
     assert f"predictions/{first.name}: matthews is" in verified()
     first.write_bytes(kept)
     path = folder / "history.jsonl"
@@ -180,7 +180,7 @@ def test_a_missing_or_altered_adapter_is_named(folder, capsys):
     record = read_record(folder)
     assert main(["verify", outputs(folder)]) == 0, "an old record says nothing of its adapter"
     write_record(
-        folder, dataclasses.replace(record, adapter=kept_adapter.hashes(folder / "adapter"))
+        folder, dataclasses.replace(record, adapter=kept_adapter.compute_hashes(folder / "adapter"))
     )
     assert main(["verify", outputs(folder)]) == 0
     path.write_bytes(b"weighty")

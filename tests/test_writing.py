@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written(tmp_path, place, sweep):
 
 def test_a_run_on_a_full_disk_is_gone_on_with(compose, tmp_path, monkeypatch):
     config = compose([*TOY, f"output={tmp_path}"])
-    store = predictions.store
+    store = predictions.save
 
     def full(place, split, entry):
         if entry.epoch > 1:
@@ -100,7 +100,7 @@ def test_a_run_on_a_full_disk_is_gone_on_with(compose, tmp_path, monkeypatch):
         store(place, split, entry)
 
     with monkeypatch.context() as patch, pytest.raises(Unwritable) as caught:
-        patch.setattr(predictions, "store", full)
+        patch.setattr(predictions, "save", full)
         main.run(config)
     assert str(caught.value).startswith(f"output={tmp_path}: cannot be written (No space left")
     place = get_run_dir(config)

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from experiments.results.environment import ROOT
+from experiments.results.environment import CHECKOUT
 
 LIMIT = 64 * 2**20
 # Missing, or too old, on the machine that was seen (README.md); the rest is there.
@@ -32,7 +32,7 @@ TASKS = ("rte", "mrpc", "stsb", "cola")
 
 def versions() -> dict[str, str]:
     """Return the tested version of every package of constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     return dict(line.split("==") for line in lines if "==" in line)
 
 
@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> None:
             strip_wheel(wheel, options.cuda)
         copy_weights(folder / "minilm")
         checkout = folder / "checkout.tar"
-        archive = ["git", "-C", str(ROOT), "archive", "-o", str(checkout), "HEAD"]
+        archive = ["git", "-C", str(CHECKOUT), "archive", "-o", str(checkout), "HEAD"]
         subprocess.run(archive, check=True)
         parts = {
             "wheels": [(path, f"wheels/{path.name}") for path in sorted(wheels.iterdir())],

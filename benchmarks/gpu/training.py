@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gpu.sections import Plan, Row
-from experiments.results.environment import ROOT
+from experiments.results.environment import CHECKOUT
 
 TASKS = ("rte", "mrpc", "stsb", "cola")
 RATES = {"fourierft": "3e-2", "lora": "1e-3"}
@@ -60,7 +60,7 @@ def measure_training(plan: Plan) -> Iterator[Row]:
                 with (logs / f"{task}-{method}-{seed}.log").open("w") as log:
                     process = subprocess.Popen(
                         command(plan, task, method, seed),
-                        cwd=ROOT,
+                        cwd=CHECKOUT,
                         env=environment,
                         stdout=log,
                         stderr=subprocess.STDOUT,

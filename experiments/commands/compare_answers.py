@@ -11,9 +11,9 @@ from typing import Any
 
 from experiments import console
 from experiments.errors import RecordError, UserError
-from experiments.files import visible, write_atomically
+from experiments.files import list_visible, write_atomically
 from experiments.results import generations
-from experiments.results.fastchat import are_texts, first_choice
+from experiments.results.fastchat import are_texts, get_first_choice
 from experiments.results.record import RECORD, read_record
 from experiments.results.stored import read_json
 
@@ -69,7 +69,7 @@ def read(run_dir: Path) -> AnsweredRun:
         lines = _lines(generations.get_path(run_dir, benchmark))
         if lines:
             found[benchmark] = lines
-        for path in visible(run_dir / "judgements" / benchmark, "*.json"):
+        for path in list_visible(run_dir / "judgements" / benchmark, "*.json"):
             average = _average(path)
             if average is not None:
                 scores.setdefault(benchmark, {})[path.stem] = average
@@ -86,7 +86,7 @@ def _lines(path: Path) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for line in generations.read(path, damaged):
         number, asked = line.get("question_id"), line.get("asked", [""])
-        sound = isinstance(number, int) and first_choice(line) is not None and are_texts(asked)
+        sound = isinstance(number, int) and get_first_choice(line) is not None and are_texts(asked)
         sound = sound and isinstance(line.get("truncated", []), list)
         if sound and isinstance(line.get("category", ""), str):
             found[number] = line

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from experiments import console, hub
 from experiments.config.restore import restore_config
 from experiments.errors import RecordError, UserError
-from experiments.files import share
+from experiments.files import set_default_mode
 from experiments.results import inputs, kept_adapter, stored
 from experiments.results.record import RECORD, Record, read_record
-from experiments.results.stored import legible
+from experiments.results.stored import make_printable
 
 if TYPE_CHECKING:
     from experiments.config.run_config import Config
@@ -65,7 +65,7 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
         net = build_base(recorded, weights)  # downloads, if need be
     except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise RecordError(
-            f"{run}: its base model cannot be built ({legible(error)[:300]})"
+            f"{run}: its base model cannot be built ({make_printable(error)[:300]})"
         ) from error
     if recorded.model.quantization is not None:
         net = net.dequantize()  # exactly the values that the adapter was trained on
@@ -88,7 +88,7 @@ def export(run: Path, to: Path, changes: list[str]) -> None:
     plain.save_pretrained(draft)
     if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
         processor.save_pretrained(draft)
-    share(draft)
+    set_default_mode(draft)
     draft.rename(to)
 
 

@@ -18,7 +18,7 @@ from experiments.files import write_atomically
 from experiments.results import stored
 from experiments.results.history import read_history
 from experiments.results.record import Record, read_record
-from experiments.results.stored import legible
+from experiments.results.stored import make_printable
 
 ADAPTER = "adapter_config.json"
 OPTIMIZER = "AdamW"
@@ -33,7 +33,7 @@ def export(outputs: Path, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     written = unreadable = 0
     for run_dir in verify.find_run_dirs(outputs):
-        name = legible(run_dir.relative_to(outputs).as_posix())
+        name = make_printable(run_dir.relative_to(outputs).as_posix())
         try:
             record = read_record(run_dir)
             if record.metrics is None:
@@ -41,7 +41,7 @@ def export(outputs: Path, folder: Path) -> int:
             text = json.dumps(convert(record, run_dir, name), indent=2) + "\n"
             write_atomically(folder / f"{name.replace('/', '--')}.json", text)
         except (RecordError, OSError) as error:
-            print(legible(error), file=sys.stderr)
+            print(make_printable(error), file=sys.stderr)
             unreadable += 1
             continue
         written += 1

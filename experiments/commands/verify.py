@@ -10,12 +10,12 @@ from typing import Any
 
 from experiments.config.restore import restore_task
 from experiments.errors import RecordError, UserError
-from experiments.files import is_aside
+from experiments.files import is_moved_aside
 from experiments.metrics.selection import Select
 from experiments.results import kept_adapter
 from experiments.results.identity import flatten, to_plain
-from experiments.results.record import RECORD, Record, finite, read_record
-from experiments.results.stored import find, legible
+from experiments.results.record import RECORD, Record, read_record, replace_nonfinite
+from experiments.results.stored import find_entries, make_printable
 from experiments.training import scoring
 
 
@@ -38,7 +38,7 @@ def report(outputs: Path) -> int:
             wrong = [f"cannot be computed again ({type(error).__name__}: {error})"]
         looked_at += 1
         if wrong:
-            lines = map(legible, [f"{run_dir}: does not match", *wrong])
+            lines = map(make_printable, [f"{run_dir}: does not match", *wrong])
             print("\n  - ".join(lines), file=sys.stderr, flush=True)
         matching += not wrong
     counted = f"{matching} of {looked_at} trained records match"
@@ -48,8 +48,8 @@ def report(outputs: Path) -> int:
 
 def find_run_dirs(outputs: Path) -> list[Path]:
     """Return the folders with a record, except runs that were moved aside."""
-    found = [path.parent for path in find(outputs, RECORD)]
-    return [run_dir for run_dir in found if not is_aside(run_dir, outputs)]
+    found = [path.parent for path in find_entries(outputs, RECORD)]
+    return [run_dir for run_dir in found if not is_moved_aside(run_dir, outputs)]
 
 
 def differences(run_dir: Path, record: Record) -> Iterator[str]:
@@ -65,7 +65,7 @@ def differences(run_dir: Path, record: Record) -> Iterator[str]:
         raise RecordError(f"no train.select in its configuration ({recipe!r})") from error
     task = restore_task(record.config.get("task"))
     yield from scoring.differences(run_dir, task)
-    yield from kept_adapter.differences(run_dir, record)
+    yield from kept_adapter.find_differences(run_dir, record)
     computed = to_plain(scoring.score(run_dir, task, rule))
     again, there = (flatten(_without_chance(one)) for one in (computed, record.metrics))
     for key in sorted(there.keys() | again.keys()):
@@ -79,7 +79,8 @@ def _without_chance(metrics: dict[str, Any]) -> dict[str, Any]:
     chosen = {
         rule: None
         for rule in ("best", "heldout")
-        if isinstance(metrics.get(rule), dict) and finite(metrics[rule].get("value")) is None
+        if isinstance(metrics.get(rule), dict)
+        and replace_nonfinite(metrics[rule].get("value")) is None
     }
     return metrics | chosen
 

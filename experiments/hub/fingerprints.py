@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.files import cache_folder, visible
+from experiments.files import get_cache_folder, list_visible
 
 SETTLED_SECONDS = 2.0
 """Files younger than this are not remembered: a clock's tick may hide their next change."""
@@ -68,7 +68,7 @@ def weights(folder: Path) -> Files:
     """Return the weights in a folder of transformers or diffusers, with shards in subfolders."""
     if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
         return Files(paths=[path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()])
-    return Files(paths=[*visible(folder, "*.safetensors"), *_shards_below(folder)])
+    return Files(paths=[*list_visible(folder, "*.safetensors"), *_shards_below(folder)])
 
 
 def _shards_below(folder: Path) -> list[Path]:
@@ -155,7 +155,7 @@ def _memory(files: Files, stamps: list[tuple[int, ...]]) -> Path:
     """Return the path where the fingerprint of exactly these files is remembered."""
     about = [[os.path.abspath(path) for path in files.paths], files.names, stamps]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    return cache_folder("fingerprints") / key
+    return get_cache_folder("fingerprints") / key
 
 
 def _remember(files: Files, stamps: list[tuple[int, ...]], found: str) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import DataError
-from experiments.files import is_aside
+from experiments.files import is_moved_aside
 from experiments.judge.prompts import Prompts, hash_json
 from experiments.judge.questions import FASTCHAT, Question, Questions, format_ranges
 from experiments.results import generations
-from experiments.results.fastchat import BENCHMARKS, first_choice, read_rows
+from experiments.results.fastchat import BENCHMARKS, get_first_choice, read_rows
 
 JUDGEMENTS = "judgements"
 
@@ -72,7 +72,7 @@ def find_runs(outputs: Path, benchmarks: Iterable[str]) -> list[Path]:
         for benchmark in benchmarks
         for path in outputs.rglob(f"{generations.FOLDER}/{benchmark}.jsonl")
     }
-    return sorted(run_dir for run_dir in found if not is_aside(run_dir, outputs))
+    return sorted(run_dir for run_dir in found if not is_moved_aside(run_dir, outputs))
 
 
 def find_benchmarks(run_dir: Path, candidates: Iterable[str] = BENCHMARKS) -> list[str]:
@@ -159,7 +159,7 @@ def _read_run(
     for question in questions.by_id.values():
         if question.id not in rows:
             continue
-        answers = first_choice(rows[question.id]) or []
+        answers = get_first_choice(rows[question.id]) or []
         if len(answers) != len(question.turns):
             incomplete.append(question.id)
             continue

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from experiments import hub
 from experiments.errors import DataError, HubUnavailable
-from experiments.files import visible
+from experiments.files import list_visible
 from experiments.judge.prompts import hash_json
 from experiments.results.fastchat import (
     BENCHMARKS,
     are_texts,
-    first_choice,
+    get_first_choice,
     read_questions,
     read_rows,
 )
@@ -124,7 +124,7 @@ def _download_questions(benchmark: str) -> Path:
 
 def _read_references(folder: Path, problems: list[str]) -> tuple[dict[int, list[str]] | None, str]:
     """Return the reference answers by question, None if there are no files, and their author."""
-    files = visible(folder / "reference_answer", "*.jsonl")
+    files = list_visible(folder / "reference_answer", "*.jsonl")
     if not files:
         return None, "the questions' own"
     if len(files) > 1:
@@ -132,7 +132,7 @@ def _read_references(folder: Path, problems: list[str]) -> tuple[dict[int, list[
         problems.append(f"{files[0].parent}: found {names}, expected one file; keep the one to use")
     references = {}
     for row in read_rows(files[0], problems):
-        references[row["question_id"]] = turns = first_choice(row)
+        references[row["question_id"]] = turns = get_first_choice(row)
         if turns is None:
             problems.append(f"{files[0]}: question {row['question_id']}: no choices[0].turns")
     return references, files[0].stem

@@ -13,7 +13,7 @@ from experiments.results import inputs, lock
 from experiments.results.history import read_history
 from experiments.results.record import FAILURE, RECORD
 from experiments.results.run_folder import find_record
-from experiments.results.stored import legible, read_json
+from experiments.results.stored import make_printable, read_json
 
 MOST = 100e6
 """Bytes of weights or data that are hashed to tell a run's state; larger files are compared only if
@@ -49,7 +49,7 @@ def look(run_dir: Path, config: Any) -> RunState:
             record = find_record(run_dir, config)
             inputs.check(run_dir, config, record, MOST)
         except RecordError as error:
-            note = legible("; ".join([error.summary, *error.problems]))
+            note = make_printable("; ".join([error.summary, *error.problems]))
             return RunState(state=State.failed, run_dir=run_dir, note=note)
         if record is not None:
             spent = [number(value) for key, value in record.time.items() if key.endswith("_s")]
@@ -57,9 +57,9 @@ def look(run_dir: Path, config: Any) -> RunState:
             return RunState(state=State.done, run_dir=run_dir, seconds=seconds)
     epochs, elapsed = _progress(run_dir)
     total = config.train.epochs if config.train is not None else None
-    owner = lock.holder(run_dir)
+    owner = lock.find_owner(run_dir)
     if owner is not None:
-        note, left = legible(f"on {owner.get('host')}"), None
+        note, left = make_printable(f"on {owner.get('host')}"), None
         if epochs and epochs > 0 and total:
             note = f"epoch {epochs:g} of {total:g} {note}"
             left = max(0.0, elapsed * (total - epochs) / epochs)
@@ -67,7 +67,7 @@ def look(run_dir: Path, config: Any) -> RunState:
     if (run_dir / FAILURE).exists():
         return RunState(state=State.failed, run_dir=run_dir, note=_message(run_dir))
     note = f"stopped after epoch {epochs:g}" if epochs else ""
-    if inputs.changed(run_dir, config, MOST):
+    if inputs.have_changed(run_dir, config, MOST):
         note = ", ".join(filter(None, [note, "its inputs have changed since"]))
     return RunState(state=State.missing, run_dir=run_dir, note=note)
 
@@ -84,6 +84,6 @@ def _progress(run_dir: Path) -> tuple[float | None, float]:
 def _message(run_dir: Path) -> str:
     try:
         found = read_json(run_dir / FAILURE)
-        return legible(f"{found['error']}: {found['message'].splitlines()[0]}")
+        return make_printable(f"{found['error']}: {found['message'].splitlines()[0]}")
     except (RecordError, LookupError, AttributeError, TypeError):
         return "the failure cannot be read"

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "torch",
     "peft",
@@ -38,17 +38,17 @@ def describe() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": versions,
-        **commit(),
+        **describe_commit(),
         "host": platform.node(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": _read_processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def commit() -> dict[str, Any]:
+def describe_commit() -> dict[str, Any]:
     """Return the commit of the checkout, and True in `dirty` if tracked files differ from it.
 
     Both are None outside a git checkout.
@@ -57,7 +57,7 @@ def commit() -> dict[str, Any]:
     def git(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10
+                ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, timeout=10
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
@@ -88,7 +88,7 @@ class PeakMemory:
         with contextlib.suppress(OSError):
             # Reset the high-water mark, so that sweeps measure each run.
             Path("/proc/self/clear_refs").write_text("5")
-        self.before = _status("VmRSS") or 0
+        self.before = _read_status("VmRSS") or 0
 
     def peak(self) -> dict[str, int | None]:
         """Return bytes: `peak_rss` of this process, `peak_gpu` (None on a CPU) and `taken`.
@@ -98,12 +98,12 @@ class PeakMemory:
         import torch
 
         gpu = None if self.gpu is None else torch.cuda.max_memory_allocated(self.gpu)
-        peak = _status("VmHWM")
+        peak = _read_status("VmHWM")
         taken = gpu if gpu is not None else max(0, (peak or 0) - self.before)
         return {"peak_rss": peak, "peak_gpu": gpu, "taken": taken}
 
 
-def _status(field: str) -> int | None:
+def _read_status(field: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -111,7 +111,7 @@ def _status(field: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
 
 
-def _processor() -> str | None:
+def _read_processor() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -79,7 +79,7 @@ def read_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def first_choice(row: dict[str, Any]) -> list[str] | None:
+def get_first_choice(row: dict[str, Any]) -> list[str] | None:
     """Return the turns of an answer; None if the line has another format."""
     try:
         turns = row["choices"][0]["turns"]

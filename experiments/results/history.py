@@ -12,7 +12,7 @@ from experiments.errors import RecordError
 from experiments.results import stored
 
 HISTORY = "history.jsonl"
-PLACE = ("step", "epoch", "elapsed_s")
+POSITION_KEYS = ("step", "epoch", "elapsed_s")
 """Keys of every line."""
 
 
@@ -66,8 +66,10 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
             found = stored.parse_json(line)
         except ValueError:
             break
-        if not isinstance(found, dict) or not all(_is_finite(found.get(key)) for key in PLACE):
-            wanted = ", ".join(PLACE)
+        if not isinstance(found, dict) or not all(
+            _is_finite(found.get(key)) for key in POSITION_KEYS
+        ):
+            wanted = ", ".join(POSITION_KEYS)
             raise RecordError(f"{path}, line {number}: damaged, not an object with {wanted}")
         lines.append(found)
     return lines
@@ -75,4 +77,4 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 def _is_finite(value: Any) -> bool:
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return real and abs(value) <= stored.MOST
+    return real and abs(value) <= stored.MAX_INTEGER

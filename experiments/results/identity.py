@@ -64,7 +64,7 @@ def name_variant(changes: dict[str, Any]) -> str:
     ends = [key.rpartition(".")[2] for key in changes]
     parts = []
     for (key, value), end in sorted(zip(changes.items(), ends, strict=True)):
-        parts.append(f"{end if ends.count(end) == 1 else key}={_shown(value)}")
+        parts.append(f"{end if ends.count(end) == 1 else key}={_format_value(value)}")
     text = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", text)
     if len(name) > 100 or name != text:
@@ -72,7 +72,7 @@ def name_variant(changes: dict[str, Any]) -> str:
     return name
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Format a value for a folder name; numbers exactly, so that learning rates never collide."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)

@@ -21,11 +21,11 @@ from experiments.hub.fingerprints import Files, fingerprint, recall, size
 from experiments.results import stored
 from experiments.results.record import FAILURE, Record
 
-NOTE = "inputs.json"
+INPUTS_FILE = "inputs.json"
 MODEL = ("weights", "model settings", "tokenizer")
 """Inputs that the base model has, whatever the task."""
 CODE = "code of "
-SHIPPED = {
+BUILT_IN = {
     "methods": "adalora bottleneck dylora fourierft method peft selective",
     "models": "diffusion encoder language mlp model transformer vision",
     "tasks": "dreambooth e2e glue images instruction language task toy",
@@ -46,7 +46,7 @@ def describe(config: Any, most: float | None = None) -> Inputs:
             fingerprint is remembered. None: everything is read.
     """
     found: Inputs = {}
-    for name, files in _files(config):
+    for name, files in _find_files(config):
         try:
             amount = size(files)
             within = most is None or amount <= most
@@ -58,12 +58,12 @@ def describe(config: Any, most: float | None = None) -> Inputs:
                 "fingerprint": mark,
                 "files": len(files.paths),
                 "bytes": amount,
-                "place": _place(files),
+                "place": _find_folder(files),
             }
     return found
 
 
-def _files(config: Any) -> Iterator[tuple[str, Files]]:
+def _find_files(config: Any) -> Iterator[tuple[str, Files]]:
     """Yield the inputs that a run reads, except those without files on this machine."""
     model, parts = config.model, [config.task]
     if not config.mode.trains:
@@ -78,14 +78,14 @@ def _files(config: Any) -> Iterator[tuple[str, Files]]:
                 yield name, files
     for kind in ("method", "model", "task"):
         part = getattr(config, kind)
-        paths = _private_sources(type(part), f"{kind}s")
+        paths = _find_private_sources(type(part), f"{kind}s")
         if paths:
             yield f"{CODE}{kind} {part.name}", Files(paths=paths)
 
 
-def _private_sources(kind: type, package: str) -> list[Path]:
+def _find_private_sources(kind: type, package: str) -> list[Path]:
     """Return the source files of a class from outside this project, including its whole package."""
-    shipped = {f"experiments.{package}.{name}" for name in SHIPPED[package].split()}
+    shipped = {f"experiments.{package}.{name}" for name in BUILT_IN[package].split()}
     top = kind.__module__.partition(".")[0]
     found: set[Path] = set()
     for name in {one.__module__ for one in kind.__mro__} - shipped:
@@ -99,12 +99,12 @@ def _private_sources(kind: type, package: str) -> list[Path]:
     return sorted(found)
 
 
-def _place(files: Files) -> str:
+def _find_folder(files: Files) -> str:
     """Return the folder of the files, or the file if there is one."""
     return str(files.paths[0] if len(files.paths) == 1 else files.below or files.paths[0].parent)
 
 
-def begin(work: Path, config: Any, run_dir: Path, before: Inputs) -> Inputs:
+def write_inputs(work: Path, config: Any, run_dir: Path, before: Inputs) -> Inputs:
     """Write down the inputs of a run, once it has read them.
 
     Args:
@@ -118,41 +118,41 @@ def begin(work: Path, config: Any, run_dir: Path, before: Inputs) -> Inputs:
         RecordError: an interrupted run there began with other inputs.
     """
     now = describe(config)
-    wrong = differences(before, now)
+    wrong = find_differences(before, now)
     if wrong:
         raise DataError(f"{run_dir}: its inputs changed while they were read; run it again", wrong)
-    wrong = differences(noted(work), now)
+    wrong = find_differences(read_inputs(work), now)
     if wrong:
-        raise _refused(run_dir, None, wrong)
-    _note(work, now)
+        raise _build_error(run_dir, None, wrong)
+    _write(work, now)
     return now
 
 
-def keep(folder: Path, config: Any) -> None:
+def pin_inputs(folder: Path, config: Any) -> None:
     """Keep a search to the inputs of its first trial, so that its trials can be compared.
 
     Raises:
         RecordError: its earlier trials began with something else.
     """
-    known, now = noted(folder), describe(config)
-    wrong = differences(known, now)
+    known, now = read_inputs(folder), describe(config)
+    wrong = find_differences(known, now)
     if wrong:
         raise RecordError(
             f"{folder}: its trials began with other inputs (output=FOLDER searches elsewhere)",
             wrong,
         )
-    _note(folder, known | now)
+    _write(folder, known | now)
 
 
-def _note(folder: Path, inputs: Inputs) -> None:
+def _write(folder: Path, inputs: Inputs) -> None:
     if inputs:
-        write_atomically(folder / NOTE, json.dumps(inputs, indent=2) + "\n")
+        write_atomically(folder / INPUTS_FILE, json.dumps(inputs, indent=2) + "\n")
 
 
-def changed(run_dir: Path, config: Any, most: float | None = None) -> bool:
+def have_changed(run_dir: Path, config: Any, most: float | None = None) -> bool:
     """Return True if an unfinished run in a folder began with other inputs."""
-    known = noted(run_dir)
-    return bool(known and differences(known, describe(config, most)))
+    known = read_inputs(run_dir)
+    return bool(known and find_differences(known, describe(config, most)))
 
 
 def check(run_dir: Path, config: Any, record: Record | None, most: float | None = None) -> None:
@@ -168,44 +168,46 @@ def check(run_dir: Path, config: Any, record: Record | None, most: float | None 
     """
     if record is None and (run_dir / FAILURE).exists():
         return
-    known = noted(run_dir) if record is None else of(record)
-    wrong = differences(known, describe(config, most)) if known else []
+    known = read_inputs(run_dir) if record is None else get_inputs(record)
+    wrong = find_differences(known, describe(config, most)) if known else []
     if wrong:
-        raise _refused(run_dir, record, wrong)
+        raise _build_error(run_dir, record, wrong)
 
 
 def check_model(run_dir: Path, config: Any, record: Record) -> None:
     """Check the base model that was just built, as `check` does; data are no longer needed."""
     known = {
-        name: one for name, one in of(record).items() if name in MODEL or name.startswith(CODE)
+        name: one
+        for name, one in get_inputs(record).items()
+        if name in MODEL or name.startswith(CODE)
     }
     now = describe(config)
-    wrong = differences(known, now)
+    wrong = find_differences(known, now)
     if "weights" in known and "weights" not in now:
-        wrong.append(f"weights: found none, expected {_shown(known['weights'])}")
+        wrong.append(f"weights: found none, expected {_format_input(known['weights'])}")
     if wrong:
         raise RecordError(
             f"{run_dir}: the base model is not the one that the run began with", wrong
         )
 
 
-def of(record: Record) -> Inputs:
+def get_inputs(record: Record) -> Inputs:
     """Return the inputs of a finished run; earlier versions recorded the weights alone."""
     found = record.environment.get("inputs")
     if found is None:
         found = {"weights": {"fingerprint": record.environment.get("weights")}}
-    return _sound(found)
+    return _keep_comparable(found)
 
 
-def noted(run_dir: Path) -> Inputs:
+def read_inputs(run_dir: Path) -> Inputs:
     """Return the inputs that the run in a folder began with; empty if unknown."""
     try:
-        return _sound(stored.read_json(run_dir / NOTE))
+        return _keep_comparable(stored.read_json(run_dir / INPUTS_FILE))
     except RecordError:
         return {}
 
 
-def _sound(found: Any) -> Inputs:
+def _keep_comparable(found: Any) -> Inputs:
     """Keep the inputs read from a file that can be compared."""
     if not isinstance(found, dict):
         return {}
@@ -216,18 +218,18 @@ def _sound(found: Any) -> Inputs:
     }
 
 
-def differences(known: Inputs, now: Inputs) -> list[str]:
+def find_differences(known: Inputs, now: Inputs) -> list[str]:
     """Return one line per input that is known on both sides and has changed."""
     return [
-        f"{name}: found {_shown(now[name])}, expected {_shown(known[name])}"
+        f"{name}: found {_format_input(now[name])}, expected {_format_input(known[name])}"
         for name in known
         if name in now and known[name]["fingerprint"] != now[name]["fingerprint"]
     ]
 
 
-def changes(one: Record, other: Record) -> list[str]:
+def find_changed(one: Record, other: Record) -> list[str]:
     """Return the names of inputs in which two finished runs differ, as far as both are known."""
-    left, right = of(one), of(other)
+    left, right = get_inputs(one), get_inputs(other)
     return [
         name
         for name in left
@@ -235,24 +237,24 @@ def changes(one: Record, other: Record) -> list[str]:
     ]
 
 
-def owner(name: str) -> str:
+def get_part(name: str) -> str:
     """Return the part of a run that an input belongs to: model, task or method."""
     if name in MODEL:
         return "model"
     return name.removeprefix(CODE).partition(" ")[0] if name.startswith(CODE) else "task"
 
 
-def _shown(one: dict[str, Any]) -> str:
+def _format_input(one: dict[str, Any]) -> str:
     """Describe an input briefly."""
     files, amount = one.get("files"), one.get("bytes")
-    about = [] if one.get("place") is None else [stored.legible(one["place"])]
+    about = [] if one.get("place") is None else [stored.make_printable(one["place"])]
     if isinstance(files, int) and isinstance(amount, int):
         about.append(f"{files} file{'s' * (files != 1)} of {amount:,} bytes")
-    mark = stored.legible(one["fingerprint"])[:12]
+    mark = stored.make_printable(one["fingerprint"])[:12]
     return f"{mark} ({', '.join(about)})" if about else mark
 
 
-def _refused(run_dir: Path, record: Record | None, wrong: list[str]) -> RecordError:
+def _build_error(run_dir: Path, record: Record | None, wrong: list[str]) -> RecordError:
     state = "an interrupted" if record is None else "a finished"
     again = "starts anew" if record is None else "repeats in place"
     return RecordError(

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import RecordError
-from experiments.files import share, write_atomically
+from experiments.files import set_default_mode, write_atomically
 from experiments.results import stored
 from experiments.results.record import Record
 
 FOLDER = "adapter"
-SPARE = ".adapter.spare.tmp"
+PREVIOUS = ".adapter.spare.tmp"
 """Folder with the adapter of the last checkpoint, once a later evaluation was better."""
 LABEL = ".kept.json"
 """File in the folder during the run: step of the adapter, and its files' hashes."""
-IN_PIECES = 2**20
+CHUNK_BYTES = 2**20
 
 
-def keep(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) -> None:
+def replace(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) -> None:
     """Replace the adapter of a run.
 
     Args:
@@ -32,14 +32,14 @@ def keep(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) ->
         checkpoint: step of the last checkpoint. A run resumed there needs the best adapter up to
             then.
     """
-    draft, kept, spare = run / ".adapter.tmp", run / FOLDER, run / SPARE
+    draft, kept, spare = run / ".adapter.tmp", run / FOLDER, run / PREVIOUS
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     write(draft)
-    share(draft)
-    label = {"step": step, "files": hashes(draft)}
+    set_default_mode(draft)
+    label = {"step": step, "files": compute_hashes(draft)}
     write_atomically(draft / LABEL, json.dumps(label))
-    if kept.is_dir() and (_label(kept) or {}).get("step", step) <= checkpoint:
+    if kept.is_dir() and (_read_label(kept) or {}).get("step", step) <= checkpoint:
         shutil.rmtree(spare, ignore_errors=True)
         kept.rename(spare)
     else:
@@ -47,7 +47,7 @@ def keep(run: Path, step: int, write: Callable[[Path], Any], checkpoint: int) ->
     draft.rename(kept)
 
 
-def adopt(run: Path, step: int) -> None:
+def add_label(run: Path, step: int) -> None:
     """Label an adapter that an earlier version kept without one.
 
     Args:
@@ -56,15 +56,17 @@ def adopt(run: Path, step: int) -> None:
     """
     folder = run / FOLDER
     if folder.is_dir() and not (folder / LABEL).exists():
-        write_atomically(folder / LABEL, json.dumps({"step": step, "files": hashes(folder)}))
+        write_atomically(
+            folder / LABEL, json.dumps({"step": step, "files": compute_hashes(folder)})
+        )
 
 
-def rewind(run: Path, step: int) -> bool:
+def restore(run: Path, step: int) -> bool:
     """Restore the adapter that was kept at `step`; False if it is missing or damaged."""
-    kept, spare = run / FOLDER, run / SPARE
+    kept, spare = run / FOLDER, run / PREVIOUS
     for folder in (kept, spare):
-        label = _label(folder)
-        if label is not None and label["step"] <= step and label["files"] == hashes(folder):
+        label = _read_label(folder)
+        if label is not None and label["step"] <= step and label["files"] == compute_hashes(folder):
             if folder == spare:
                 shutil.rmtree(kept, ignore_errors=True)
                 spare.rename(kept)
@@ -73,7 +75,7 @@ def rewind(run: Path, step: int) -> bool:
     return False
 
 
-def seal(run: Path, step: int | None) -> dict[str, str]:
+def verify(run: Path, step: int | None) -> dict[str, str]:
     """Return the hashes of the adapter's files for the record of a finishing run.
 
     Args:
@@ -84,13 +86,13 @@ def seal(run: Path, step: int | None) -> dict[str, str]:
         RecordError: the adapter is missing, was altered, or is not of `step`.
     """
     folder = run / FOLDER
-    label = _label(folder)
+    label = _read_label(folder)
     if label is None:
         raise RecordError(
             f"{folder}: the adapter was removed or damaged during the run",
             ["the same command trains it again"],
         )
-    problems = list(_unlike(label["files"], folder))
+    problems = list(_compare_hashes(label["files"], folder))
     if step not in (None, label["step"]):
         problems.append(f"found step {label['step']}, expected step {step} of the selected score")
     if problems:
@@ -104,23 +106,23 @@ def check(run: Path, record: Record) -> None:
     Raises:
         RecordError: the adapter is missing, was altered, or contains NaN or infinity.
     """
-    problems = list(differences(run, record))
+    problems = list(find_differences(run, record))
     if problems:
         raise RecordError(f"{run / FOLDER}: not the recorded adapter", problems)
     if not (run / FOLDER).is_dir():
         raise RecordError(f"{run}: no adapter there")
-    broken = list(_broken(run / FOLDER))
+    broken = list(_find_nonfinite(run / FOLDER))
     if broken:
         raise RecordError(f"{run / FOLDER}: contains non-finite values", broken)
 
 
-def differences(run: Path, record: Record) -> Iterator[str]:
+def find_differences(run: Path, record: Record) -> Iterator[str]:
     """Yield every file of the adapter that differs from the record, if hashes are recorded."""
     if record.adapter is not None:
-        yield from _unlike(record.adapter, run / FOLDER)
+        yield from _compare_hashes(record.adapter, run / FOLDER)
 
 
-def hashes(folder: Path) -> dict[str, str]:
+def compute_hashes(folder: Path) -> dict[str, str]:
     """Compute the SHA-256 of an adapter's files by name, without README.md."""
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -129,14 +131,14 @@ def hashes(folder: Path) -> dict[str, str]:
         stored.check_file(path, 2**40)
         digest = hashlib.sha256()
         with path.open("rb") as file:
-            while piece := file.read(IN_PIECES):
+            while piece := file.read(CHUNK_BYTES):
                 digest.update(piece)
         found[path.relative_to(folder).as_posix()] = digest.hexdigest()
     return found
 
 
-def _unlike(expected: dict[str, str], folder: Path) -> Iterator[str]:
-    there = hashes(folder)
+def _compare_hashes(expected: dict[str, str], folder: Path) -> Iterator[str]:
+    there = compute_hashes(folder)
     for name in sorted(expected.keys() | there.keys()):
         if name not in there:
             yield f"{FOLDER}/{name}: missing"
@@ -146,7 +148,7 @@ def _unlike(expected: dict[str, str], folder: Path) -> Iterator[str]:
             yield f"{FOLDER}/{name}: altered since"
 
 
-def _label(folder: Path) -> dict[str, Any] | None:
+def _read_label(folder: Path) -> dict[str, Any] | None:
     try:
         found = stored.read_json(folder / LABEL)
     except RecordError:
@@ -156,7 +158,7 @@ def _label(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found.get("step"), int) else None
 
 
-def _broken(folder: Path) -> Iterator[str]:
+def _find_nonfinite(folder: Path) -> Iterator[str]:
     """Yield up to five tensors with NaN or infinity."""
     from safetensors import SafetensorError, safe_open
 

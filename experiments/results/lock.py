@@ -27,12 +27,12 @@ from experiments.errors import Lost, Occupied, RecordError
 from experiments.results import stored
 
 LOCK = "lock.json"
-BEAT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hold:
+class FolderLock:
     """Locked folder, as seen by its owner."""
 
     run_dir: Path
@@ -51,7 +51,7 @@ class Hold:
     @property
     def kept(self) -> bool:
         """False once another process has taken the folder over."""
-        return _owner(self.path / LOCK).get("token") == self.token
+        return _read_owner(self.path / LOCK).get("token") == self.token
 
     def shown(self, path: Path) -> Path:
         """Return a path below `path` under the folder's own name, for messages."""
@@ -64,7 +64,7 @@ class Hold:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[Hold]:
+def acquire_lock(folder: Path) -> Iterator[FolderLock]:
     """Hold the folder's lock for the duration of the block.
 
     A lock whose owner is dead is taken over: at once if the owner ran on this machine (its process
@@ -74,10 +74,10 @@ def hold(folder: Path) -> Iterator[Hold]:
     Raises:
         Occupied: another live run holds the folder.
     """
-    held = Hold(run_dir=folder, token=uuid.uuid4().hex)
-    _take(folder / LOCK, held)
+    held = FolderLock(run_dir=folder, token=uuid.uuid4().hex)
+    _acquire(folder / LOCK, held)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(held, stop), daemon=True)
+    beat = threading.Thread(target=_send_heartbeats, args=(held, stop), daemon=True)
     beat.start()
     try:
         yield held
@@ -86,20 +86,20 @@ def hold(folder: Path) -> Iterator[Hold]:
         beat.join()
         if held.kept:
             (held.path / LOCK).unlink(missing_ok=True)
-        _remove(held.path)
+        _remove_link(held.path)
 
 
-def holder(folder: Path) -> dict[str, Any] | None:
+def find_owner(folder: Path) -> dict[str, Any] | None:
     """Return the live owner of the folder (host, pid, since); None if there is none. Read-only.
 
     For another host's lock the heartbeat decides, by this machine's clock.
     """
     path = folder / LOCK
-    owner = _owner(path)
+    owner = _read_owner(path)
     if not owner:
         return None
-    if owner.get("machine") == _this_process()["machine"]:
-        started = _started(owner.get("pid", -1))
+    if owner.get("machine") == _describe_process()["machine"]:
+        started = _read_start_time(owner.get("pid", -1))
         return owner if started is not None and started == owner.get("started") else None
     try:
         age = time.time() - path.stat().st_mtime
@@ -108,15 +108,17 @@ def holder(folder: Path) -> dict[str, Any] | None:
     return owner if age <= STALE_SECONDS else None
 
 
-def _take(path: Path, held: Hold) -> None:
+def _acquire(path: Path, held: FolderLock) -> None:
     # Written aside and linked: a lock appears with its content or not at all, and only one of
     # several takers gets it.
     draft = path.with_name(f".{LOCK}.{held.token}")
     try:
         while True:
-            draft.write_text(json.dumps({"token": held.token, **_this_process()}), encoding="utf-8")
+            draft.write_text(
+                json.dumps({"token": held.token, **_describe_process()}), encoding="utf-8"
+            )
             try:
-                taken = _link(draft, path) or _take_over(path, draft, held)
+                taken = _create_link(draft, path) or _take_over(path, draft, held)
                 break
             except FileNotFoundError:
                 if not path.parent.is_dir():
@@ -124,16 +126,16 @@ def _take(path: Path, held: Hold) -> None:
                 # Another taker found the draft before it was written, and took it for a dead one's.
         if taken:
             try:
-                _fence(held)
+                _revoke_links(held)
                 held.path.symlink_to(held.run_dir.name)
             except OSError:  # a full disk
                 path.unlink(missing_ok=True)
                 raise
-            _sweep(path, draft)
+            _remove_leftovers(path, draft)
             return
     finally:
         draft.unlink(missing_ok=True)
-    owner = _owner(path)
+    owner = _read_owner(path)
     raise Occupied(
         f"{path.parent}: another run is using this folder",
         [
@@ -143,38 +145,38 @@ def _take(path: Path, held: Hold) -> None:
     )
 
 
-def _take_over(path: Path, draft: Path, held: Hold) -> bool:
+def _take_over(path: Path, draft: Path, held: FolderLock) -> bool:
     """Replace a dead owner's lock by the draft.
 
     False if its owner is alive or another process was faster.
     """
-    if not _stale(path, draft):
+    if not _is_stale(path, draft):
         return False
     # Only the holder of the heir's link may replace the lock, so what it sees there stays.
     heir = path.with_name(f".{LOCK}.heir")
-    if not _link(draft, heir):
-        if not _stale(heir, draft):
+    if not _create_link(draft, heir):
+        if not _is_stale(heir, draft):
             return False
         heir.unlink(missing_ok=True)  # died within these few lines
-        if not _link(draft, heir):
+        if not _create_link(draft, heir):
             return False
     try:
         if not path.exists():
-            return _link(draft, path)
-        if not _stale(path, draft):
+            return _create_link(draft, path)
+        if not _is_stale(path, draft):
             return False
-        _fence(held)  # before: else an owner that wakes at its end would remove the new lock
+        _revoke_links(held)  # before: else an owner that wakes at its end would remove the new lock
         os.replace(draft, path)
         return True
     finally:
         heir.unlink(missing_ok=True)
 
 
-def _fence(held: Hold) -> None:
+def _revoke_links(held: FolderLock) -> None:
     """Revoke the folder from all earlier owners, whatever they are doing."""
     for link in find_links(held.run_dir):
         if link.name != held.path.name:
-            _remove(link)
+            _remove_link(link)
 
 
 def find_links(run_dir: Path) -> list[Path]:
@@ -183,7 +185,7 @@ def find_links(run_dir: Path) -> list[Path]:
     return [item for item in run_dir.absolute().parent.iterdir() if name.fullmatch(item.name)]
 
 
-def _remove(link: Path) -> None:
+def _remove_link(link: Path) -> None:
     """Remove an owner's link, or the folder that an owner without its link created there."""
     try:
         link.unlink(missing_ok=True)
@@ -191,14 +193,14 @@ def _remove(link: Path) -> None:
         shutil.rmtree(link, ignore_errors=True)
 
 
-def _sweep(path: Path, draft: Path) -> None:
+def _remove_leftovers(path: Path, draft: Path) -> None:
     """Remove leftovers of processes that died while taking the lock."""
     for item in path.parent.glob(f".{LOCK}.*"):
-        if item != draft and (not _owner(item) or _stale(item, draft)):
+        if item != draft and (not _read_owner(item) or _is_stale(item, draft)):
             item.unlink(missing_ok=True)
 
 
-def _link(draft: Path, path: Path) -> bool:
+def _create_link(draft: Path, path: Path) -> bool:
     """Make `path` another name of the draft; return False if it exists."""
     try:
         os.link(draft, path)
@@ -207,22 +209,22 @@ def _link(draft: Path, path: Path) -> bool:
     return True
 
 
-def _beat(held: Hold, stop: threading.Event) -> None:
+def _send_heartbeats(held: FolderLock, stop: threading.Event) -> None:
     path = held.path / LOCK
-    while not stop.wait(BEAT_SECONDS):
+    while not stop.wait(HEARTBEAT_SECONDS):
         try:
-            if _owner(path).get("token", held.token) != held.token:
+            if _read_owner(path).get("token", held.token) != held.token:
                 return  # taken over while this process slept: the new owner's to keep alive
             os.utime(path)
         except OSError:
             pass  # a shared file system may be away for a moment; the next beat tries again
 
 
-def _stale(path: Path, draft: Path) -> bool:
+def _is_stale(path: Path, draft: Path) -> bool:
     """Return True if the owner of a lock is dead, or the lock is gone."""
-    owner, here = _owner(path), _this_process()
+    owner, here = _read_owner(path), _describe_process()
     if owner.get("machine") == here["machine"]:
-        started = _started(owner.get("pid", -1))
+        started = _read_start_time(owner.get("pid", -1))
         return started is None or started != owner.get("started")
     try:
         os.utime(draft)  # the file server's clock, not ours
@@ -231,7 +233,7 @@ def _stale(path: Path, draft: Path) -> bool:
         return True
 
 
-def _owner(path: Path) -> dict[str, Any]:
+def _read_owner(path: Path) -> dict[str, Any]:
     try:
         found = stored.read_json(path)
     except RecordError:
@@ -239,7 +241,7 @@ def _owner(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _this_process() -> dict[str, Any]:
+def _describe_process() -> dict[str, Any]:
     """Describe this process as an owner; `machine` is equal only where pids are comparable."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -250,12 +252,12 @@ def _this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "machine": f"{boot}/{space}",
         "pid": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": _read_start_time(os.getpid()),
         "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def _started(pid: int) -> str | None:
+def _read_start_time(pid: int) -> str | None:
     """Return the start time of a process in clock ticks since boot; None if it does not exist.
 
     It tells a reused pid from the original process.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import RecordError
-from experiments.files import visible
+from experiments.files import list_visible
 from experiments.metrics.selection import Evaluation
 from experiments.results import stored
 
@@ -28,7 +28,7 @@ DAMAGED = (
 """Errors that numpy and zipfile raise for damaged bytes."""
 
 
-def store(run: Path, split: str, entry: Evaluation) -> None:
+def save(run: Path, split: str, entry: Evaluation) -> None:
     """Write predictions/<split>-<step>.npz atomically."""
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def store(run: Path, split: str, entry: Evaluation) -> None:
 
 def get_paths(run: Path, split: str = "*") -> list[Path]:
     """Return the files of a split, or of all splits, by name, without other programs' files."""
-    return [path for path in visible(run / FOLDER, f"{split}-*.npz") if parse_step(path) >= 0]
+    return [path for path in list_visible(run / FOLDER, f"{split}-*.npz") if parse_step(path) >= 0]
 
 
 def load(run: Path, split: str) -> list[Evaluation]:
@@ -79,10 +79,10 @@ def load(run: Path, split: str) -> list[Evaluation]:
     return found
 
 
-def first_damaged(run: Path) -> Path | None:
+def find_first_damaged(run: Path) -> Path | None:
     """Return the earliest stored evaluation that cannot be read; None if all can."""
     paths = sorted(get_paths(run), key=parse_step)
-    return next((path for path in paths if not _whole(path)), None)
+    return next((path for path in paths if not _is_complete(path)), None)
 
 
 def _check_sizes(path: Path) -> None:
@@ -92,7 +92,7 @@ def _check_sizes(path: Path) -> None:
             raise ValueError("compressed, unlike files of this project")
 
 
-def evaluated(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
+def count_evaluations(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
     """Count the evaluations of each (split, step) in a history."""
     found: Counter[tuple[str, int]] = Counter()
     for line in history:
@@ -101,9 +101,9 @@ def evaluated(history: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
     return found
 
 
-def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
+def find_differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield every evaluation of a history without predictions, and vice versa."""
-    expected = evaluated(history)
+    expected = count_evaluations(history)
     there = {
         (split, int(step))
         for path in get_paths(run)
@@ -122,7 +122,7 @@ def differences(run: Path, history: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
     """Raise RecordError unless every evaluation so far has its predictions."""
-    problems = list(differences(run, history))
+    problems = list(find_differences(run, history))
     if problems:
         raise RecordError(
             f"{run / FOLDER}: not the predictions of this run's evaluations",
@@ -130,7 +130,7 @@ def check(run: Path, history: Iterable[dict[str, Any]]) -> None:
         )
 
 
-def cut(run: Path, step: int) -> None:
+def delete_after(run: Path, step: int) -> None:
     """Delete files after `step`: a resumed run then ends with an uninterrupted one's files."""
     for path in get_paths(run):
         if parse_step(path) > step:
@@ -143,7 +143,7 @@ def parse_step(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     """Return True if the file's checksums match."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -14,7 +14,7 @@ from typing import Any
 from experiments.errors import RecordError, UserError
 from experiments.files import write_atomically
 from experiments.results import stored
-from experiments.results.schema import LARGEST, MANY, problems
+from experiments.results.schema import LARGEST, MANY, find_problems
 
 SCHEMA = 1
 RECORD, FAILURE, CONFIG = "metrics.json", "failure.json", "config.yaml"
@@ -48,16 +48,16 @@ def write_record(run_dir: Path, record: Record) -> None:
 
     NaN and infinity, as of a diverged run, become null.
     """
-    text = json.dumps(finite(dataclasses.asdict(record)), indent=2, allow_nan=False)
+    text = json.dumps(replace_nonfinite(dataclasses.asdict(record)), indent=2, allow_nan=False)
     write_atomically(run_dir / RECORD, text + "\n")
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """Replace non-finite numbers, which JSON lacks, by None in nested values."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -99,7 +99,7 @@ def read_record(run_dir: Path) -> Record:
     wrong = [name for name in sections if not isinstance(found[name], dict)]
     if wrong:
         raise RecordError(f"{path}: damaged, unusable {', '.join(wrong)}")
-    first = list(itertools.islice(problems(found), MANY))
+    first = list(itertools.islice(find_problems(found), MANY))
     if first:
         raise RecordError(f"{path}: damaged, unusable {'; '.join(first)}")
     return Record(**{name: value for name, value in found.items() if name in known})

@@ -26,7 +26,7 @@ def find_record(run_dir: Path, config: Any) -> Record | None:
         what, found = "an unfinished", read_configuration(run_dir)
     else:
         return None
-    differing = _differing(found, config)
+    differing = _compare(found, config)
     if differing:
         raise RecordError(
             f"{run_dir} holds {what} run with different settings "
@@ -42,7 +42,7 @@ def find_failure(run_dir: Path, config: Any) -> dict[str, Any] | None:
         found = stored.read_json(run_dir / FAILURE)
     except RecordError:
         return None
-    return found if isinstance(found, dict) and continues(run_dir, config) else None
+    return found if isinstance(found, dict) and is_same_run(run_dir, config) else None
 
 
 def read_configuration(run_dir: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def read_configuration(run_dir: Path) -> dict[str, Any]:
     return found
 
 
-def _differing(found: dict[str, Any], config: Any) -> list[str]:
+def _compare(found: dict[str, Any], config: Any) -> list[str]:
     """Return one line per scientific field in which a configuration differs."""
     there, asked = config.identify(found), config.identify(to_plain(config))
     return [
@@ -67,9 +67,9 @@ def _differing(found: dict[str, Any], config: Any) -> list[str]:
     ]
 
 
-def continues(run_dir: Path, config: Any) -> bool:
+def is_same_run(run_dir: Path, config: Any) -> bool:
     """Return True if the folder was left by exactly this run."""
     try:
-        return not _differing(read_configuration(run_dir), config)
+        return not _compare(read_configuration(run_dir), config)
     except RecordError:
         return False

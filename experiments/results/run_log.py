@@ -26,7 +26,7 @@ class _File(logging.FileHandler):
 
 
 @contextmanager
-def keep(run_dir: Path) -> Iterator[None]:
+def open_run_log(run_dir: Path) -> Iterator[None]:
     """Send our log lines to run.log and, without times and details, to the terminal."""
     root = logging.getLogger("experiments")
     file, terminal = _File(run_dir / "run.log"), _Terminal(logging.INFO)
@@ -45,6 +45,6 @@ def keep(run_dir: Path) -> Iterator[None]:
             file.close()
 
 
-def silence() -> None:
+def silence_logging() -> None:
     """Silence our log lines in this process."""
     logging.getLogger("experiments").addHandler(logging.NullHandler())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.results.stored import excesses
+from experiments.results.stored import find_excesses
 
 LONGEST_NAME, LONGEST_TEXT = 200, 1000
 LARGEST = 2**21
@@ -129,7 +129,7 @@ FIELDS: dict[str, Kind] = {
 """Kinds by dotted key; `*` stands for any key, `*_s` for keys with that ending."""
 
 
-def problems(record: dict[str, Any]) -> Iterator[str]:
+def find_problems(record: dict[str, Any]) -> Iterator[str]:
     """Yield every mistyped or unbounded field of a record."""
     for key, kind in FIELDS.items():
         for place, value in _values(record, key.split("."), ""):
@@ -137,7 +137,7 @@ def problems(record: dict[str, Any]) -> Iterator[str]:
                 yield f"no {place}"
             elif value is not None and not kind.holds(value):
                 yield f"{place} is not {kind.name}: {_brief(value)}"
-    yield from excesses(record)
+    yield from find_excesses(record)
 
 
 def _values(node: Any, path: list[str], place: str) -> Iterator[tuple[str, Any]]:

@@ -22,15 +22,15 @@ from experiments.errors import RecordError
 LARGEST = 64 * 2**20
 """Largest size of a file that is read whole, in bytes."""
 LARGEST_YAML = 2**20
-DEEPEST = 32
+MAX_DEPTH = 32
 """Levels of nesting; a configuration has five."""
-BOTTOMLESS = 200
+MAX_JSON_DEPTH = 200
 """Levels of nesting of any JSON, which a writer could still write."""
-MOST = 2**63
+MAX_INTEGER = 2**63
 """Magnitude of an integer."""
-FARTHEST = 1e100
+MAX_FLOAT = 1e100
 """Magnitude of a float: its square is finite too."""
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters and lone surrogates: no terminal and no UTF-8 file should get them."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -55,7 +55,7 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     return content
 
 
-def find(root: Path, name: str) -> list[Path]:
+def find_entries(root: Path, name: str) -> list[Path]:
     """Return every entry named `name` below a folder, in path order, including broken links."""
     return sorted(
         Path(folder, name)
@@ -98,7 +98,7 @@ def parse_json(text: str | bytes) -> Any:
     level, depth = [found], 0
     while level := [item for node in level for item in _items(node)]:
         depth += 1
-        if depth > BOTTOMLESS:
+        if depth > MAX_JSON_DEPTH:
             raise ValueError("nested too deeply")
     return found
 
@@ -119,7 +119,7 @@ def read_yaml(path: Path) -> Any:
                 raise ValueError("an alias, which a configuration does not have")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
+            if depth > MAX_DEPTH:
                 raise ValueError("nested too deeply")
         return yaml.load(text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
@@ -127,30 +127,30 @@ def read_yaml(path: Path) -> Any:
         raise RecordError(f"{path}: damaged, not YAML ({reason})") from error
 
 
-def legible(text: Any) -> str:
+def make_printable(text: Any) -> str:
     """Return text on one line, with control characters and lone surrogates escaped."""
     line = " ".join(str(text).split())
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], line)
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
-def excesses(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:
+def find_excesses(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:
     """Yield every value of parsed JSON beyond the bounds that later arithmetic and writing need."""
     if isinstance(value, (dict, list)):
-        if depth == DEEPEST:
-            yield f"{key or 'it'} is nested more than {DEEPEST} deep"
+        if depth == MAX_DEPTH:
+            yield f"{key or 'it'} is nested more than {MAX_DEPTH} deep"
             return
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for name, item in pairs:
-            if isinstance(name, str) and _UNSEEN.search(name):
+            if isinstance(name, str) and _UNPRINTABLE.search(name):
                 yield f"{key or 'it'} has the key {name!r}"
-            yield from excesses(item, f"{key}.{name}" if key else str(name), depth + 1)
+            yield from find_excesses(item, f"{key}.{name}" if key else str(name), depth + 1)
     elif isinstance(value, str):
-        if found := _UNSEEN.search(value):
+        if found := _UNPRINTABLE.search(value):
             yield f"{key} holds the character {found[0]!r}"
     elif isinstance(value, float):
-        if not math.isfinite(value) or abs(value) > FARTHEST:
+        if not math.isfinite(value) or abs(value) > MAX_FLOAT:
             yield f"{key} is {value!r}"
-    elif isinstance(value, int) and abs(value) > MOST:
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
         yield f"{key} is an integer of {value.bit_length()} bits"
 
 

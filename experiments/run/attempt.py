@@ -1,8 +1,8 @@
 """The folder that a run is made in: opened, and closed when the run is whole or has failed.
 
 A finished run that is repeated (`force=true`) stays where it is until its repetition, made in a
-folder within, is whole. All steps go by way of the owner's link (`lock.Hold`), and a kill between
-any two leaves what the next start completes.
+folder within, is whole. All steps go by way of the owner's link (`lock.FolderLock`), and a kill
+between any two leaves what the next start completes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 import yaml
 
 from experiments.errors import RecordError
-from experiments.files import LEAVING, REPETITION, write_atomically
+from experiments.files import MOVING_ASIDE, REPETITION, write_atomically
 from experiments.results import inputs, kept_adapter
 from experiments.results.identity import to_plain
-from experiments.results.lock import LOCK, Hold, find_links, hold
+from experiments.results.lock import LOCK, FolderLock, acquire_lock, find_links
 from experiments.results.record import CONFIG, FAILURE, RECORD
-from experiments.results.run_folder import continues, find_record, read_configuration
+from experiments.results.run_folder import find_record, is_same_run, read_configuration
 
 CHECKPOINTS = "checkpoints"
 
 
-def begin(held: Hold, config: Any) -> Path | None:
+def begin(held: FolderLock, config: Any) -> Path | None:
     """Prepare a run folder, completing first what an earlier start left incomplete.
 
     What must not be continued is moved aside: what another configuration, or this one with other
@@ -41,7 +41,7 @@ def begin(held: Hold, config: Any) -> Path | None:
     """
     root = held.path
     _drop_drafts(root)
-    if (root / LEAVING).is_dir():
+    if (root / MOVING_ASIDE).is_dir():
         _move_aside(held)
     settled = complete_repetition(held) is not None
     if config.force and settled and _continues(root, config):
@@ -71,7 +71,7 @@ def begin(held: Hold, config: Any) -> Path | None:
     return work
 
 
-def complete_repetition(held: Hold) -> Path | None:
+def complete_repetition(held: FolderLock) -> Path | None:
     """Put a whole repetition in the place of the run that it repeats.
 
     Returns:
@@ -94,7 +94,7 @@ def complete_repetition(held: Hold) -> Path | None:
     return aside or held.run_dir
 
 
-def abandon_repetition(held: Hold) -> Path | None:
+def abandon_repetition(held: FolderLock) -> Path | None:
     """Move a repetition that failed beside the finished run; return where, None without one."""
     repetition = held.path / REPETITION
     if not ((held.path / RECORD).exists() and repetition.is_dir()):
@@ -143,7 +143,7 @@ def clean_finished(run_dir: Path) -> None:
         left += find_links(run_dir)
         if not left and not (run_dir / kept_adapter.FOLDER / kept_adapter.LABEL).exists():
             return
-        with contextlib.suppress(RecordError), hold(run_dir) as held:
+        with contextlib.suppress(RecordError), acquire_lock(run_dir) as held:
             if (held.path / RECORD).exists():
                 remove_temporary(held.path)
 
@@ -152,13 +152,13 @@ def _write_configuration(work: Path, config: Any) -> None:
     write_atomically(work / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
-def _move_aside(held: Hold) -> Path:
+def _move_aside(held: FolderLock) -> Path:
     """Move the contents of a run folder into a new one beside it, and return that.
 
     The record moves first: without it nothing counts as done. A complete repetition stays.
     """
     root = held.path
-    leaving = root / LEAVING
+    leaving = root / MOVING_ASIDE
     leaving.mkdir(exist_ok=True)
     whole = (root / REPETITION / RECORD).exists()
     for item in sorted(_items(root), key=lambda item: not _is_record(item)):
@@ -171,7 +171,7 @@ def _move_aside(held: Hold) -> Path:
 
 def _items(root: Path) -> list[Path]:
     """List a run folder without locks, drafts of locks and what is being removed."""
-    return [item for item in root.iterdir() if LOCK not in item.name and item.name != LEAVING]
+    return [item for item in root.iterdir() if LOCK not in item.name and item.name != MOVING_ASIDE]
 
 
 def _is_record(item: Path) -> bool:
@@ -180,7 +180,7 @@ def _is_record(item: Path) -> bool:
 
 def _continues(folder: Path, config: Any) -> bool:
     """Return True if this very run left what lies in a folder, and can go on with these inputs."""
-    return continues(folder, config) and not inputs.changed(folder, config)
+    return is_same_run(folder, config) and not inputs.have_changed(folder, config)
 
 
 def _repeats(root: Path, config: Any) -> bool:

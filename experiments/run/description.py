@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.classification import shown
-from experiments.results.record import Record, finite
+from experiments.results.record import Record, replace_nonfinite
 from experiments.run import distributed
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict
     Args:
         data: the rows.
         device: where it was trained.
-        noted: the inputs, as `results.inputs.begin` noted them.
+        noted: the inputs, as `results.inputs.write_inputs` noted them.
     """
     return {
         "device": str(device),
@@ -84,7 +84,7 @@ def describe(record: Record) -> str:
         line += f" + {parameters['head']:,} in the head"
     primary = (record.metrics or {}).get("primary")
     if primary:
-        value, interval = finite([primary.get("value"), primary.get("interval")])
+        value, interval = replace_nonfinite([primary.get("value"), primary.get("interval")])
         if value is None:
             return f"{line}; no {primary.get('name')} that is finite ({primary.get('select')})"
         line += f"; {primary.get('select')} {primary.get('name')} {shown(value)}"

@@ -45,7 +45,7 @@ def add(config: Config, run_dir: Path, record: Record) -> Record:
     if not (run_dir / "adapter").is_dir():
         raise RecordError(f"{run_dir}: no adapter there, so the run cannot be asked anything more")
     weights = config.model.locate(config.offline)
-    with lock.hold(run_dir) as held, _journal(held):
+    with lock.acquire_lock(run_dir) as held, _journal(held):
         # Again: another process may have been faster.
         pending, record = config.task.pending_prompts(run_dir), read_record(run_dir)
         if not pending:
@@ -68,9 +68,9 @@ def add(config: Config, run_dir: Path, record: Record) -> Record:
     return added
 
 
-def _journal(held: lock.Hold) -> AbstractContextManager[None]:
+def _journal(held: lock.FolderLock) -> AbstractContextManager[None]:
     attempt.replace_open_files(held.path)
-    return run_log.keep(held.path)
+    return run_log.open_run_log(held.path)
 
 
 def _restored(

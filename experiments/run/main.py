@@ -80,7 +80,7 @@ def train(current: Session) -> Record:
     with distributed.first_alone("prepared"):
         before = inputs.describe(config)
         parts = build_parts(config, current.weights, current.dataset_path)
-        inputs_read = inputs.begin(work_dir, config, current.run_dir, before)
+        inputs_read = inputs.write_inputs(work_dir, config, current.run_dir, before)
 
     parameters = count_parameters(parts.network, config.model.head)
     checks = forecast(config, parts)
@@ -104,7 +104,7 @@ def train(current: Session) -> Record:
         config=to_plain(config),
         parameters=parameters,
         metrics=metrics,
-        adapter=kept_adapter.seal(written, step),
+        adapter=kept_adapter.verify(written, step),
         preflight=checks,
         time={"started": stamp(started), "finished": stamp(time.time()), **timings},
         memory=peak,

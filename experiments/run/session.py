@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.results import inputs, lock, run_log
-from experiments.results.record import Record, finite, read_record, write_failure, write_record
+from experiments.results.record import (
+    Record,
+    read_record,
+    replace_nonfinite,
+    write_failure,
+    write_record,
+)
 from experiments.results.run_folder import find_record
 from experiments.run import attempt, data_cache, distributed, writing
 from experiments.run.description import describe
@@ -32,7 +38,7 @@ class Session:
     run_dir: Path
     record: Record | None = None
     """Of the finished run; None while it is still to be made."""
-    held: lock.Hold = field(init=False)
+    held: lock.FolderLock = field(init=False)
     """The lock of the run folder. Unset, like `work_dir`, where the run was done before."""
     work_dir: Path = field(init=False)
     """Where the run is made, by the owner's link."""
@@ -79,7 +85,7 @@ def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
         if config.mode.trains:
             current.weights, current.dataset_path = data_cache.locate(config)
         run_dir.mkdir(parents=True, exist_ok=True)
-        with lock.hold(run_dir) as held:
+        with lock.acquire_lock(run_dir) as held:
             work_dir = attempt.begin(held, config)
             if work_dir is not None:
                 current.held, current.work_dir = held, work_dir
@@ -102,7 +108,7 @@ def _recording(current: Session) -> Iterator[None]:
     held = current.held
     distributed.set("owner", held.token)
     distributed.set("state", str(current.work_dir))
-    with run_log.keep(current.work_dir):
+    with run_log.open_run_log(current.work_dir):
         try:
             yield
         except BaseException as error:
@@ -121,7 +127,7 @@ def _recording(current: Session) -> Iterator[None]:
 @contextmanager
 def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
     """Open the session of a rank behind the first, which writes nothing but its own failure."""
-    run_log.silence()  # the first rank tells
+    run_log.silence_logging()  # the first rank tells
     current = Session(config=config, run_dir=run_dir)
     state = distributed.get("state")
     if state == DONE:
@@ -129,7 +135,7 @@ def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
         yield current
         return
     current.work_dir = Path(state)
-    current.held = lock.Hold(run_dir=run_dir, token=distributed.get("owner"))
+    current.held = lock.FolderLock(run_dir=run_dir, token=distributed.get("owner"))
     try:
         yield current
     except Exception as error:
@@ -174,6 +180,6 @@ def _finish_tracking(current: Session) -> None:
     """End tracking; a service that fails now costs a warning, not the run."""
     tracking, record = current.config.tracking, current.record
     try:
-        tracking.finish(finite(record.metrics or {}) if record else None)
+        tracking.finish(replace_nonfinite(record.metrics or {}) if record else None)
     except Exception as error:  # whatever a service's library raises
         log.warning("tracking=%s could not be closed: %s", tracking.name, error)

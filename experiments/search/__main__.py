@@ -16,7 +16,7 @@ from experiments.errors import ConfigError, Occupied, RecordError, UserError
 from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.results import inputs, lock
 from experiments.results.identity import get_run_dir, name_variant
-from experiments.results.record import finite
+from experiments.results.record import replace_nonfinite
 from experiments.search import space
 from experiments.search.study import Study
 
@@ -118,8 +118,8 @@ def _search(
     metric = cell.config.task.metrics[0]
     place.mkdir(parents=True, exist_ok=True)
     try:
-        with lock.hold(place):
-            inputs.keep(place, cell.config)
+        with lock.acquire_lock(place):
+            inputs.pin_inputs(place, cell.config)
             study = Study(place, axes, lower=metric in LOWER_IS_BETTER, seed=seed)
             in_a_row = 0
             while study.finished < number and in_a_row < FAILURES:
@@ -157,7 +157,7 @@ def _try(study: Study, fixed: list[str], metric: str) -> bool:
         study.fail(proposal.number, f"{type(error).__name__}: {error}", place)
         print(f"trial {proposal.number} failed: {error}", file=sys.stderr, flush=True)
         return False
-    study.finish(proposal.number, finite(record.metrics["primary"]["value"]), place)
+    study.finish(proposal.number, replace_nonfinite(record.metrics["primary"]["value"]), place)
     return True
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.errors import DataError
 from experiments.files import write_atomically
 from experiments.results import generations
-from experiments.results.fastchat import BENCHMARKS, first_choice, read_questions
+from experiments.results.fastchat import BENCHMARKS, get_first_choice, read_questions
 from experiments.tasks.generation import continuations
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
     asked = {question["question_id"]: question["turns"] for question in questions}
     found = Answers()
     for line in generations.read(path, found.damaged):
-        number, turns = line.get("question_id"), first_choice(line)
+        number, turns = line.get("question_id"), get_first_choice(line)
         cut = line.get("truncated")
         if not isinstance(number, int) or turns is None or not isinstance(cut, list):
             found.damaged.append(f"{path}: damaged, no answer of this program: question {number}")

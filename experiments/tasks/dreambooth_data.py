@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import DataError
-from experiments.files import cache_folder
+from experiments.files import get_cache_folder
 from experiments.hub.fingerprints import Files
 from experiments.tasks import image_files
 
@@ -213,7 +213,7 @@ def draw_class_images(
     from experiments.models.latent_diffusion import draw
 
     key = json.dumps([processor.name, prompt, how], sort_keys=True)
-    folder = cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = get_cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
     paths = [folder / f"{number:04d}.png" for number in range(count)]
     missing = [number for number, path in enumerate(paths) if not image_files.is_whole(path)]
     if missing:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import DataError
-from experiments.files import visible
+from experiments.files import list_visible
 from experiments.hub.fingerprints import Files
 from experiments.results import generations
 from experiments.results.identity import LOCAL
@@ -242,7 +242,7 @@ class Instruction(Language):
     def _file(self, folder: Path) -> Path:
         """Return the one file of a folder that holds the rows."""
         parquet = [*folder.glob("train*.parquet"), *folder.glob("data/train*.parquet")]
-        for found in (sorted(parquet), visible(folder, "*.json")):
+        for found in (sorted(parquet), list_visible(folder, "*.json")):
             if len(found) == 1:
                 return found[0]
             if found:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError
-from experiments.files import cache_folder, write_atomically
+from experiments.files import get_cache_folder, write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,7 +54,7 @@ def tokenised(
         new_fingerprint=name[:32],  # else `datasets` hashes the function, which takes a second
     )
     try:
-        path = cache_folder("tokens") / f"{name}.arrow"
+        path = get_cache_folder("tokens") / f"{name}.arrow"
         there = _whole(path)
         made = make(cache_file_name=str(path), load_from_cache_file=there)
         if not there:

@@ -99,14 +99,14 @@ def differences(run: Path, task: Task) -> Iterator[str]:
         RecordError: damaged predictions.
     """
     lines = read_history(run)
-    yield from predictions.differences(run, lines)
+    yield from predictions.find_differences(run, lines)
     scores = {
         (line["step"], key): value
         for line in lines
         for key, value in line.items()
         if key not in predictions.OF_TRAINING
     }
-    for split in sorted({split for split, _ in predictions.evaluated(lines)}):
+    for split in sorted({split for split, _ in predictions.count_evaluations(lines)}):
         for entry in predictions.load(run, split):
             for name, value in task.score(entry.predictions, entry.references).items():
                 there = scores.get((entry.step, f"{split}/{name}"), value)

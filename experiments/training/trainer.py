@@ -130,7 +130,7 @@ class Trainer(transformers.Trainer):
             values |= {f"{split}/{name}": value for name, value in scores.items()}
             self.check()
             if self.is_world_process_zero():
-                predictions.store(self.run, split, entry)
+                predictions.save(self.run, split, entry)
         self._keep(next(iter(values.values()), math.nan))
         self.evaluating += time.monotonic() - began
         self._record(values)
@@ -215,7 +215,7 @@ class Trainer(transformers.Trainer):
         if wanted:
             self.best = score
         if wanted and self.is_world_process_zero():
-            kept_adapter.keep(
+            kept_adapter.replace(
                 self.run,
                 self.state.global_step,
                 lambda folder: self.method.save(self.network, folder),
@@ -241,7 +241,7 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
     """
     with trainer.args.main_process_first(local=False):
-        damaged = predictions.first_damaged(trainer.run)
+        damaged = predictions.find_first_damaged(trainer.run)
         if damaged is not None:
             log.warning("%s: damaged; its evaluation is made again", damaged)
         checkpoint, step = checkpoints.latest(
@@ -273,14 +273,14 @@ def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
     scores = {at: one for at, one in _primary_scores(trainer).items() if math.isfinite(one)}
     if scores:
         best = trainer.train_recipe.select is Select.best
-        kept_adapter.adopt(trainer.run, max(scores, key=scores.get if best else None))
+        kept_adapter.add_label(trainer.run, max(scores, key=scores.get if best else None))
     trainer.history.cut(step)
-    predictions.cut(trainer.run, step)
+    predictions.delete_after(trainer.run, step)
     lines = trainer.history.lines()
-    lost = list(predictions.differences(trainer.run, lines))
-    there = kept_adapter.rewind(trainer.run, step)
+    lost = list(predictions.find_differences(trainer.run, lines))
+    there = kept_adapter.restore(trainer.run, step)
     if trainer.train_recipe.select is Select.best:
-        needed = bool(predictions.evaluated(lines))
+        needed = bool(predictions.count_evaluations(lines))
     else:
         needed = checkpoint is not None and checkpoints.is_last(checkpoint)
     return lost + ([f"{kept_adapter.FOLDER}/"] if needed and not there else [])

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import RecordError
-from experiments.files import is_aside, visible
+from experiments.files import is_moved_aside, list_visible
 from experiments.results import inputs
 from experiments.results.history import HISTORY, read_history
 from experiments.results.identity import flatten
 from experiments.results.record import FAILURE, RECORD, SCHEMA, Record, read_record
-from experiments.results.stored import FARTHEST, find, legible, read_json
+from experiments.results.stored import MAX_FLOAT, find_entries, make_printable, read_json
 
 JUDGEMENTS = "judgements"
 LONGEST = 300
@@ -33,7 +33,7 @@ class ExcludedRecord:
     reason: str
 
     def __str__(self) -> str:
-        return f"{legible(self.path)}: {self.kind}, {self.reason}"
+        return f"{make_printable(self.path)}: {self.kind}, {self.reason}"
 
 
 @dataclass
@@ -125,11 +125,11 @@ class RunIndex:
     def judged(self, run: Run, benchmark: str) -> list[dict[str, Any]]:
         """Return every judge's average of the run's answers to a benchmark, with its result."""
         found = []
-        for path in visible(run.run_dir / JUDGEMENTS / benchmark, "*.json"):
+        for path in list_visible(run.run_dir / JUDGEMENTS / benchmark, "*.json"):
             try:
                 content = read_json(path)
                 average = number(content["scores"]["average"])
-                judge = legible(content["judge"]["asked"])
+                judge = make_printable(content["judge"]["asked"])
             except (RecordError, LookupError, TypeError) as error:
                 self.report("damaged", path, f"no scores of a judge ({error})")
                 continue
@@ -139,7 +139,7 @@ class RunIndex:
 
     def report(self, kind: str, path: Path, reason: str) -> None:
         """Add an excluded record once."""
-        record = ExcludedRecord(kind, path, legible(reason)[:LONGEST])
+        record = ExcludedRecord(kind, path, make_printable(reason)[:LONGEST])
         if record not in self.excluded:
             self.excluded.append(record)
 
@@ -147,14 +147,14 @@ class RunIndex:
 def number(value: Any) -> float | None:
     """Return a finite number that arithmetic can take, None for anything else."""
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if real and abs(value) <= FARTHEST else None
+    return value if real and abs(value) <= MAX_FLOAT else None
 
 
 def collect(root: Path) -> RunIndex:
     """Read every finished run below `root`; whatever cannot be counted is listed as excluded."""
     index = RunIndex(Path(root))
-    for path in find(index.root, RECORD):
-        if is_aside(path.parent, index.root):
+    for path in find_entries(index.root, RECORD):
+        if is_moved_aside(path.parent, index.root):
             continue
         try:
             record = read_record(path.parent)
@@ -164,15 +164,15 @@ def collect(root: Path) -> RunIndex:
             index.report(kind, path, reason)
             continue
         contradictions = list(_contradictions(record))
-        if legible(path) != str(path):
+        if make_printable(path) != str(path):
             index.report("damaged", path, "lies in a folder whose name no page can show")
         elif contradictions:
             index.report("contradictory", path, "; ".join(contradictions))
         else:
             index.runs.append(Run(path.parent, record))
     _exclude_copies(index)
-    for path in find(index.root, FAILURE):
-        if is_aside(path.parent, index.root):
+    for path in find_entries(index.root, FAILURE):
+        if is_moved_aside(path.parent, index.root):
             continue
         if not os.path.lexists(path.parent / RECORD):
             index.report("failed", path, _failure(path))
@@ -225,7 +225,7 @@ def _exclude_copies(index: RunIndex) -> None:
             kept.append(first)
         for run in others if not differing else runs:
             other = others[0] if run is first else first
-            name, changed = index.name(other), inputs.changes(run.record, other.record)
+            name, changed = index.name(other), inputs.find_changed(run.record, other.record)
             if not differing:
                 kind, reason = "duplicate", f"the same run as {name}, which counts"
             elif changed:

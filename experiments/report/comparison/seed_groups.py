@@ -210,15 +210,15 @@ def _others(setting: Setting, seen: dict[str, set[str]]) -> Iterator[str]:
     for run in setting.runs.values():
         for name, key in _keys(run).items():
             if len(seen.get(key, ())) > 1:
-                yield f"runs of this {provenance.owner(name)} differ in their {name}"
+                yield f"runs of this {provenance.get_part(name)} differ in their {name}"
 
 
 def _keys(run: Run) -> dict[str, str]:
     """Return the key in `fingerprints` of each input of a run, weights excepted."""
     said = run.record.run
     return {
-        name: f"{said.get(provenance.owner(name))}: {name}"
-        for name in provenance.of(run.record)
+        name: f"{said.get(provenance.get_part(name))}: {name}"
+        for name in provenance.get_inputs(run.record)
         if name != "weights"
     }
 
@@ -242,7 +242,7 @@ def fingerprints(runs: Iterable[Run]) -> dict[str, set[str]]:
     """
     found: dict[str, set[str]] = {}
     for run in runs:
-        inputs = provenance.of(run.record)
+        inputs = provenance.get_inputs(run.record)
         for name, key in _keys(run).items():
             found.setdefault(key, set()).add(inputs[name]["fingerprint"])
         mark = run.record.environment.get("weights")

@@ -6,7 +6,7 @@ from collections import Counter
 
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.render.document import Block, Items, Line, Page, Prose, Table
-from experiments.results.stored import legible
+from experiments.results.stored import make_printable
 
 KINDS = {
     "damaged": "unreadable, or without a required part of a record; move it away to run it again",
@@ -34,7 +34,8 @@ def show(index: RunIndex) -> Page:
                 caption="Files that are not counted",
                 columns=("Kind", "File", "Why"),
                 lines=[
-                    Line(cells=[one.kind, f"`{legible(one.path)}`", one.reason]) for one in found
+                    Line(cells=[one.kind, f"`{make_printable(one.path)}`", one.reason])
+                    for one in found
                 ],
                 filtered=len(found) > 10,
             )
@@ -44,7 +45,10 @@ def show(index: RunIndex) -> Page:
         name="troubles",
         title="Records that do not count",
         blocks=blocks,
-        rows=[{"kind": one.kind, "path": legible(one.path), "reason": one.reason} for one in found]
+        rows=[
+            {"kind": one.kind, "path": make_printable(one.path), "reason": one.reason}
+            for one in found
+        ]
         or [{"kind": None}],
         summary=f"Left out: {summary}.",
     )

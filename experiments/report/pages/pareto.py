@@ -136,7 +136,10 @@ def _score(offer: Offer) -> float | None:
 
 def _mark(group: Sequence[Offer]) -> None:
     """Mark the costs for which each configuration is efficient."""
-    for name, cost in (("parameters", lambda one: one.parameters), ("time", lambda one: one.seconds)):
+    for name, cost in (
+        ("parameters", lambda one: one.parameters),
+        ("time", lambda one: one.seconds),
+    ):
         there = [one for one in group if _score(one) is not None and cost(one) is not None]
         for offer in there:
             beaten = any(
@@ -190,7 +193,10 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
     places = figure.subplots(len(groups), 2, squeeze=False)
     for line, (key, offers) in zip(places, groups.items(), strict=True):
         for axes, cost, label in zip(
-            line, ("parameters", "seconds"), ("Trained parameters", "Seconds of training"), strict=True
+            line,
+            ("parameters", "seconds"),
+            ("Trained parameters", "Seconds of training"),
+            strict=True,
         ):
             style.style(axes)
             for offer in offers:
