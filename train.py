@@ -30,7 +30,7 @@ from experiments.config.run_config import Config
 from experiments.errors import UserError
 from experiments.results.identity import get_run_dir
 from experiments.results.run_folder import find_failure
-from experiments.run import distributed, writing
+from experiments.run import distributed, output_errors
 
 register()
 
@@ -138,7 +138,7 @@ def make_folder(arguments: list[str]) -> None:
     output = paths.find_output(arguments) if given <= {"--run", "--multirun"} else None
     if output is not None:
         try:
-            writing.make_folder(output)
+            output_errors.make_folder(output)
         except UserError as error:
             distributed.abort(f"train.py: {error}")
 

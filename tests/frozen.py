@@ -25,7 +25,7 @@ import sys
 from experiments.config.compose import register, compose_config
 from experiments.config.load import load
 from experiments.results import lock
-lock.STALE_SECONDS, lock.BEAT_SECONDS = 3.0, 0.5
+lock.STALE_SECONDS, lock.HEARTBEAT_SECONDS = 3.0, 0.5
 from experiments.run.main import run
 from experiments.errors import UserError
 register()
@@ -53,7 +53,7 @@ def frozen(module, name, times=1, after=False):
 """
 MOMENTS = {
     "between evaluations": (
-        "from experiments.results import predictions; frozen(predictions, 'store', 3)"
+        "from experiments.results import predictions; frozen(predictions, 'save', 3)"
     ),
     "in a checkpoint": "import torch; frozen(torch, 'save', 3)",
     "before the record": "from experiments.run import session; frozen(session, 'write_record')",
@@ -64,7 +64,7 @@ MOMENTS = {
         "frozen(session, 'write_failure')"
     ),
     "while it replaces": (
-        "from experiments.run import attempt; frozen(attempt, 'complete_repetition', 2)"
+        "from experiments.run import work_folder; frozen(work_folder, 'complete_repetition', 2)"
     ),
 }
 QUICK = ["train.epochs=6", "train.eval_every=1", "train.checkpoint_every=1", "train.device=cpu"]

@@ -20,7 +20,7 @@ def cell(compose, data_folder):
 
 
 def prepare(cell):
-    return data_cache.prepare(cell.model, cell.task, cell.model.locate(), cell.task.locate())
+    return data_cache.load(cell.model, cell.task, cell.model.locate(), cell.task.locate())
 
 
 def test_equal_cells_share_data_and_others_do_not(cell):
@@ -71,5 +71,5 @@ def test_every_cell_of_a_sweep_equals_the_cell_run_alone(data_folder, tmp_path):
 def test_links_that_lead_nowhere_and_files_that_vanish_do_not_count(tmp_path):
     (tmp_path / "rows.parquet").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    link, rows = data_cache._stamp(str(tmp_path))
+    link, rows = data_cache._list_stamps(str(tmp_path))
     assert link == (str(tmp_path / "link"), -1) and rows[3] == 0

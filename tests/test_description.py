@@ -14,7 +14,7 @@ PRIMARY = {"name": "accuracy", "select": "best", "value": 0.75, "interval": [0.7
 def described(**changes):
     given = {"run": RUN, "parameters": {"adapter": 1200, "stored_bytes": 4800, "head": 30}}
     given |= {"metrics": {"primary": PRIMARY}} | changes
-    return description.describe(Record(config={}, time={}, memory={}, environment={}, **given))
+    return description.summarize(Record(config={}, time={}, memory={}, environment={}, **given))
 
 
 def test_the_line():

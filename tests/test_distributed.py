@@ -178,9 +178,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, compose):
 
 def test_one_process_asks_nobody(monkeypatch):
     monkeypatch.setattr(distributed, "_store", lambda: pytest.fail("looked for other ranks"))
-    with distributed.delay_stop(), distributed.first_alone("x"):
+    with distributed.delay_sigterm(), distributed.main_process_first("x"):
         distributed.set("x")
-    assert distributed.first_to_fail(lambda: None)
+    assert distributed.on_first_failure(lambda: None)
     distributed.shutdown()
     with pytest.raises(SystemExit, match="why"):
         distributed.abort("why")

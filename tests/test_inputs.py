@@ -25,7 +25,7 @@ from experiments.results import inputs as provenance
 from experiments.results import lock
 from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record, read_record, write_failure, write_record
-from experiments.run import attempt
+from experiments.run import work_folder
 from experiments.run.main import run
 from experiments.tasks import TASKS
 
@@ -93,7 +93,7 @@ def interrupt(config):
     place = get_run_dir(config)
     place.mkdir(parents=True)
     with lock.acquire_lock(place) as held:
-        provenance.write_inputs(attempt.begin(held, config), config, place, {})
+        provenance.write_inputs(work_folder.prepare(held, config), config, place, {})
     return place
 
 
@@ -176,11 +176,11 @@ def test_a_failed_run_of_other_inputs_is_moved_aside(change, inputs, asked):
     (place / "checkpoints").mkdir()
     with lock.acquire_lock(place) as held:
         write_failure(place, ValueError("the data cannot be read"))
-        attempt.begin(held, asked())
+        work_folder.prepare(held, asked())
         assert (place / "checkpoints").is_dir(), "with the same inputs it goes on"
         write_failure(place, ValueError("the data cannot be read"))
         change(inputs)
-        attempt.begin(held, asked())
+        work_folder.prepare(held, asked())
     assert (place.with_name("seed=0.replaced-1") / "checkpoints").is_dir()
     assert not (place / "checkpoints").exists() and not (place / provenance.INPUTS_FILE).exists()
 
@@ -193,7 +193,7 @@ def test_a_killed_repetition_of_other_inputs_starts_anew(done, inputs, asked):
 
     def start():
         with lock.acquire_lock(place) as held:
-            work = held.shown(attempt.begin(held, config))
+            work = held.get_visible_path(work_folder.prepare(held, config))
             provenance.write_inputs(work, config, place, {})
         return work
 

@@ -19,7 +19,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from experiments.results import lock
-with lock.hold(Path(sys.argv[1])):
+with lock.acquire_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -35,7 +35,7 @@ for line in sys.stdin:
     while time.time() < float(start):
         pass
     try:
-        with lock.hold(Path(folder)):
+        with lock.acquire_lock(Path(folder)):
             print("held", flush=True)
             sys.stdin.readline()
     except RecordError:
@@ -171,11 +171,11 @@ def test_lock_of_somebody_else_stays(tmp_path, monkeypatch):
 
 def test_taker_that_died_on_the_way_blocks_nobody(tmp_path):
     foreign(tmp_path, 1000)
-    heir = tmp_path / f".{lock.LOCK}.heir"
-    (tmp_path / lock.LOCK).rename(heir)
+    claim = tmp_path / f".{lock.LOCK}.heir"
+    (tmp_path / lock.LOCK).rename(claim)
     foreign(tmp_path, 1000)
     with lock.acquire_lock(tmp_path):
-        assert not heir.exists()
+        assert not claim.exists()
     assert os.listdir(tmp_path) == []
 
 

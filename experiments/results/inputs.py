@@ -37,19 +37,19 @@ Inputs = dict[str, dict[str, Any]]
 """Fingerprint, number of files, bytes and folder of each input, by name."""
 
 
-def describe(config: Any, most: float | None = None) -> Inputs:
+def describe(config: Any, max_bytes: float | None = None) -> Inputs:
     """Describe every input of a run that is on this machine.
 
     Args:
         config: the run.
-        most: largest input that is read, in bytes; larger ones are left out unless their
+        max_bytes: size of the largest input that is read; larger ones are left out unless their
             fingerprint is remembered. None: everything is read.
     """
     found: Inputs = {}
     for name, files in _find_files(config):
         try:
             amount = size(files)
-            within = most is None or amount <= most
+            within = max_bytes is None or amount <= max_bytes
             mark = fingerprint(files) if within else recall(files)
         except OSError:
             continue  # gone, or not to be read: the run itself says so
@@ -149,13 +149,15 @@ def _write(folder: Path, inputs: Inputs) -> None:
         write_atomically(folder / INPUTS_FILE, json.dumps(inputs, indent=2) + "\n")
 
 
-def have_changed(run_dir: Path, config: Any, most: float | None = None) -> bool:
+def have_changed(run_dir: Path, config: Any, max_bytes: float | None = None) -> bool:
     """Return True if an unfinished run in a folder began with other inputs."""
     known = read_inputs(run_dir)
-    return bool(known and find_differences(known, describe(config, most)))
+    return bool(known and find_differences(known, describe(config, max_bytes)))
 
 
-def check(run_dir: Path, config: Any, record: Record | None, most: float | None = None) -> None:
+def check(
+    run_dir: Path, config: Any, record: Record | None, max_bytes: float | None = None
+) -> None:
     """Raise RecordError if the run in a folder has other inputs than the present ones.
 
     A failed run is not checked: other inputs may be the fix.
@@ -164,12 +166,12 @@ def check(run_dir: Path, config: Any, record: Record | None, most: float | None 
         run_dir: the run folder.
         config: the requested run.
         record: record of the finished run there; None for an interrupted one.
-        most: see `describe`.
+        max_bytes: see `describe`.
     """
     if record is None and (run_dir / FAILURE).exists():
         return
     known = read_inputs(run_dir) if record is None else get_inputs(record)
-    wrong = find_differences(known, describe(config, most)) if known else []
+    wrong = find_differences(known, describe(config, max_bytes)) if known else []
     if wrong:
         raise _build_error(run_dir, record, wrong)
 

@@ -49,17 +49,17 @@ class FolderLock:
         return self.run_dir.with_name(f".{self.run_dir.name}.{self.token}")
 
     @property
-    def kept(self) -> bool:
+    def is_held(self) -> bool:
         """False once another process has taken the folder over."""
         return _read_owner(self.path / LOCK).get("token") == self.token
 
-    def shown(self, path: Path) -> Path:
+    def get_visible_path(self, path: Path) -> Path:
         """Return a path below `path` under the folder's own name, for messages."""
         return self.run_dir / path.relative_to(self.path)
 
     def check(self) -> None:
         """Raise Lost if another process has taken the folder over."""
-        if not self.kept:
+        if not self.is_held:
             raise Lost(f"{self.run_dir}: another run took over this folder from this one")
 
 
@@ -74,19 +74,19 @@ def acquire_lock(folder: Path) -> Iterator[FolderLock]:
     Raises:
         Occupied: another live run holds the folder.
     """
-    held = FolderLock(run_dir=folder, token=uuid.uuid4().hex)
-    _acquire(folder / LOCK, held)
+    folder_lock = FolderLock(run_dir=folder, token=uuid.uuid4().hex)
+    _acquire(folder / LOCK, folder_lock)
     stop = threading.Event()
-    beat = threading.Thread(target=_send_heartbeats, args=(held, stop), daemon=True)
+    beat = threading.Thread(target=_send_heartbeats, args=(folder_lock, stop), daemon=True)
     beat.start()
     try:
-        yield held
+        yield folder_lock
     finally:
         stop.set()
         beat.join()
-        if held.kept:
-            (held.path / LOCK).unlink(missing_ok=True)
-        _remove_link(held.path)
+        if folder_lock.is_held:
+            (folder_lock.path / LOCK).unlink(missing_ok=True)
+        _remove_link(folder_lock.path)
 
 
 def find_owner(folder: Path) -> dict[str, Any] | None:
@@ -108,17 +108,17 @@ def find_owner(folder: Path) -> dict[str, Any] | None:
     return owner if age <= STALE_SECONDS else None
 
 
-def _acquire(path: Path, held: FolderLock) -> None:
+def _acquire(path: Path, folder_lock: FolderLock) -> None:
     # Written aside and linked: a lock appears with its content or not at all, and only one of
     # several takers gets it.
-    draft = path.with_name(f".{LOCK}.{held.token}")
+    draft = path.with_name(f".{LOCK}.{folder_lock.token}")
     try:
         while True:
             draft.write_text(
-                json.dumps({"token": held.token, **_describe_process()}), encoding="utf-8"
+                json.dumps({"token": folder_lock.token, **_describe_process()}), encoding="utf-8"
             )
             try:
-                taken = _create_link(draft, path) or _take_over(path, draft, held)
+                taken = _create_link(draft, path) or _take_over(path, draft, folder_lock)
                 break
             except FileNotFoundError:
                 if not path.parent.is_dir():
@@ -126,8 +126,8 @@ def _acquire(path: Path, held: FolderLock) -> None:
                 # Another taker found the draft before it was written, and took it for a dead one's.
         if taken:
             try:
-                _revoke_links(held)
-                held.path.symlink_to(held.run_dir.name)
+                _revoke_links(folder_lock)
+                folder_lock.path.symlink_to(folder_lock.run_dir.name)
             except OSError:  # a full disk
                 path.unlink(missing_ok=True)
                 raise
@@ -145,37 +145,38 @@ def _acquire(path: Path, held: FolderLock) -> None:
     )
 
 
-def _take_over(path: Path, draft: Path, held: FolderLock) -> bool:
+def _take_over(path: Path, draft: Path, folder_lock: FolderLock) -> bool:
     """Replace a dead owner's lock by the draft.
 
     False if its owner is alive or another process was faster.
     """
     if not _is_stale(path, draft):
         return False
-    # Only the holder of the heir's link may replace the lock, so what it sees there stays.
-    heir = path.with_name(f".{LOCK}.heir")
-    if not _create_link(draft, heir):
-        if not _is_stale(heir, draft):
+    # Only the holder of the claim may replace the lock, so what it sees there stays.
+    claim = path.with_name(f".{LOCK}.heir")
+    if not _create_link(draft, claim):
+        if not _is_stale(claim, draft):
             return False
-        heir.unlink(missing_ok=True)  # died within these few lines
-        if not _create_link(draft, heir):
+        claim.unlink(missing_ok=True)  # died within these few lines
+        if not _create_link(draft, claim):
             return False
     try:
         if not path.exists():
             return _create_link(draft, path)
         if not _is_stale(path, draft):
             return False
-        _revoke_links(held)  # before: else an owner that wakes at its end would remove the new lock
+        # Before: else an owner that wakes at its end would remove the new lock.
+        _revoke_links(folder_lock)
         os.replace(draft, path)
         return True
     finally:
-        heir.unlink(missing_ok=True)
+        claim.unlink(missing_ok=True)
 
 
-def _revoke_links(held: FolderLock) -> None:
+def _revoke_links(folder_lock: FolderLock) -> None:
     """Revoke the folder from all earlier owners, whatever they are doing."""
-    for link in find_links(held.run_dir):
-        if link.name != held.path.name:
+    for link in find_links(folder_lock.run_dir):
+        if link.name != folder_lock.path.name:
             _remove_link(link)
 
 
@@ -209,11 +210,11 @@ def _create_link(draft: Path, path: Path) -> bool:
     return True
 
 
-def _send_heartbeats(held: FolderLock, stop: threading.Event) -> None:
-    path = held.path / LOCK
+def _send_heartbeats(folder_lock: FolderLock, stop: threading.Event) -> None:
+    path = folder_lock.path / LOCK
     while not stop.wait(HEARTBEAT_SECONDS):
         try:
-            if _read_owner(path).get("token", held.token) != held.token:
+            if _read_owner(path).get("token", folder_lock.token) != folder_lock.token:
                 return  # taken over while this process slept: the new owner's to keep alive
             os.utime(path)
         except OSError:

@@ -72,7 +72,7 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
     check_device(config.train)
     set_matmul(config.train)
     config.task.check()
-    processor, data = data_cache.prepare(
+    processor, data = data_cache.load(
         config.model, config.task, weights, dataset_path, device=config.train.device
     )
     return Parts(processor=processor, data=data, network=build_network(config, weights))

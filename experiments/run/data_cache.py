@@ -40,7 +40,7 @@ def locate(config: Config) -> tuple[str | None, str | None]:
     return places[0], places[1]
 
 
-def prepare(
+def load(
     model: Model, task: Task, weights: str | None, rows: str | None, *, device: str = "auto"
 ) -> tuple[Any, Data]:
     """Load a task's data with the model's processor, once for equal cells in a row.
@@ -58,7 +58,7 @@ def prepare(
     """
     global _last
     made_from = (type(model), to_plain(model), type(task), to_plain(task), weights, rows)
-    made_from += tuple(map(_stamp, (weights, rows, getattr(task, "questions", None))))
+    made_from += tuple(map(_list_stamps, (weights, rows, getattr(task, "questions", None))))
     if _last is not None and _last[0] == made_from:
         return _last[1:]
     _last = None  # before the next one is loaded: memory for one
@@ -69,7 +69,7 @@ def prepare(
     return processor, data
 
 
-def _stamp(place: str | None) -> list[tuple[Any, ...]]:
+def _list_stamps(place: str | None) -> list[tuple[Any, ...]]:
     """Names and stamps of the files of a folder."""
     if place is None or not Path(place).is_dir():
         return []

@@ -40,28 +40,28 @@ def describe_fallback(config: Config) -> str | None:
     )
 
 
-def describe_environment(data: Data, device: Any, noted: dict[str, Any]) -> dict[str, Any]:
+def describe_environment(data: Data, device: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """Describe what a training ran with, beside the machine.
 
     Args:
         data: the rows.
         device: where it was trained.
-        noted: the inputs, as `results.inputs.write_inputs` noted them.
+        inputs: as `results.inputs.write_inputs` returns them.
     """
     return {
         "device": str(device),
-        "matmul": _matmul(str(device)),
+        "matmul": _describe_matmul(str(device)),
         "ranks": distributed.size(),
-        "weights": noted.get("weights", {}).get("fingerprint"),
+        "weights": inputs.get("weights", {}).get("fingerprint"),
         "data": data.fingerprint,
-        "inputs": noted,
+        "inputs": inputs,
         "rows": {"train": len(data.train)}
         | {f"scored {name}": len(part) for name, part in data.evaluations.items()}
         | {f"asked {name}": len(part) for name, part in data.prompts.items()},
     }
 
 
-def _matmul(device: str) -> dict[str, str] | None:
+def _describe_matmul(device: str) -> dict[str, str] | None:
     """Return how a GPU computed with fp32 values; None on a CPU, which has no TF32."""
     import torch
 
@@ -75,7 +75,7 @@ def _matmul(device: str) -> dict[str, str] | None:
     return {name: "tf32" if one else "ieee" for name, one in allowed.items()}
 
 
-def describe(record: Record) -> str:
+def summarize(record: Record) -> str:
     """One line about a finished run for the terminal."""
     run, parameters = record.run, record.parameters
     line = f"{run['model']} {run['task']} {run['method']} {run.get('variant') or ''}".rstrip()
@@ -93,6 +93,6 @@ def describe(record: Record) -> str:
     return line
 
 
-def stamp(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Format a moment as records hold it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

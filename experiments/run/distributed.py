@@ -33,7 +33,7 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def check(batch_size: int, accumulation: int) -> None:
+def check_batch_size(batch_size: int, accumulation: int) -> None:
     """Raise UserError if the rows of a step cannot be divided evenly."""
     if batch_size % (accumulation * size()):
         parts = f"{size()} processes" + (f" x {accumulation} parts" if accumulation > 1 else "")
@@ -60,7 +60,7 @@ def get(key: str) -> str:
 
 
 @contextmanager
-def first_alone(key: str) -> Iterator[None]:
+def main_process_first(key: str) -> Iterator[None]:
     """Run the block on the first rank alone, then on the others: it downloads, they find."""
     if rank():
         get(key)
@@ -69,7 +69,7 @@ def first_alone(key: str) -> Iterator[None]:
         set(key)
 
 
-def first_to_fail(action: Callable[[], Any]) -> bool:
+def on_first_failure(action: Callable[[], Any]) -> bool:
     """Run an action on the rank whose error ends the run, and only there.
 
     What the others meet then, as connections that are closed, are consequences.
@@ -88,7 +88,7 @@ def first_to_fail(action: Callable[[], Any]) -> bool:
 
 
 @contextmanager
-def delay_stop() -> Iterator[None]:
+def delay_sigterm() -> Iterator[None]:
     """Let the first rank outlive torchrun's request to stop when another rank has failed.
 
     It has half a minute to put the folder in order.

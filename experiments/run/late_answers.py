@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.errors import RecordError
 from experiments.results import inputs, kept_adapter, lock, run_log
 from experiments.results.record import Record, read_record, write_record
-from experiments.run import attempt
+from experiments.run import work_folder
 from experiments.run.build import build_base
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def add(config: Config, run_dir: Path, record: Record) -> Record:
+def answer_pending(config: Config, run_dir: Path, record: Record) -> Record:
     """Answer `Task.pending_prompts` with the adapter that the run kept; nothing is trained.
 
     The record gets the numbers of what was asked and the time that it took, and keeps all else.
@@ -45,16 +45,18 @@ def add(config: Config, run_dir: Path, record: Record) -> Record:
     if not (run_dir / "adapter").is_dir():
         raise RecordError(f"{run_dir}: no adapter there, so the run cannot be asked anything more")
     weights = config.model.locate(config.offline)
-    with lock.acquire_lock(run_dir) as held, _journal(held):
+    with lock.acquire_lock(run_dir) as folder_lock, _open_log(folder_lock):
         # Again: another process may have been faster.
         pending, record = config.task.pending_prompts(run_dir), read_record(run_dir)
         if not pending:
             return record
         log.info("trained before; to be answered: %s", ", ".join(pending))
         kept_adapter.check(run_dir, record)
-        net, processor = _restored(config, run_dir, weights, record)
+        net, processor = _restore_network(config, run_dir, weights, record)
         began = time.monotonic()
-        config.task.generate(net, processor, _data(pending, record), held.path, config.seed)
+        config.task.generate(
+            net, processor, _wrap_prompts(pending, record), folder_lock.path, config.seed
+        )
         rows = {f"asked {name}": len(prompts) for name, prompts in pending.items()}
         spent = round(record.time.get("produce_s", 0.0) + time.monotonic() - began, 3)
         added = dataclasses.replace(
@@ -63,17 +65,17 @@ def add(config: Config, run_dir: Path, record: Record) -> Record:
             environment=record.environment
             | {"rows": (record.environment.get("rows") or {}) | rows},
         )
-        held.check()
-        write_record(held.path, added)
+        folder_lock.check()
+        write_record(folder_lock.path, added)
     return added
 
 
-def _journal(held: lock.FolderLock) -> AbstractContextManager[None]:
-    attempt.replace_open_files(held.path)
-    return run_log.open_run_log(held.path)
+def _open_log(folder_lock: lock.FolderLock) -> AbstractContextManager[None]:
+    work_folder.replace_open_files(folder_lock.path)
+    return run_log.open_run_log(folder_lock.path)
 
 
-def _restored(
+def _restore_network(
     config: Config,
     run_dir: Path,
     weights: str | None,
@@ -95,7 +97,7 @@ def _restored(
     return net, processor
 
 
-def _data(pending: dict[str, Any], record: Record) -> Any:
+def _wrap_prompts(pending: dict[str, Any], record: Record) -> Any:
     """Prompts without rows to train on."""
     from experiments.tasks import Data
 

@@ -17,7 +17,7 @@ from experiments.run.description import (
     describe_environment,
     describe_fallback,
     describe_run,
-    stamp,
+    format_time,
 )
 from experiments.run.session import Session, session
 
@@ -34,7 +34,7 @@ def run(config: Config) -> Record:
         UserError: weights or data are missing or do not fit, the folder belongs to another run.
     """
     if config.train is not None:
-        distributed.check(config.train.batch_size, config.train.accumulation)
+        distributed.check_batch_size(config.train.batch_size, config.train.accumulation)
     if config.offline:
         hub.go_offline()
     with session(get_run_dir(config), config) as current:
@@ -49,7 +49,7 @@ def run_main(current: Session) -> None:
     """Make the run, or what a finished one lacks."""
     config = current.config
     if current.record is not None:
-        current.record = late_answers.add(config, current.run_dir, current.record)
+        current.record = late_answers.answer_pending(config, current.run_dir, current.record)
     else:
         current.finish(train(current) if config.mode.trains else count(config))
 
@@ -60,15 +60,15 @@ def run_worker(current: Session) -> None:
         return
     from experiments.training import trainer
 
-    with distributed.first_alone("prepared"):
+    with distributed.main_process_first("prepared"):
         parts = build_parts(current.config, *data_cache.locate(current.config))
-    work_dir, check = current.work_dir, current.held.check
+    work_dir, check = current.work_dir, current.folder_lock.check
     trainer.fit(build_trainer(current.config, parts.network, parts.data, work_dir, check))
 
 
 def train(current: Session) -> Record:
     """Build, train, let the model answer, score."""
-    config, held, work_dir = current.config, current.held, current.work_dir
+    config, folder_lock, work_dir = current.config, current.folder_lock, current.work_dir
     started = time.time()
     if (fallback := describe_fallback(config)) is not None:
         log.warning("%s", fallback)
@@ -77,25 +77,25 @@ def train(current: Session) -> Record:
 
     machine = environment.describe()  # of the code that runs, not of what is there in the end
     peak_memory = environment.PeakMemory(select_device(config.train.device))
-    with distributed.first_alone("prepared"):
+    with distributed.main_process_first("prepared"):
         before = inputs.describe(config)
         parts = build_parts(config, current.weights, current.dataset_path)
         inputs_read = inputs.write_inputs(work_dir, config, current.run_dir, before)
 
     parameters = count_parameters(parts.network, config.model.head)
-    checks = forecast(config, parts)
+    checks = check_before_training(config, parts)
     config.tracking.start(work_dir, describe_run(config), to_plain(config), parameters)
-    fitting = build_trainer(config, parts.network, parts.data, work_dir, held.check)
+    fitting = build_trainer(config, parts.network, parts.data, work_dir, folder_lock.check)
     timings = trainer.fit(fitting)
 
     answering = time.monotonic()
     config.task.generate(fitting.network, parts.processor, parts.data, work_dir, config.seed)
-    held.check()
+    folder_lock.check()
     timings["produce_s"] = round(time.monotonic() - answering, 3)
     peak = peak_memory.peak()
     log.info("memory taken: %.3g GB", peak["taken"] / memory.GIGABYTE)
 
-    written = held.shown(work_dir)
+    written = folder_lock.get_visible_path(work_dir)
     scoring.check(written, config.task)
     metrics = scoring.score(written, config.task, config.train.select, device=config.train.device)
     step = (metrics[config.train.select.value] or {}).get("step")
@@ -106,13 +106,13 @@ def train(current: Session) -> Record:
         metrics=metrics,
         adapter=kept_adapter.verify(written, step),
         preflight=checks,
-        time={"started": stamp(started), "finished": stamp(time.time()), **timings},
+        time={"started": format_time(started), "finished": format_time(time.time()), **timings},
         memory=peak,
         environment=machine | describe_environment(parts.data, fitting.args.device, inputs_read),
     )
 
 
-def forecast(config: Config, parts: Parts) -> dict[str, Any]:
+def check_before_training(config: Config, parts: Parts) -> dict[str, Any]:
     """Log before training if this setting can learn, and the memory that it takes."""
     from experiments.training import memory, preflight
 
@@ -143,7 +143,7 @@ def count(config: Config) -> Record:
         config=to_plain(config),
         parameters=count_parameters(network, config.model.head),
         preflight={"memory": checks},
-        time={"started": stamp(started), "finished": stamp(time.time())},
+        time={"started": format_time(started), "finished": format_time(time.time())},
         memory=peak_memory.peak(),
         environment={**environment.describe(), "inputs": inputs.describe(config)},
     )

@@ -19,8 +19,8 @@ from experiments.results.record import (
     write_record,
 )
 from experiments.results.run_folder import find_record
-from experiments.run import attempt, data_cache, distributed, writing
-from experiments.run.description import describe
+from experiments.run import data_cache, distributed, output_errors, work_folder
+from experiments.run.description import summarize
 
 if TYPE_CHECKING:
     from experiments.config.run_config import Config
@@ -38,7 +38,7 @@ class Session:
     run_dir: Path
     record: Record | None = None
     """Of the finished run; None while it is still to be made."""
-    held: lock.FolderLock = field(init=False)
+    folder_lock: lock.FolderLock = field(init=False)
     """The lock of the run folder. Unset, like `work_dir`, where the run was done before."""
     work_dir: Path = field(init=False)
     """Where the run is made, by the owner's link."""
@@ -53,7 +53,7 @@ class Session:
         Raises:
             Lost: another process took the folder over.
         """
-        self.held.check()
+        self.folder_lock.check()
         write_record(self.work_dir, record)
         self.record = record
 
@@ -71,7 +71,11 @@ def session(run_dir: Path, config: Config) -> Iterator[Session]:
         UserError: weights or data are missing, or the folder belongs to another run.
     """
     opened = _open_worker if distributed.rank() else _open_main
-    with distributed.delay_stop(), writing.into(config.output), opened(run_dir, config) as current:
+    with (
+        distributed.delay_sigterm(),
+        output_errors.translate_errors(config.output),
+        opened(run_dir, config) as current,
+    ):
         yield current
     distributed.shutdown()
 
@@ -85,28 +89,28 @@ def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
         if config.mode.trains:
             current.weights, current.dataset_path = data_cache.locate(config)
         run_dir.mkdir(parents=True, exist_ok=True)
-        with lock.acquire_lock(run_dir) as held:
-            work_dir = attempt.begin(held, config)
+        with lock.acquire_lock(run_dir) as folder_lock:
+            work_dir = work_folder.prepare(folder_lock, config)
             if work_dir is not None:
-                current.held, current.work_dir = held, work_dir
-                with _recording(current):
+                current.folder_lock, current.work_dir = folder_lock, work_dir
+                with _log_and_close(current):
                     yield current
                 return
         finished = read_record(run_dir)  # done since the first look, or by a start that was killed
     else:
-        attempt.clean_finished(run_dir)
+        work_folder.clean_finished(run_dir)
     inputs.check(run_dir, config, finished)
-    print(f"{DONE}: {run_dir}\n{describe(finished)}", flush=True)
+    print(f"{DONE}: {run_dir}\n{summarize(finished)}", flush=True)
     distributed.set("state", DONE)
     current.record = finished
     yield current
 
 
 @contextmanager
-def _recording(current: Session) -> Iterator[None]:
+def _log_and_close(current: Session) -> Iterator[None]:
     """Log the block, and close the folder according to how it ends."""
-    held = current.held
-    distributed.set("owner", held.token)
+    folder_lock = current.folder_lock
+    distributed.set("owner", folder_lock.token)
     distributed.set("state", str(current.work_dir))
     with run_log.open_run_log(current.work_dir):
         try:
@@ -117,11 +121,11 @@ def _recording(current: Session) -> Iterator[None]:
                 sys.exit(1)  # whoever failed first says why
             raise
         _finish_tracking(current)
-        earlier = attempt.complete_repetition(held)
+        earlier = work_folder.complete_repetition(folder_lock)
         if earlier is not None:
             log.info("the earlier run is kept in %s", earlier)
-        attempt.remove_temporary(held.path)
-    print(f"{describe(current.record)}\n{current.run_dir}", flush=True)
+        work_folder.remove_temporary(folder_lock.path)
+    print(f"{summarize(current.record)}\n{current.run_dir}", flush=True)
 
 
 @contextmanager
@@ -135,7 +139,7 @@ def _open_worker(run_dir: Path, config: Config) -> Iterator[Session]:
         yield current
         return
     current.work_dir = Path(state)
-    current.held = lock.FolderLock(run_dir=run_dir, token=distributed.get("owner"))
+    current.folder_lock = lock.FolderLock(run_dir=run_dir, token=distributed.get("owner"))
     try:
         yield current
     except Exception as error:
@@ -154,23 +158,23 @@ def _record_failure(current: Session, error: Exception) -> bool:
     Raises:
         Lost: the folder is another process's by now, which is left alone.
     """
-    held = current.held
-    goes_on = writing.reason(error, str(current.run_dir.parent)) is not None
+    folder_lock = current.folder_lock
+    goes_on = output_errors.find_reason(error, str(current.run_dir.parent)) is not None
 
     def record() -> None:
         try:
             if not goes_on:
                 write_failure(current.work_dir, error)
         except OSError as trouble:  # a full disk, for one
-            held.check()
+            folder_lock.check()
             log.warning("failure.json cannot be written: %s", trouble)
 
-    if not held.kept:
-        distributed.first_to_fail(lambda: None)
-        held.check()
-    mine = distributed.first_to_fail(record)
+    if not folder_lock.is_held:
+        distributed.on_first_failure(lambda: None)
+        folder_lock.check()
+    mine = distributed.on_first_failure(record)
     if not distributed.rank() and not goes_on:
-        failed = attempt.abandon_repetition(held)
+        failed = work_folder.abandon_repetition(folder_lock)
         if failed is not None:
             log.warning("the finished run is in its place, the failed one in %s", failed)
     return mine

@@ -13,7 +13,7 @@ from experiments.results import predictions
 from experiments.results.identity import get_run_dir
 from experiments.results.record import FAILURE
 from experiments.results.run_folder import find_failure
-from experiments.run import attempt, main, writing
+from experiments.run import main, output_errors, work_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -38,13 +38,13 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
     ],
 )
 def test_errors_are_told_apart(error, why):
-    found = writing.reason(error, "/runs")
+    found = output_errors.find_reason(error, "/runs")
     assert found == why if why is None else found.startswith(why)
 
 
 def test_the_cause_counts_too():
     with pytest.raises(Unwritable, match="output=/runs: cannot be written .No space left on dev"):
-        with writing.into("/runs"):
+        with output_errors.translate_errors("/runs"):
             try:
                 raise FULL
             except OSError as error:
@@ -59,15 +59,15 @@ def test_what_was_being_handled_is_not_the_cause(tmp_path):
         except OSError:
             raise KeyError("x")  # noqa: B904 (that is the point)
     except KeyError as error:
-        assert writing.reason(error, str(tmp_path)) is None
+        assert output_errors.find_reason(error, str(tmp_path)) is None
     read = FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "config.json"))
-    assert writing.reason(read, str(tmp_path)) is None
-    assert writing.reason(DataError("No space left on device"), str(tmp_path)) is None
+    assert output_errors.find_reason(read, str(tmp_path)) is None
+    assert output_errors.find_reason(DataError("No space left on device"), str(tmp_path)) is None
 
 
 def test_other_errors_pass():
     for error in (DataError("x"), KeyError("x")):
-        with pytest.raises(type(error)), writing.into("/runs"):
+        with pytest.raises(type(error)), output_errors.translate_errors("/runs"):
             raise error
 
 
@@ -106,11 +106,11 @@ def test_a_run_on_a_full_disk_is_gone_on_with(compose, tmp_path, monkeypatch):
     place = get_run_dir(config)
     assert not (place / FAILURE).exists() and find_failure(place, config) is None
     assert main.run(config).metrics["primary"]["value"] is not None
-    assert not list(place.glob(attempt.CHECKPOINTS))
+    assert not list(place.glob(work_folder.CHECKPOINTS))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_is_read_only(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(Unwritable, match="Permission denied"):
-        writing.make_folder(str(tmp_path / "runs"))
+        output_errors.make_folder(str(tmp_path / "runs"))

@@ -26,7 +26,7 @@ from experiments.results.run_folder import find_record, is_same_run, read_config
 CHECKPOINTS = "checkpoints"
 
 
-def begin(held: FolderLock, config: Any) -> Path | None:
+def prepare(folder_lock: FolderLock, config: Any) -> Path | None:
     """Prepare a run folder, completing first what an earlier start left incomplete.
 
     What must not be continued is moved aside: what another configuration, or this one with other
@@ -39,67 +39,67 @@ def begin(held: FolderLock, config: Any) -> Path | None:
     Raises:
         RecordError: the folder holds another run, or one that began with other inputs.
     """
-    root = held.path
-    _drop_drafts(root)
+    root = folder_lock.path
+    _remove_drafts(root)
     if (root / MOVING_ASIDE).is_dir():
-        _move_aside(held)
-    settled = complete_repetition(held) is not None
-    if config.force and settled and _continues(root, config):
+        _move_aside(folder_lock)
+    settled = complete_repetition(folder_lock) is not None
+    if config.force and settled and _can_resume(root, config):
         return None
     work = root
     if not config.force:
-        if find_record(held.run_dir, config) is not None:
+        if find_record(folder_lock.run_dir, config) is not None:
             return None
-        inputs.check(held.run_dir, config, None)
-        if _items(root) and not _continues(root, config):
-            _move_aside(held)
+        inputs.check(folder_lock.run_dir, config, None)
+        if _list_items(root) and not _can_resume(root, config):
+            _move_aside(folder_lock)
     elif (root / RECORD).exists():
         work = root / REPETITION
-        if work.exists() and not _continues(work, config):
-            work.rename(_beside(held.run_dir, "replaced"))
+        if work.exists() and not _can_resume(work, config):
+            work.rename(_find_free_name(folder_lock.run_dir, "replaced"))
         if not work.exists():
             draft = root / f".{REPETITION}.tmp"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             _write_configuration(draft, config)
             draft.rename(work)  # never empty: that is how a whole one ends
-    elif _items(root) and not _repeats(root, config):
-        _move_aside(held)
+    elif _list_items(root) and not _is_same_repetition(root, config):
+        _move_aside(folder_lock)
     replace_open_files(work)
     (work / FAILURE).unlink(missing_ok=True)
     _write_configuration(work, config)
     return work
 
 
-def complete_repetition(held: FolderLock) -> Path | None:
+def complete_repetition(folder_lock: FolderLock) -> Path | None:
     """Put a whole repetition in the place of the run that it repeats.
 
     Returns:
         The folder that now holds the earlier run, or the run's own if that went before; None if
         there is no whole repetition.
     """
-    root, aside = held.path, None
+    root, aside = folder_lock.path, None
     repetition = root / REPETITION
     if not repetition.is_dir():
         return None
     if (repetition / RECORD).exists():
         if (root / RECORD).exists():
-            aside = _move_aside(held)
+            aside = _move_aside(folder_lock)
         remove_temporary(repetition)
         for item in sorted(repetition.iterdir(), key=_is_record):
             item.rename(root / item.name)
     elif any(repetition.iterdir()):
         return None
     repetition.rmdir()
-    return aside or held.run_dir
+    return aside or folder_lock.run_dir
 
 
-def abandon_repetition(held: FolderLock) -> Path | None:
+def abandon_repetition(folder_lock: FolderLock) -> Path | None:
     """Move a repetition that failed beside the finished run; return where, None without one."""
-    repetition = held.path / REPETITION
-    if not ((held.path / RECORD).exists() and repetition.is_dir()):
+    repetition = folder_lock.path / REPETITION
+    if not ((folder_lock.path / RECORD).exists() and repetition.is_dir()):
         return None
-    failed = _beside(held.run_dir, "failed")
+    failed = _find_free_name(folder_lock.run_dir, "failed")
     repetition.rename(failed)
     return failed
 
@@ -109,7 +109,7 @@ def replace_open_files(folder: Path) -> None:
 
     Files that are appended to become copies, drafts go.
     """
-    _drop_drafts(folder)
+    _remove_drafts(folder)
     for path in [folder / "run.log", *folder.glob("generations/*.jsonl")]:
         if path.is_file():
             draft = path.with_name(f".{path.name}.tmp")
@@ -117,7 +117,7 @@ def replace_open_files(folder: Path) -> None:
             os.replace(draft, path)
 
 
-def _drop_drafts(folder: Path) -> None:
+def _remove_drafts(folder: Path) -> None:
     for draft in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
         if draft.is_file():
             draft.unlink(missing_ok=True)
@@ -143,33 +143,33 @@ def clean_finished(run_dir: Path) -> None:
         left += find_links(run_dir)
         if not left and not (run_dir / kept_adapter.FOLDER / kept_adapter.LABEL).exists():
             return
-        with contextlib.suppress(RecordError), acquire_lock(run_dir) as held:
-            if (held.path / RECORD).exists():
-                remove_temporary(held.path)
+        with contextlib.suppress(RecordError), acquire_lock(run_dir) as folder_lock:
+            if (folder_lock.path / RECORD).exists():
+                remove_temporary(folder_lock.path)
 
 
 def _write_configuration(work: Path, config: Any) -> None:
     write_atomically(work / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
-def _move_aside(held: FolderLock) -> Path:
+def _move_aside(folder_lock: FolderLock) -> Path:
     """Move the contents of a run folder into a new one beside it, and return that.
 
     The record moves first: without it nothing counts as done. A complete repetition stays.
     """
-    root = held.path
+    root = folder_lock.path
     leaving = root / MOVING_ASIDE
     leaving.mkdir(exist_ok=True)
     whole = (root / REPETITION / RECORD).exists()
-    for item in sorted(_items(root), key=lambda item: not _is_record(item)):
+    for item in sorted(_list_items(root), key=lambda item: not _is_record(item)):
         if not (whole and item.name == REPETITION):
             item.rename(leaving / item.name)
-    aside = _beside(held.run_dir, "replaced")
+    aside = _find_free_name(folder_lock.run_dir, "replaced")
     leaving.rename(aside)
     return aside
 
 
-def _items(root: Path) -> list[Path]:
+def _list_items(root: Path) -> list[Path]:
     """List a run folder without locks, drafts of locks and what is being removed."""
     return [item for item in root.iterdir() if LOCK not in item.name and item.name != MOVING_ASIDE]
 
@@ -178,19 +178,19 @@ def _is_record(item: Path) -> bool:
     return item.name == RECORD
 
 
-def _continues(folder: Path, config: Any) -> bool:
+def _can_resume(folder: Path, config: Any) -> bool:
     """Return True if this very run left what lies in a folder, and can go on with these inputs."""
     return is_same_run(folder, config) and not inputs.have_changed(folder, config)
 
 
-def _repeats(root: Path, config: Any) -> bool:
+def _is_same_repetition(root: Path, config: Any) -> bool:
     """Return True if the folder holds this very repetition, which was killed."""
-    if (root / FAILURE).exists() or not _continues(root, config):
+    if (root / FAILURE).exists() or not _can_resume(root, config):
         return False
     return bool(read_configuration(root).get("force"))
 
 
-def _beside(run_dir: Path, why: str) -> Path:
+def _find_free_name(run_dir: Path, why: str) -> Path:
     """Return a name beside the run folder that is not taken."""
     number = 1
     while (beside := run_dir.with_name(f"{run_dir.name}.{why}-{number}")).exists():

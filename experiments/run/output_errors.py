@@ -10,15 +10,15 @@ from pathlib import Path
 
 from experiments.errors import Unwritable, UserError
 
-_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_WORDS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_DISK_MESSAGES = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 """As libraries in other languages pass on what the system said."""
-_TORCH = ("PytorchStreamWriter failed", "inline_container.cc")
+_TORCH_MESSAGES = ("PytorchStreamWriter failed", "inline_container.cc")
 """Of errors that hide it."""
 
 
 @contextmanager
-def into(output: str) -> Iterator[None]:
+def translate_errors(output: str) -> Iterator[None]:
     """Turn errors of writing below the folder of all runs into one sentence.
 
     Raises:
@@ -29,7 +29,7 @@ def into(output: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        why = reason(error, output)
+        why = find_reason(error, output)
         if why is None:
             raise
         raise Unwritable(
@@ -44,11 +44,11 @@ def make_folder(output: str) -> None:
     Raises:
         Unwritable: it cannot be made.
     """
-    with into(output):
+    with translate_errors(output):
         Path(output).mkdir(parents=True, exist_ok=True)
 
 
-def reason(error: BaseException, output: str) -> str | None:
+def find_reason(error: BaseException, output: str) -> str | None:
     """Return why nothing can be written below a folder, None if the error is of another kind."""
     if isinstance(error, UserError):
         return None
@@ -56,15 +56,15 @@ def reason(error: BaseException, output: str) -> str | None:
     caused = True
     while seen is not None:
         if isinstance(seen, OSError) and (
-            seen.errno in _OF_DISKS
-            or (caused and any(_bars(name, output) for name in _names(seen)))
+            seen.errno in _DISK_ERRORS
+            or (caused and any(_blocks(name, output) for name in _list_paths(seen)))
         ):
             return seen.strerror or type(seen).__name__
         text = str(seen)
-        found = next((word for word in _WORDS if word in text), None)
+        found = next((word for word in _DISK_MESSAGES if word in text), None)
         if found is not None:
             return found
-        if any(word in text for word in _TORCH):
+        if any(word in text for word in _TORCH_MESSAGES):
             return "the disk took only a part of a file"
         # What was merely being handled tells of full disks alone: it may be a lock that is gone.
         caused = seen.__cause__ is not None
@@ -72,12 +72,12 @@ def reason(error: BaseException, output: str) -> str | None:
     return None
 
 
-def _names(error: OSError) -> list[str]:
+def _list_paths(error: OSError) -> list[str]:
     given = (error.filename, error.filename2)
     return [os.fsdecode(name) for name in given if isinstance(name, (str, bytes, os.PathLike))]
 
 
-def _bars(name: str, output: str) -> bool:
+def _blocks(name: str, output: str) -> bool:
     """Return True for what leads to the folder, and for what cannot be made within it."""
     path, root = (Path(os.path.abspath(one)) for one in (name, output))
     if root.is_relative_to(path):

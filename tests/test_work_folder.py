@@ -12,7 +12,7 @@ from experiments.errors import Lost, RecordError
 from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.lock import LOCK, acquire_lock
 from experiments.results.record import Record, read_record, write_failure, write_record
-from experiments.run import attempt
+from experiments.run import work_folder
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def contents(folder):
 def begin(place, config):
     """What `begin` says, as a path that stays valid."""
     with acquire_lock(place) as held:
-        work = attempt.begin(held, config)
-        return None if work is None else held.shown(work)
+        work = work_folder.prepare(held, config)
+        return None if work is None else held.get_visible_path(work)
 
 
 def beside(place):
@@ -90,10 +90,10 @@ def beside(place):
 def repeat(place, config, text="new", value=0.75):
     """A whole repetition by `force`."""
     with acquire_lock(place) as held:
-        work = attempt.begin(held, config)
+        work = work_folder.prepare(held, config)
         fill(work, config, text)
         write_record(work, record(config, value))
-        return attempt.complete_repetition(held)
+        return work_folder.complete_repetition(held)
 
 
 def test_a_killed_run_is_continued_by_itself(unfinished, config):
@@ -194,10 +194,10 @@ def test_a_killed_forced_run_where_nothing_was_finished_is_continued_as_well(unf
 def test_a_repetition_that_fails_goes_beside(place, config):
     before = contents(place)
     with acquire_lock(place) as held:
-        work = attempt.begin(held, changed(config, force=True))
+        work = work_folder.prepare(held, changed(config, force=True))
         write_failure(work, RuntimeError("out of memory"))
-        assert attempt.abandon_repetition(held) == place.with_name("seed=0.failed-1")
-        assert attempt.abandon_repetition(held) is None
+        assert work_folder.abandon_repetition(held) == place.with_name("seed=0.failed-1")
+        assert work_folder.abandon_repetition(held) is None
     assert contents(place) == before
     assert "failure.json" in contents(place.with_name("seed=0.failed-1"))
 
@@ -206,7 +206,7 @@ def test_a_whole_repetition_of_another_setting_is_not_the_answer(place, config):
     """It was killed on its last steps; what is asked for now is another run."""
     forced = changed(config, force=True)
     with acquire_lock(place) as held:
-        work = attempt.begin(held, forced)
+        work = work_folder.prepare(held, forced)
         fill(work, forced, "new")
         write_record(work, record(forced, 0.75))
     assert begin(place, changed(config, force=True, method__n=5)) == place / "repetition"
@@ -245,22 +245,22 @@ def test_a_kill_between_any_two_steps_of_a_repetition_is_completed(config, tmp_p
         place = tmp_path / f"kill{stop}" / "seed=0"
         fill(place, config)
         write_record(place, record(config))
-        attempt.remove_temporary(place)
+        work_folder.remove_temporary(place)
         before = contents(place)
         with acquire_lock(place) as held:
-            work = attempt.begin(held, forced)
+            work = work_folder.prepare(held, forced)
             fill(work, forced, "new")
             write_record(work, record(forced, 0.75))
             step, limit = 0, stop
             killed = False
             try:
-                attempt.complete_repetition(held)
+                work_folder.complete_repetition(held)
                 ends.append(stop)
             except Killed:
                 killed = True
             limit = -1
         assert not killed or begin(place, forced) is None, f"after {stop} steps"
-        attempt.clean_finished(place)
+        work_folder.clean_finished(place)
         assert contents(place.with_name("seed=0.replaced-1")) == before
         assert beside(place) == ["seed=0.replaced-1"]
         assert read_record(place) == record(forced, 0.75)
@@ -276,34 +276,34 @@ def test_what_a_killed_finish_left_is_cleared(place, config):
     (place / f".{LOCK}.{'1' * 32}").write_text("")
     (place / ".adapter.tmp").mkdir()
     place.with_name(f".seed=0.{'0' * 32}").symlink_to("seed=0")
-    attempt.clean_finished(place)
+    work_folder.clean_finished(place)
     names = {"metrics.json", "config.yaml", "history.jsonl", "adapter", "run.log"}
     assert {item.name for item in place.iterdir()} == names and beside(place) == []
 
 
 def test_a_link_that_a_kill_left_alone_is_cleared(place, config):
     """The lock goes first, so a kill may leave nothing else."""
-    attempt.clean_finished(place)
+    work_folder.clean_finished(place)
     place.with_name(f".seed=0.{'0' * 32}").symlink_to("seed=0")
-    attempt.clean_finished(place)
+    work_folder.clean_finished(place)
     assert beside(place) == []
 
 
 def test_nothing_is_cleared_while_another_is_at_work(place, config):
     (place / "checkpoints").mkdir()
     with acquire_lock(place):
-        attempt.clean_finished(place)
+        work_folder.clean_finished(place)
         assert (place / "checkpoints").is_dir()
 
 
 def test_who_lost_the_folder_reaches_nothing_in_it(place, config):
     """Whatever it does, whenever it wakes: its way there is gone."""
     with acquire_lock(place) as held:
-        work = attempt.begin(held, changed(config, force=True))
+        work = work_folder.prepare(held, changed(config, force=True))
         log = (work / "run.log").open("a")
         (place / LOCK).unlink()
         with acquire_lock(place) as heir:
-            theirs = attempt.begin(heir, changed(config, force=True))
+            theirs = work_folder.prepare(heir, changed(config, force=True))
             before = contents(place)
             log.write("late")
             log.close()
@@ -312,11 +312,13 @@ def test_who_lost_the_folder_reaches_nothing_in_it(place, config):
             for act in (
                 lambda: write_record(work, record(config)),
                 lambda: write_failure(work, ValueError()),
-                lambda: attempt.abandon_repetition(held) and None or (_ for _ in ()).throw(OSError),
+                lambda: (
+                    work_folder.abandon_repetition(held) and None or (_ for _ in ()).throw(OSError)
+                ),
                 lambda: (work / "new").mkdir(),
             ):
                 with pytest.raises(OSError):
                     act()
-            attempt.complete_repetition(held)
+            work_folder.complete_repetition(held)
             assert contents(place) == before and theirs != work
         assert beside(place) == []
