@@ -51,6 +51,21 @@ def test_what_a_record_may_lack(changes, end):
 def test_values_of_another_source_are_announced(source, recipe, trains, said):
     part = SimpleNamespace
     config = part(source=source, recipe=recipe, mode=part(trains=trains),
-                  method=part(name="lora"), model=part(name="vit_large"))  # fmt: skip
+                  method=part(name="lora"), model=part(name="vit_large"),
+                  task=part(name="dtd"))  # fmt: skip
     expected = "source=paper: no recipe for lora on vit_large; the values are those of source=ours"
     assert description.describe_fallback(config) == (expected if said else None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [("paper", "no misprint for fourierft on vit_large, dtd"),
+     ("ours", "no recipe for fourierft on vit_large"),
+     ("printed", None)],
+)  # fmt: skip
+def test_what_is_printed_falls_back_to_what_is_decided(recipe, said):
+    part = SimpleNamespace
+    config = part(source="printed", recipe=recipe, mode=part(trains=True), task=part(name="dtd"),
+                  method=part(name="fourierft"), model=part(name="vit_large"))  # fmt: skip
+    line = f"source=printed: {said}; the values are those of source={recipe}"
+    assert description.describe_fallback(config) == (line if said else None)

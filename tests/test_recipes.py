@@ -7,6 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from experiments.config.changes import find_plain
 from experiments.config.compose import CONF, compose_config, register
 from experiments.config.run_config import IDENTITY, Config
 from experiments.results.identity import flatten, to_plain
@@ -303,3 +304,43 @@ def test_every_cell_of_table_5_has_a_recipe(model, method, compose):
     run = compose([f"model={model}", f"method={method}", "task=fgvc"])
     assert run.recipe == ("paper" if (model, method) == ("vit_base", "fourierft") else "ours")
     assert run.variant == ""
+
+
+def exchanged(alphas, rates):
+    """Table 11's columns: corrected and printed value of each setting."""
+    return {"method.alpha": alphas, "train.learning_rate": rates}
+
+
+MISPRINTS = [
+    ("fourierft", "roberta_base", "mrpc", {"method.alpha": (151, 141)}),
+    ("fourierft", "roberta_base", "qnli", {"train.learning_rate": (0.1, 0.01)}),
+    ("fourierft", "roberta_base", "rte", {}),
+    ("fourierft", "roberta_large", "mrpc", {}),
+    ("fourierft", "vit_base", "dtd", {"train.select": ("best", "last")}),
+    ("fourierft", "llama2_13b", "alpaca", exchanged((300, 16), (0.03, 0.003))),
+    ("lora", "llama1_7b", "alpaca", exchanged((16, 300), (0.003, 0.03))),
+    ("lora_all", "llama1_7b", "alpaca", exchanged((16, 300), (0.003, 0.03))),
+]
+
+
+@pytest.mark.parametrize(("method", "model", "task", "printed"), MISPRINTS)
+def test_printed_differs_from_paper_in_the_misprints_alone(method, model, task, printed):
+    """Corrected value, then the table's own."""
+    register()
+    choice = (f"method={method}", f"model={model}", f"task={task}")
+    (paper, decided), (recipe, literal) = find_plain(*choice), find_plain(*choice, "source=printed")
+    assert (paper, recipe) == ("paper", "printed" if printed else "paper")
+    assert decided.keys() == literal.keys()
+    found = {k: (decided[k], literal[k]) for k in decided if decided[k] != literal[k]}
+    assert found.pop("recipe", None) == (("paper", "printed") if printed else None)
+    assert found == printed
+
+
+def test_every_recipe_of_the_paper_has_a_printed_one():
+    paper, printed = (
+        {path.name for path in RECIPES.glob(f"{source}/*.yaml")} for source in ("paper", "printed")
+    )
+    assert paper == printed
+    for name in printed:
+        first, second = (RECIPES / "printed" / name).read_text(encoding="utf-8").splitlines()[:2]
+        assert first == "# @package _global_" and second.startswith("# 2405.03003")

@@ -422,6 +422,7 @@ def test_report_never_imports_torch():
 
 def test_runs_lists_every_training_with_its_interval(tmp_path):
     run = {"model": "minilm", "task": "sst2", "method": "full", "variant": "x=1", "seed": 3}
+    run |= {"source": "paper", "recipe": "ours"}
     chosen = {"value": 0.86, "interval": [0.84, 0.88]}
     record = Record(
         run=run,
@@ -439,8 +440,8 @@ def test_runs_lists_every_training_with_its_interval(tmp_path):
     text, _ = shown(tmp_path, "runs")
     (line,) = [line for line in text["runs.md"].splitlines() if line.startswith("| minilm")]
     found = [cell.strip() for cell in line.strip("| ").split("|")]
-    assert found[3:8] == ["x=1", "3", "accuracy", "0.0001", "10"]
-    assert found[9:] == ["0.860 [0.840, 0.880]", "0.860 [0.840, 0.880]", "-", "12", "5"]
+    assert found[3:10] == ["x=1", "ours, asked: paper", "3", "accuracy", "0.0001", "10", "2"]
+    assert found[10:] == ["0.860 [0.840, 0.880]", "0.860 [0.840, 0.880]", "-", "12", "5"]
 
 
 def test_figure7_draws_the_plane_of_the_lowest_seed_that_has_one(tmp_path):

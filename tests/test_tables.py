@@ -60,6 +60,19 @@ def test_a_whole_cell_is_reproduced(tmp_path, cola):
     assert cells.OTHER_RULE in cell.judgements["last"].reason
 
 
+@pytest.mark.parametrize(
+    ("source", "recipe", "mark"),
+    [("paper", "paper", ""), ("paper", "ours", " (ours)"), ("printed", "paper", ""),
+     ("printed", "printed", ""), ("authors", "paper", " (paper)"), ("none", "none", "")],
+)  # fmt: skip
+def test_a_cell_says_that_its_values_are_of_another_source(tmp_path, cola, source, recipe, mark):
+    five(tmp_path, cola, changes={"source": source, "recipe": recipe})
+    page = text.markdown(registry.build("table2", run_index.collect(tmp_path)))
+    (row, _) = [line for line in page.splitlines() if "FourierFT, n=1000 (" in line]
+    assert f"63.8{mark} / 63.8" in row
+    assert f"[recipe {recipe}{f' (source={source} has none)' if mark else ''}" in page
+
+
 def test_a_cell_that_is_not(tmp_path, cola):
     five(tmp_path, cola, [value - 0.05 for value in COLA])
     told = found(tmp_path).judgements["best"]

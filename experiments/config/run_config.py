@@ -46,7 +46,7 @@ class Config:
     tracking: Tracking = field(default=MISSING, metadata=LOCAL)
     """Destination of metrics during the run."""
     source: str = field(default=MISSING, metadata=LOCAL)
-    """Requested source of hyperparameters: paper, authors, ours or none."""
+    """Requested source of hyperparameters: paper, printed, authors, ours or none."""
     recipe: str = "none"
     """Source that was found: the folder of conf/recipe that the values come from."""
     experiment: str | None = field(default=None, metadata=LOCAL)

@@ -34,10 +34,10 @@ def describe_fallback(config: Config) -> str | None:
     """Return a line on values of another source than the requested one; None if there is none."""
     if not config.mode.trains or config.source in (config.recipe, "none"):
         return None
-    return (
-        f"source={config.source}: no recipe for {config.method.name} on {config.model.name}; "
-        f"the values are those of source={config.recipe}"
-    )
+    parts = f"{config.method.name} on {config.model.name}"
+    unchanged = (config.source, config.recipe) == ("printed", "paper")
+    why = f"no misprint for {parts}, {config.task.name}" if unchanged else f"no recipe for {parts}"
+    return f"source={config.source}: {why}; the values are those of source={config.recipe}"
 
 
 def describe_environment(data: Data, device: Any, inputs: dict[str, Any]) -> dict[str, Any]:

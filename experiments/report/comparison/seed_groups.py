@@ -30,7 +30,7 @@ CUTS = {
     "train.max_steps": "{} steps",
 }
 """Fields that make a run smaller than its task and recipe, with their wording in a title."""
-RECIPES = ("paper", "authors", "ours")
+RECIPES = ("paper", "printed", "authors", "ours")
 """Recipes in the order of preference, for cells that were run in several ways."""
 
 
@@ -52,14 +52,31 @@ class Setting:
         return self.first.record.run
 
     @property
+    def fallback(self) -> str | None:
+        """Recipe that was used where the requested source has none."""
+        return find_fallback(self.run)
+
+    @property
     def label(self) -> str:
         """Recipe, and the differences from it."""
-        parts = [f"recipe {self.run.get('recipe')}"]
+        asked = f" (source={self.run['source']} has none)" if self.fallback else ""
+        parts = [f"recipe {self.run.get('recipe')}{asked}"]
         if self.run.get("profile"):
             parts.append(f"profile {self.run['profile']}")
         if self.run.get("variant"):
             parts.append(str(self.run["variant"]))
         return ", ".join(parts)
+
+
+def find_fallback(said: dict[str, Any]) -> str | None:
+    """Return the recipe of a run whose requested source has none; None where it has one.
+
+    Args:
+        said: `Record.run`; records of mode=count take no values from a recipe.
+    """
+    recipe, source = said.get("recipe"), said.get("source")
+    same = source in (None, "none", recipe) or (source, recipe) == ("printed", "paper")
+    return None if same or said.get("mode") == "count" else recipe
 
 
 def group_seeds(runs: Iterable[Run]) -> list[Setting]:

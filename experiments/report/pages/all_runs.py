@@ -6,10 +6,12 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison.run_index import Run, RunIndex, number
+from experiments.report.comparison.seed_groups import find_fallback
 from experiments.report.render.document import Line, Page, Prose, Shown, Table, link
 
 NUMBERS = ("Learning rate", "Adapter", "Head", "Best", "Last", "Held-out", "Seconds", "Peak MB")
-COLUMNS = ("Model", "Task", "Method", "Differs", "Seed", "Metric", *NUMBERS)
+NAMES = ("model", "task", "method", "variant", "source", "recipe", "seed")
+COLUMNS = ("Model", "Task", "Method", "Differs", "Recipe", "Seed", "Metric", *NUMBERS)
 MEGABYTE = 1024**2
 
 
@@ -33,7 +35,7 @@ def show(index: RunIndex) -> Page:
                 for cell, run in zip(cells, trained, strict=True)
             ],
             numbers=NUMBERS,
-            heads=5,
+            heads=6,
             filtered=True,
         ),
     ]
@@ -51,7 +53,7 @@ def show(index: RunIndex) -> Page:
 
 def _cells(run: Run, index: RunIndex) -> dict[str, Any]:
     record, values = run.record, run.values
-    cell = {name: record.run.get(name) for name in ("model", "task", "method", "variant", "seed")}
+    cell = {name: record.run.get(name) for name in NAMES}
     cell["profile"] = record.run.get("profile")
     cell["metric"] = values.get("metrics.primary.name")
     cell["learning_rate"] = number(values.get("train.learning_rate"))
@@ -75,9 +77,11 @@ def _words(cell: dict[str, Any], record: str) -> list[str | Shown]:
         return Shown(text=f"{value:.3f}{interval}", link=record)
 
     differs = cell["variant"] or (f"profile={cell['profile']}" if cell["profile"] else "")
+    asked = f", asked: {cell['source']}" if find_fallback(cell) else ""
     return [
         *(str(cell[name] or "") for name in ("model", "task", "method")),
         differs,
+        f"{cell['recipe'] or '-'}{asked}",
         Shown(text=str(cell["seed"]), link=record),
         cell["metric"] or "-",
         f"{cell['learning_rate']:g}" if cell["learning_rate"] is not None else "-",

@@ -49,8 +49,9 @@ def _number(cell: PaperCell) -> Ruled:
         ours, told = cell.ours[rule], cell.judgements[rule]
         if ours is None:
             return Shown(text="–", tone=Verdict.not_run.tone, note=cell.row.unavailable or NOT_RUN)
+        fallback = cell.setting.fallback if cell.setting else None
         return Shown(
-            text=format_value(cell, ours.centre),
+            text=format_value(cell, ours.centre) + (f" ({fallback})" if fallback else ""),
             link=f"#{cell.anchor}",
             tone=told.verdict.tone,
             note=": ".join(filter(None, (told.verdict.value, told.reason))),

@@ -219,5 +219,7 @@ def _raw(cell: PaperCell, index: RunIndex) -> dict[str, Any]:
         **{f"verdict_{rule}": one.verdict.value for rule, one in told.items()},
         **{f"reason_{rule}": one.reason for rule, one in told.items()},
         "suspect": cell.suspect,
+        "source": cell.setting and cell.setting.run.get("source"),
+        "recipe": cell.setting and cell.setting.run.get("recipe"),
         "records": " ".join(index.name(run) for run in runs),
     }
