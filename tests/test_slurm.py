@@ -1,8 +1,10 @@
 """A sweep as an array on a real SLURM, and on processes of this machine, gives the records of one
 process that does cell after cell; a cell that is stopped on the way is queued again and goes on."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +16,8 @@ from processes import train
 from records import contents
 
 ROOT = Path(__file__).resolve().parent.parent
-CELLS = ["method=fourierft,lora", "seed=0,1"]
-# Long enough that a cell still has most of its way before it when it is told to stop.
-TOY = ["train.epochs=1200", "train.eval_every=100", "train.checkpoint_every=1"]
+CELLS = "method=fourierft,lora"
+TOY = ["train.epochs=100", "train.eval_every=5", "train.checkpoint_every=1"]
 ON_SLURM = [
     "hydra/launcher=slurm",
     "hydra.launcher.partition=debug",
@@ -27,10 +28,11 @@ ON_SLURM = [
 
 
 def sweep(output: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    """With a launcher, which would wait for ever in a process that was forked."""
     return subprocess.Popen(
-        [sys.executable, "train.py", "-m", *TOY, f"output={output}", *arguments],
+        [sys.executable, "train.py", "-m", CELLS, *TOY, f"output={output}", *arguments],
         cwd=ROOT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -42,18 +44,28 @@ def wait(condition, process, seconds=300):
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def paused(pid: int):
+    """Stops a process, so that it is not done before it is signalled."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """All cells, on processes of this machine."""
+    """One process that does cell after cell."""
     output = tmp_path_factory.mktemp("reference")
-    process = sweep(output, *CELLS, "hydra/launcher=processes")
-    text, _ = process.communicate(timeout=500)
+    process = train("-m", CELLS, *TOY, f"output={output}")
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
     found = contents(output)
-    assert len(found) == 4
+    assert len(found) == 2
     return found
 
 
@@ -70,11 +82,10 @@ def cluster(tmp_path):
 
 @pytest.mark.slow
 def test_processes_of_this_machine_give_the_records_of_one(reference, tmp_path):
-    process = train("-m", *TOY, f"output={tmp_path}", "method=fourierft,lora")
-    text, _ = process.communicate(timeout=500)
+    process = sweep(tmp_path, "hydra/launcher=processes")
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
-    found = contents(tmp_path)
-    assert len(found) == 2 and found == {name: reference[name] for name in found}
+    assert contents(tmp_path) == reference
 
 
 @pytest.mark.slow
@@ -83,24 +94,20 @@ def test_an_array_with_a_cell_that_is_queued_again_gives_the_records_of_one_proc
 ):
     """Its warning signal asks cell 0 to stop, as before a time limit or a preemption."""
     output = tmp_path / "outputs"
-    process = sweep(output, *CELLS, *ON_SLURM, SLURM_CONF=cluster["SLURM_CONF"])
-    squeue = ["squeue", "--noheader", "--array", "--format=%F_%K"]
-
-    def arrays() -> set[str]:
-        queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
-        return {line.partition("_")[0] for line in queue.stdout.split()}
-
-    wait(arrays, process)
-    (array,) = arrays()
-    stop = ["scancel", "--signal=USR2", f"{array}_0"]
+    process = sweep(output, *ON_SLURM, SLURM_CONF=cluster["SLURM_CONF"])
     # The state comes last: with two of them there, the first checkpoint is whole.
     checkpoints = "mlp/toy/fourierft/*/seed=0/checkpoints/checkpoint-*/trainer_state.json"
     wait(lambda: len(list(output.glob(checkpoints))) >= 2, process)
-    first = next(output.glob("mlp/toy/fourierft/*/seed=0"))
-    wait(lambda: subprocess.run(stop, env=cluster, capture_output=True).returncode == 0, process)
+    (first,) = output.glob("mlp/toy/fourierft/*/seed=0")
+    with paused(json.loads((first / "lock.json").read_text())["pid"]):
+        squeue = ["squeue", "--noheader", "--array", "--format=%F_%K"]
+        queue = subprocess.run(squeue, env=cluster, capture_output=True, text=True, check=True)
+        (array,) = {line.partition("_")[0] for line in queue.stdout.split()}
+        stop = ["scancel", "--signal=USR2", f"{array}_0"]
+        subprocess.run(stop, env=cluster, check=True)
     wait(lambda: not (first / "lock.json").exists(), process)
     assert not (first / "metrics.json").exists() and not (first / "failure.json").exists()
-    text, _ = process.communicate(timeout=500)
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
     assert contents(output) == reference
     times = {
