@@ -72,11 +72,13 @@ def layer_step(
     n: int,
     dtype: torch.dtype,
     device: str,
+    four_bits: bool = False,
 ) -> tuple[Callable[[], Any], nn.Module]:
     """Return forward and backward of one linear layer, input gradient included; and the layer."""
     torch.manual_seed(0)
     out, in_ = shape
-    net = nn.ModuleDict({"layer": nn.Linear(in_, out, bias=False, dtype=dtype, device=device)})
+    linear = nn.Linear(in_, out, bias=False, dtype=dtype, device=device)
+    net = nn.ModuleDict({"layer": pack(linear) if four_bits else linear})
     layer = adapt(net, method, n, ["layer"])["layer"]
     if isinstance(layer, fourierft.FourierFTLayer):
         check_update(layer)
@@ -88,6 +90,19 @@ def layer_step(
         torch.autograd.grad(layer(x), [x, *trained], dy)
 
     return step, layer
+
+
+def pack(linear: nn.Linear) -> nn.Module:
+    """Return a layer without bias in NF4, scales quantised as in the recipes."""
+    import bitsandbytes
+
+    device, dtype = linear.weight.device, linear.weight.dtype
+    shape = linear.in_features, linear.out_features
+    small = bitsandbytes.nn.Linear4bit(*shape, False, dtype, quant_type="nf4")
+    small.weight = bitsandbytes.nn.Params4bit(
+        linear.weight.data.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True
+    )
+    return small.to(device)
 
 
 def changing(step: Callable[[], Any], layer: nn.Module) -> Callable[[], Any]:

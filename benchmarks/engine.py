@@ -23,10 +23,12 @@ import fourierft
 from benchmarks.cases import TimedModel, changing, layer_step
 from benchmarks.timing import peak_bytes, race, saved_bytes
 from experiments.results import environment
+from fourierft import Engine
 
 LAYERS = [(d, tokens, 1000) for d in (768, 1024, 1280) for tokens in (32, 512, 4096)]
 LAYERS += [(4096, 32, 1000), (4096, 512, 1000)]
 LAYERS += [(768, tokens, n) for n in (200, 3000, 10_000) for tokens in (32, 512, 4096)]
+QUANTISED = [(d, tokens) for d in (768, 1024, 2048) for tokens in (32, 256, 2048)]
 PLANES = [768, 1024, 1280, 4096]
 BATCHES = {"8x64": (8, 64), "1x32": (1, 32)}
 PEERS = {"stock": "stock", "ours": "cache"}
@@ -62,6 +64,19 @@ def layers(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
                     if alone < 0.15 or method in ("lora", "stock"):
                         contestants[method] = layer_step(method, *make)[0]
             yield case | race(contestants, options.seconds)
+
+
+def quantised(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
+    """Time one adapted layer in NF4 over the frozen one, forward and backward."""
+    for d, tokens in QUANTISED:
+        make = (d, d), tokens, 1000, torch.float32, options.device, True
+        methods = ("frozen", "auto", "cache", "lora")
+        engines: dict[str, Any] = {"auto": Engine()}
+        cases = {method: layer_step(engines.get(method, method), *make) for method in methods}
+        contestants = {method: step for method, (step, _) in cases.items()}
+        contestants["separate product"], apart = layer_step(Engine(), *make)
+        apart.base_layer.register_forward_hook(lambda *call: None)  # W0 is then left alone
+        yield {"d": d, "tokens": tokens} | race(contestants, options.seconds)
 
 
 def steps(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
@@ -146,7 +161,7 @@ def files(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
         yield {"form": form, "bytes": size} | {k: round(v, 2) for k, v in milliseconds.items()}
 
 
-SECTIONS = {f.__name__: f for f in (transforms, layers, steps, merging, files)}
+SECTIONS = {f.__name__: f for f in (transforms, layers, quantised, steps, merging, files)}
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:

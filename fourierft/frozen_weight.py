@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class FrozenWeight4bit(FrozenWeight):
 
     def values(self, layer: nn.Module) -> Tensor:
         """Return the weight dequantised to float32."""
-        return _dequantised_4bit(self.weight.to(layer.weight.device))
+        return dequantised_4bit(self.weight.to(layer.weight.device))
 
     def store(self, layer: nn.Module, merged: Tensor) -> Tensor:
         """Quantise again, with the settings that the weight had."""
@@ -60,7 +61,7 @@ class FrozenWeight4bit(FrozenWeight):
             quant_storage=old.quant_storage,
             module=layer,
         ).to(merged.device)
-        return _dequantised_4bit(layer.weight)
+        return dequantised_4bit(layer.weight)
 
     def restore(self, layer: nn.Module) -> None:
         """See `FrozenWeight.restore`."""
@@ -142,13 +143,42 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
 
 def is_plain(layer: nn.Module) -> bool:
     """Return True if the layer computes just W0 x + b, so that W0 + DeltaW can replace W0."""
+    return type(layer) in SUPPORTED and is_ordinary(layer.weight) and _computes_alone(layer)
+
+
+def _computes_alone(layer: nn.Module) -> bool:
+    """Return True if a layer has no hooks and no other forward than that of its class."""
     return (
-        type(layer) in SUPPORTED
-        and is_ordinary(layer.weight)
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        not (layer._forward_hooks or layer._forward_pre_hooks)
         and not (layer._backward_hooks or layer._backward_pre_hooks)
         and ("forward" not in layer.__dict__ or merely_aligns(layer))
     )
+
+
+def is_plain_4bit(layer: nn.Module) -> bool:
+    """Return True if a layer computes W0 x + b with a 4-bit W0 that DeltaW can be added to.
+
+    Not one of 8 bits: it rounds its inputs to 8 bits as well, so that its product is another than
+    that with the dequantised weight, and is cheaper.
+    """
+    bnb = sys.modules.get("bitsandbytes")
+    if bnb is None or type(layer) is not bnb.nn.Linear4bit:
+        return False
+    weight = layer.weight
+    return (
+        type(weight) is bnb.nn.Params4bit
+        and is_4bit(weight)
+        and tuple(weight.quant_state.shape) == (layer.out_features, layer.in_features)
+        and _computes_alone(layer)
+    )
+
+
+def compute_dtype(layer: nn.Module, x: Tensor) -> torch.dtype:
+    """Return the type that a ``Linear4bit`` multiplies in; like it, decide at its first input."""
+    if not layer.compute_type_is_set:
+        layer.set_compute_type(x)
+        layer.compute_type_is_set = True
+    return layer.compute_dtype or x.dtype
 
 
 def is_ordinary(weight: Tensor) -> bool:
@@ -166,7 +196,8 @@ def is_quantised(weight: Any) -> bool:
     return is_4bit(weight) or not weight.dtype.is_floating_point
 
 
-def _dequantised_4bit(weight: Any) -> Tensor:
+def dequantised_4bit(weight: Any) -> Tensor:
+    """Return the values of a ``Params4bit`` in float32, (out, in)."""
     from bitsandbytes import functional
 
     data, state = weight.data, weight.quant_state
@@ -178,7 +209,8 @@ def _dequantised_4bit(weight: Any) -> Tensor:
     # that are not whole blocks.
     row = copy.copy(state)
     row.shape = torch.Size((1, state.shape.numel()))
-    return functional.dequantize_4bit(data, row).float().reshape(state.shape)
+    row.dtype = torch.float32  # not that of the weight which was quantised: no rounding in between
+    return functional.dequantize_4bit(data, row).reshape(state.shape)
 
 
 def _dequantised_8bit(data: Tensor, scales: Tensor, device: torch.device) -> Tensor:

@@ -13,7 +13,13 @@ from .config import engine
 from .engine.linear import adapted_linear
 from .engine.mixed_batch import BASE, group_rows, mixed_update, prefers_groups
 from .engine.weight_cache import AdapterTerm
-from .frozen_weight import frozen_weight, is_plain, is_quantised
+from .frozen_weight import (
+    compute_dtype,
+    frozen_weight,
+    is_plain,
+    is_plain_4bit,
+    is_quantised,
+)
 from .layer import FourierFTLayer
 from .offloading import restore_offloaded
 from .tensors import HALF
@@ -72,10 +78,17 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
             return layer(x, *args, **kwargs)
         self._check_values(x, terms)
         options = self.fan_in_fan_out, self.engine, self._cache
-        if not (args or kwargs) and is_plain(layer):
+        plain = not (args or kwargs)
+        four_bits = plain and not torch.compiler.is_compiling() and is_plain_4bit(layer)
+        if four_bits or (plain and is_plain(layer)):
             if "_hf_hook" in layer.__dict__:
                 x = x.to(layer.weight.device)  # all that accelerate's hook would do
-            return adapted_linear(x, layer.weight, layer.bias, terms, *options)
+            weight, bias = layer.weight, layer.bias
+            if not four_bits:
+                return adapted_linear(x, weight, bias, terms, *options)
+            dtype = compute_dtype(layer, x)
+            bias = None if bias is None else bias.to(dtype)
+            return adapted_linear(x.to(dtype), weight, bias, terms, *options).to(x.dtype)
         result = layer(x, *args, **kwargs)
         if getattr(result, "shape", None) != (*x.shape[:-1], self.out_features):
             raise TypeError(

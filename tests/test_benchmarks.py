@@ -84,6 +84,7 @@ def test_contestants_are_what_they_are_called(method):
 def test_every_section_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(engine, "LAYERS", [(32, 4, 1000), (32, 4, 30)])
     monkeypatch.setattr(engine, "PLANES", [40])
+    monkeypatch.setattr(engine, "QUANTISED", [(64, 4)])
     small = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 1000}
     monkeypatch.setattr(cases, "RobertaConfig", functools.partial(cases.RobertaConfig, **small))
     monkeypatch.setattr(engine, "TimedModel", lambda *a: cases.TimedModel(*a, layers=1))

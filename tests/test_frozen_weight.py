@@ -9,6 +9,7 @@ import torch
 from bitsandbytes import functional
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from experiments.models.language import leave_unpacked
@@ -88,7 +89,7 @@ def x():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("memory", ["auto", "cache"])
+@pytest.mark.parametrize("memory", ["auto", "cache", "save"])
 def test_forward_and_gradients_are_the_dequantised_ones(kind, memory, x):
     layer = layers(build(kind, memory=memory))[0]
     W0, c = dequantised(layer.base_layer), layer.fourierft_spectrum["default"]
@@ -105,6 +106,126 @@ def test_forward_and_gradients_are_the_dequantised_ones(kind, memory, x):
         assert (one - other).norm() <= 2 * tolerance * other.norm()
     # "auto" keeps nothing of full size beside a quantised weight.
     assert layer._cache.nbytes == (W0.nbytes if memory == "cache" else 0)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products; one that bitsandbytes makes counts once."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket._qualified_op_name
+        if name in ("aten::mm", "aten::addmm", "bitsandbytes::gemm_4bit"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["nf4-double", "fp4"])
+def test_four_bits_take_the_products_of_a_floating_layer(kind, x):
+    """W0 + DeltaW forward and backward, and dL/dW."""
+    layer = layers(build(kind, gradient="dense"))[0]
+    with Products() as products:
+        layer(x.requires_grad_()).sum().backward()
+    assert products.found == ["aten::addmm", "aten::mm", "aten::mm"]
+    with torch.no_grad(), Products() as products:
+        layer(x)
+    assert products.found == ["aten::addmm"]
+
+
+@pytest.mark.parametrize("entered", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["rounded", "exact"])
+def test_products_are_in_the_type_that_the_layer_computes_in(entered, precision, x):
+    """As close to float64 as the layer without an adapter; inputs and outputs keep their type."""
+    layer = layers(build("nf4", precision=precision))[0]
+    base = layer.base_layer
+    base.compute_dtype = torch.bfloat16
+    x = x.to(entered).requires_grad_()
+    W0, update = dequantised(base).double(), layer.get_delta_weight("default").double()
+    y = layer(x)
+    assert y.dtype == entered
+    wide = x.detach().double().requires_grad_()
+    exact = wide @ (W0 + update).T + base.bias
+    frozen = wide @ W0.T + base.bias
+    error = (y - exact).norm() / exact.norm()
+    assert error < 1.2 * (base(x) - frozen).norm() / frozen.norm() < 5e-3
+    dy = torch.randn_like(y)
+    found = torch.autograd.grad(y, [x, layer.fourierft_spectrum["default"]], dy)
+    c = layer.fourierft_spectrum["default"].detach().double().requires_grad_()
+    total = W0 + layer.transform("default").update(300 * c)
+    truth = torch.autograd.grad(wide @ total.T, [wide, c], dy.double())
+    assert [g.dtype for g in found] == [entered, torch.float32]
+    for one, other in zip(found, truth, strict=True):
+        assert (one - other).norm() < 5e-3 * other.norm()
+
+
+def test_small_updates_survive_the_rounding_of_their_sum_with_four_bits(x):
+    """Scales are float32, so that DeltaW is not added to multiples of a coarser step."""
+    layer = layers(build("nf4", scaling=0.1))[0]
+    layer.base_layer.compute_dtype = torch.bfloat16
+    layer.base_layer.weight.quant_state.dtype = torch.bfloat16  # that of the weight once quantised
+    W0, update = dequantised(layer.base_layer), layer.get_delta_weight("default").detach()
+    assert 1e-4 < update.norm() / W0.norm() < 2e-3  # below bfloat16's step
+    x = torch.randn(2000, 128, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        gained, wanted = layer(x) - layer.base_layer(x), x @ update.T
+    share = (gained * wanted).sum() / wanted.square().sum()
+    assert 0.8 < share < 1.2
+
+
+def test_four_bits_with_everything_that_a_layer_may_do(x):
+    model = build("nf4")
+    torch.manual_seed(5)
+    values = {"n_frequency": 50, "target_modules": ["layer", "second"], "random_loc_seed": 3}
+    model.add_adapter("other", FourierFTConfig(scaling=100.0, **values))
+    layer = layers(model)[0]
+    base = layer.base_layer
+    W0 = dequantised(base)
+    one, other = (layer.get_delta_weight(name).detach() for name in ("default", "other"))
+
+    def check(expected, found=None):
+        found = layer(x) if found is None else found
+        torch.testing.assert_close(found, x @ expected.T + base.bias, rtol=1e-5, atol=1e-5)
+
+    layer.set_adapter(["default", "other"])
+    check(W0 + one + other)
+    layer.enable_adapters(False)
+    assert torch.equal(layer(x), base(x))
+    layer.enable_adapters(True)
+    check(W0 + one + other)
+    layer.set_adapter("other")
+    check(W0 + other)
+    seen = []
+    hook = base.register_forward_hook(lambda *args: seen.append(args))
+    check(W0 + other)
+    assert seen  # what is hung onto the layer runs
+    hook.remove()
+    check(W0 + other, torch.func.vmap(layer)(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == x.dtype and (y - x @ (W0 + other).T - base.bias).norm() < 1e-2 * y.norm()
+    layer.merge()
+    assert torch.equal(layer(x), base(x))
+    layer.unmerge()
+    check(W0 + other)
+    assert layer(x[:0]).shape == (0, 192)
+
+
+def test_four_bits_with_a_trained_bias_and_second_derivatives(x):
+    layer = layers(build("nf4-double"))[0]
+    base, c = layer.base_layer, layer.fourierft_spectrum["default"]
+    base.bias.requires_grad_()
+    x.requires_grad_()
+    W0 = dequantised(base)
+
+    def penalty(y):
+        [first] = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [c, base.bias])
+
+    expected = x @ (W0 + layer.get_delta_weight("default")).T + base.bias
+    for found, exact in zip(penalty(layer(x)), penalty(expected), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-3 * exact.abs().max().item())
 
 
 @pytest.mark.parametrize("kind", KINDS)

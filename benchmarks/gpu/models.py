@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from benchmarks.cases import adapt
+from benchmarks.cases import adapt, pack
 from benchmarks.gpu.contestants import count_operations, measure_race, strategies
 from benchmarks.gpu.sections import Plan, Row, describe_error
 from benchmarks.timing import peak_bytes
@@ -82,24 +82,15 @@ def build_model(shape: Shape, rate: str, plan: Plan) -> nn.Module:
     finally:
         torch.set_default_dtype(default)
     if rate == "nf4":
-        quantise(net.model, plan.device)
+        quantise(net.model)
     return net.train()
 
 
-def quantise(net: nn.Module, device: str) -> None:
+def quantise(net: nn.Module) -> None:
     """Replace every linear layer by bitsandbytes' NF4, double quantisation as in the recipes."""
-    import bitsandbytes
-
     for name, layer in list(net.named_modules()):
-        if type(layer) is not nn.Linear:
-            continue
-        small = bitsandbytes.nn.Linear4bit(
-            layer.in_features, layer.out_features, False, torch.bfloat16, quant_type="nf4"
-        )
-        small.weight = bitsandbytes.nn.Params4bit(
-            layer.weight.data.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True
-        )
-        net.set_submodule(name, small.to(device))
+        if type(layer) is nn.Linear:
+            net.set_submodule(name, pack(layer))
 
 
 def share_weights(net: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bases.transform import Transform
+from ..frozen_weight import dequantised_4bit, is_4bit
 from ..tensors import HALF, get_version, without_autocast
 from .gradient import Signal, Spectra, coefficient_gradients, share_spectra
 from .settings import DEFAULT, Engine, choose_memory, samples_gradient
@@ -29,11 +30,16 @@ class Operands(NamedTuple):
     spectra: Spectra | None  # of the input
     sampled: Sequence[bool]
     saves: bool  # the effective weight, for the backward pass
+    packed: Tensor | None  # W0 in four bits, whose scales autograd would not save
+
+    def terms(self, coefficients: Sequence[Tensor]) -> list[AdapterTerm]:
+        """Return the adapters with these values of their coefficients."""
+        return list(map(AdapterTerm, self.transforms, self.alphas, coefficients))
 
     def effective(self, weight: Tensor | None, coefficients: Sequence[Tensor]) -> Tensor:
         """Return the effective weight for these values of the coefficients."""
-        terms = list(map(AdapterTerm, self.transforms, self.alphas, coefficients))
-        return _effective(self.cache, weight, terms, self.layout)
+        weight = weight if self.packed is None else self.packed
+        return _effective(self.cache, weight, self.terms(coefficients), self.layout)
 
 
 def adapted_linear(
@@ -49,7 +55,8 @@ def adapted_linear(
 
     Args:
         x: (..., in).
-        weight: W0, (out, in), or (in, out) if ``transposed``; None for the update alone.
+        weight: W0, (out, in), or (in, out) if ``transposed``; bitsandbytes' ``Params4bit`` is
+            dequantised for as long as it is used; None for the update alone.
         bias: (out,) or None.
         terms: The adapters, their transforms in the layout of ``weight``.
         transposed: True if ``weight`` is (in, out).
@@ -62,20 +69,22 @@ def adapted_linear(
     """
     entered = x
     device = x.device.type
-    dtype = x.dtype if weight is None else weight.dtype
+    packed = is_4bit(weight)
+    base = None if packed else weight
+    dtype = x.dtype if base is None else base.dtype
+    exact = engine.precision == "exact" and weight is not None and dtype in HALF
     if not x.is_meta and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
     elif x.dtype != dtype:  # as the base layer would say
         raise RuntimeError(f"expected an input of the weight's dtype {dtype}, got {x.dtype}")
-    exact = engine.precision == "exact" and weight is not None and weight.dtype in HALF
-    if _needs_plain_operations(x, weight, terms):
+    if _needs_plain_operations(x, base, terms):
         with without_autocast(device):
             return _plain(x, weight, bias, terms, transposed, dtype, exact)
     layout = (
         WeightLayout(torch.float32) if exact and device == "cpu" else WeightLayout(dtype, exact)
     )
-    chosen = choose_memory(engine, device, weight)
+    chosen = choose_memory(engine, device, base)
     if chosen != "cache":
         cache = None
     if not torch.is_grad_enabled():
@@ -87,8 +96,11 @@ def adapted_linear(
     shares = any(sampled) and any(c.requires_grad for c in coefficients)
     spectra = share_spectra(entered) if shares else None
     saves = chosen != "recompute"
-    operands = Operands(transforms, alphas, transposed, layout, cache, spectra, sampled, saves)
-    return _AdaptedLinear.apply(operands, x, weight, bias, *coefficients)
+    operands = Operands(
+        *(transforms, alphas, transposed, layout, cache, spectra, sampled, saves),
+        weight if packed else None,
+    )
+    return _AdaptedLinear.apply(operands, x, base, bias, *coefficients)
 
 
 def adapted_weight(
@@ -179,9 +191,9 @@ def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
             "this derivative of it"
         )
     operands = ctx.operands
-    terms = map(AdapterTerm, operands.transforms, operands.alphas, ctx.coefficients)
     exact = operands.layout.interleaved or operands.layout.dtype == torch.float32
-    total = _differentiable_sum(weight, list(terms))
+    weight = weight if operands.packed is None else operands.packed
+    total = _differentiable_sum(weight, operands.terms(ctx.coefficients))
     return total if exact else total.to(operands.layout.dtype)
 
 
@@ -249,4 +261,6 @@ def _plain(
 
 def _differentiable_sum(weight: Tensor | None, terms: Sequence[AdapterTerm]) -> Tensor:
     update = summed_update(terms)
+    if is_4bit(weight):
+        weight = dequantised_4bit(weight)
     return update if weight is None else weight + update

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bases.transform import Transform, apply_transform, scaled
+from ..frozen_weight import dequantised_4bit, is_4bit
 from ..tensors import get_version, without_autocast
 
 
@@ -40,10 +41,15 @@ def summed_update(terms: Sequence[AdapterTerm]) -> Tensor:
 def effective_weight(
     weight: Tensor | None, terms: Sequence[AdapterTerm], layout: WeightLayout
 ) -> Tensor:
-    """Return ``W0 + sum of alpha * S(c)``, rounded once, no gradient; DeltaW without a weight."""
+    """Return ``W0 + sum of alpha * S(c)``, rounded once, no gradient; DeltaW without a weight.
+
+    A 4-bit weight is dequantised to float32 first.
+    """
     # Not an inference tensor even if the caller is in inference mode: it may be trained with later.
     device = terms[0].coefficients.device.type
     with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
+        if is_4bit(weight):
+            weight = dequantised_4bit(weight)
         if weight is not None and len(terms) == 1 and not layout.interleaved:
             transform, alpha, c = terms[0]
             return transform.add_update(weight, scaled(c, alpha), layout.dtype)
