@@ -23,9 +23,13 @@ from .spectrum import alpha_of_norm
 EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 
 # Fields that define an adapter and that PEFT's configuration does not have.
-EXTENSIONS = ("frequency_bias_center", "frequency_bias_bandwidth", "basis", "scaling_mode")
+EXTENSIONS = (
+    *("frequency_bias_center", "frequency_bias_bandwidth"),
+    *("basis", "scaling_mode", "orientation"),
+)
 
 SCALING_MODES = ("plain", "norm")
+ORIENTATIONS = ("eq4", "algorithm1")
 
 
 @dataclass
@@ -37,8 +41,8 @@ class FourierFTConfig(StockConfig):
     777, the paper used 2024).
 
     A configuration that PEFT can express is saved exactly as PEFT saves it. One with a frequency
-    bias, another basis or ``norm`` is saved under the type ``FOURIERFT_EXTENDED``, which PEFT
-    without this package refuses to load.
+    bias, another basis, ``norm`` or ``algorithm1`` is saved under the type
+    ``FOURIERFT_EXTENDED``, which PEFT without this package refuses to load.
 
     Args:
         frequency_bias_center: Favoured central frequency ``f_c`` of Eq. 5 in index units, at least
@@ -51,6 +55,11 @@ class FourierFTConfig(StockConfig):
             makes, whatever the size of the weight; alpha is then ``scaling * sqrt(2 d1 d2)``,
             another one for each shape (see `alpha_of_norm`). Entries that are their own
             conjugate make sqrt(2) times it, those of the ``random`` basis make it on average.
+        orientation: ``eq4``: ``h = W0 x + DeltaW x``, the paper's Eq. 4 and PEFT. ``algorithm1``:
+            ``h = x W0^T + x DeltaW``, the paper's Algorithm 1 and its authors' code; DeltaW and its
+            spectrum are then of shape (in, out), and the weight gets the transpose. Unbiased
+            entries make equally distributed updates either way, but one entry seed makes two
+            different functions.
         memory: Handling of W0 + DeltaW: ``auto``, ``cache``, ``save``, ``recompute`` (`Engine`).
             This and the next two control the computation: they are not saved, and are taken
             from a model's first adapter (`configure` sets them later).
@@ -71,6 +80,9 @@ class FourierFTConfig(StockConfig):
     basis: str = field(default="fourier", metadata={"help": "Basis of the coefficients."})
     scaling_mode: str = field(
         default=SCALING_MODES[0], metadata={"help": f"What scaling is, one of {SCALING_MODES}."}
+    )
+    orientation: str = field(
+        default=ORIENTATIONS[0], metadata={"help": f"Side of DeltaW, one of {ORIENTATIONS}."}
     )
     memory: str = field(
         default=DEFAULT.memory, metadata={"help": f"Keep W0 + DeltaW? One of {MEMORY}."}
@@ -97,6 +109,8 @@ class FourierFTConfig(StockConfig):
         else:
             for name in EXTENSIONS:
                 del values[name]
+        if not applied_from_right(self):  # so that files are those of versions without the field
+            values.pop("orientation", None)
         return values
 
     @classmethod
@@ -162,6 +176,11 @@ def scaling_mode(config: StockConfig) -> str:
     return getattr(config, "scaling_mode", SCALING_MODES[0])
 
 
+def applied_from_right(config: StockConfig) -> bool:
+    """Return True for ``x DeltaW`` (Algorithm 1); PEFT's own configuration means ``DeltaW x``."""
+    return getattr(config, "orientation", ORIENTATIONS[0]) == "algorithm1"
+
+
 def alpha(config: StockConfig, shape: Sequence[int]) -> float:
     """Return the paper's alpha for a weight of shape (d1, d2)."""
     if scaling_mode(config) == "norm":
@@ -180,6 +199,7 @@ def is_extended(config: StockConfig) -> bool:
         frequency_bias(config)[0] is not None
         or basis(config) != "fourier"
         or scaling_mode(config) != "plain"
+        or applied_from_right(config)
     )
 
 
@@ -214,6 +234,9 @@ def check_config(config: StockConfig) -> None:
         problems.append(
             f"scaling_mode: got {scaling_mode(config)!r}, allowed {', '.join(SCALING_MODES)}"
         )
+    orientation = getattr(config, "orientation", ORIENTATIONS[0])
+    if orientation not in ORIENTATIONS:
+        problems.append(f"orientation: got {orientation!r}, allowed {', '.join(ORIENTATIONS)}")
     problems += engine_problems(engine(config))
     if problems:
         raise ValueError("FourierFT configuration: " + "; ".join(problems))

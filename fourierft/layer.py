@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .bases.transform import Transform, apply_transform, get_transform
-from .config import alpha, basis, frequency_bias
+from .config import alpha, applied_from_right, basis, frequency_bias
 from .engine.linear import adapted_weight
 from .engine.settings import Engine
 from .engine.weight_cache import AdapterTerm, WeightCache
@@ -42,6 +42,7 @@ class FourierFTLayer(BaseTunerLayer):
         "fourierft_random_loc_seed",
         "fourierft_frequency_bias",
         "fourierft_basis",
+        "fourierft_from_right",
         "_transforms",
     )
 
@@ -53,6 +54,8 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_random_loc_seed: dict[str, int] = {}
         self.fourierft_frequency_bias: dict[str, tuple[float | None, float]] = {}
         self.fourierft_basis: dict[str, str] = {}
+        self.fourierft_from_right: dict[str, bool] = {}
+        """True for ``x DeltaW``, with a spectrum of shape (in, out): Algorithm 1."""
         self._transforms: dict[str, Transform] = {}
         self._cache = WeightCache()
         self.engine = Engine()
@@ -90,6 +93,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
         self.fourierft_frequency_bias[adapter_name] = frequency_bias(config)
         self.fourierft_basis[adapter_name] = basis(config)
+        self.fourierft_from_right[adapter_name] = applied_from_right(config)
         self._transforms.pop(adapter_name, None)
 
         # Drawn even where zeros replace them: the random stream then moves as it does with PEFT,
@@ -137,27 +141,33 @@ class FourierFTLayer(BaseTunerLayer):
 
     def _shared_transform(self, adapter_name: str, transposed: bool) -> Transform:
         return get_transform(
-            (self.out_features, self.in_features),
+            self._spectrum_shape(adapter_name),
             self.fourierft_n_frequency[adapter_name],
             self.fourierft_random_loc_seed[adapter_name],
             self.fourierft_frequency_bias[adapter_name],
             self.fourierft_basis[adapter_name],
             self.coefficients(adapter_name).device,
-            transposed,
+            transposed != self.fourierft_from_right[adapter_name],
         )
+
+    def _spectrum_shape(self, adapter_name: str) -> tuple[int, int]:
+        shape = self.out_features, self.in_features
+        return shape[::-1] if self.fourierft_from_right[adapter_name] else shape
 
     def entries(self, adapter_name: str) -> Tensor:
         """Return rows and columns of the entries, int64 (2, n), on the coefficients' device.
 
-        Shared with the other layers of this shape; not to be written to.
+        Of the spectrum of `get_delta_weight`, which is (out, in) for either orientation. Shared
+        with the other layers of this shape; not to be written to.
         """
-        return sample_entries(
-            (self.out_features, self.in_features),
+        entries = sample_entries(
+            self._spectrum_shape(adapter_name),
             self.fourierft_n_frequency[adapter_name],
             self.fourierft_random_loc_seed[adapter_name],
             *self.fourierft_frequency_bias[adapter_name],
             device=self.coefficients(adapter_name).device,
         )
+        return entries.flip(0) if self.fourierft_from_right[adapter_name] else entries
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """Return DeltaW of an adapter, (out, in), also where the base layer stores (in, out).

@@ -55,6 +55,7 @@ VALUES = {
     "basis": {"basis": "dct"},
     "random": {"basis": "random", "random_loc_seed": 11},
     "norm": {"scaling_mode": "norm", "scaling": 0.5},
+    "algorithm1": {"orientation": "algorithm1"},
     "head": {"modules_to_save": ["head"]},
     "one": {"target_modules": "conv"},
 }

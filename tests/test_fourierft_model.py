@@ -340,7 +340,10 @@ EXTENDED = {"frequency_bias_center": 4.0, "frequency_bias_bandwidth": 2.0}
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
-@pytest.mark.parametrize("bias", [{}, EXTENDED, {"scaling_mode": "norm", "scaling": 0.1}])
+@pytest.mark.parametrize(
+    "bias",
+    [{}, EXTENDED, {"scaling_mode": "norm", "scaling": 0.1}, {"orientation": "algorithm1"}],
+)
 def test_save_and_load(tmp_path, bias, low_memory, x):
     model = adapted(modules_to_save=["head"], **bias)
     with torch.no_grad():
@@ -366,9 +369,12 @@ def test_save_and_load(tmp_path, bias, low_memory, x):
 
 
 def test_config_round_trips():
-    for values in ({}, EXTENDED, {"basis": "fourier", "scaling": 3.0}, {"scaling_mode": "norm"}):
+    sides = {"orientation": "algorithm1"}, {"orientation": "eq4"}
+    plain = {}, {"basis": "fourier", "scaling": 3.0}
+    for values in (*plain, EXTENDED, {"scaling_mode": "norm"}, *sides):
         first = config(**values)
         assert peft.get_peft_config(first.to_dict()) == first
+        assert ("orientation" in first.to_dict()) == (first.orientation == "algorithm1")
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
@@ -462,6 +468,7 @@ def test_gpt2_conv1d_is_adapted_without_warnings():
         ({"frequency_bias_center": -2}, "frequency_bias_center: got -2, allowed 0 or above"),
         ({"frequency_bias_bandwidth": 0}, "frequency_bias_bandwidth: got 0, allowed above 0"),
         ({"scaling_mode": "unit"}, "scaling_mode: got 'unit', allowed plain, norm"),
+        ({"orientation": "eq3"}, "orientation: got 'eq3', allowed eq4, algorithm1"),
         ({"basis": "cosine"}, "basis: got 'cosine', allowed 'fourier', 'random'"),
         ({"n_frequency": 0, "scaling": -1}, "n_frequency: .*; scaling"),
     ],

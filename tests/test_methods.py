@@ -16,6 +16,7 @@ from experiments.methods.fourierft import (
     Gradient,
     Init,
     MemoryMode,
+    Orientation,
     Scaling,
     UpdatePrecision,
 )
@@ -70,6 +71,7 @@ METHODS = {
     "fourierft": (fourier(), ("fourierft_spectrum",)),
     "biased": (fourier(frequency_bias=FrequencyBias(center=4.0)), ("fourierft_spectrum",)),
     "dct": (fourier(basis=Basis.dct), ("fourierft_spectrum",)),
+    "algorithm1": (fourier(orientation=Orientation.algorithm1), ("fourierft_spectrum",)),
     "lora": (lora(), ("lora_A", "lora_B")),
     "vera": (of_peft("VERA", r=8), ("vera_lambda",)),
     "dora": (

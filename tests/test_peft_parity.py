@@ -118,8 +118,13 @@ OUR_VALUES = {
     "conv_only": {"target_modules": ["conv"]},
     "bias": {"frequency_bias_center": 5.0, "frequency_bias_bandwidth": 3.0},
     "norm": {"scaling": 0.5, "scaling_mode": "norm"},
+    "algorithm1": {"orientation": "algorithm1"},
 }
-EXTENDED = {"bias": ("frequency_bias_center", 5.0), "norm": ("scaling_mode", "norm")}
+EXTENDED = {
+    "bias": ("frequency_bias_center", 5.0),
+    "norm": ("scaling_mode", "norm"),
+    "algorithm1": ("orientation", "algorithm1"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from records import scored
 
+from experiments.config.run_config import Config
 from experiments.errors import RecordError
 from experiments.report.__main__ import main
 from experiments.report.comparison import cells, paper_table, reference, run_index
@@ -71,6 +72,20 @@ def test_a_cell_says_that_its_values_are_of_another_source(tmp_path, cola, sourc
     (row, _) = [line for line in page.splitlines() if "FourierFT, n=1000 (" in line]
     assert f"63.8{mark} / 63.8" in row
     assert f"[recipe {recipe}{f' (source={source} has none)' if mark else ''}" in page
+
+
+def test_the_authors_orientation_answers_the_papers_cells(tmp_path, plain, cola):
+    authors = plain("model=roberta_base", "task=cola", "method=fourierft", "source=authors")
+    assert authors["method"]["orientation"] == "algorithm1"
+    five(tmp_path, authors)
+    cell = found(tmp_path)
+    assert cell.incomparable_reasons == [] and cell.verdict("best").value == "reproduced"
+    older = {**cola, "method": {k: v for k, v in cola["method"].items() if k != "orientation"}}
+    assert Config.identify(older) == {
+        key: value for key, value in Config.identify(cola).items() if key != "method.orientation"
+    }
+    five(tmp_path, older)  # of before there were two
+    assert found(tmp_path).verdict("best").value == "reproduced"
 
 
 def test_a_cell_that_is_not(tmp_path, cola):

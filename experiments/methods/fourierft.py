@@ -71,6 +71,13 @@ class Scaling(Enum):
     norm = "norm"
 
 
+class Orientation(Enum):
+    """Side from which DeltaW is applied."""
+
+    eq4 = "eq4"
+    algorithm1 = "algorithm1"
+
+
 @dataclass(kw_only=True)
 class FrequencyBias:
     """Gaussian band-pass that the entries are drawn from (Eq. 5)."""
@@ -103,6 +110,9 @@ class FourierFT(Adapter):
     scaling: Scaling | None = None
     """Meaning of alpha; with norm, alpha * sqrt(2 d1 d2) takes its place, so that the learning rate
     need not grow with the width; null: plain, the paper's."""
+    orientation: Orientation | None = None
+    """Side of DeltaW: eq4 adds DeltaW x, algorithm1 x DeltaW as the paper's Algorithm 1 and the
+    authors' code, another function for the same entry seed; null: eq4."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
     """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; recompute:
     one full-size weight less per matrix."""
@@ -153,6 +163,7 @@ class FourierFT(Adapter):
             frequency_bias_bandwidth=self.frequency_bias.bandwidth,
             basis=self.basis.value,
             scaling_mode=(self.scaling or Scaling.plain).value,
+            orientation=(self.orientation or Orientation.eq4).value,
             memory=self.memory.value,
             gradient=self.gradient.value,
             precision=(self.precision or UpdatePrecision.rounded).value,

@@ -53,13 +53,14 @@ def get_transform(
     """Return the one transform that all layers with these properties share.
 
     Args:
-        shape: ``(d1, d2)``, the (out, in) features of the weight.
+        shape: ``(d1, d2)`` of the spectrum: the (out, in) features of the weight, or (in, out)
+            for an update that is applied from the right.
         n: Number of entries.
         seed: Entry seed (see `sample_entries`).
         bias: Centre and bandwidth of the frequency bias.
         basis: One of `BASES`.
         device: Device of the entries.
-        transposed: For weights stored as (in, out); ``shape`` stays (out, in).
+        transposed: Return the transform to (d2, d1), as the transposed weight is stored.
     """
     return _cached_transform(tuple(shape), n, seed, bias, basis, torch.device(device), transposed)
 

@@ -16,6 +16,7 @@ PLAIN: dict[str, dict[str, Any]] = {
         "method.basis": "fourier",
         "method.frequency_bias.center": None,
         "method.scaling": (None, "plain"),
+        "method.orientation": (None, "eq4", "algorithm1"),  # the paper has both
     },
     "dylora": {"method.evaluated": None},
     "houlsby": {"method.train_norms": False},
