@@ -170,6 +170,7 @@ def test_counts(name):
         "fourierft": 2 * 50,
         "biased": 2 * 50,
         "dct": 2 * 50,
+        "algorithm1": 2 * 50,
         "lora": 2 * 4 * 2 * WIDTH,
         "vera": 2 * (8 + WIDTH),
         "dora": 2 * (4 * 2 * WIDTH + WIDTH),
