@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 from records import scored
 
-from experiments.report.comparison import claims, run_index
+from experiments.metrics.selection import Evaluation
+from experiments.report.comparison import claims, figure_claims, paired, run_index
+from experiments.report.comparison.claims import Claim
+from experiments.report.comparison.paired import Sample
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import registry
 from experiments.report.render import text
+from experiments.results import predictions
 from experiments.results.identity import to_plain
 
-SIZES = {"p": {"a": [1, 2], "b": [3, 4]}}
+NOISE = {0: -0.1, 1: 0.0, 2: 0.1}
+
+
+def sample(mean, noise=NOISE):
+    return Sample(values={seed: mean + one for seed, one in noise.items()})
 
 
 @pytest.mark.parametrize(
@@ -21,7 +29,7 @@ SIZES = {"p": {"a": [1, 2], "b": [3, 4]}}
         ("best_beats", {"of": "a", "than": "b"}, {"a": {1: 5, 2: 7}, "b": {3: 6, 4: 1}}, True),
         ("best_beats", {"of": "a", "than": "b"}, {"a": {1: 5, 2: 6}, "b": {3: 6, 4: 1}}, False),
         ("smallest_beats", {"of": "a", "than": "b"}, {"a": {1: 5, 2: 9}, "b": {3: 6, 4: 1}}, False),
-        ("largest_level", {"of": "a", "than": "b"}, {"a": {1: 0, 2: 99}, "b": {3: 100}}, True),
+        ("largest_level", {"of": "a", "than": "b"}, {"a": {1: 0, 2: 99.1}, "b": {3: 100}}, True),
         ("largest_level", {"of": "a", "than": "b"}, {"a": {1: 99, 2: 98}, "b": {3: 100}}, False),
         ("point_beats", {"of": ["a", 1], "than": ["b", 4]}, {"a": {1: 2}, "b": {4: 1}}, True),
         ("rises", {"of": "a"}, {"a": {2: 6, 1: 5}}, True),
@@ -29,26 +37,92 @@ SIZES = {"p": {"a": [1, 2], "b": [3, 4]}}
         ("falls_somewhere", {"of": "a"}, {"a": {2: 4, 1: 5}}, True),
         ("beats_most", {"of": "a", "than": "b"}, {"a": {None: 5}, "b": {1: 4, 2: 4, 3: 6}}, True),
         ("beats_most", {"of": "a", "than": "b"}, {"a": {None: 5}, "b": {1: 4, 2: 6}}, False),
-        ("some_beats", {"of": "b", "than": "a"}, {"a": {None: 5}, "b": {1: 4, 2: 6}}, True),
+        ("best_beats", {"of": "b", "than": "a"}, {"a": {None: 5}, "b": {1: 4, 2: 6}}, True),
     ],
 )
 def test_checks(check, ends, panel, expected):
-    assert claims.CHECKS[check](panel, **ends) is expected
+    """What holds for the means is told by three seeds that agree, unless it is a tie."""
+    scores = {
+        series: {size: sample(value) for size, value in curve.items()}
+        for series, curve in panel.items()
+    }
+    evidence = figure_claims.CHECKS[check](scores, **ends)
+    assert evidence.holds is expected
+    assert (evidence.support < 0.025) is expected
 
 
-def weigh(panels, incomparable_reasons=None, **claim):
-    claim = {"check": "best_beats", "of": "a", "than": "b", "panels": ["p"]} | claim
-    return claims.weigh(claim, panels, SIZES, incomparable_reasons or {})
+def test_paired_difference_by_hand():
+    of = Sample(values={0: 5.0, 1: 6.0, 2: 7.0})
+    than = Sample(values={0: 4.0, 1: 4.5, 2: 6.0, 9: 50.0})
+    found = paired.compare(of, than)  # 1, 1.5, 1: mean 7/6, variance 1/12
+    assert (found.value, found.seeds, found.rows) == (pytest.approx(7 / 6), 3, 0)
+    assert found.error == pytest.approx(1 / 6) and found.freedom == pytest.approx(2)
+    assert found.smallest == pytest.approx(4.302653 / 6)  # Student's quantile of two degrees
+    assert found.interval == pytest.approx((7 / 6 - 4.302653 / 6, 7 / 6 + 4.302653 / 6))
+    assert found.probability == pytest.approx(0.00990, abs=1e-5)
 
 
-def test_weighing():
-    whole = {"p": {"a": {1: 5, 2: 7}, "b": {3: 6, 4: 1}}}
-    assert weigh(whole).verdict.value == "reproduced"
-    assert weigh({"p": {"a": {1: 5, 2: 5}, "b": {3: 6, 4: 1}}}).verdict.value == "not reproduced"
-    told = weigh({"p": {"a": {1: 5}, "b": {3: 6, 4: 1}}})
-    assert (told.verdict.value, told.reason) == ("not run", "1 points missing")
-    told = weigh(whole, {"p": ["random weights"]})
-    assert told.verdict.value == "not comparable" and "holds in 1 of 1" in told.reason
+def test_rows_add_to_the_error():
+    draw = np.random.default_rng(0)
+    rows = {seed: 80 + draw.normal(size=200) for seed in range(3)}
+    of = Sample(values={0: 80.1, 1: 80.2, 2: 80.0}, rows=rows, count=90)
+    than = Sample(values={0: 80, 1: 80, 2: 80}, rows={seed: 80 + 0 * rows[0] for seed in range(3)},
+                  count=90)  # fmt: skip
+    found = paired.compare(of, than)
+    mean = sum(rows.values()) / 3
+    assert found.row_error == pytest.approx(mean.std(ddof=1)) and found.rows == 90
+    assert found.error == pytest.approx(np.hypot(found.row_error, 0.1 / np.sqrt(3)))
+    assert found.freedom > 100 and found.probability > 0.3
+    other = Sample(values=than.values, rows=than.rows, count=91)
+    assert paired.compare(of, other).rows == 0, "scored on other rows"
+
+
+def test_two_seeds_tell_nothing():
+    found = paired.compare(sample(9.0, {0: 0, 1: 0.1}), sample(1.0))
+    assert found.seeds == 2 and found.error is None
+    assert found.probability == 1.0 and found.interval is None
+
+
+def part(support, against=1.0, value=1.0):
+    shown = paired.compare(sample(value), sample(0))
+    return claims.Evidence(words=f"{support}", shown=shown, holds=value > 0, support=support,
+                           against=against, strength=value, seeds=3)  # fmt: skip
+
+
+def test_combinations_count_their_parts():
+    """One of n comparisons that is enough counts n times; all of them need the weakest."""
+    parts = [part(0.001, 0.5), part(0.01, 0.4), part(0.2, 0.03)]
+    assert claims.some(parts).support == pytest.approx(0.003)
+    assert claims.some(parts).against == pytest.approx(0.5)
+    assert claims.every(parts).support == pytest.approx(0.2)
+    assert claims.every(parts).against == pytest.approx(0.09)
+    assert claims.most(parts).support == pytest.approx(0.02)
+    assert claims.every(parts).words == "0.2" and claims.every(parts).comparisons == 3
+
+
+def claim(support, against=1.0, **more):
+    return Claim(says="it", parts={"p": part(support, against, -1 if against < 0.5 else 1)}, **more)
+
+
+def verdicts(*found):
+    return [one.verdict.value for one in claims.judge(found)]
+
+
+def test_holm_corrects_the_claims_of_a_page():
+    assert verdicts(claim(0.02)) == ["supported"]
+    assert verdicts(claim(0.02), claim(0.9)) == ["cannot be told", "cannot be told"]
+    assert verdicts(claim(0.02), claim(0.001)) == ["supported", "supported"]
+    assert verdicts(claim(1.0, 0.001), claim(0.9)) == ["contradicted", "cannot be told"]
+    assert verdicts(Claim(says="it", missing=2)) == ["not run"]
+    assert verdicts(claim(0.001, missing=1), claim(1.0, 0.001, missing=1)) == [
+        "not run", "contradicted"
+    ]  # fmt: skip
+    [told] = claims.judge([claim(0.001, reasons=["random weights"])])
+    assert told.verdict is Verdict.not_comparable and "random weights" in told.reason
+    found = [claim(0.02), claim(0.001), Claim(says="it", missing=2)]
+    assert claims.summarize(found, claims.judge(found)) == (
+        "3 claims: 2 supported, 1 not run; 2 comparisons for 2 tested claims, Holm's correction."
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +139,8 @@ def test_figure5_from_records(tmp_path, rte):
         scored(tmp_path, rte, 0, value, changes=changes, place=tmp_path / f"{center}/seed=0")
     page = registry.build("figure5", run_index.collect(tmp_path))
     shown = text.markdown(page)
-    assert "holds in 1 of 1 panels, 18 points missing" in shown
-    assert page.verdicts == {Verdict.not_run: 2}
+    assert "1 of at least 3 seeds; holds in 1 of 1 panels; 18 points missing" in shown
+    assert page.verdicts == {Verdict.cannot_be_told: 2}
     assert sum(row["seeds"] for row in page.rows) == 6
     [figure] = [picture.draw() for picture in page.pictures]
     assert len(figure.axes) == 4
@@ -129,21 +203,84 @@ def test_figure4_of_another_width_is_drawn_at_its_own_numbers(tmp_path, compose)
     ]  # fmt: skip
 
 
-def test_figure6_from_histories(tmp_path, compose):
+def curves(root, compose, seeds, rows=0):
+    """Figure 6: FourierFT above LoRA in accuracy, below in F1 and in loss."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, max(rows, 1))
     for method, size, level in (("fourierft", "n=1536", 0.1), ("lora", "r=1", 0.0)):
         choice = ["model=roberta_base", "task=mrpc", f"method={method}", f"method.{size}"]
-        place = scored(tmp_path, to_plain(compose(choice)), 0, 0.9)
-        lines = [
-            {"step": epoch, "epoch": epoch, "elapsed_s": 1, "validation/accuracy": 0.7 + level,
-             "validation/f1": 0.8 - level, "train/loss": 0.5 - level}
-            for epoch in (1, 2, 3)
-        ]  # fmt: skip
-        (place / "history.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    page = registry.build("figure6", run_index.collect(tmp_path))
+        plain = to_plain(compose(choice))
+        for seed in range(seeds):
+            place = scored(root, plain, seed, 0.9)
+            shift = 0.001 * seed + (0.0005 * seed if method == "lora" else 0)
+            lines = [
+                {"step": epoch, "epoch": epoch, "elapsed_s": 1,
+                 "validation/accuracy": 0.7 + level + shift, "validation/f1": 0.8 - level + shift,
+                 "train/loss": 0.5 - level + shift}
+                for epoch in (1, 2, 3)
+            ]  # fmt: skip
+            (place / "history.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+            for epoch in (1, 2, 3) if rows else ():
+                wrong = draw.random(rows) < 0.3 - level
+                scores = np.eye(2)[np.where(wrong, 1 - labels, labels)]
+                entry = Evaluation(step=epoch, epoch=epoch, predictions=scores, references=labels)
+                predictions.store(place, "validation", entry)
+    return registry.build("figure6", run_index.collect(root))
+
+
+def test_figure6_from_histories(tmp_path, compose):
+    page = curves(tmp_path, compose, seeds=3)
     shown = text.markdown(page)
-    assert page.verdicts == {Verdict.reproduced: 2, Verdict.not_reproduced: 1}
-    assert "in 0 of 3 epochs" in shown
+    assert page.verdicts == {Verdict.supported: 2, Verdict.contradicted: 1}
+    assert "holds in 0 of 3 epochs" in shown and "over 3 seeds alone" in shown
+    assert "weights unverified" in shown
     assert len(next(page.pictures).draw().axes) == 3
+
+
+def test_figure6_of_one_seed_cannot_be_told(tmp_path, compose):
+    page = curves(tmp_path, compose, seeds=1)
+    assert page.verdicts == {Verdict.cannot_be_told: 3}
+    assert "1 of at least 3 seeds" in text.markdown(page)
+
+
+def test_figure6_with_few_rows_cannot_be_told(tmp_path, compose):
+    """Seeds that agree on 20 rows say nothing about others; the loss has no rows."""
+    page = curves(tmp_path, compose, seeds=3, rows=20)
+    assert page.verdicts[Verdict.cannot_be_told] >= 1
+    assert "and 20 rows" in text.markdown(page)
+
+
+def points(root, compose, changes=(), seeds=3, lead=0.02):
+    """Figure 4 on RTE: n=12288 ahead of r=8 by `lead`."""
+    for method, size, value in (("fourierft", "n=12288", 0.78 + lead), ("lora", "r=8", 0.78)):
+        choice = ["model=roberta_base", "task=rte", f"method={method}", f"method.{size}"]
+        plain = to_plain(compose(choice))
+        for seed in range(seeds):
+            noise = 0.001 * seed * (1 if method == "lora" else 1.5)
+            scored(root, plain, seed, value + noise, changes=dict(changes))
+    found = registry.build("figure4", run_index.collect(root))
+    lines = [line for line in text.markdown(found).splitlines() if "n=12288 than r=8" in line]
+    return found, lines[0]
+
+
+def test_a_hundredth_of_a_point_on_one_seed_cannot_be_told(tmp_path, compose):
+    page, line = points(tmp_path, compose, seeds=1, lead=0.0001)
+    assert "**cannot be told**" in line and "1 of at least 3 seeds" in line and "+0.01" in line
+    assert Verdict.supported not in page.verdicts and Verdict.reproduced not in page.verdicts
+
+
+def test_a_trial_of_another_recipe_decides_no_claim(tmp_path, compose):
+    """It is shown only where there is no other, and named."""
+    _, line = points(tmp_path / "a", compose)
+    assert "epochs" not in line and "holds in 1 of 1" in line
+    page, line = points(tmp_path / "b", compose, {"train.epochs": 1.0})
+    assert "**not comparable**" in line and "epochs 1, paper" in line
+    plain = to_plain(compose(["model=roberta_base", "task=rte", "method=lora", "method.r=8"]))
+    changes = {"train.epochs": 1.0, "variant": "short"}
+    scored(tmp_path / "a", plain, 0, 0.99, changes=changes, place=tmp_path / "a/short/seed=0")
+    page = registry.build("figure4", run_index.collect(tmp_path / "a"))
+    [point] = [row for row in page.rows if row["series"] == "lora" and row["seeds"]]
+    assert point["ours_best"] < 80 and point["trials"] == 1
 
 
 BEYOND = {
@@ -238,6 +375,17 @@ def test_figures_without_runs_are_drawn(tmp_path, name):
     page = registry.build(name, run_index.collect(tmp_path))
     assert next(page.pictures).draw().axes
     assert name == "figure3" or set(page.verdicts) == {Verdict.not_run}
+
+
+def test_a_trial_that_was_repeated_is_the_one_that_the_search_chose(tmp_path, compose):
+    plain = to_plain(compose(["model=roberta_base", "task=rte", "method=fourierft", "method.n=50"]))
+    for seed, value in enumerate((0.9, 0.88, 0.87)):
+        scored(tmp_path, plain, seed, value)
+    rate = {"train.learning_rate": 0.01, "variant": "a"}
+    scored(tmp_path, plain, 0, 0.89, changes=rate, place=tmp_path / "a/seed=0")
+    page = registry.build("figure4", run_index.collect(tmp_path))
+    [point] = [row for row in page.rows if row["seeds"]]
+    assert (point["ours_best"], point["trials"], point["seeds"]) == (pytest.approx(265 / 3), 2, 3)
 
 
 def test_a_searched_point_is_its_best_trial(tmp_path, compose):

@@ -226,9 +226,10 @@ def toy(tmp_path: Path, fourierft: list, lora: list) -> str:
 
 
 FIGURE7_VERDICTS = {
-    "As": Verdict.reproduced,
-    "In": Verdict.within_noise,
-    "Contradicts": Verdict.not_reproduced,
+    "As": Verdict.supported,
+    "In": Verdict.cannot_be_told,
+    "Cannot": Verdict.cannot_be_told,
+    "Contradicts": Verdict.contradicted,
     "Undecided": Verdict.not_run,
 }
 
@@ -259,15 +260,17 @@ def test_figure7_contradicted(tmp_path):
 @pytest.mark.parametrize(
     ("fourierft", "lora", "word"),
     [
-        ([rising(None)] * 2, [rising(None)] * 2, "Contradicts the paper:"),
+        ([rising(None)] * 3, [rising(None)] * 3, "Contradicts the paper:"),
         ([rising(500)] * 3, [rising(None)] * 2 + [rising(80)], "In part as the paper says:"),
-        ([rising(60)] * 2, [rising(None)] * 2, "As the paper says, but sooner:"),
-        ([rising(1500)] * 2, [rising(None)] * 2, "As the paper says, but later:"),
-        ([rising(500)] * 2, [rising(None, last=400)] * 2, "Undecided:"),
-        ([rising(500)] * 2, [], "Undecided:"),
-        ([], [rising(40)], "Contradicts the paper:"),
-        ([rising(500)], [rising(2400, last=3000)], "As the paper says:"),
-        ([rising(2400, last=3000)], [rising(None)], "Contradicts the paper:"),
+        ([rising(60)] * 3, [rising(None)] * 3, "As the paper says, but sooner:"),
+        ([rising(1500)] * 3, [rising(None)] * 3, "As the paper says, but later:"),
+        ([rising(500)] * 3, [rising(None, last=400)] * 3, "Undecided:"),
+        ([rising(500)] * 3, [], "Undecided:"),
+        ([], [rising(40)] * 3, "Contradicts the paper:"),
+        ([rising(500)] * 3, [rising(2400, last=3000)] * 3, "As the paper says:"),
+        ([rising(2400, last=3000)] * 3, [rising(None)] * 3, "Contradicts the paper:"),
+        ([rising(500)] * 2, [rising(None)] * 5, "Cannot be told from fewer than 3 seeds"),
+        ([], [rising(40)], "Cannot be told from fewer than 3 seeds"),
     ],
 )
 def test_figure7_verdicts(tmp_path, fourierft, lora, word):

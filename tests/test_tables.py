@@ -12,6 +12,7 @@ from experiments.config.run_config import Config
 from experiments.errors import RecordError
 from experiments.report.__main__ import main
 from experiments.report.comparison import cells, paper_table, reference, run_index
+from experiments.report.comparison.recipe_match import UNVERIFIED
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages import registry, tables, text_numbers
 from experiments.report.render import text
@@ -334,8 +335,8 @@ def test_a_verdict_needs_the_papers_recipe(tmp_path, cola, changes, reason):
 
 def test_unknown_weights_stand_with_the_verdict(tmp_path, cola):
     five(tmp_path, cola)
-    assert found(tmp_path).judgements["best"].reason.endswith(cells.UNVERIFIED)
-    assert cells.UNVERIFIED in registry.build("table2", run_index.collect(tmp_path)).summary
+    assert found(tmp_path).judgements["best"].reason.endswith(UNVERIFIED)
+    assert UNVERIFIED in registry.build("table2", run_index.collect(tmp_path)).summary
 
 
 def test_a_row_copied_from_a_paper_of_another_protocol_gets_no_verdict(tmp_path, plain):

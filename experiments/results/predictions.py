@@ -54,29 +54,34 @@ def load(run: Path, split: str) -> list[Evaluation]:
 
     A damaged file raises RecordError.
     """
-    found = []
-    for path in get_paths(run, split):
-        stored.check_file(path, LARGEST)
-        try:
-            _check_sizes(path)
-            with np.load(path, allow_pickle=False) as arrays:
-                found.append(
-                    Evaluation(
-                        step=int(arrays["step"]),
-                        epoch=float(arrays["epoch"]),
-                        predictions=arrays["predictions"],
-                        references=arrays["references"],
-                    )
-                )
-        except DAMAGED as error:
-            raise RecordError(f"{path}: damaged predictions ({error})") from error
-        entry = found[-1]
-        arrays = (entry.predictions, entry.references)
-        if any(array.ndim == 0 or array.dtype.kind not in "biuf" for array in arrays):
-            raise RecordError(f"{path}: damaged predictions (not arrays of numbers)")
-        if len(entry.predictions) != len(entry.references):
-            raise RecordError(f"{path}: damaged predictions (not as many as references)")
-    return found
+    return [_read(path) for path in get_paths(run, split)]
+
+
+def load_step(run: Path, split: str, step: int) -> Evaluation | None:
+    """Read one stored evaluation; None if there is none. A damaged file raises RecordError."""
+    path = run / FOLDER / f"{split}-{step:07d}.npz"
+    return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> Evaluation:
+    stored.check_file(path, LARGEST)
+    try:
+        _check_sizes(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            entry = Evaluation(
+                step=int(arrays["step"]),
+                epoch=float(arrays["epoch"]),
+                predictions=arrays["predictions"],
+                references=arrays["references"],
+            )
+    except DAMAGED as error:
+        raise RecordError(f"{path}: damaged predictions ({error})") from error
+    both = (entry.predictions, entry.references)
+    if any(array.ndim == 0 or array.dtype.kind not in "biuf" for array in both):
+        raise RecordError(f"{path}: damaged predictions (not arrays of numbers)")
+    if len(entry.predictions) != len(entry.references):
+        raise RecordError(f"{path}: damaged predictions (not as many as references)")
+    return entry
 
 
 def find_first_damaged(run: Path) -> Path | None:

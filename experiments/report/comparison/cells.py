@@ -24,7 +24,6 @@ from experiments.report.comparison.verdict import (
 KNOWN_SOURCES = ("2106.09685",)
 """Papers whose protocol we know, by their number on arXiv."""
 UNKNOWN_SOURCE = "the source's protocol is unknown"
-UNVERIFIED = "weights unverified"
 OTHER_RULE = "another selection of the epoch than the paper's"
 
 
@@ -121,7 +120,8 @@ def answer(
         told = judge(cell.printed, cell.ours[rule], how["runs"], reasons)
         weights = known.get(cell.row.model) or {}
         if told.verdict in JUDGED and weights.get("fingerprint") is None:
-            told = replace(told, reason="; ".join(filter(None, (told.reason, UNVERIFIED))))
+            words = filter(None, (told.reason, recipe_match.UNVERIFIED))
+            told = replace(told, reason="; ".join(words))
         cell.judgements[rule] = told
 
 

@@ -1,120 +1,210 @@
-"""Checks of a figure's claims in words: each check looks at one panel."""
+"""Claims in words as combinations of comparisons, and what the comparisons tell about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+from experiments.report.comparison import paired
+from experiments.report.comparison.paired import Difference, Sample, compare
 from experiments.report.comparison.verdict import Judgement, Verdict
 
-Curve = Mapping[float | None, float]
-"""Score by size; None stands for a series without a size."""
-Panel = Mapping[str, Curve]
-LEVEL = 0.99
+RULE = (
+    f"**Claims.** Both sides of a comparison need {paired.SEEDS} seeds in common. Its standard "
+    "error adds up that of the seeds' differences and, where predictions are stored, that of the "
+    "mean difference over resampled rows; its interval is Student's, 95 %. A claim is "
+    "**supported** or **contradicted** if the comparisons that it rests on tell it at 5 %, and "
+    "otherwise **cannot be told**: then the smallest difference that could have been told is "
+    "given. Where one comparison of several is enough for a claim, their number is corrected for "
+    "(Bonferroni); over the claims of a page, Holm's correction is applied to every verdict. "
+    '"As good as" means at least 99 %.'
+)
+AS_GOOD = 0.99
 """Share of a score that counts as equally good."""
 
 
-def best_beats(panel: Panel, of: str, than: str) -> bool:
-    """Check that the best of one series is above the best of the other."""
-    return max(panel[of].values()) > max(panel[than].values())
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What one comparison, or a combination of them, tells about a claim."""
+
+    words: str
+    """Comparison that decides it."""
+    shown: Difference
+    """Its plain difference."""
+    holds: bool
+    """True if it holds for the means, whatever their errors."""
+    support: float
+    """Probability of such numbers if the claim were false."""
+    against: float
+    """Probability of such numbers if it were true."""
+    strength: float
+    """Difference that must be above 0, in standard errors where they are known."""
+    seeds: int
+    """Fewest seeds of any comparison."""
+    comparisons: int = 1
 
 
-def smallest_beats(panel: Panel, of: str, than: str) -> bool:
-    """Check that the smallest size of one series is above all of the other."""
-    return panel[of][min(panel[of])] > max(panel[than].values())
+def comparison(
+    words: str, of: Sample, than: Sample, factor: float = 1.0, ahead: float | None = None
+) -> Evidence:
+    """Return the evidence that one setting is above another.
 
-
-def largest_level(panel: Panel, of: str, than: str) -> bool:
-    """Check that the largest size of one series is as good as the other's best."""
-    return panel[of][max(panel[of])] >= LEVEL * max(panel[than].values())
-
-
-def point_beats(panel: Panel, of: Sequence[Any], than: Sequence[Any]) -> bool:
-    """Check that one point is above another; each is [series, size]."""
-    return panel[of[0]][of[1]] > panel[than[0]][than[1]]
-
-
-def rises(panel: Panel, of: str) -> bool:
-    """Check that no size is worse than the next smaller one."""
-    ordered = [panel[of][size] for size in sorted(panel[of])]
-    return all(later >= sooner for sooner, later in pairwise(ordered))
-
-
-def falls_somewhere(panel: Panel, of: str) -> bool:
-    """Check that some size is worse than the next smaller one."""
-    return not rises(panel, of)
-
-
-def beats_most(panel: Panel, of: str, than: str) -> bool:
-    """Check that one series is above more than half of the other's points."""
-    own = max(panel[of].values())
-    return sum(own > other for other in panel[than].values()) > len(panel[than]) / 2
-
-
-def some_beats(panel: Panel, of: str, than: str) -> bool:
-    """Check that some point of one series is above the other."""
-    return best_beats(panel, of, than)
-
-
-CHECKS: dict[str, Callable[..., bool]] = {
-    check.__name__: check
-    for check in (
-        *(best_beats, smallest_beats, largest_level, point_beats),
-        *(rises, falls_somewhere, beats_most, some_beats),
+    Args:
+        words: the two settings.
+        of: the one that is said to be better.
+        than: the other.
+        factor: the first must be above this much of the other.
+        ahead: factor below which the claim is contradicted, where that is another.
+    """
+    tested = compare(of, than, factor)
+    denied = compare(than, of, 1 / (ahead or factor))
+    return Evidence(
+        words=words,
+        shown=compare(of, than),
+        holds=tested.value > 0,
+        support=tested.probability,
+        against=denied.probability,
+        strength=tested.value / tested.error if tested.error else tested.value,
+        seeds=tested.seeds,
     )
-}
 
 
-def needs(claim: Mapping[str, Any], sizes: Mapping[str, Sequence[float | None]]) -> set[Any]:
-    """Return the points (series, size) that a claim is about.
+def at_least(enough: int, parts: Sequence[Evidence]) -> Evidence:
+    """Combine evidence for a claim that holds if `enough` of its parts do.
 
-    Args:
-        claim: an entry of a reference's `claims`.
-        sizes: of every series of the figure.
+    The probability is that of a partial conjunction: of n parts the one at rank `enough` decides,
+    and counts n - enough + 1 times.
     """
-    found = set()
-    for end in (claim.get("of"), claim.get("than")):
-        if isinstance(end, (list, tuple)):
-            found.add((end[0], end[1]))
-        elif end is not None:
-            found |= {(end, size) for size in sizes[end]}
-    return found
+    if len(parts) == 1:
+        return parts[0]
+    ranked = sorted(parts, key=lambda one: (one.support, -one.strength))
+    support = sorted(one.support for one in parts)
+    against = sorted(one.against for one in parts)
+    deciding = ranked[enough - 1]
+    return Evidence(
+        words=deciding.words,
+        shown=deciding.shown,
+        holds=sum(one.holds for one in parts) >= enough,
+        support=min(1.0, (len(parts) - enough + 1) * support[enough - 1]),
+        against=min(1.0, enough * against[len(parts) - enough]),
+        strength=deciding.strength,
+        seeds=min(one.seeds for one in parts),
+        comparisons=sum(one.comparisons for one in parts),
+    )
 
 
-def weigh(
-    claim: Mapping[str, Any],
-    panels: Mapping[str, Panel],
-    sizes: Mapping[str, Mapping[str, Sequence[float | None]]],
-    incomparable_reasons: Mapping[str, Sequence[str]],
-) -> Judgement:
-    """Judge a claim by the runs.
+def every(parts: Iterable[Evidence]) -> Evidence:
+    """Combine evidence for a claim that holds if all of its parts do."""
+    found = list(parts)
+    return at_least(len(found), found)
 
-    Args:
-        claim: `check`, `of`, `than` and the keys of the `panels` it is about.
-        panels: our scores by panel, series and size.
-        sizes: of every panel and series of the figure.
-        incomparable_reasons: reasons not to compare the runs of a panel.
-    """
-    held, missing, reasons = [], 0, []
-    ends = {end: claim[end] for end in ("of", "than") if end in claim}
-    for key in claim["panels"]:
-        panel = panels.get(key, {})
-        wanted = needs(claim, sizes[key])
-        lacking = sum(size not in panel.get(series, {}) for series, size in wanted)
-        missing += lacking
-        if not lacking:
-            held.append(CHECKS[claim["check"]](panel, **ends))
-            reasons += incomparable_reasons.get(key, [])
-    if not held:
-        return Judgement(verdict=Verdict.not_run, reason=f"{missing} points missing")
-    words = f"holds in {sum(held)} of {len(held)} panels"
-    words += f", {missing} points missing" if missing else ""
-    if reasons:
-        reason = "; ".join([words, *dict.fromkeys(reasons)])
-        return Judgement(verdict=Verdict.not_comparable, reason=reason)
-    if not all(held):
-        return Judgement(verdict=Verdict.not_reproduced, reason=words)
-    if missing:
-        return Judgement(verdict=Verdict.not_run, reason=words)
-    return Judgement(verdict=Verdict.reproduced, reason=words)
+
+def some(parts: Iterable[Evidence]) -> Evidence:
+    """Combine evidence for a claim that holds if one of its parts does."""
+    return at_least(1, list(parts))
+
+
+def most(parts: Iterable[Evidence]) -> Evidence:
+    """Combine evidence for a claim that holds if more than half of its parts do."""
+    found = list(parts)
+    return at_least(len(found) // 2 + 1, found)
+
+
+@dataclass(kw_only=True)
+class Claim:
+    """A claim with the evidence of the runs."""
+
+    says: str
+    parts: dict[str, Evidence] = field(default_factory=dict)
+    """Evidence by panel, epoch or case, all of which must hold."""
+    missing: int = 0
+    """Points or cells that were not run."""
+    reasons: list[str] = field(default_factory=list)
+    """Reasons not to compare the runs with the paper's."""
+    reservations: list[str] = field(default_factory=list)
+    """Words that a verdict is never given without."""
+    unit: str = "panels"
+    """Name of the parts."""
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """All parts together; None if none was run."""
+        return every(self.parts.values()) if self.parts else None
+
+    @property
+    def probability(self) -> float | None:
+        """Two-sided probability before any correction; None if nothing can be tested."""
+        evidence = self.evidence
+        if evidence is None or self.reasons or evidence.seeds < paired.SEEDS:
+            return None
+        support = 1.0 if self.missing else evidence.support
+        return min(1.0, 2 * min(support, evidence.against))
+
+
+def judge(claims: Sequence[Claim]) -> list[Judgement]:
+    """Judge the claims of a page, corrected for their number by Holm's method."""
+    tested = sorted(
+        (one for one in claims if one.probability is not None),
+        key=lambda one: one.probability or 0.0,
+    )
+    corrected: dict[int, tuple[float, int]] = {}
+    highest = 0.0
+    for place, one in enumerate(tested):
+        times = len(tested) - place
+        highest = max(highest, min(1.0, times * (one.probability or 0.0)))
+        corrected[id(one)] = highest, times
+    return [_judge(one, *corrected.get(id(one), (None, 1))) for one in claims]
+
+
+def _judge(claim: Claim, probability: float | None, times: int) -> Judgement:
+    """Judge a claim by its corrected probability, which is `times` the plain one or more."""
+    evidence = claim.evidence
+    absent = f"{claim.missing} points missing" if claim.missing else ""
+    if evidence is None:
+        return Judgement(verdict=Verdict.not_run, reason=absent)
+    held = sum(one.holds for one in claim.parts.values())
+    words = [f"holds in {held} of {len(claim.parts)} {claim.unit}", absent]
+    if claim.reasons:
+        return _told(Verdict.not_comparable, [*words, *dict.fromkeys(claim.reasons)], evidence)
+    words += [describe(evidence), *dict.fromkeys(claim.reservations)]
+    if probability is None:
+        words.insert(0, f"{evidence.seeds} of at least {paired.SEEDS} seeds")
+        return _told(Verdict.cannot_be_told, words, evidence)
+    if probability > paired.LEVEL:
+        return _told(Verdict.not_run if claim.missing else Verdict.cannot_be_told, words, evidence)
+    words.append(f"p {_shown(probability)}")
+    contradicted = claim.missing or 2 * times * evidence.against <= paired.LEVEL
+    return _told(Verdict.contradicted if contradicted else Verdict.supported, words, evidence)
+
+
+def _shown(probability: float) -> str:
+    return f"= {probability:.2g}" if probability >= 1e-4 else "< 0.0001"
+
+
+def _told(verdict: Verdict, words: Iterable[str], evidence: Evidence) -> Judgement:
+    reason = "; ".join(filter(None, words))
+    return Judgement(verdict=verdict, reason=reason, difference=evidence.shown.value)
+
+
+def describe(evidence: Evidence) -> str:
+    """Describe the comparison that decides, with its interval and what could have been told."""
+    shown = evidence.shown
+    text = f"{evidence.words}: {shown.value:+.3g}"
+    if shown.interval is None or shown.smallest is None:
+        floor = shown.floor
+        return text if floor is None else f"{text}; from {floor:.3g} on its rows could tell it"
+    low, high = shown.interval
+    over = f"{shown.seeds} seeds" + (f" and {shown.rows:,} rows" if shown.rows else " alone")
+    return f"{text} [{low:+.3g}, {high:+.3g}] over {over}; from {shown.smallest:.3g} on it is told"
+
+
+def summarize(claims: Sequence[Claim], judgements: Sequence[Judgement]) -> str:
+    """Say in a sentence how many claims and comparisons a page makes, and what came out."""
+    told = [one for one in claims if one.probability is not None]
+    made = sum(one.evidence.comparisons for one in told if one.evidence is not None)
+    counts = {verdict: sum(one.verdict is verdict for one in judgements) for verdict in Verdict}
+    parts = [f"{count} {verdict.value}" for verdict, count in counts.items() if count]
+    text = f"{len(claims)} claims: {', '.join(parts)}"
+    if told:
+        text += f"; {made} comparisons for {len(told)} tested claims, Holm's correction"
+    return f"{text}."

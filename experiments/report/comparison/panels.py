@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from experiments.metrics.selection import RULES
-from experiments.report.comparison import reference, seed_groups
+from experiments.report.comparison import seed_groups
+from experiments.report.comparison.points import Point, find_point, get_primary, get_wanted
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import Setting
-
-
-@dataclass(kw_only=True)
-class Point:
-    """One size of one series."""
-
-    size: float | None
-    x: float | None = None
-    """Horizontal position; None if unknown."""
-    known: float | None = None
-    """Score that the paper's tables print for it."""
-    setting: Setting | None = None
-    trials: int | None = None
-    """Settings among which a search chose this one; None for a point that is not searched."""
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    """Scores of all seeds, by selection rule."""
-    incomparable_reasons: list[str] = field(default_factory=list)
-    interval: tuple[float, float] | None = None
-    """95 % interval over the scored rows at the best epoch; its ends are means over seeds."""
-
-    def score(self, rule: str) -> float | None:
-        """Return the mean over the seeds; None without scores."""
-        found = self.scores.get(rule)
-        return statistics.fmean(found) if found else None
 
 
 @dataclass(kw_only=True)
@@ -59,6 +33,14 @@ class Panel:
             for points in self.series.values()
             for point in points
             for one in point.incomparable_reasons
+        ]
+        return list(dict.fromkeys(found))
+
+    @property
+    def reservations(self) -> list[str]:
+        """Words that no verdict on its runs is given without."""
+        found = [
+            one for points in self.series.values() for point in points for one in point.reservations
         ]
         return list(dict.fromkeys(found))
 
@@ -87,7 +69,7 @@ def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
     common = {
         "scale": facts.get("scale", 1),
         "of": facts["x"].get("of", "model"),
-        "searched": facts.get("searched", False),
+        "searched": facts.get("searched"),
     }
     entries = [
         (common | {"model": facts.get("model"), **entry}, entry.get("series") or facts["series"])
@@ -95,7 +77,7 @@ def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
     ]
     for about, series in entries:
         yield _own(about, series, index, seen)
-    runs = [run for run in index.runs if _primary(run)]
+    runs = [run for run in index.runs if get_primary(run)]
     subjects: dict[str, list[Any]] = {}  # of one the paper may have several base models
     for entry in entries:
         subjects.setdefault(_subject(entry[0]), []).append(entry)
@@ -115,7 +97,7 @@ def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
         if fits and run.record.run["task"] not in tasks:
             rest.setdefault(run.record.run["task"], []).append(run)
     for task, found in sorted(rest.items()):
-        metric = _primary(found[0])
+        metric = get_primary(found[0])
         label = f"{metric} x {common['scale']}"
         about = common | {"task": task, "title": task, "metric": metric, "label": label}
         yield from _others(about, facts["series"], found, index, seen)
@@ -129,7 +111,7 @@ def _own(
     for name, said in series.items():
         known = dict(map(tuple, said.get("known") or (about.get("known") or {}).get(name) or []))
         for size in said["values"]:
-            point = _point(name, said, size, about, runs, index, seen)
+            point = find_point(name, said, size, about, runs, index, seen, own=True)
             point.x = said.get("at") if size is None else size * said.get("per_size", 1)
             point.known = known.get(size)
             panel.series.setdefault(name, []).append(point)
@@ -151,7 +133,7 @@ def _others(
         panel = _empty(about, key=key, title=title, own=False)
         for name, said in series.items():
             sizes = [None] if said.get("size") is None else _sizes(name, said, found)
-            points = [_point(name, said, size, about, found, index, seen) for size in sizes]
+            points = [find_point(name, said, size, about, found, index, seen) for size in sizes]
             for point in points:
                 if point.setting and (said.get("at") or said.get("per_size")):
                     point.x = _count_parameters(point.setting, about["of"])
@@ -191,83 +173,12 @@ def _empty(about: dict[str, Any], *, key: str, title: str, own: bool) -> Panel:
     )
 
 
-def _point(
-    name: str,
-    said: dict[str, Any],
-    size: float | None,
-    about: dict[str, Any],
-    runs: Iterable[Run],
-    index: RunIndex,
-    seen: dict[str, set[str]],
-) -> Point:
-    """Return a point with the runs that answer it."""
-    point, known = Point(size=size), reference.weights()
-    wanted = _wanted(name, said, size)
-    there = seed_groups.group_seeds(
-        run for run in runs if run.record.metrics and seed_groups.answers(run, wanted)
-    )
-    if not there:
-        return point
-    reasons_by_id = {
-        id(one): seed_groups.incomparable_reasons(one, None, known, {}) for one in there
-    }
-    ordered = seed_groups.best(there, reasons_by_id)
-    point.setting = ordered[0]
-    if about["searched"]:
-        fewest = len(reasons_by_id[id(ordered[0])])
-        trials = [one for one in ordered if len(reasons_by_id[id(one)]) == fewest]
-        point.setting, point.trials = max(trials, key=_study_score), len(trials)
-    point.incomparable_reasons = seed_groups.incomparable_reasons(point.setting, None, known, seen)
-    for rule in RULES:
-        found = []
-        for run in point.setting.runs.values():
-            if about.get("judged"):
-                grades = index.judged(run, about["judged"]) if rule == "last" else []
-                score = grades[0]["average"] if grades else None
-            else:
-                score = run.score(rule, about["metric"])
-            if score is not None:
-                found.append(score * about["scale"])
-        point.scores[rule] = found
-    point.interval = _interval(point.setting, about)
-    return point
-
-
-def _study_score(setting: Setting) -> float:
-    """Return a trial's score by the metric of the study: the primary one at its best epoch."""
-    found = [run.score("best", run.primary.get("name") or "") for run in setting.runs.values()]
-    values = [value for value in found if value is not None]
-    return statistics.fmean(values) if values else -math.inf
-
-
-def _interval(setting: Setting, about: dict[str, Any]) -> tuple[float, float] | None:
-    found = []
-    for run in setting.runs.values():
-        ends = ((run.record.metrics or {}).get("best") or {}).get("interval")
-        if about.get("metric") != _primary(run) or ends is None or None in ends:
-            return None
-        found.append(ends)
-    low, high = (about["scale"] * statistics.fmean(ends) for ends in zip(*found, strict=True))
-    return low, high
-
-
-def _primary(run: Run) -> str | None:
-    """Return the metric that selects the epoch; None if the record names none."""
-    return run.primary.get("name")
-
-
-def _wanted(name: str, said: dict[str, Any], size: float | None) -> dict[str, Any]:
-    """Return the fields that a run of this size must have."""
-    wanted = {"method": said.get("method", name), **(said.get("fields") or {})}
-    return wanted | {f"method.{said['size']}": size} if said.get("size") else wanted
-
-
 def _sizes(name: str, said: dict[str, Any], runs: Iterable[Run]) -> list[float]:
     """Return every size of a series that was run."""
     found = set()
     for run in runs:
         size = run.values.get(f"method.{said['size']}")
-        if number(size) is not None and seed_groups.answers(run, _wanted(name, said, size)):
+        if number(size) is not None and seed_groups.answers(run, get_wanted(name, said, size)):
             found.add(size)
     return sorted(found)
 

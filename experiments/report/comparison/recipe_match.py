@@ -14,6 +14,8 @@ SAID_ELSEWHERE = {
 """Keys that have reasons of their own, or do not change the number."""
 NO_RECIPE = "the paper gives none"
 """End of the deviation of runs whose recipe is not the paper's for want of one."""
+UNVERIFIED = "weights unverified"
+"""Words of every verdict on a model whose weights' fingerprint is not known."""
 
 
 def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
@@ -30,7 +32,7 @@ def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
         return []  # a smoke test, which has a reason of its own
     found = find_recipe(*(setting.run[part] for part in ("model", "task", "method")))
     if found is None:
-        return ["the paper's setting is not in conf/"]
+        return [f"no recipe in conf/: {NO_RECIPE}"]
     recipe, wanted = found
     if recipe != "paper":
         return [f"recipe {recipe}: {NO_RECIPE}"]
@@ -41,6 +43,11 @@ def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
         if key not in SAID_ELSEWHERE | fields.keys()
         if (told := _deviating(here, key, value, same.get(key))) is not None
     ]
+
+
+def lacks_recipe(deviation: str) -> bool:
+    """Return True for the deviation of runs whose recipe the paper does not give."""
+    return deviation.endswith(NO_RECIPE)
 
 
 def _deviating(here: dict[str, Any], key: str, value: Any, same: Any) -> str | None:

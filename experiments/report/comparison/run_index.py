@@ -103,20 +103,22 @@ class RunIndex:
         """Return the run's folder, relative to the output folder."""
         return run.run_dir.relative_to(self.root).as_posix()
 
+    def lines(self, run: Run) -> list[dict[str, Any]]:
+        """Return the lines of a run's history; none of one that cannot be read."""
+        try:
+            return read_history(run.run_dir)
+        except RecordError as error:
+            self.report("damaged", run.run_dir / HISTORY, str(error))
+            return []
+
     def curve(self, run: Run, key: str) -> list[tuple[float, float]]:
         """Return (epoch, value) of every history line with `key`, in the order of training.
 
         Non-finite values, as of a diverged run, are left out.
         """
-        path = run.run_dir / HISTORY
-        try:
-            lines = read_history(run.run_dir)
-        except RecordError as error:
-            self.report("damaged", path, str(error))
-            return []
-        points = [(line["epoch"], line[key]) for line in lines if key in line]
+        points = [(line["epoch"], line[key]) for line in self.lines(run) if key in line]
         if not all(type(value) in (int, float) for _, value in points):
-            self.report("damaged", path, f"{key} is not a number")
+            self.report("damaged", run.run_dir / HISTORY, f"{key} is not a number")
             return []
         return [
             (float(epoch), float(value)) for epoch, value in points if number(value) is not None

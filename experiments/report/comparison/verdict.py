@@ -29,6 +29,9 @@ class Verdict(Enum):
     reproduced = "reproduced"
     within_noise = "within noise"
     not_reproduced = "not reproduced"
+    supported = "supported"
+    contradicted = "contradicted"
+    cannot_be_told = "cannot be told"
     not_comparable = "not comparable"
     not_run = "not run"
 

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.report.comparison import reference, seed_groups
+from experiments.metrics.classification import METRICS
+from experiments.report.comparison import claims, paired, recipe_match, reference, seed_groups
+from experiments.report.comparison.claims import Claim
+from experiments.report.comparison.paired import Sample
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.seed_groups import Setting
-from experiments.report.comparison.verdict import Judgement, Verdict
+from experiments.report.comparison.verdict import Verdict
+from experiments.report.pages.claim_table import claim_table
 from experiments.report.plots import style, training_curves
 from experiments.report.render.document import (
     NOT_RUN,
@@ -41,36 +45,30 @@ KEYS = {"accuracy": "validation/accuracy", "f1": "validation/f1", "loss": "train
 
 def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     """Build the page of every seed's curves beside the paper's claims."""
-    there = {method: _setting(facts, method, index) for method in facts["series"]}
+    there = find_settings(facts, index)
     drawn = {
         panel["key"]: {method: _curves(one, panel["key"], index) for method, one in there.items()}
         for panel in facts["panels"]
     }
-    incomparable_reasons = [
-        reason
-        for setting in there.values()
-        if setting is not None
-        for reason in seed_groups.incomparable_reasons(
-            setting, None, reference.weights(), seed_groups.fingerprints(index.runs)
-        )
-    ]
-    told = [
-        (panel, _judge(panel, drawn[panel["key"]], incomparable_reasons))
-        for panel in facts["panels"]
-    ]
-    summary = "; ".join(f"{panel['label']}: {one.verdict.value}" for panel, one in told) + "."
-    blocks: list[Block] = [*heading(facts), _verdicts(facts, told)]
+    found = weigh_claims(facts, there, index)
+    told = claims.judge(found)
+    summary = claims.summarize(found, told)
+    reasons = [reason for one in found for reason in one.reasons]
+    blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**")]
+    caption = f"What Figure {facts['figure']} claims, and what the runs say"
+    blocks.append(claim_table(caption, found, told))
     blocks.append(
         Picture(
             name=name,
             alt=f"{title(facts)}. {summary}",
             caption=f"{title(facts)}. Thin: single seeds, bold: their mean",
-            draw=partial(_draw, facts, drawn, incomparable_reasons),
+            draw=partial(_draw, facts, drawn, reasons),
         )
     )
     blocks += [_runs(facts, there, index), Prose(f"To run it: `{facts['run']}`")]
     blocks += [Heading("The paper does not say"), Items(facts["unsaid"])]
     blocks += [Heading("Notes"), Items(facts["notes"])]
+    blocks += [Heading("How claims are judged"), Prose(claims.RULE)]
     return Page(
         name=name,
         title=title(facts),
@@ -85,67 +83,88 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
         or [{"method": None}],
         rule="last",
         summary=summary,
-        verdicts=Counter(one.verdict for _, one in told),
+        verdicts=Counter(one.verdict for one in told),
     )
 
 
-def _setting(facts: dict[str, Any], method: str, index: RunIndex) -> Setting | None:
-    said = facts["series"][method]
-    wanted = {"model": facts["model"], "task": facts["task"], "method": method}
-    wanted[f"method.{said['size']}"] = said["value"]
+def find_settings(facts: dict[str, Any], index: RunIndex) -> dict[str, Setting | None]:
+    """Return the runs of each method that compare best; None where there are none."""
     runs = [run for run in index.select(task=facts["task"]) if run.record.metrics]
-    there = seed_groups.group_seeds([run for run in runs if seed_groups.answers(run, wanted)])
-    reasons_by_id = {
-        id(one): seed_groups.incomparable_reasons(one, None, reference.weights(), {})
-        for one in there
+    known, found = reference.weights(), {}
+    for method in facts["series"]:
+        wanted = _wanted(facts, method)
+        there = seed_groups.group_seeds([run for run in runs if seed_groups.answers(run, wanted)])
+        reasons_by_id = {
+            id(one): seed_groups.incomparable_reasons(one, None, known, {}) for one in there
+        }
+        deviations_by_id = {id(one): recipe_match.deviations(one, wanted) for one in there}
+        ordered = seed_groups.best(there, reasons_by_id, deviations_by_id)
+        found[method] = next(iter(ordered), None)
+    return found
+
+
+def _wanted(facts: dict[str, Any], method: str) -> dict[str, Any]:
+    said = facts["series"][method]
+    named = {"model": facts["model"], "task": facts["task"], "method": method}
+    return named | {f"method.{said['size']}": said["value"]}
+
+
+def weigh_claims(
+    facts: dict[str, Any], there: dict[str, Setting | None], index: RunIndex
+) -> list[Claim]:
+    """Set the curves against the figure's claims, one for each panel, epoch by epoch."""
+    known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
+    reasons: list[str] = []
+    reservations: list[str] = []
+    for method, setting in there.items():
+        if setting is not None:
+            reasons += seed_groups.incomparable_reasons(setting, None, known, seen)
+            for one in recipe_match.deviations(setting, _wanted(facts, method)):
+                (reservations if recipe_match.lacks_recipe(one) else reasons).append(one)
+    if (known.get(facts["model"]) or {}).get("fingerprint") is None:
+        reservations.append(recipe_match.UNVERIFIED)
+    found = []
+    for panel in facts["panels"]:
+        side = "above" if panel["higher"] else "below"
+        claim = Claim(says=f"{panel['label']}: FourierFT {side} LoRA throughout", unit="epochs")
+        samples = [_samples(setting, panel["key"], index) for setting in there.values()]
+        if all(samples):
+            better, worse = samples if panel["higher"] else samples[::-1]
+            claim.parts = {
+                f"{epoch:g}": claims.comparison(f"epoch {epoch:g}", better[epoch], worse[epoch])
+                for epoch in sorted(better.keys() & worse.keys())
+            }
+            claim.reasons, claim.reservations = reasons, reservations
+        found.append(claim)
+    return found
+
+
+def _samples(setting: Setting | None, key: str, index: RunIndex) -> dict[float, Sample]:
+    """Return the scores of every epoch."""
+    values: dict[float, dict[int, float]] = {}
+    stored: dict[float, dict[int, tuple[np.ndarray, int]]] = {}
+    for seed, run in setting.runs.items() if setting else ():
+        steps = {line.get("epoch"): line["step"] for line in index.lines(run) if KEYS[key] in line}
+        for epoch, value in index.curve(run, KEYS[key]):
+            values.setdefault(epoch, {})[seed] = value
+            rows = None
+            if key in METRICS:
+                rows = paired.resampled(run.run_dir, "validation", steps[epoch], key)
+            if rows is not None:
+                stored.setdefault(epoch, {})[seed] = rows
+    return {
+        epoch: Sample(
+            values=found,
+            rows={seed: rows for seed, (rows, _) in stored.get(epoch, {}).items()},
+            count=max((count for _, count in stored.get(epoch, {}).values()), default=0),
+        )
+        for epoch, found in values.items()
     }
-    return next(iter(seed_groups.best(there, reasons_by_id)), None)
 
 
 def _curves(setting: Setting | None, key: str, index: RunIndex) -> list[Curve]:
     found = [index.curve(run, KEYS[key]) for run in setting.runs.values()] if setting else []
     return [curve for curve in found if curve]
-
-
-def _judge(
-    panel: dict[str, Any], drawn: dict[str, list[Curve]], incomparable_reasons: list[str]
-) -> Judgement:
-    """Judge whether FourierFT is better than LoRA at every epoch at which both were evaluated."""
-    if not all(drawn.values()):
-        return Judgement(verdict=Verdict.not_run)
-    ours, theirs = (
-        dict(zip(*training_curves.band(seeds)[:2], strict=True)) for seeds in drawn.values()
-    )
-    shared = sorted(ours.keys() & theirs.keys())
-    sign = 1 if panel["higher"] else -1
-    held = [sign * (ours[epoch] - theirs[epoch]) > 0 for epoch in shared]
-    words = f"in {sum(held)} of {len(held)} epochs"
-    if incomparable_reasons:
-        reason = "; ".join([words, *dict.fromkeys(incomparable_reasons)])
-        return Judgement(verdict=Verdict.not_comparable, reason=reason)
-    verdict = Verdict.reproduced if held and all(held) else Verdict.not_reproduced
-    return Judgement(verdict=verdict, reason=words)
-
-
-def _verdicts(facts: dict[str, Any], told: list[tuple[dict[str, Any], Judgement]]) -> Table:
-    return Table(
-        caption=f"What Figure {facts['figure']} claims, and what the runs say",
-        columns=["The paper's claim", "Verdict"],
-        lines=[
-            Line(
-                cells=[
-                    f"{panel['label']}: FourierFT {'above' if panel['higher'] else 'below'} LoRA "
-                    "throughout",
-                    Shown(
-                        text=f"**{one.verdict.value}**"
-                        + (f" ({one.reason})" if one.reason else ""),
-                        tone=one.verdict.tone,
-                    ),
-                ]
-            )
-            for panel, one in told
-        ],
-    )
 
 
 def _runs(facts: dict[str, Any], there: dict[str, Setting | None], index: RunIndex) -> Table:
@@ -164,7 +183,7 @@ def _runs(facts: dict[str, Any], there: dict[str, Setting | None], index: RunInd
 
 
 def _draw(
-    facts: dict[str, Any], drawn: dict[str, dict[str, list[Curve]]], incomparable_reasons: list[str]
+    facts: dict[str, Any], drawn: dict[str, dict[str, list[Curve]]], reasons: list[str]
 ) -> Figure:
     figure = style.blank(10.2, 3.5)
     for axes, panel in zip(figure.subplots(1, len(facts["panels"])), facts["panels"], strict=True):
@@ -198,11 +217,11 @@ def _draw(
         fontsize=11,
         labelcolor=style.INK,
     )
-    if incomparable_reasons:
+    if reasons:
         figure.text(
             0.99,
             0.95,
-            style.literal("; ".join(dict.fromkeys(incomparable_reasons))),
+            style.literal("; ".join(dict.fromkeys(reasons))),
             ha="right",
             fontsize=9,
             color=style.PAPER,

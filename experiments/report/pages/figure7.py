@@ -9,7 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from experiments.report.comparison import toy_runs
+from experiments.report.comparison import paired, toy_runs
 from experiments.report.comparison.run_index import RunIndex, number
 from experiments.report.comparison.toy_runs import ToyRun, percent
 from experiments.report.comparison.verdict import Judgement, Verdict
@@ -111,14 +111,18 @@ def judge(facts: dict[str, Any], runs: list[ToyRun]) -> Judgement:
     for method, said in facts["states"]["methods"].items():
         seeds = [run for run in runs if run.method == method]
         halves.append(_half(said, seeds, horizon))
-    if any(half.against >= 0.5 for half in halves):
-        verdict, words = Verdict.not_reproduced, "Contradicts the paper"
+    counts = [sum(run.method == method for run in runs) for method in facts["states"]["methods"]]
+    if any(0 < count < paired.SEEDS for count in counts):
+        verdict = Verdict.cannot_be_told
+        words = f"Cannot be told from fewer than {paired.SEEDS} seeds of each method"
+    elif any(half.against >= 0.5 for half in halves):
+        verdict, words = Verdict.contradicted, "Contradicts the paper"
     elif any(half.undecided for half in halves):
         verdict, words = Verdict.not_run, "Undecided"
     elif any(half.against for half in halves):
-        verdict, words = Verdict.within_noise, "In part as the paper says"
+        verdict, words = Verdict.cannot_be_told, "In part as the paper says"
     else:
-        verdict = Verdict.reproduced
+        verdict = Verdict.supported
         words = "As the paper says" + "".join(half.timing for half in halves)
     reason = f"{words}: {', '.join(half.words for half in halves)}."
     return Judgement(verdict=verdict, reason=reason)

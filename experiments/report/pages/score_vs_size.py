@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import claims
+from experiments.report.comparison import claims, figure_claims
+from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.panels import Panel, Point, read_panels
 from experiments.report.comparison.run_index import RunIndex
-from experiments.report.comparison.verdict import Judgement, Verdict
+from experiments.report.comparison.verdict import Verdict
+from experiments.report.pages.claim_table import claim_table
 from experiments.report.plots import size_curves
 from experiments.report.render.document import (
     NOT_RUN,
@@ -34,13 +36,13 @@ from experiments.report.render.document import (
 def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     """Build the page of every point that was run beside the paper's claims and known points."""
     panels = list(read_panels(facts, index))
-    own = {panel.key: panel for panel in panels if panel.own}
-    told = [(claim["says"], _weigh(claim, own)) for claim in facts["claims"]]
-    counts = Counter(judgement.verdict for _, judgement in told)
-    summary = "; ".join(f"{says}: {one.verdict.value}" for says, one in told) + "."
+    found = weigh_claims(facts, panels)
+    told = claims.judge(found)
+    summary = claims.summarize(found, told)
     blocks: list[Block] = [
         *heading(facts),
-        _claims(facts, told),
+        Prose(f"**{summary}**"),
+        claim_table(f"What Figure {facts['figure']} claims, and what the runs say", found, told),
         Picture(
             name=name,
             alt=f"{title(facts)}. {summary}",
@@ -52,6 +54,8 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
         Heading("Every point", "points"),
         _points(facts, panels, index),
         Prose(f"To run it: `{facts['run']}`"),
+        Heading("How claims are judged"),
+        Prose(claims.RULE),
     ]
     for text, key in (("The paper does not say", "unsaid"), ("Notes", "notes")):
         if facts.get(key):
@@ -63,7 +67,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
         rows=list(_raw(panels, index)),
         rule="best",
         summary=summary,
-        verdicts=counts,
+        verdicts=Counter(one.verdict for one in told),
     )
 
 
@@ -74,45 +78,10 @@ def _bars(panels: list[Panel]) -> str:
     return "; bars and band: 95 % over the rows scored, the mean ends of the seeds' intervals"
 
 
-def _weigh(claim: dict[str, Any], own: dict[str, Panel]) -> Judgement:
-    scores = {
-        key: {
-            name: {
-                point.size: score
-                for point in points
-                if (score := point.score(panel.rule)) is not None
-            }
-            for name, points in panel.series.items()
-        }
-        for key, panel in own.items()
-    }
-    sizes = {
-        key: {name: [point.size for point in points] for name, points in panel.series.items()}
-        for key, panel in own.items()
-    }
-    return claims.weigh(
-        claim, scores, sizes, {key: one.incomparable_reasons for key, one in own.items()}
-    )
-
-
-def _claims(facts: dict[str, Any], told: list[tuple[str, Judgement]]) -> Table:
-    return Table(
-        caption=f"What Figure {facts['figure']} claims, and what the runs say",
-        columns=["The paper's claim", "Verdict"],
-        lines=[
-            Line(
-                cells=[
-                    says,
-                    Shown(
-                        text=f"**{one.verdict.value}**"
-                        + (f" ({one.reason})" if one.reason else ""),
-                        tone=one.verdict.tone,
-                    ),
-                ]
-            )
-            for says, one in told
-        ],
-    )
+def weigh_claims(facts: dict[str, Any], panels: list[Panel]) -> list[Claim]:
+    """Set the runs of the paper's panels against the figure's claims."""
+    own = {panel.key: panel for panel in panels if panel.own}
+    return [figure_claims.weigh(claim, own) for claim in facts["claims"]]
 
 
 def _points(facts: dict[str, Any], panels: list[Panel], index: RunIndex) -> Table:
@@ -152,7 +121,7 @@ def _line(panel: Panel, said: dict[str, Any], point: Point, index: RunIndex) -> 
         note, tone = NOT_RUN, Verdict.not_run.tone
     else:
         chosen = f"best of {point.trials} trials" if (point.trials or 0) > 1 else ""
-        parts = [*point.incomparable_reasons, point.setting.label, chosen]
+        parts = [*point.incomparable_reasons, *point.reservations, point.setting.label, chosen]
         note = "; ".join(filter(None, parts))
         tone = "muted" if point.incomparable_reasons else None
     return Line(

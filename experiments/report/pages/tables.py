@@ -10,6 +10,7 @@ from experiments.report.comparison import cells as grid
 from experiments.report.comparison import paper_table
 from experiments.report.comparison import verdict as verdicts
 from experiments.report.comparison.cells import PaperCell
+from experiments.report.comparison.recipe_match import UNVERIFIED
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.pages.paper_form import format_printed, format_value, matrix
@@ -36,8 +37,8 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     rule = facts["how"]["select"]
     counts = Counter(cell.verdict(rule) for cell in cells)
     told = _told(counts)
-    if any(grid.UNVERIFIED in cell.judgements[rule].reason for cell in cells):
-        told = f"{told[:-1]}; {grid.UNVERIFIED}."
+    if any(UNVERIFIED in cell.judgements[rule].reason for cell in cells):
+        told = f"{told[:-1]}; {UNVERIFIED}."
     blocks: list[Block] = [*heading(facts), Prose(_protocol(facts)), Prose(f"**{told}**")]
     blocks.append(matrix(facts, cells))
     if counts[Verdict.not_run]:

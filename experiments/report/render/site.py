@@ -34,6 +34,9 @@ MARKS = {
     Verdict.reproduced.tone: "✓",
     Verdict.within_noise.tone: "≈",
     Verdict.not_reproduced.tone: "✗",
+    Verdict.supported.tone: "✓",
+    Verdict.contradicted.tone: "✗",
+    Verdict.cannot_be_told.tone: "?",
     Verdict.not_comparable.tone: "○",
 }
 """Marks beside the color, for readers who do not see it."""
