@@ -224,7 +224,7 @@ def curves(root, compose, seeds, rows=0):
                 wrong = draw.random(rows) < 0.3 - level
                 scores = np.eye(2)[np.where(wrong, 1 - labels, labels)]
                 entry = Evaluation(step=epoch, epoch=epoch, predictions=scores, references=labels)
-                predictions.store(place, "validation", entry)
+                predictions.save(place, "validation", entry)
     return registry.build("figure6", run_index.collect(root))
 
 

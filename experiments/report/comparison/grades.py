@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.results import fastchat
+
+Kind = tuple[str, str | None, str | None]
+"""Judge, and the fingerprints of its prompts and questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,11 @@ class Grade:
     """Questions without an answer, and judgements that failed."""
     path: Path
 
+    @property
+    def kind(self) -> Kind:
+        """What grades must share to be compared with each other."""
+        return self.judge, self.prompts, self.questions
+
     def incomparable_reasons(self, judge: str | None) -> Iterator[str]:
         """Yield the reasons not to compare it with the paper's grade, given by `judge`."""
         if judge is not None and self.judge != judge:
@@ -37,12 +46,38 @@ class Grade:
             yield f"{self.left_out} questions or judgements left out"
 
 
-def find_grade(index: RunIndex, run: Run, benchmark: str, judge: str | None) -> Grade | None:
-    """Return the grade of a run that compares best with the paper's; None without any."""
+def find_grade(
+    index: RunIndex, run: Run, benchmark: str, judge: str | None, kind: Kind | None = None
+) -> Grade | None:
+    """Return the grade of a run that compares best with the paper's; None without any.
+
+    Args:
+        index: of all runs.
+        run: whose answers were graded.
+        benchmark: of the questions.
+        judge: the paper's.
+        kind: the only kind to look for, if given.
+    """
     grades = [_read(benchmark, one) for one in index.judged(run, benchmark)]
-    # A judge of the same name outweighs everything else.
-    order = [(one.judge != judge, len([*one.incomparable_reasons(judge)])) for one in grades]
+    grades = [one for one in grades if kind in (None, one.kind)]
+    order = [_rank(one, judge) for one in grades]
     return grades[order.index(min(order))] if grades else None
+
+
+def find_shared_kind(
+    index: RunIndex, runs: Iterable[Run], benchmark: str, judge: str | None
+) -> Kind | None:
+    """Return the kind of grades that most runs have; of equally many the paper's first."""
+    grades = [_read(benchmark, one) for run in runs for one in index.judged(run, benchmark)]
+    counts = Counter(one.kind for one in grades)
+    chosen = min(grades, key=lambda one: (-counts[one.kind], _rank(one, judge)), default=None)
+    return None if chosen is None else chosen.kind
+
+
+def _rank(grade: Grade, judge: str | None) -> tuple[bool, int]:
+    """Return a key that sorts grades by how well they compare with the paper's."""
+    # A judge of the same name outweighs everything else.
+    return grade.judge != judge, len([*grade.incomparable_reasons(judge)])
 
 
 def _read(benchmark: str, found: dict[str, Any]) -> Grade:

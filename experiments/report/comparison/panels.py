@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.comparison import seed_groups
+from experiments.report.comparison.grades import find_shared_kind
+from experiments.report.comparison.paper_table import JUDGE
 from experiments.report.comparison.points import Point, find_point, get_primary, get_wanted
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import Setting
@@ -107,6 +109,7 @@ def _own(
     about: dict[str, Any], series: dict[str, Any], index: RunIndex, seen: dict[str, set[str]]
 ) -> Panel:
     runs = index.select(model=about["model"], task=about["task"])
+    about = _with_kind(about, runs, index)
     panel = _empty(about, key=about.get("key", about["task"]), title=about["title"], own=True)
     for name, said in series.items():
         known = dict(map(tuple, said.get("known") or (about.get("known") or {}).get(name) or []))
@@ -130,10 +133,11 @@ def _others(
         groups.setdefault(f"{run.record.run['model']}{_ran(run)}", []).append(run)
     for title, found in sorted(groups.items()):
         key, title = f"{about['task']} {title}", f"{about['title']}, {title}"
+        here = _with_kind(about, found, index)
         panel = _empty(about, key=key, title=title, own=False)
         for name, said in series.items():
             sizes = [None] if said.get("size") is None else _sizes(name, said, found)
-            points = [find_point(name, said, size, about, found, index, seen) for size in sizes]
+            points = [find_point(name, said, size, here, found, index, seen) for size in sizes]
             for point in points:
                 if point.setting and (said.get("at") or said.get("per_size")):
                     point.x = _count_parameters(point.setting, about["of"])
@@ -142,6 +146,13 @@ def _others(
             panel.series[name] = points
         if any(panel.placed(name) > 1 for name in panel.series):
             yield panel
+
+
+def _with_kind(about: dict[str, Any], runs: Iterable[Run], index: RunIndex) -> dict[str, Any]:
+    """Return the panel's entry with the kind of grades that it compares, if it is about grades."""
+    if not about.get("judged"):
+        return about
+    return about | {"kind": find_shared_kind(index, runs, about["judged"], JUDGE)}
 
 
 def _subject(about: dict[str, Any]) -> str:

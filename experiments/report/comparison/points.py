@@ -10,7 +10,9 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import paired, recipe_match, reference, seed_groups
+from experiments.report.comparison.grades import find_grade
 from experiments.report.comparison.paired import Sample
+from experiments.report.comparison.paper_table import JUDGE
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import Setting
 
@@ -108,18 +110,35 @@ def find_point(
     if (known.get(point.setting.run["model"]) or {}).get("fingerprint") is None:
         point.reservations.append(recipe_match.UNVERIFIED)
     for rule in RULES:
-        found = {}
-        for seed, run in point.setting.runs.items():
-            if about.get("judged"):
-                grades = index.judged(run, about["judged"]) if rule == "last" else []
-                score = grades[0]["average"] if grades else None
-            else:
-                score = run.score(rule, about["metric"])
-            if score is not None:
-                found[seed] = score * about["scale"]
-        point.scores[rule] = found
+        scores = {seed: _score(run, rule, about, index) for seed, run in point.setting.runs.items()}
+        point.scores[rule] = {
+            seed: score * about["scale"] for seed, score in scores.items() if score is not None
+        }
+    if about.get("judged"):
+        point.incomparable_reasons += _graded(point.setting, about, index)
     point.interval = _interval(point.setting, about)
     return point
+
+
+def _score(run: Run, rule: str, about: dict[str, Any], index: RunIndex) -> float | None:
+    if not about.get("judged"):
+        return run.score(rule, about["metric"])
+    if rule != "last":
+        return None
+    grade = find_grade(index, run, about["judged"], JUDGE, about["kind"])
+    return None if grade is None else grade.average
+
+
+def _graded(setting: Setting, about: dict[str, Any], index: RunIndex) -> list[str]:
+    """Return the reasons not to compare grades, with the paper's or within the panel."""
+    found = []
+    for run in setting.runs.values():
+        grade = find_grade(index, run, about["judged"], JUDGE, about["kind"])
+        if grade is not None:
+            found += grade.incomparable_reasons(JUDGE)
+        elif index.judged(run, about["judged"]):
+            found.append("graded by another judge, or other prompts or questions, than the rest")
+    return list(dict.fromkeys(found))
 
 
 def _best_trial(
