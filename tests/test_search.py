@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pytest
 from processes import Started
 
+from experiments.config.changes import find_plain
+from experiments.config.compose import register
 from experiments.errors import ConfigError, RecordError, UserError
 from experiments.search import __main__ as command
 from experiments.search import space
@@ -206,6 +208,19 @@ def runs(monkeypatch):
     return done
 
 
+@pytest.mark.parametrize("task", ["cola", "qnli"])
+def test_figure_4_searches_all_that_the_methods_recipes_set_apart(task):
+    """Adapter's rate, head's rate and alpha, between bounds that hold the recipes of both."""
+    register()
+    axes = {axis.key: axis for axis in space.axes(space.named("figure4")[0])}
+    for method in ("fourierft", "lora"):
+        _, recipe = find_plain("model=roberta_base", f"task={task}", f"method={method}")
+        rate = recipe["train.learning_rate"]
+        used = recipe | {"train.head_learning_rate": recipe["train.head_learning_rate"] or rate}
+        assert all(axis.low <= used[key] <= axis.high for key, axis in axes.items())
+    assert set(axes) == {"train.learning_rate", "train.head_learning_rate", "method.alpha"}
+
+
 @pytest.mark.slow
 def test_every_cell_has_a_study_of_its_own_with_the_same_space(runs, tmp_path):
     given = ["task=toy", "method=fourierft,lora", f"output={tmp_path}", "search=figure4"]
@@ -216,7 +231,9 @@ def test_every_cell_has_a_study_of_its_own_with_the_same_space(runs, tmp_path):
         "lora/seed=0",
     ]
     tried = [json.loads((place / "trials.json").read_text())[0]["params"] for place in places]
-    assert tried[0] == tried[1] and len(tried[0]) == 2
+    assert tried[0] == tried[1] and len(tried[0]) == 3
+    heads = [run.train.head_learning_rate for run in runs]
+    assert heads == [one["train.head_learning_rate"] for one in tried], "no head keeps a recipe's"
     assert [run.method.name for run in runs] == ["fourierft", "lora"]
     assert [run.method.alpha for run in runs] == [one["method.alpha"] for one in tried]
     assert [run.train.learning_rate for run in runs] == [
