@@ -1,179 +1,130 @@
-"""A run that freezes while another host takes its folder over: `python tests/frozen.py NAME ...`.
+"""A run on a host of its own that may freeze: `tests/frozen.py MOMENT MARK OVERRIDE...`.
 
-Two process namespaces stand for two hosts: neither sees the other's process numbers, so that the
-heartbeat alone decides. The owner is stopped at a given moment, the lock ages, the successor does
-the run, and the owner goes on.
+A process namespace stands for the host: processes outside see other process numbers, so that the
+heartbeat alone decides. The run stops itself at the given moment, where it would meet its
+successor, and writes its process number outside into the file MARK; at no moment with `never`.
 """
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
-SHELL = ["sh", "-c", '"$@"; exit $?', "sh"]
-RUN = """
-import sys
-from experiments.config.compose import register, compose_config
-from experiments.config.load import load
-from experiments.results import lock
-lock.STALE_SECONDS, lock.HEARTBEAT_SECONDS = 3.0, 0.5
-from experiments.run.main import run
-from experiments.errors import UserError
-register()
-import experiments.training.trainer
-given = load(compose_config(sys.argv[1:]))
-{stop}
-try:
-    run(given)
-except UserError as error:
-    sys.exit(str(error))
-"""
-# The owner stops itself where it would meet its successor, and says so first.
-STOP = """
-import os, signal, pathlib
-def frozen(module, name, times=1, after=False):
-    original, seen = getattr(module, name), []
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
+MS_REC, MS_PRIVATE, PR_SET_PDEATHSIG = 0x4000, 0x40000, 1
+STALE_SECONDS = 3.0
+
+
+def freeze(mark: Path, pid: str, module, name: str, times: int = 1) -> None:
+    """Has the process stop before a function is called for the so-many-th time."""
+    original, called = getattr(module, name), []
+
     def stopping(*args, **kwargs):
-        found = original(*args, **kwargs) if after else None
-        seen.append(name)
-        if len(seen) == times:
-            pathlib.Path({mark!r}).touch()
+        called.append(name)
+        if len(called) == times:
+            mark.write_text(pid)
             os.kill(os.getpid(), signal.SIGSTOP)
-        return found if after else original(*args, **kwargs)
+        return original(*args, **kwargs)
+
     setattr(module, name, stopping)
-"""
+
+
+def between_evaluations(freeze_at) -> None:
+    from experiments.results import predictions
+
+    freeze_at(predictions, "save", 3)
+
+
+def in_a_checkpoint(freeze_at) -> None:
+    import torch
+
+    freeze_at(torch, "save", 3)
+
+
+def before_the_record(freeze_at) -> None:
+    from experiments.run import session
+
+    freeze_at(session, "write_record")
+
+
+def while_it_fails(freeze_at) -> None:
+    from experiments.run import session
+    from experiments.training import scoring
+
+    scoring.check = lambda *_: 1 / 0
+    freeze_at(session, "write_failure")
+
+
+def while_it_replaces(freeze_at) -> None:
+    from experiments.run import work_folder
+
+    freeze_at(work_folder, "complete_repetition", 2)
+
+
 MOMENTS = {
-    "between evaluations": (
-        "from experiments.results import predictions; frozen(predictions, 'save', 3)"
-    ),
-    "in a checkpoint": "import torch; frozen(torch, 'save', 3)",
-    "before the record": "from experiments.run import session; frozen(session, 'write_record')",
-    "while it fails": (
-        "from experiments.run import session\n"
-        "from experiments.training import scoring\n"
-        "scoring.check = lambda *_: 1 / 0\n"
-        "frozen(session, 'write_failure')"
-    ),
-    "while it replaces": (
-        "from experiments.run import work_folder; frozen(work_folder, 'complete_repetition', 2)"
-    ),
+    one.__name__: one
+    for one in (
+        between_evaluations,
+        in_a_checkpoint,
+        before_the_record,
+        while_it_fails,
+        while_it_replaces,
+    )
 }
-QUICK = ["train.epochs=6", "train.eval_every=1", "train.checkpoint_every=1", "train.device=cpu"]
 
 
-def start(output: Path, stop: str = "", *overrides: str) -> subprocess.Popen:
-    """A run on a host of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [*QUICK, f"output={output}", *overrides]
-    return subprocess.Popen(
-        # Behind a shell: the first process of a namespace cannot stop itself.
-        [*ALONE, *SHELL, sys.executable, "-c", RUN.format(stop=stop), *command],
-        cwd=ROOT,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def enter_host() -> str:
+    """Goes on as a process of another host; returns its number on this one."""
+    user, group = os.geteuid(), os.getegid()
+    _call("unshare", CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    _go_on_in_child()
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+    _go_on_in_child()  # the first process of a namespace cannot stop itself
+    pid = os.readlink("/proc/self")
+    _call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    _call("mount", b"proc", b"/proc", b"proc", 0, None)
+    return pid
 
 
-def frozen(output: Path) -> int:
-    """Process number, here, of the run that is stopped; 0 if there is none."""
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            stopped = (place / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-            if stopped and f"output={output}".encode() in (place / "cmdline").read_bytes():
-                return int(place.name)
-        except OSError:
-            continue
-    return 0
+def _go_on_in_child() -> None:
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(status if status >= 0 else 128 - status)
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, those outside of the run folder as well."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
-        for path in sorted(folder.rglob("*"))
-    }
+def _call(name: str, *arguments: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments):
+        raise OSError(ctypes.get_errno(), f"{name} is not allowed here")
 
 
-def scenario(name: str, folder: Path, undisturbed: Path) -> str:
-    """Plays one; returns what was disturbed, or nothing.
+def main() -> None:
+    from experiments.config.compose import compose_config, register
+    from experiments.config.load import load
+    from experiments.errors import UserError
+    from experiments.results import lock
+    from experiments.run.main import run
 
-    Args:
-        name: the moment at which the owner freezes.
-        folder: an empty folder.
-        undisturbed: output of the same run, left alone.
-    """
-    from records import contents
-
-    output, mark = folder / "runs", folder / "mark"
-    force = ["force=true"] if name == "while it replaces" else []
-    if force:
-        shutil.copytree(undisturbed, output)
-    owner = start(output, STOP.format(mark=str(mark)) + MOMENTS[name], *force)
-    deadline = time.monotonic() + 240
-    while not (mark.exists() and frozen(output)):
-        if owner.poll() is not None or time.monotonic() > deadline:
-            owner.kill()
-            return f"the owner never froze: {owner.stdout.read()}"
-        time.sleep(0.05)
-    time.sleep(3.5)  # longer than the heartbeat may stay away
-    successor = start(output, "", *force)
-    told, _ = successor.communicate(timeout=400)
-    if successor.returncode:
-        owner.kill()
-        return f"the successor failed: {told}"
-    before = tree(output)
-    os.kill(frozen(output), signal.SIGCONT)
-    said, _ = owner.communicate(timeout=240)
-    after = tree(output)
-    changed = sorted(
-        one for one in before.keys() | after.keys() if before.get(one) != after.get(one)
-    )
-    problems = [f"changed by the owner that woke: {changed}"] if changed else []
-    whole = name == "while it replaces"  # the successor completes the owner's own repetition
-    if not whole and (owner.returncode == 0 or "took over this folder" not in said):
-        problems.append(f"the owner ended with {owner.returncode}: {said[-2000:]}")
-    found = contents(output)
-    earlier = {key for key in found if "replaced" in key}
-    if len(earlier) != len(force):
-        problems.append(f"moved aside: {sorted(earlier)}")
-    for one in found.values():
-        one["config"]["force"] = False
-    if any(one != two for one in found.values() for two in contents(undisturbed).values()):
-        problems.append("another record, history, adapter or predictions")
-    place = next(path.parent for path in output.rglob("metrics.json") if "repl" not in str(path))
-    left = [item.name for item in place.iterdir() if item.name in ("failure.json", "lock.json")]
-    json.loads((place / "metrics.json").read_text())
-    return "; ".join([*problems, *([f"left: {left}"] if left else [])])
-
-
-def main() -> int:
-    """Plays those named, or all; 0 if nothing was disturbed."""
-    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="frozen-") as whole:
-        undisturbed = Path(whole)
-        alone = start(undisturbed)
-        said, _ = alone.communicate(timeout=400)
-        if alone.returncode:
-            sys.exit(f"the undisturbed run failed: {said}")
-        for name in sys.argv[1:] or MOMENTS:
-            with tempfile.TemporaryDirectory(prefix="frozen-") as folder:
-                problem = scenario(name, Path(folder), undisturbed)
-            wrong += bool(problem)
-            print(f"{name}: {problem or 'nothing disturbed'}", flush=True)
-    return 1 if wrong else 0
+    moment, mark, *overrides = sys.argv[1:]
+    pid = enter_host()
+    lock.STALE_SECONDS, lock.HEARTBEAT_SECONDS = STALE_SECONDS, 0.5
+    register()
+    config = load(compose_config(overrides))
+    if moment in MOMENTS:
+        MOMENTS[moment](partial(freeze, Path(mark), pid))
+    try:
+        run(config)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,9 @@ class Started:
     def kill(self) -> None:
         self._process.kill()
 
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def kill_when(self, there, seconds: float = 400) -> None:
         """SIGKILL as soon as `there()` is true, which must be before the program ends."""
         deadline = time.monotonic() + seconds
@@ -97,8 +101,12 @@ def run(
     return subprocess.CompletedProcess(command, status)
 
 
-def ranks(number: int, *overrides: str) -> list[Started]:
-    """`train.py` as torchrun starts it on several ranks, which keeps their store as well."""
+def ranks(number: int, program: str, *words: str) -> tuple[list[int], str]:
+    """A program as torchrun starts it on several ranks, stopping all once one has failed.
+
+    Returns:
+        The ranks' exit statuses, and what they printed.
+    """
     from torch.distributed import TCPStore
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -108,10 +116,31 @@ def ranks(number: int, *overrides: str) -> list[Started]:
         **{"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)},
     }
     started = [
-        train(*overrides, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(number)
+        Started(program, *words, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank in range(number)
     ]
-    started[0].store = store  # lives as long as they do
-    return started
+    while any(process.poll() is None for process in started):
+        if any(process.poll() for process in started):
+            for process in started:
+                process.terminate()
+            break
+        time.sleep(0.05)
+    printed = "".join(process.communicate(timeout=300)[0] for process in started)
+    return [process.returncode for process in started], printed
+
+
+def torchrun(number: int, program: str, *words: str) -> tuple[int, str]:
+    """A program on several ranks, which a real torchrun starts; once more if gloo aborts."""
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = (f"--nproc_per_node={number}", "--master_addr=127.0.0.1")
+        agent = Started("torch.distributed.run", *options, f"--master_port={port}", program, *words)
+        printed, _ = agent.communicate(timeout=300)
+        if "SIGABRT" not in printed:  # as was once seen at its start
+            break
+    return agent.returncode, printed
 
 
 @functools.cache

@@ -1,14 +1,10 @@
 """Several processes of torchrun are one run: its numbers, one record, one failure."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from processes import ranks as ranks_of
+from processes import ranks, torchrun
 
 from experiments.errors import UserError
 from experiments.results.history import read_history
@@ -16,7 +12,6 @@ from experiments.run import distributed
 from experiments.run.main import run
 from experiments.training.device import check_device
 
-ROOT = Path(__file__).resolve().parent.parent
 REGRESSION = [
     "model=roberta_base",
     "model.pretrained=false",
@@ -42,36 +37,10 @@ METHODS = {
 }
 
 
-def torchrun(script: str, *arguments: str, attempts: int = 2) -> subprocess.CompletedProcess:
-    """Two processes; once more if one is aborted, as gloo's start-up was once seen to."""
-    for _ in range(attempts):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-        address = ["--master_addr=127.0.0.1", f"--master_port={port}"]
-        done = subprocess.run(
-            [*command, *address, script, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=ROOT,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )
-        if "SIGABRT" not in done.stderr:
-            break
-    return done
-
-
-def two_ranks(method: str, *overrides: str) -> str:
-    """What train.py prints on two ranks, which torchrun starts for the first of the methods."""
-    if method == "fourierft":
-        done = torchrun("train.py", *overrides)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-    started = ranks_of(2, *overrides)
-    printed = "".join(process.communicate(timeout=300)[0] for process in started)
-    assert [process.returncode for process in started] == [0, 0], printed[-3000:]
+def two_ranks(*overrides: str) -> str:
+    """What train.py prints on two ranks."""
+    statuses, printed = ranks(2, "train.py", *overrides)
+    assert statuses == [0, 0], printed[-3000:]
     return printed
 
 
@@ -100,19 +69,20 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_two_ranks_give_the_numbers_of_one_process(method, compose, data_folder, tmp_path):
-    """Every loss, metric and prediction; then skipped like any run, and a forced repetition that
-    fails on the second rank leaves the finished run where it was."""
-    overrides = [*REGRESSION, *METHODS[method], f"task.path={data_folder}/glue/stsb"]
-    alone = run(compose([*overrides, f"output={tmp_path}/alone"]))
-    together = [*overrides, f"output={tmp_path}/together"]
-    assert two_ranks(method, *together).count("best pearson") == 1
-    place = folder_of(tmp_path / "together")
-    record = json.loads((place / "metrics.json").read_text())
+@pytest.fixture
+def given(data_folder, tmp_path):
+    """Overrides of a run with a method below a folder of tmp_path."""
+    data = f"task.path={data_folder}/glue/stsb"
+    return lambda method, folder: [
+        *REGRESSION, *METHODS[method], data, f"output={tmp_path / folder}"
+    ]  # fmt: skip
 
-    one, two = losses(tmp_path / "alone"), losses(tmp_path / "together")
+
+def check_same(together: Path, alone) -> None:
+    """Compares the record of several ranks with that of one process: every loss and metric."""
+    place = folder_of(together)
+    record = json.loads((place / "metrics.json").read_text())
+    one, two = losses(Path(alone.config["output"])), losses(together)
     assert len(one) == 20 and one[-1] < one[0] and two == pytest.approx(one, abs=1e-5)
     there, here = flat(record["metrics"]), flat(alone.metrics)
     numbers = [name for name, value in here.items() if isinstance(value, (int, float))]
@@ -123,14 +93,25 @@ def test_two_ranks_give_the_numbers_of_one_process(method, compose, data_folder,
     assert record["parameters"] == alone.parameters
     assert record["environment"]["ranks"] == 2 and alone.environment["ranks"] == 1
     assert len(list((place / "predictions").iterdir())) == 20
-    if method != "fourierft":
-        return
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_numbers_of_one_process(given, compose, tmp_path):
+    """Then skipped like any run, and a forced repetition that fails on the second rank leaves the
+    finished run where it was."""
+    alone = run(compose(given("fourierft", "alone")))
+    together = given("fourierft", "together")
+    status, printed = torchrun(2, "train.py", *together)
+    assert status == 0, printed[-3000:]
+    assert printed.count("best pearson") == 1
+    check_same(tmp_path / "together", alone)
 
     before = files(tmp_path / "together")
-    assert two_ranks("forked", *together).count("done before") == 1
+    assert two_ranks(*together).count("done before") == 1
     assert files(tmp_path / "together") == before
-    done = torchrun("tests/failing_rank.py", "1", *together, "force=true", attempts=1)
-    assert done.returncode != 0
+    status, _ = torchrun(2, "tests/failing_rank.py", "1", *together, "force=true")
+    assert status != 0
+    place = folder_of(tmp_path / "together")
     failed = files(place.with_name(f"{place.name}.failed-1"))
     after = {
         name: held for name, held in files(tmp_path / "together").items() if ".failed-1" not in name
@@ -140,21 +121,27 @@ def test_two_ranks_give_the_numbers_of_one_process(method, compose, data_folder,
 
 
 @pytest.mark.slow
-def test_a_failure_is_recorded_once_and_ends_all(data_folder, tmp_path):
-    overrides = [*REGRESSION, *METHODS["lora"], f"task.path={data_folder}/glue/stsb"]
-    done = torchrun("tests/failing_rank.py", "0", *overrides, f"output={tmp_path}", attempts=1)
-    assert done.returncode != 0
+def test_two_ranks_of_lora_give_the_numbers_of_one_process(given, compose, tmp_path):
+    alone = run(compose(given("lora", "alone")))
+    assert two_ranks(*given("lora", "together")).count("best pearson") == 1
+    check_same(tmp_path / "together", alone)
+
+
+@pytest.mark.slow
+def test_a_failure_is_recorded_once_and_ends_all(given, tmp_path):
+    statuses, printed = ranks(2, "tests/failing_rank.py", "0", *given("lora", ""))
+    assert all(statuses), statuses
     (path,) = tmp_path.rglob("failure.json")
     failure = json.loads(path.read_text())
     assert failure["error"] == "ArithmeticError" and failure["message"] == "rank 0 fails"
-    assert done.stderr.count("ArithmeticError: rank 0 fails") == 1, done.stderr
+    assert printed.count("ArithmeticError: rank 0 fails") == 1, printed
     assert not list(tmp_path.rglob("metrics.json")) and not list(tmp_path.rglob("lock.json"))
 
 
 @pytest.mark.slow
 def test_a_sweep_under_torchrun_is_refused_once(tmp_path):
-    done = torchrun("train.py", "seed=0,1", f"output={tmp_path}", "-m")
-    assert done.returncode != 0 and done.stderr.count("train.py: torchrun and a sweep") == 1
+    statuses, printed = ranks(2, "train.py", "seed=0,1", f"output={tmp_path}", "-m")
+    assert all(statuses) and printed.count("train.py: torchrun and a sweep") == 1, printed
     assert not list(tmp_path.rglob("config.yaml"))
 
 

@@ -1,32 +1,16 @@
 """FourierFT on two processes, replicated (DDP) and sharded (FSDP2), gives what one gives."""
 
 import json
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from processes import ranks
 
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "losses.json"
-    script = Path(__file__).parent / "sharded_ranks.py"
-    for _ in range(2):  # gloo's start-up was once seen to abort
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-        done = subprocess.run(
-            [*command, "--master_addr=127.0.0.1", f"--master_port={port}", str(script), str(path)],
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        if done.returncode == 0:
-            break
-    assert done.returncode == 0, done.stderr[-3000:]
+    statuses, printed = ranks(2, "tests/sharded_ranks.py", str(path))
+    assert statuses == [0, 0], printed[-3000:]
     return json.loads(path.read_text())
 
 

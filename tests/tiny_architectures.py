@@ -77,6 +77,8 @@ LISTS = {
     "conv_dim": (16, 16),
     "conv_stride": (4, 2),
     "conv_kernel": (4, 2),
+    "image_size": [32, 32],
+    "patch_size": [8, 8],
 }
 RATES = ("dropout", "drop", "layerdrop", "drop_rate", "drop_path_rate", "dropout_rate")
 
@@ -114,7 +116,7 @@ def _shrink(config: PreTrainedConfig) -> None:
             size = _size(name)
             if size is not None and value > 0:
                 setattr(config, name, min(size, value))
-        elif name in LISTS:
+        elif name in LISTS and isinstance(value, (list, tuple)):
             setattr(config, name, LISTS[name])
         elif name == "layer_types" and isinstance(value, list):
             setattr(config, name, value[:LAYERS])
