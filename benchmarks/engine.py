@@ -21,6 +21,7 @@ from peft import PeftModel, get_peft_model
 
 import fourierft
 from benchmarks.cases import TimedModel, changing, layer_step
+from benchmarks.operations import CONTESTANTS, DTYPES, count_per_layer
 from benchmarks.timing import peak_bytes, race, saved_bytes
 from experiments.results import environment
 from fourierft import Engine
@@ -115,6 +116,13 @@ def transforms(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
         yield {"d": d} | race(contestants, options.seconds)
 
 
+def operations(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
+    """Count what a layer starts in a forward and backward pass."""
+    for name, method in CONTESTANTS.items():
+        counts = {kind: round(count_per_layer(method, dtype), 1) for kind, dtype in DTYPES.items()}
+        yield {"operations": name} | counts
+
+
 def merging(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """Time merging the 24 matrices of the model, and unmerging them."""
     merge, unmerge = {}, {}
@@ -161,7 +169,9 @@ def files(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
         yield {"form": form, "bytes": size} | {k: round(v, 2) for k, v in milliseconds.items()}
 
 
-SECTIONS = {f.__name__: f for f in (transforms, layers, quantised, steps, merging, files)}
+SECTIONS = {
+    f.__name__: f for f in (operations, transforms, layers, quantised, steps, merging, files)
+}
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:

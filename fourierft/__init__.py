@@ -8,12 +8,12 @@ from .bases.transform import delta_weight
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
 from .engine.settings import Engine
+from .layer_settings import configure
 from .model import (
     FourierFTConfig,
     FourierFTLayer,
     FourierFTLinear,
     FourierFTModel,
-    configure,
     register,
 )
 from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .config import EXTENSIONS, FourierFTConfig, first_few, open_safetensors
 from .layer import FourierFTLayer, adapted_layers
-from .model import NO_LAYERS
+from .layer_settings import NO_LAYERS
 
 FORMAT = "fourierft-compact-1"
 _HINT = "a folder saved by PEFT is read by PeftModel.from_pretrained"

@@ -11,9 +11,10 @@ from transformers.pytorch_utils import Conv1D
 from .bases.transform import Transform, apply_transform, get_transform
 from .config import alpha, applied_from_right, basis, frequency_bias
 from .engine.linear import adapted_weight
-from .engine.settings import Engine
+from .engine.settings import Engine, choose_memory
 from .engine.weight_cache import AdapterTerm, WeightCache
-from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, weight_shape
+from .engine.weight_group import Ingredients
+from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, is_plain, weight_shape
 from .offloading import execution_device, restore_offloaded
 from .spectrum import sample_entries
 
@@ -188,6 +189,33 @@ class FourierFTLayer(BaseTunerLayer):
 
     def _active_terms(self) -> list[AdapterTerm]:
         return [self._term(name) for name in self.active_adapters if name in self.fourierft_scaling]
+
+    def prepares_weight(self) -> bool:
+        """Return True if the engine's settings build the weights of many layers together."""
+        if self.engine.memory not in ("auto", "batched"):
+            return False
+        weight = self.get_base_layer().weight
+        ordinary = weight if is_ordinary(weight) else None
+        return choose_memory(self.engine, weight.device.type, ordinary) == "batched"
+
+    def ingredients(self) -> Ingredients | None:
+        """Return what the weight of the next call is made of; None unless that is plain and known.
+
+        Nothing is changed: another layer may be the one that is called.
+        """
+        if self._disable_adapters or self.merged_adapters or self.weight_is_read:
+            return None
+        layer = self.base_layer
+        if not (is_plain(layer) and self.prepares_weight()) or layer.weight.requires_grad:
+            return None
+        terms = self._active_terms()
+        weight = layer.weight
+        for transform, _, c in terms:
+            # Shards and placeholders of libraries that gather parameters layer by layer.
+            whole = type(c) is nn.Parameter and c.shape == (transform.n,)
+            if not whole or c.device != weight.device or tuple(weight.shape) != transform.shape:
+                return None
+        return Ingredients(weight, terms) if terms else None
 
     def _is_adapting(self) -> bool:
         """Return True if DeltaW is to be added; a disabled layer is unmerged first."""

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .bypass import weights_read_by
 from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
-from .engine.settings import Engine, engine_problems
+from .forward_pass import unwatch_forwards, watch_forwards
 from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
 from .layer import FourierFTLayer, adapted_layers
 from .module import FourierFTLinear
@@ -28,16 +28,11 @@ __all__ = [
     "FourierFTLayer",
     "FourierFTLinear",
     "FourierFTModel",
-    "configure",
     "register",
 ]
 
 _SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
 
-NO_LAYERS = (
-    "the model has no FourierFT layers of this package (import fourierft before the model is "
-    "wrapped: PEFT's own are slower)"
-)
 _WORTH_A_WARNING = 0.05  # share of the update, in half precision; quantised merges always warn
 
 
@@ -67,6 +62,7 @@ class FourierFTModel(BaseTuner):
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except NoMatchingPeftModuleError as error:
             raise NoMatchingPeftModuleError(f"{error} {_linear_modules(model)}") from error
+        watch_forwards(model)
         if targets is None or isinstance(targets, str):
             return
         adapted = [
@@ -90,8 +86,15 @@ class FourierFTModel(BaseTuner):
         """Merge as PEFT does, and warn of the rounding error, with numbers."""
         layers = adapted_layers(self.model)
         merged = super().merge_and_unload(*args, **kwargs)
+        unwatch_forwards(merged)
         self._report_rounding(layers)
         return merged
+
+    def unload(self) -> nn.Module:
+        """Unload as PEFT does."""
+        net = super().unload()
+        unwatch_forwards(net)
+        return net
 
     def _check_merge_allowed(self) -> None:
         """Name every weight that nothing can be merged into, before the first one is changed."""
@@ -239,39 +242,6 @@ class FourierFTModel(BaseTuner):
                 + first_few(problems)
             )
         return loaded
-
-
-def configure(
-    model: nn.Module,
-    *,
-    memory: str | None = None,
-    gradient: str | None = None,
-    precision: str | None = None,
-) -> None:
-    """Set how the FourierFT layers of a model compute, at any time (see `Engine`).
-
-    Cached weights are dropped, so ``configure(model)`` alone makes the layers read weights anew.
-
-    Args:
-        model: Any module that holds such layers.
-        memory: ``auto``, ``cache``, ``save`` or ``recompute``; None leaves it as it is, as below.
-        gradient: ``auto``, ``dense`` or ``sampled``.
-        precision: ``rounded`` or ``exact``.
-
-    Raises:
-        ValueError: A value is not allowed (every such value is named), or there is no such layer.
-    """
-    given = {"memory": memory, "gradient": gradient, "precision": precision}
-    changes = {name: value for name, value in given.items() if value is not None}
-    problems = engine_problems(Engine(**changes))
-    if problems:
-        raise ValueError("FourierFT engine: " + "; ".join(problems))
-    layers = adapted_layers(model)
-    if not layers:
-        raise ValueError(f"FourierFT engine: {NO_LAYERS}")
-    for layer in layers.values():
-        layer.engine = layer.engine._replace(**changes)
-        layer._cache.clear()
 
 
 def register() -> None:

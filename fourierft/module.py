@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from .config import engine
 from .engine.linear import adapted_linear
 from .engine.mixed_batch import BASE, group_rows, mixed_update, prefers_groups
 from .engine.weight_cache import AdapterTerm
+from .forward_pass import find_pass
 from .frozen_weight import (
     compute_dtype,
     frozen_weight,
@@ -85,7 +87,9 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
                 x = x.to(layer.weight.device)  # all that accelerate's hook would do
             weight, bias = layer.weight, layer.bias
             if not four_bits:
-                return adapted_linear(x, weight, bias, terms, *options)
+                running = find_pass(self)
+                prepare = None if running is None else partial(running.get_weight, self)
+                return adapted_linear(x, weight, bias, terms, *options, prepare)
             dtype = compute_dtype(layer, x)
             bias = None if bias is None else bias.to(dtype)
             return adapted_linear(x.to(dtype), weight, bias, terms, *options).to(x.dtype)

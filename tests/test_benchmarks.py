@@ -4,11 +4,12 @@ import argparse
 import functools
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import cases, engine, timing
+from benchmarks import cases, engine, operations, timing
 from fourierft import Engine, FourierFTLayer
 
 OPTIONS = argparse.Namespace(device="cpu", seconds=0.0)
@@ -99,6 +100,16 @@ def test_every_section_runs(monkeypatch, tmp_path, capsys):
     assert all(f"## {name}" in printed for name in engine.SECTIONS) and "| stock |" in printed
 
 
+@pytest.mark.parametrize("name", operations.CONTESTANTS)
+def test_operations_are_those_of_the_docs(name):
+    page = Path(__file__).parent.parent / "docs" / "performance.md"
+    (row,) = [line for line in page.read_text().splitlines() if line.startswith(f"| {name} | ")]
+    cells = [float(cell.strip(" |*")) for cell in row.split("|")[2:4]]
+    method = operations.CONTESTANTS[name]
+    found = [operations.count_per_layer(method, dtype) for dtype in operations.DTYPES.values()]
+    assert cells == [round(count, 1) for count in found]
+
+
 def test_slow_rows_say_why_they_are_missing(monkeypatch):
     monkeypatch.setattr(engine, "LAYERS", [(16, 4, 1000)])
     monkeypatch.setattr(engine, "TOO_SLOW", 0.0)
@@ -108,7 +119,7 @@ def test_slow_rows_say_why_they_are_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "nothing: allowed transforms, layers"),
+        (["nothing"], "nothing: allowed operations, transforms, layers"),
         (["--device=cuda"], "no CUDA device"),
         (["--threads=0"], "--threads"),
     ],

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fourierft.bases.transform import make_transform
 from fourierft.engine import gradient
 from fourierft.engine.gradient import Signal, Spectra, coefficient_gradients, tokens_at_once
-from fourierft.engine.settings import Engine, choose_memory
+from fourierft.engine.settings import Engine, choose_memory, group_size, prefers_group
 from fourierft.spectrum import sample_entries
 
 HALF = [torch.float16, torch.bfloat16]
@@ -35,7 +35,7 @@ def test_the_dense_gradient_is_summed_in_float32(dtype, widens, differentiable, 
     monkeypatch.setattr(gradient, "_MM_WIDENS", widens)
     with FakeTensorMode(), torch.set_grad_enabled(differentiable), Products() as products:
         rows, columns = (torch.empty(9, d, dtype=dtype, device="cuda") for d in (6, 4))
-        assert gradient._product(rows, columns).dtype == torch.float32
+        assert gradient.weight_gradient(rows, columns).dtype == torch.float32
     assert products.types and set(products.types) == {torch.float32}
 
 
@@ -92,8 +92,18 @@ def test_padding_adds_nothing():
 
 
 def test_memory_on_each_device():
-    weight = torch.empty(0)
+    weight = torch.empty(768, 768)
     assert choose_memory(Engine(), "cpu", weight) == "cache"
-    assert choose_memory(Engine(), "cuda", weight) == "save"
+    assert choose_memory(Engine(), "cuda", weight) == "batched"
+    assert choose_memory(Engine(), "cuda", torch.empty(4096, 4096)) == "save"
     assert choose_memory(Engine(), "cuda", None) == choose_memory(Engine(), "cpu", None)
     assert choose_memory(Engine(), "cuda", None) == "recompute"
+
+
+@pytest.mark.parametrize(
+    ("side", "layers", "expected"),
+    [(768, 1, False), (768, 2, True), (2048, 2, False), (2048, 16, True), (4096, 4, False)],
+)
+def test_groups_pay_while_starting_operations_takes_longer_than_they_do(side, layers, expected):
+    assert prefers_group((side, side), layers) is expected
+    assert group_size((768, 768)) >= 72 and group_size((4096, 4096)) == 4

@@ -33,7 +33,7 @@ FOURIERFT = [
     {"engine"},
     {"config"},
     {"layer"},
-    {"row_adapters"},
+    {"forward_pass", "layer_settings", "row_adapters"},
     {"module"},
     {"model"},
     {"compact"},

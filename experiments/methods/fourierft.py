@@ -40,6 +40,7 @@ class MemoryMode(Enum):
     """Use of memory for W0 + DeltaW between steps."""
 
     auto = "auto"
+    batched = "batched"
     cache = "cache"
     save = "save"
     recompute = "recompute"
@@ -114,8 +115,8 @@ class FourierFT(Adapter):
     """Side of DeltaW: eq4 adds DeltaW x, algorithm1 x DeltaW as the paper's Algorithm 1 and the
     authors' code, another function for the same entry seed; null: eq4."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
-    """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; recompute:
-    one full-size weight less per matrix."""
+    """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; batched:
+    save, built for many matrices at once; recompute: one full-size weight less per matrix."""
     gradient: Gradient = field(default=Gradient.auto, metadata=LOCAL)
     """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper."""
     precision: UpdatePrecision | None = None

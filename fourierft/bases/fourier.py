@@ -61,12 +61,12 @@ class Fourier:
         return Fourier(self.shape[::-1], self.entries.flip(0))
 
     def update(self, coefficients: Tensor) -> Tensor:
-        """Return S for coefficients (n,), float32 or float64."""
+        """Return S, (..., d1, d2), for coefficients (..., n), float32 or float64."""
         top = self._top(coefficients)
-        half = len(top)
-        out = top.new_empty(self.shape)
-        out[:half] = top
-        out[half:, :1], out[half:, 1:] = self._bottom(top)
+        half = top.shape[-2]
+        out = top.new_empty(*top.shape[:-2], *self.shape)
+        out[..., :half, :] = top
+        out[..., half:, :1], out[..., half:, 1:] = self._bottom(top)
         return out
 
     def add_update(self, weight: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,9 +82,9 @@ class Fourier:
         return out
 
     def gradient(self, update_gradient: Tensor) -> Tensor:
-        """Return dL/dc (n,) from dL/dS (d1, d2): the adjoint of `update`."""
+        """Return dL/dc (..., n) from dL/dS (..., d1, d2): the adjoint of `update`."""
         # Picked from the spectrum as it lies: cuFFT's has strides that flattening would copy.
-        return torch.fft.rfft2(update_gradient)[self._folded].real * self.scale
+        return torch.fft.rfft2(update_gradient)[(..., *self._folded)].real * self.scale
 
     def analyse_rows(self, signal: Tensor) -> Tensor:
         """Return the spectrum of a signal (T, d1) along its features, laid out for `sampled`."""
@@ -123,17 +123,18 @@ class Fourier:
     def _top(self, coefficients: Tensor) -> Tensor:
         """Return S[p] for p = 0 ... d1 // 2."""
         d1, d2 = self.shape
-        values = (coefficients * (self.scale / 2)).index_select(0, self._half_source)
+        values = (coefficients * (self.scale / 2)).index_select(-1, self._half_source)
         # Conjugates meet in one cell, so this adds; two terms at most, in any order the same sum.
-        half = values.new_zeros((d2 // 2 + 1) * d1).index_add_(0, self._half_cells, values)
-        columns = torch.fft.rfft(half.view(-1, d1))
-        return torch.fft.irfft(columns, n=d2, dim=0, norm="forward").t()
+        half = values.new_zeros(*values.shape[:-1], (d2 // 2 + 1) * d1)
+        half.index_add_(-1, self._half_cells, values)
+        columns = torch.fft.rfft(half.unflatten(-1, (-1, d1)))
+        return torch.fft.irfft(columns, n=d2, dim=-2, norm="forward").mT
 
     def _bottom(self, top: Tensor) -> tuple[Tensor, Tensor]:
         """Return the other rows: first column, and all others; ``S[-p, -q] = S[p, q]``."""
         d1 = self.shape[0]
-        mirrored = top[1 : d1 - d1 // 2]
-        return mirrored[:, :1].flip(0), mirrored[:, 1:].flip(0, 1)
+        mirrored = top[..., 1 : d1 - d1 // 2, :]
+        return mirrored[..., :1].flip(-2), mirrored[..., 1:].flip(-2, -1)
 
 
 def _real_spectrum(signal: Tensor) -> Tensor:

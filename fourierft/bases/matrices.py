@@ -62,11 +62,12 @@ class MatrixBasis:
         """See `Fourier.update`."""
         u, v = self.entries
         left, right = (m.to(coefficients.dtype) for m in (self._left, self._right))
-        scaled = (coefficients * self.scale)[:, None]
+        scaled = (coefficients * self.scale)[..., None]
         if self.n < self.shape[1]:
-            return (scaled * left[u]).t() @ right[v]
-        mixed = left.new_zeros(self.shape[::-1]).index_add_(0, v, scaled * left[u])  # F^T B1
-        return mixed.t() @ right
+            return (scaled * left[u]).mT @ right[v]
+        mixed = left.new_zeros(*scaled.shape[:-2], *self.shape[::-1])
+        mixed.index_add_(-2, v, scaled * left[u])  # F^T B1
+        return mixed.mT @ right
 
     def add_update(self, weight: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
         """See `Fourier.add_update`."""
@@ -76,8 +77,8 @@ class MatrixBasis:
         """See `Fourier.gradient`."""
         u, v = self.entries
         left, right = (m.to(update_gradient.dtype) for m in (self._left, self._right))
-        mixed = right @ update_gradient.t()  # (d2, d1)
-        return (left[u] * mixed[v]).sum(1) * self.scale
+        mixed = right @ update_gradient.mT  # (d2, d1)
+        return (left[u] * mixed[..., v, :]).sum(-1) * self.scale
 
     def analyse_rows(self, signal: Tensor) -> Tensor:
         """See `Fourier.analyse_rows`."""

@@ -111,7 +111,7 @@ def coefficient_gradients(
             gradients.append(_sampled(rows, columns, transform))
         else:
             if product is None:
-                product = _product(rows.values, columns.values)
+                product = weight_gradient(rows.values, columns.values)
             gradients.append(transform.gradient(product))
     return gradients
 
@@ -140,8 +140,8 @@ def tokens_at_once(shape: tuple[int, int], device: str) -> int:
     return max(_BYTES_AT_ONCE // (4 * sum(shape)) // _TOKENS_AT_ONCE, 1) * _TOKENS_AT_ONCE
 
 
-def _product(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return ``rows^T columns``, (d1, d2), summed in float32 (float64 for float64).
+def weight_gradient(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return dL/dS, ``rows^T columns``, (d1, d2), summed in float32 (float64 for float64).
 
     Rounded to half precision it would lose digits, and overflow under the loss scale of float16.
     """

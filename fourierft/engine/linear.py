@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..bases.transform import Transform
 from ..frozen_weight import dequantised_4bit, is_4bit
 from ..tensors import HALF, get_version, without_autocast
-from .gradient import Signal, Spectra, coefficient_gradients, share_spectra
+from .gradient import Signal, Spectra, coefficient_gradients, share_spectra, weight_gradient
 from .settings import DEFAULT, Engine, choose_memory, samples_gradient
 from .weight_cache import AdapterTerm, WeightCache, WeightLayout, effective_weight, summed_update
+from .weight_group import PreparedWeight
 
 _ORDINARY = (Tensor, nn.Parameter)
 
@@ -24,12 +25,14 @@ class Operands(NamedTuple):
 
     transforms: tuple[Transform, ...]
     alphas: tuple[float, ...]
+    coefficients: tuple[Tensor, ...]
     transposed: bool  # the weight is (in, out)
     layout: WeightLayout
     cache: WeightCache | None
     spectra: Spectra | None  # of the input
     sampled: Sequence[bool]
     saves: bool  # the effective weight, for the backward pass
+    whole: bool  # dL/dW is asked for: a plane stands in the coefficients' place
     packed: Tensor | None  # W0 in four bits, whose scales autograd would not save
 
     def terms(self, coefficients: Sequence[Tensor]) -> list[AdapterTerm]:
@@ -50,6 +53,7 @@ def adapted_linear(
     transposed: bool = False,
     engine: Engine = DEFAULT,
     cache: WeightCache | None = None,
+    prepare: Callable[[Sequence[AdapterTerm], WeightLayout], PreparedWeight | None] | None = None,
 ) -> Tensor:
     """Return ``x (W0 + sum of alpha S(c))^T + b`` at the cost of ``x W0^T + b``.
 
@@ -62,6 +66,7 @@ def adapted_linear(
         transposed: True if ``weight`` is (in, out).
         engine: Settings of the computation.
         cache: Cache of this layer's effective weight, if it has one.
+        prepare: Source of effective weights that are built with those of other layers.
 
     Returns:
         (..., out) in the dtype of ``x``, under autocast in its dtype. Differentiable with respect
@@ -87,20 +92,32 @@ def adapted_linear(
     chosen = choose_memory(engine, device, base)
     if chosen != "cache":
         cache = None
+    prepared = prepare(terms, layout) if prepare is not None and chosen == "batched" else None
+    if prepared is None:
+        effective, plane = _effective(cache, weight, terms, layout), None
+    else:
+        effective, plane = prepared
     if not torch.is_grad_enabled():
-        effective = _effective(cache, weight, terms, layout)
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     sampled = [samples_gradient(engine, device, term.transform, tokens) for term in terms]
     transforms, alphas, coefficients = zip(*terms, strict=True)
+    sources = coefficients if plane is None or any(sampled) else (plane,)
     shares = any(sampled) and any(c.requires_grad for c in coefficients)
-    spectra = share_spectra(entered) if shares else None
-    saves = chosen != "recompute"
     operands = Operands(
-        *(transforms, alphas, transposed, layout, cache, spectra, sampled, saves),
-        weight if packed else None,
+        transforms,
+        alphas,
+        coefficients,
+        transposed,
+        layout,
+        cache,
+        share_spectra(entered) if shares else None,
+        sampled,
+        saves=chosen != "recompute",
+        whole=sources is not coefficients,
+        packed=weight if packed else None,
     )
-    return _AdaptedLinear.apply(operands, x, base, bias, *coefficients)
+    return _AdaptedLinear.apply(operands, effective, x, base, bias, *sources)
 
 
 def adapted_weight(
@@ -125,13 +142,12 @@ class _AdaptedLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, operands, x, weight, bias, *coefficients):
-        effective = operands.effective(weight, coefficients)
-        _, needs_x, _, _, *needs = ctx.needs_input_grad
+    def forward(ctx, operands, effective, x, weight, bias, *sources):
+        _, _, needs_x, _, _, *needs = ctx.needs_input_grad
         ctx.operands = operands
         # Coefficients may be stepped on before the backward pass, unseen (fused optimizers): it
         # works with the values of the forward pass. The tensors are for second derivatives.
-        ctx.coefficients = coefficients
+        coefficients = operands.coefficients
         ctx.versions = [get_version(c) for c in coefficients]
         recomputes = needs_x and not operands.saves
         ctx.values = [c.detach().clone() for c in coefficients] if recomputes else None
@@ -145,7 +161,7 @@ class _AdaptedLinear(torch.autograd.Function):
     def backward(ctx, dy):
         operands = ctx.operands
         x, weight, effective = ctx.saved_tensors
-        _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
+        _, _, needs_x, _, needs_bias, *needs = ctx.needs_input_grad
         batched = torch._C._functorch.is_legacy_batchedtensor(dy)
         differentiable = x is not None and (torch.is_grad_enabled() or batched)
         multiply_back = _to_rows if operands.transposed else _to_columns
@@ -162,38 +178,42 @@ class _AdaptedLinear(torch.autograd.Function):
                 dbias = dy.reshape(-1, dy.shape[-1]).sum(0)
             if x is not None:
                 flat = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-                input = Signal(flat[0], operands.spectra or Spectra())
-                grad_output = Signal(flat[1], Spectra(len(needs)))
-                gradients = coefficient_gradients(
-                    *((input, grad_output) if operands.transposed else (grad_output, input)),
-                    [
-                        t if need else None
-                        for t, need in zip(operands.transforms, needs, strict=True)
-                    ],
-                    # The dense way is made of operations that autograd and vmap know.
-                    [False] * len(needs) if differentiable else operands.sampled,
-                )
-                input.spectra.finish_layer()
-                gradients = [
-                    None if g is None else (alpha * g).to(c.dtype)
-                    for alpha, g, c in zip(
-                        operands.alphas, gradients, ctx.coefficients, strict=True
-                    )
-                ]
-        return None, dx, None, dbias, *gradients
+                rows, columns = flat if operands.transposed else flat[::-1]
+                if operands.whole:
+                    gradients = [weight_gradient(rows, columns)]
+                else:
+                    gradients = _coefficient_gradients(operands, *flat, needs, differentiable)
+        return None, None, dx, None, dbias, *gradients
+
+
+def _coefficient_gradients(
+    operands: Operands, x: Tensor, dy: Tensor, needs: Sequence[bool], differentiable: bool
+) -> list[Tensor | None]:
+    """Return the gradients of the coefficients for inputs (T, in) and output gradients (T, out)."""
+    input = Signal(x, operands.spectra or Spectra())
+    grad_output = Signal(dy, Spectra(len(needs)))
+    found = coefficient_gradients(
+        *((input, grad_output) if operands.transposed else (grad_output, input)),
+        [t if need else None for t, need in zip(operands.transforms, needs, strict=True)],
+        # The dense way is made of operations that autograd and vmap know.
+        [False] * len(needs) if differentiable else operands.sampled,
+    )
+    input.spectra.finish_layer()
+    each = zip(operands.alphas, found, operands.coefficients, strict=True)
+    return [None if g is None else (alpha * g).to(c.dtype) for alpha, g, c in each]
 
 
 def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
     """Return the effective weight as a function of the coefficients, for second derivatives."""
-    if ctx.versions != [get_version(c) for c in ctx.coefficients]:
+    operands = ctx.operands
+    if ctx.versions != [get_version(c) for c in operands.coefficients]:
         raise RuntimeError(
             "coefficients were modified by an inplace operation between the forward pass and "
             "this derivative of it"
         )
-    operands = ctx.operands
     exact = operands.layout.interleaved or operands.layout.dtype == torch.float32
     weight = weight if operands.packed is None else operands.packed
-    total = _differentiable_sum(weight, operands.terms(ctx.coefficients))
+    total = _differentiable_sum(weight, operands.terms(operands.coefficients))
     return total if exact else total.to(operands.layout.dtype)
 
 

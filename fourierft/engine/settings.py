@@ -9,9 +9,18 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..bases.transform import Transform
 
-MEMORY = ("auto", "cache", "save", "recompute")
+MEMORY = ("auto", "batched", "cache", "save", "recompute")
 GRADIENT = ("auto", "dense", "sampled")
 PRECISION = ("rounded", "exact")
+
+# Operations beyond three products and an addition, counted (docs/performance.md).
+_ALONE = 15  # for one layer: build, and transform of the gradient
+_TOGETHER = 18  # for a group
+# Of an accelerator like an H200: estimated, not measured.
+_OPERATION = 1.5e-6  # seconds at least
+_BANDWIDTH = 4.2e12  # bytes a second
+_BYTES_TOGETHER = 16  # per number of a weight: updates laid out and gradients stacked, in float32
+_GROUP_BYTES = 2**28  # of a group's updates, and of its gradients, in float32
 
 
 class Engine(NamedTuple):
@@ -19,8 +28,9 @@ class Engine(NamedTuple):
 
     memory: str = "auto"
     """Use of memory: cache keeps W0 + DeltaW until it changes, save until the backward pass,
-    recompute computes it in both passes. auto: recompute for quantised weights, else cache on CPUs
-    and save on accelerators, where comparing values waits for the queue (not measured)."""
+    recompute computes it in both passes; batched is save for many layers at once (`ForwardPass`).
+    auto: recompute for quantised weights, cache on CPUs, batched or save on accelerators (see
+    `prefers_group`), where comparing values waits for the queue (estimated, not measured)."""
     gradient: str = "auto"
     """Computation of the coefficients' gradient: dense by way of dL/dW, sampled without it; auto
     takes the cheaper."""
@@ -47,7 +57,12 @@ def choose_memory(engine: Engine, device: str, weight: Tensor | None) -> str:
     memory = engine.memory
     if memory == "auto":
         # The update alone is for quantised weights, where a full-size copy would undo their point.
-        memory = "recompute" if weight is None else "cache" if device == "cpu" else "save"
+        if weight is None:
+            return "recompute"
+        if device != "cpu":
+            shape = tuple(weight.shape)
+            return "batched" if prefers_group(shape, group_size(shape)) else "save"
+        memory = "cache"
     if memory == "cache" and _get_current_dispatch_mode() is not None:
         return "recompute"  # selective checkpointing replays operations: the same ones again
     return memory
@@ -59,3 +74,19 @@ def samples_gradient(engine: Engine, device: str, transform: Transform, tokens: 
         return engine.gradient == "sampled" and tokens > 0
     # On accelerators matrix products are cheap and single samples are not (not measured).
     return device == "cpu" and transform.prefers_sampling(tokens)
+
+
+def group_size(shape: tuple[int, int]) -> int:
+    """Return how many layers of a shape are built together at most, at least one."""
+    return max(_GROUP_BYTES // (4 * shape[0] * shape[1]), 1)
+
+
+def prefers_group(shape: tuple[int, int], layers: int) -> bool:
+    """Return True if building so many layers together should be faster on an accelerator.
+
+    The number of tokens does not matter: products are the same. Nor does the type of the weights:
+    what is moved beyond one build after another is in float32.
+    """
+    saved = _ALONE - _TOGETHER / layers
+    moved = _BYTES_TOGETHER * shape[0] * shape[1]
+    return saved * _OPERATION > moved / _BANDWIDTH
