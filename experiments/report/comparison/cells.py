@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,13 +94,20 @@ def answer(
 ) -> None:
     """Fill a cell with the setting that compares best."""
     how = facts["how"]
-    there = seed_groups.group_seeds(runs)
+    pooled = facts.get("pooled") or {}
+    there = seed_groups.group_seeds(runs, pooled.get("key"))
     sizes = (facts.get("datasets") or {}).get(cell.column.task)
     reasons_by_id = {
-        id(one): seed_groups.incomparable_reasons(one, sizes, known, seen) for one in there
+        id(one): [
+            *seed_groups.incomparable_reasons(one, sizes, known, seen, cell.row.fields),
+            *_missing_parts(one, pooled),
+        ]
+        for one in there
     }
     deviations_by_id = {
-        id(one): [] if cell.printed is None else recipe_match.deviations(one, cell.row.fields)
+        id(one): []
+        if cell.printed is None or cell.row.facts.get("untuned")
+        else recipe_match.deviations(one, {*cell.row.fields, pooled.get("key")})
         for one in there
     }
     ordered = seed_groups.best(there, reasons_by_id, deviations_by_id)
@@ -130,18 +138,29 @@ def statistic(cell: PaperCell, rule: str, how: dict[str, Any], index: RunIndex) 
     if cell.setting is None:
         return None
     column, values = cell.column, {}
-    for seed, run in cell.setting.runs.items():
+    by_seed: dict[int, list[float]] = {}
+    for part, run in cell.setting.runs.items():
         if column.judged:
             grade = find_grade(index, run, column.judged, column.judge) if rule == "last" else None
             score = grade.average if grade else None
         else:
             score = run.score(rule, column.metric, column.split)
         if score is not None:
-            values[seed] = score * column.scale
+            values[part] = score * column.scale
+            by_seed.setdefault(run.seed, []).append(values[part])
     if not values:
         return None
     ddof = 1 if how["spread"] is None else how["spread"]
-    return Statistic(values=values, kind=how["statistic"], ddof=ddof)
+    means = {seed: statistics.fmean(found) for seed, found in by_seed.items()}
+    return Statistic(values=means, kind=how["statistic"], ddof=ddof, parts=values)
+
+
+def _missing_parts(setting: Setting, pooled: dict[str, Any]) -> Iterator[str]:
+    """Yield a reason if the mean is over fewer parts than the paper's."""
+    missing = [one for one in pooled.get("values", ()) if one not in setting.parts]
+    if missing:
+        name, number = pooled["key"].rpartition(".")[2], len(pooled["values"])
+        yield f"{number - len(missing)} of the {number} {name}s of {pooled['where']}"
 
 
 def _source(row: Row, how: dict[str, Any]) -> Iterator[str]:

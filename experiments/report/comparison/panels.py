@@ -162,10 +162,8 @@ def _subject(about: dict[str, Any]) -> str:
 
 def _ran(run: Run) -> str:
     """Describe how a run is smaller than its task and base model, for the title of its panel."""
-    values = run.values
-    cuts = seed_groups.CUTS.items()
-    parts = [told.format(values[key]) for key, told in cuts if values.get(key) is not None]
-    if values.get("model.pretrained") is False:
+    parts = [seed_groups.CUTS[key].format(value) for key, value in seed_groups.cuts(run).items()]
+    if run.values.get("model.pretrained") is False:
         parts.append("random weights")
     if profile := run.record.run.get("profile"):
         parts.append(f"profile {profile}")

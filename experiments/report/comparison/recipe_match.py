@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from experiments.report.comparison.seed_groups import CUTS, PLAIN, Setting
@@ -18,12 +19,12 @@ UNVERIFIED = "weights unverified"
 """Words of every verdict on a model whose weights' fingerprint is not known."""
 
 
-def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
+def deviations(setting: Setting, fields: Collection[Any]) -> list[str]:
     """Return every scientific setting that is not the paper's, as "epochs 1, paper 100".
 
     Args:
         setting: runs that answer a cell.
-        fields: fields of the cell's row, with dotted keys, which may differ from the recipe.
+        fields: dotted keys in which the cell itself may differ from the recipe.
     """
     from experiments.config.changes import find_recipe  # late: with all models and tasks
     from experiments.config.run_config import LATER
@@ -40,7 +41,7 @@ def deviations(setting: Setting, fields: dict[str, Any]) -> list[str]:
     return [
         f"{key.rpartition('.')[2]} {told}, paper {_shown(value)}"
         for key, value in wanted.items()
-        if key not in SAID_ELSEWHERE | fields.keys()
+        if key not in SAID_ELSEWHERE.union(fields)
         if (told := _deviating(here, key, value, same.get(key))) is not None
     ]
 

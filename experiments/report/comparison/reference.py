@@ -13,7 +13,7 @@ import yaml
 from experiments.errors import RecordError
 
 REFERENCE = Path(__file__).resolve().parents[2] / "reference"
-ABOUT = ("protocols", "weights")
+ABOUT = ("deviations", "protocols", "weights")
 """Files about the tables that are not tables themselves."""
 
 COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
@@ -53,6 +53,11 @@ def load(name: str) -> dict[str, Any]:
     facts = _read(name)
     protocol = protocols().get(name)
     return facts if protocol is None else {**protocol.get("form", {}), **facts, "how": protocol}
+
+
+def deviations() -> dict[str, Any]:
+    """Return where this project differs from the paper, or chose what it leaves open."""
+    return _read("deviations")
 
 
 def load_table(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,18 @@ RECIPES = ("paper", "printed", "authors", "ours")
 class Setting:
     """All seeds of one configuration."""
 
-    runs: dict[int, Run]
-    """By seed."""
+    runs: dict[Any, Run]
+    """By seed, or by seed and part."""
+    pooled: str | None = None
+    """Key in which its runs differ too: a score is the mean over its values."""
+
+    @property
+    def parts(self) -> list[str]:
+        """Values of `pooled` that every seed has; without it, none."""
+        found: dict[Any, set[str]] = {}
+        for run in self.runs.values() if self.pooled else ():
+            found.setdefault(run.seed, set()).add(str(run.values.get(self.pooled)))
+        return sorted(set.intersection(*found.values())) if found else []
 
     @property
     def first(self) -> Run:
@@ -64,8 +74,11 @@ class Setting:
         parts = [f"recipe {self.run.get('recipe')}{asked}"]
         if self.run.get("profile"):
             parts.append(f"profile {self.run['profile']}")
-        if self.run.get("variant"):
-            parts.append(str(self.run["variant"]))
+        variant = _variant(self.first, self.pooled)
+        parts += [variant] if variant else []
+        if self.pooled:
+            name = self.pooled.rpartition(".")[2]
+            parts.append(f"mean of {len(self.parts)} {name}s ({', '.join(self.parts)})")
         return ", ".join(parts)
 
 
@@ -80,23 +93,37 @@ def find_fallback(said: dict[str, Any]) -> str | None:
     return None if same or said.get("mode") == "count" else recipe
 
 
-def group_seeds(runs: Iterable[Run]) -> list[Setting]:
-    """Group runs by everything that identifies them except the seed, and by weights and data."""
-    groups: dict[str, dict[int, Run]] = {}
+def group_seeds(runs: Iterable[Run], pooled: str | None = None) -> list[Setting]:
+    """Group runs by everything that identifies them except the seed, and by weights and data.
+
+    Args:
+        runs: finished runs.
+        pooled: key in which the runs of a group may differ too, and their data with it.
+    """
+    groups: dict[str, dict[Any, Run]] = {}
     for run in runs:
-        key = {name: value for name, value in run.identity.items() if name != "seed"}
+        key = {name: value for name, value in run.identity.items() if name not in ("seed", pooled)}
         # Seeds of other weights or data are another setting, though each has a folder of its own.
-        made_of = [run.record.environment.get(part) for part in ("weights", "data")]
-        text = json.dumps([key, *_named(run), made_of], sort_keys=True, default=str)
-        groups.setdefault(text, {})[run.seed] = run
+        made_of = ["weights"] if pooled else ["weights", "data"]
+        marks = [run.record.environment.get(part) for part in made_of]
+        named = [run.record.run.get(part) for part in ("model", "task", "method", "profile")]
+        named.append(_variant(run, pooled))
+        text = json.dumps([key, named, marks], sort_keys=True, default=str)
+        part = run.seed if pooled is None else f"{run.values.get(pooled)}, seed {run.seed}"
+        groups.setdefault(text, {})[part] = run
     return [
-        Setting(dict(sorted(found.items(), key=lambda item: str(item[0]))))
+        Setting(dict(sorted(found.items(), key=lambda item: str(item[0]))), pooled)
         for found in groups.values()
     ]
 
 
-def _named(run: Run) -> list[Any]:
-    return [run.record.run.get(key) for key in ("model", "task", "method", "variant", "profile")]
+def _variant(run: Run, pooled: str | None) -> str:
+    """Return the differences from the recipe, except in the pooled key."""
+    said = str(run.record.run.get("variant") or "")
+    start = f"{pooled.rpartition('.')[2]}=" if pooled else None
+    return ",".join(
+        part for part in said.split(",") if start is None or part[: len(start)] != start
+    )
 
 
 def answers(run: Run, wanted: dict[str, Any]) -> bool:
@@ -177,6 +204,7 @@ def incomparable_reasons(
     sizes: dict[str, Any] | None,
     known: dict[str, Any],
     seen: dict[str, set[str]],
+    fields: Collection[str] = (),
 ) -> list[str]:
     """Return the reasons not to judge by these runs; empty if there are none.
 
@@ -185,19 +213,30 @@ def incomparable_reasons(
         sizes: rows of each split of the task as the paper prints them.
         known: repository and fingerprint of the paper's base models.
         seen: `fingerprints` of all runs there are.
+        fields: dotted keys that the cell itself asks for.
     """
-    found = [*_rehearsal(setting), *_weights(setting, known, seen), *_others(setting, seen)]
+    found = [*_rehearsal(setting, fields), *_weights(setting, known, seen), *_others(setting, seen)]
     found += _splits(setting, sizes or {})
     return list(dict.fromkeys(found))
 
 
-def _rehearsal(setting: Setting) -> Iterator[str]:
+def _rehearsal(setting: Setting, fields: Collection[str]) -> Iterator[str]:
     if setting.run.get("profile"):
         yield f"a smoke test (profile {setting.run['profile']})"
-    values = setting.first.values
-    for key in CUTS:
-        if values.get(key) is not None:
-            yield f"a subset ({key.partition('.')[2]}={values[key]})"
+    for key, value in cuts(setting.first).items():
+        if key not in fields:
+            yield f"a subset ({key.partition('.')[2]}={value})"
+
+
+def cuts(run: Run) -> dict[str, Any]:
+    """Return the fields that make a run smaller than its task and recipe."""
+    from experiments.config.changes import find_recipe  # late: with all models and tasks
+
+    given = {key: run.values[key] for key in CUTS if run.values.get(key) is not None}
+    if not given:
+        return {}
+    recipe = find_recipe(*(run.record.run[part] for part in ("model", "task", "method")))
+    return {key: value for key, value in given.items() if not recipe or recipe[1].get(key) != value}
 
 
 def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]]) -> Iterator[str]:

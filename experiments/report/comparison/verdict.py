@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 RULE = (
     "**Verdicts.** A cell is **reproduced** if ours lies within the paper's printed ± (where none "
@@ -75,6 +76,8 @@ class Statistic:
     """median or mean."""
     ddof: int
     """0 or 1, for the spread."""
+    parts: Mapping[Any, float] = field(default_factory=dict)
+    """Every run's value; a seed may have several."""
 
     @property
     def centre(self) -> float:

@@ -7,6 +7,7 @@ from experiments.report.comparison import reference
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.pages import (
     all_runs,
+    deviations,
     differences,
     excluded,
     figure3,
@@ -33,6 +34,7 @@ OF_THE_PAPER = {
 """Pages with their own layout; all others are tables of scores."""
 OWN = {
     "pareto": pareto.show,
+    "deviations": deviations.show,
     "differences": differences.show,
     "runs": all_runs.show,
     "troubles": excluded.show,
@@ -40,6 +42,7 @@ OWN = {
 """Pages about all runs, which have no reference file."""
 TITLES = {
     "pareto": "Cost and score",
+    "deviations": "Deviations",
     "differences": "Differences",
     "runs": "Finished runs",
     "troubles": "Left out",

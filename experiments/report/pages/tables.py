@@ -134,13 +134,13 @@ def _seeds(cell: PaperCell, index: RunIndex) -> tuple[Shown | Ruled, ...]:
     if cell.setting is None:
         return (Shown(text=""),)
     parts: list[Shown | Ruled] = []
-    for seed, run in cell.setting.runs.items():
+    for part, run in cell.setting.runs.items():
 
-        def shown(rule: str, seed: int = seed, place: Any = run.run_dir) -> Shown:
+        def shown(rule: str, part: Any = part, place: Any = run.run_dir) -> Shown:
             ours = cell.ours[rule]
-            value = ours.values.get(seed) if ours else None
+            value = ours.parts.get(part) if ours else None
             text = "–" if value is None else format_value(cell, value)
-            return Shown(text=f"{seed}: {text}", link=link(index.root, place))
+            return Shown(text=f"{part}: {text}", link=link(index.root, place))
 
         parts.append(Ruled(**{rule: shown(rule) for rule in RULES}))
     why = f"; shown for: {cell.why_shown}" if cell.why_shown else ""
