@@ -12,6 +12,7 @@ from experiments.report.comparison.paper_table import JUDGE
 from experiments.report.comparison.points import Point, find_point, get_primary, get_wanted
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import Setting
+from experiments.report.comparison.subsets import CUTS, find_cuts
 
 
 @dataclass(kw_only=True)
@@ -162,7 +163,7 @@ def _subject(about: dict[str, Any]) -> str:
 
 def _ran(run: Run) -> str:
     """Describe how a run is smaller than its task and base model, for the title of its panel."""
-    parts = [seed_groups.CUTS[key].format(value) for key, value in seed_groups.cuts(run).items()]
+    parts = [CUTS[key].format(value) for key, value in find_cuts(run).items()]
     if run.values.get("model.pretrained") is False:
         parts.append("random weights")
     if profile := run.record.run.get("profile"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from experiments.report.comparison.seed_groups import CUTS, PLAIN, Setting
+from experiments.report.comparison.seed_groups import PLAIN, Setting
+from experiments.report.comparison.subsets import CUTS
 
 SAID_ELSEWHERE = {
     *("seed", "recipe", "source", "profile", "model.repo", "model.pretrained", *CUTS),

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.report.comparison import reference
 from experiments.report.comparison.run_index import Run, number
+from experiments.report.comparison.subsets import find_cuts
 from experiments.results import inputs as provenance
 
 PLAIN: dict[str, dict[str, Any]] = {
@@ -25,12 +26,6 @@ PLAIN: dict[str, dict[str, Any]] = {
 unless `fields` of a row says otherwise."""
 ATTENTION = ("fourierft", "lora", "adalora", "dylora")
 """Methods whose rows are about query and value, unless `fields` says otherwise."""
-CUTS = {
-    "task.train_rows": "{} rows",
-    "task.eval_rows": "{} rows scored",
-    "train.max_steps": "{} steps",
-}
-"""Fields that make a run smaller than its task and recipe, with their wording in a title."""
 RECIPES = ("paper", "printed", "authors", "ours")
 """Recipes in the order of preference, for cells that were run in several ways."""
 
@@ -223,20 +218,9 @@ def incomparable_reasons(
 def _rehearsal(setting: Setting, fields: Collection[str]) -> Iterator[str]:
     if setting.run.get("profile"):
         yield f"a smoke test (profile {setting.run['profile']})"
-    for key, value in cuts(setting.first).items():
+    for key, value in find_cuts(setting.first).items():
         if key not in fields:
             yield f"a subset ({key.partition('.')[2]}={value})"
-
-
-def cuts(run: Run) -> dict[str, Any]:
-    """Return the fields that make a run smaller than its task and recipe."""
-    from experiments.config.changes import find_recipe  # late: with all models and tasks
-
-    given = {key: run.values[key] for key in CUTS if run.values.get(key) is not None}
-    if not given:
-        return {}
-    recipe = find_recipe(*(run.record.run[part] for part in ("model", "task", "method")))
-    return {key: value for key, value in given.items() if not recipe or recipe[1].get(key) != value}
 
 
 def _weights(setting: Setting, known: dict[str, Any], seen: dict[str, set[str]]) -> Iterator[str]:
