@@ -5,7 +5,7 @@ import pytest
 from experiments.results.history import read_history
 from experiments.results.identity import to_plain
 from experiments.seeding import stream
-from experiments.training import trainer
+from experiments.training import fitting
 from experiments.training.data_order import DataOrder
 
 TINY = [
@@ -241,7 +241,7 @@ def test_the_best_score_so_far_is_the_primary_metrics():
             {"step": step, "train/accuracy": score, "train/loss_of": 9.0}
             for step, score in enumerate(scores, 1)
         ]
-        return trainer._best_so_far(
+        return fitting._best_so_far(
             SimpleNamespace(
                 data=SimpleNamespace(evaluations={"train": []}),
                 task=SimpleNamespace(metrics=["accuracy"]),

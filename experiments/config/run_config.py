@@ -14,7 +14,7 @@ from experiments.models import MODELS, Model
 from experiments.results.identity import BEFORE, LOCAL, find_local, flatten
 from experiments.tasks import TASKS, Task
 from experiments.training.tracking import Tracking
-from experiments.training.train_config import Train
+from experiments.training.train_config import Precision, Sharding, Train
 
 
 class Mode(Enum):
@@ -117,6 +117,31 @@ class Config:
             yield (
                 f"method={self.method.name}: trains the head alone, "
                 f"and model={self.model.name} has none"
+            )
+
+        yield from self._unsharded()
+
+    def _unsharded(self) -> Iterator[str]:
+        """Yield every part of the run that `train.sharding=fsdp` cannot divide."""
+        if self.train is None or self.train.sharding is not Sharding.fsdp:
+            return
+        asked = "train.sharding=fsdp"
+        if self.train.precision is Precision.fp16:
+            yield f"{asked}: train.precision=fp16 is not scaled across parts (allowed: fp32, bf16)"
+        if not self.model.shardable:
+            yield (
+                f"{asked}: model={self.model.name} is not divided by blocks "
+                "(allowed: encoders, language models and vision transformers; else none)"
+            )
+        if self.model.quantization is not None:
+            yield (
+                f"{asked}: model.quantization={self.model.quantization.value} cannot be divided "
+                "(allowed: train.sharding=none, a whole quantised model on each GPU)"
+            )
+        if not self.method.shardable:
+            yield (
+                f"{asked}: method={self.method.name} needs whole parameters between steps "
+                "(allowed: fourierft, lora, full, bitfit, linear_probe)"
             )
 
     def _without_schema(self) -> Iterator[str]:

@@ -122,6 +122,11 @@ class FourierFT(Adapter):
     precision: UpdatePrecision | None = None
     """Rounding; exact keeps small updates of half-precision weights, at a cost; null: rounded."""
 
+    @property
+    def shardable(self) -> bool:
+        """See `Method.shardable`."""
+        return True
+
     def problems(self) -> Iterator[str]:
         """See `Method.problems`."""
         yield from super().problems()

@@ -34,6 +34,11 @@ class Method:
         """True if the weights of the base model are trained themselves."""
         return False
 
+    @property
+    def shardable(self) -> bool:
+        """True if `train.sharding=fsdp` works: each parameter is used in its module alone."""
+        return False
+
     def problems(self) -> Iterator[str]:
         """Yield every setting that the method cannot work with."""
         return iter(())

@@ -180,6 +180,11 @@ class LoRA(Adapter):
     dropout: float = 0.0
     """Dropout on the adapter's input."""
 
+    @property
+    def shardable(self) -> bool:
+        """See `Method.shardable`."""
+        return True
+
     def problems(self) -> Iterator[str]:
         """See `Method.problems`."""
         yield from super().problems()

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 class Selective(Method):
     """Trains the parameters of the base model that `selects` names, and the head."""
 
+    @property
+    def shardable(self) -> bool:
+        """See `Method.shardable`."""
+        return True
+
     def selects(self, parameter: str) -> bool:
         """Return True if the base model's parameter of this name is trained."""
         return False

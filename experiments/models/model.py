@@ -70,6 +70,11 @@ class Model:
         """True if `quantization` can be set."""
         return False
 
+    @property
+    def shardable(self) -> bool:
+        """True if `train.sharding=fsdp` can divide the network, block by block."""
+        return False
+
     def locate(self, offline: bool = False) -> str | None:
         """Return folder or repository of the weights, None if there are none to load.
 

@@ -61,6 +61,11 @@ class Transformer(Model):
             # To look for a part of a package, Python imports the package.
             yield f"model.package={self.package}: must be the name of a package, without a dot"
 
+    @property
+    def shardable(self) -> bool:
+        """See `Model.shardable`."""
+        return True
+
     def locate(self, offline: bool = False) -> str | None:
         """See `Model.locate`."""
         if not self.pretrained:

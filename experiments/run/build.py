@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.device import select_device
 from experiments.errors import UserError
+from experiments.results import kept_adapter
 from experiments.results.identity import to_plain
 from experiments.run import data_cache
+from experiments.training.train_config import Sharding
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +64,14 @@ def build_network(config: Config, weights: str | None) -> nn.Module:
     return network
 
 
+def restore_trained(config: Config, net: nn.Module, run_dir: Path) -> nn.Module:
+    """Return a fresh base model with what a run kept beside its weights, where it computes."""
+    net = config.method.restore(net, run_dir / kept_adapter.FOLDER, merged=False)
+    if config.model.quantization is None:  # quantised weights are where they stay
+        net = net.to(select_device(config.train.device))
+    return net
+
+
 def build_parts(config: Config, weights: str | None, dataset_path: str | None) -> Parts:
     """Processor, data and network, each of what lies where the first rank found it.
 
@@ -92,7 +103,11 @@ def build_trainer(
     from experiments.results.history import History
     from experiments.training.trainer import Trainer
 
-    return Trainer(
+    kind = Trainer
+    if config.train.sharding is Sharding.fsdp:
+        from experiments.training.sharded_trainer import ShardedTrainer as kind
+
+    return kind(
         network,
         data,
         train=config.train,

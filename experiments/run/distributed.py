@@ -33,8 +33,16 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def check_batch_size(batch_size: int, accumulation: int) -> None:
-    """Raise UserError if the rows of a step cannot be divided evenly."""
+def check_processes(batch_size: int, accumulation: int, sharded: bool) -> None:
+    """Raise UserError if rows or, where they are sharded, weights cannot be divided evenly."""
+    if sharded and size() == 1:
+        raise UserError(
+            "train.sharding=fsdp: one process has nothing to share weights with",
+            [
+                "start it with torchrun --nproc_per_node=GPUS train.py ...",
+                "allowed for one process: none",
+            ],
+        )
     if batch_size % (accumulation * size()):
         parts = f"{size()} processes" + (f" x {accumulation} parts" if accumulation > 1 else "")
         raise UserError(

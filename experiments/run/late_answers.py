@@ -13,7 +13,7 @@ from experiments.errors import RecordError
 from experiments.results import inputs, kept_adapter, lock, run_log
 from experiments.results.record import Record, read_record, write_record
 from experiments.run import work_folder
-from experiments.run.build import build_base
+from experiments.run.build import build_base, restore_trained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +82,6 @@ def _restore_network(
     record: Record,
 ) -> tuple[nn.Module, Any]:
     """Return the trained network, its adapter beside the weights, and the processor."""
-    from experiments.device import select_device
     from experiments.training.device import check_device, set_matmul
 
     check_device(config.train)
@@ -91,10 +90,7 @@ def _restore_network(
     processor = config.model.processor(weights, device=config.train.device)
     net = build_base(config, weights)  # downloads, if need be
     inputs.check_model(run_dir, config, record)
-    net = config.method.restore(net, run_dir / "adapter", merged=False)
-    if config.model.quantization is None:  # quantised weights are where they stay
-        net = net.to(select_device(config.train.device))
-    return net, processor
+    return restore_trained(config, net, run_dir), processor
 
 
 def _wrap_prompts(pending: dict[str, Any], record: Record) -> Any:

@@ -12,7 +12,14 @@ from experiments.results import inputs
 from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record
 from experiments.run import data_cache, distributed, late_answers
-from experiments.run.build import Parts, build_parts, build_trainer, count_parameters
+from experiments.run.build import (
+    Parts,
+    build_base,
+    build_parts,
+    build_trainer,
+    count_parameters,
+    restore_trained,
+)
 from experiments.run.description import (
     describe_environment,
     describe_fallback,
@@ -20,6 +27,7 @@ from experiments.run.description import (
     format_time,
 )
 from experiments.run.session import Session, session
+from experiments.training.train_config import Sharding
 
 if TYPE_CHECKING:
     from experiments.config.run_config import Config
@@ -34,7 +42,8 @@ def run(config: Config) -> Record:
         UserError: weights or data are missing or do not fit, the folder belongs to another run.
     """
     if config.train is not None:
-        distributed.check_batch_size(config.train.batch_size, config.train.accumulation)
+        sharded = config.train.sharding is Sharding.fsdp
+        distributed.check_processes(config.train.batch_size, config.train.accumulation, sharded)
     if config.offline:
         hub.go_offline()
     with session(get_run_dir(config), config) as current:
@@ -58,12 +67,12 @@ def run_worker(current: Session) -> None:
     """Train along with the first rank."""
     if current.record is not None or not current.config.mode.trains:
         return
-    from experiments.training import trainer
+    from experiments.training import fitting
 
     with distributed.main_process_first("prepared"):
         parts = build_parts(current.config, *data_cache.locate(current.config))
     work_dir, check = current.work_dir, current.folder_lock.check
-    trainer.fit(build_trainer(current.config, parts.network, parts.data, work_dir, check))
+    fitting.fit(build_trainer(current.config, parts.network, parts.data, work_dir, check))
 
 
 def train(current: Session) -> Record:
@@ -73,7 +82,7 @@ def train(current: Session) -> Record:
     if (fallback := describe_fallback(config)) is not None:
         log.warning("%s", fallback)
     from experiments.results import environment, kept_adapter
-    from experiments.training import memory, scoring, trainer
+    from experiments.training import fitting, memory, scoring
 
     machine = environment.describe()  # of the code that runs, not of what is there in the end
     peak_memory = environment.PeakMemory(select_device(config.train.device))
@@ -85,11 +94,15 @@ def train(current: Session) -> Record:
     parameters = count_parameters(parts.network, config.model.head)
     checks = check_before_training(config, parts)
     config.tracking.start(work_dir, describe_run(config), to_plain(config), parameters)
-    fitting = build_trainer(config, parts.network, parts.data, work_dir, folder_lock.check)
-    timings = trainer.fit(fitting)
+    trainer = build_trainer(config, parts.network, parts.data, work_dir, folder_lock.check)
+    timings = fitting.fit(trainer)
 
     answering = time.monotonic()
-    config.task.generate(fitting.network, parts.processor, parts.data, work_dir, config.seed)
+    network = trainer.network
+    if config.train.sharding is Sharding.fsdp and parts.data.prompts:
+        # This rank alone answers, with the network as it was trained last.
+        network = restore_trained(config, build_base(config, current.weights), work_dir)
+    config.task.generate(network, parts.processor, parts.data, work_dir, config.seed)
     folder_lock.check()
     timings["produce_s"] = round(time.monotonic() - answering, 3)
     peak = peak_memory.peak()
@@ -108,7 +121,9 @@ def train(current: Session) -> Record:
         preflight=checks,
         time={"started": format_time(started), "finished": format_time(time.time()), **timings},
         memory=peak,
-        environment=machine | describe_environment(parts.data, fitting.args.device, inputs_read),
+        environment=machine
+        | describe_environment(parts.data, trainer.args.device, inputs_read)
+        | {"sharding": config.train.sharding.value},
     )
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from transformers import TrainingArguments
 
 from experiments.device import select_device
 from experiments.seeding import stream
-from experiments.training.train_config import Precision, Schedule, Train
+from experiments.training.train_config import Precision, Schedule, Sharding, Train
 from fourierft.counting import in_head
 
 SCHEDULES = {
@@ -39,6 +40,10 @@ def training_arguments(train: Train, rows: int, run: Path, seed: int) -> Trainin
     evaluate_every = math.ceil(round(updates * train.eval_every, 6))
     workers = min(train.workers, len(os.sched_getaffinity(0)))  # more would get in the way
     on_cpu = select_device(train.device) == "cpu"
+    sharded = train.sharding is Sharding.fsdp
+    accelerator: dict[str, Any] = {"non_blocking": not on_cpu}  # pinned batches need no wait
+    if sharded:  # gradients that wait for the last micro-batch would be whole on every rank
+        accelerator["gradient_accumulation_kwargs"] = {"sync_each_batch": True}
     arguments = TrainingArguments(
         output_dir=str(run / "checkpoints"),
         per_device_train_batch_size=batch,
@@ -64,7 +69,9 @@ def training_arguments(train: Train, rows: int, run: Path, seed: int) -> Trainin
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
-        accelerator_config={"non_blocking": not on_cpu},  # copies of pinned batches need no wait
+        accelerator_config=accelerator,
+        fsdp=True if sharded else None,
+        fsdp_config={"version": 2} if sharded else None,
         dataloader_num_workers=workers,
         dataloader_persistent_workers=workers > 0,
         activation_checkpointing=train.gradient_checkpointing,

@@ -38,6 +38,13 @@ class Matmul(Enum):
     tf32 = "tf32"
 
 
+class Sharding(Enum):
+    """Division of a network among the processes of torchrun."""
+
+    none = "none"
+    fsdp = "fsdp"
+
+
 @dataclass(kw_only=True)
 class Train:
     """AdamW, one learning rate for the adapter, one for the head."""
@@ -86,6 +93,8 @@ class Train:
     """Processes that read and augment rows beside the training, one per core at most."""
     gradient_checkpointing: bool = field(default=False, metadata=LOCAL)
     """Compute activations again in the backward pass: less memory, more time."""
+    sharding: Sharding = field(default=Sharding.none, metadata=LOCAL)
+    """Under torchrun: none, every process has the whole network; fsdp, a part of it (FSDP2)."""
     device: str = field(default="auto", metadata=LOCAL)
     """Device: auto, cpu or cuda."""
 

@@ -21,7 +21,6 @@ from experiments.metrics.selection import Evaluation, Select
 from experiments.results import kept_adapter, predictions
 from experiments.results.history import History
 from experiments.tasks import Data, Task
-from experiments.training import checkpoints
 from experiments.training.data_order import DataOrder
 from experiments.training.optimizer import build_optimizer, training_arguments
 from experiments.training.train_config import Train
@@ -92,6 +91,13 @@ class Trainer(transformers.Trainer):
     def network(self) -> nn.Module:
         """The trained network, without the wrappers of distributed training."""
         return self.accelerator.unwrap_model(self.model)
+
+    def collect(self) -> nn.Module:
+        """Return the network to save what was trained from, on the first process.
+
+        All processes must call this.
+        """
+        return self.network
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Return the batch's loss, in training with the method's penalty."""
@@ -214,13 +220,14 @@ class Trainer(transformers.Trainer):
             wanted = self.state.global_step >= self.state.max_steps
         if wanted:
             self.best = score
-        if wanted and self.is_world_process_zero():
-            kept_adapter.replace(
-                self.run,
-                self.state.global_step,
-                lambda folder: self.method.save(self.network, folder),
-                self.checkpointed,
-            )
+            net = self.collect()
+            if self.is_world_process_zero():
+                kept_adapter.replace(
+                    self.run,
+                    self.state.global_step,
+                    lambda folder: self.method.save(net, folder),
+                    self.checkpointed,
+                )
 
 
 class _EvaluateAtTheEnd(TrainerCallback):
@@ -231,69 +238,3 @@ class _EvaluateAtTheEnd(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_log = True
         return control
-
-
-def fit(trainer: Trainer) -> dict[str, Any]:
-    """Train to the end, from the last whole checkpoint if there is one.
-
-    Returns:
-        train_s (with evaluations, and with earlier attempts up to the resumed checkpoint),
-        evaluation_s (of this attempt), steps, epochs, resumed_from (step or None).
-    """
-    with trainer.args.main_process_first(local=False):
-        damaged = predictions.find_first_damaged(trainer.run)
-        if damaged is not None:
-            log.warning("%s: damaged; its evaluation is made again", damaged)
-        checkpoint, step = checkpoints.latest(
-            trainer.run / "checkpoints",
-            before=None if damaged is None else predictions.parse_step(damaged),
-        )
-        if trainer.is_world_process_zero():
-            while lost := _rewind(trainer, step, checkpoint):
-                log.warning("lost, and made again: %s", "; ".join(lost))
-                checkpoint, step = checkpoints.latest(trainer.run / "checkpoints", before=step)
-    trainer.checkpointed = step
-    elapsed = trainer.history.elapsed()
-    trainer.started = time.monotonic() - elapsed
-    trainer.best = _best_so_far(trainer)
-    if checkpoint is not None:
-        log.info("resuming from step %d", step)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return {
-        "train_s": round(time.monotonic() - trainer.started, 3),
-        "evaluation_s": round(trainer.evaluating, 3),
-        "steps": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
-        "resumed_from": step or None,
-    }
-
-
-def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
-    """Take a run folder back to a checkpoint; return what was lost of its state."""
-    scores = {at: one for at, one in _primary_scores(trainer).items() if math.isfinite(one)}
-    if scores:
-        best = trainer.train_recipe.select is Select.best
-        kept_adapter.add_label(trainer.run, max(scores, key=scores.get if best else None))
-    trainer.history.cut(step)
-    predictions.delete_after(trainer.run, step)
-    lines = trainer.history.lines()
-    lost = list(predictions.find_differences(trainer.run, lines))
-    there = kept_adapter.restore(trainer.run, step)
-    if trainer.train_recipe.select is Select.best:
-        needed = bool(predictions.count_evaluations(lines))
-    else:
-        needed = checkpoint is not None and checkpoints.is_last(checkpoint)
-    return lost + ([f"{kept_adapter.FOLDER}/"] if needed and not there else [])
-
-
-def _best_so_far(trainer: Trainer) -> float | None:
-    """Return the primary score of the adapter kept before an interruption, or None."""
-    scores = _primary_scores(trainer).values()
-    finite = [score for score in scores if math.isfinite(score)]
-    return max(finite) if finite else (math.nan if scores else None)
-
-
-def _primary_scores(trainer: Trainer) -> dict[int, float]:
-    """Primary score of every evaluation so far, by its step."""
-    key = f"{next(iter(trainer.data.evaluations), '')}/{trainer.task.metrics[0]}"
-    return {line["step"]: line[key] for line in trainer.history.lines() if key in line}
