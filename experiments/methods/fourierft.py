@@ -61,8 +61,9 @@ class UpdatePrecision(Enum):
     exact = "exact"
 
 
-LARGEST_NORM = 10.0
-"""Largest norm of one coefficient's update: a larger one would dwarf any weight of a base model."""
+LARGEST_NORM = {Init.normal: 10.0, Init.zeros: 40.0}
+"""Largest norm of one coefficient's update by start. With normal, n of them stand beside the weights
+before the first step; with zeros they grow by the learning rate, and only a plain alpha is caught."""
 
 
 class Scaling(Enum):
@@ -137,10 +138,12 @@ class FourierFT(Adapter):
             yield f"method.entry_seed={self.entry_seed}: must not be negative"
         if not 0 < self.alpha < math.inf:
             yield f"method.alpha={self.alpha}: must be positive"
-        if self.scaling is Scaling.norm and self.alpha > LARGEST_NORM:
+        largest = LARGEST_NORM[self.init]
+        if self.scaling is Scaling.norm and self.alpha > largest:
             yield (
                 f"method.alpha={self.alpha:g}: with method.scaling=norm it is the norm of one "
-                f"coefficient's update (allowed: up to {LARGEST_NORM:g}; the paper's alphas make "
+                f"coefficient's update (allowed: up to {largest:g} with "
+                f"method.init={self.init.value}; the paper's alphas make "
                 "0.03 to 0.3), and recipes hold plain ones: name yours"
             )
         if bias.center is not None and not bias.center >= 0:

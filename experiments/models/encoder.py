@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.models.transformer import Transformer
+from experiments.models.transformer import Transformer, labels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,11 +36,4 @@ class Encoder(Transformer):
 
         if head.kind == "none":
             return self.network(AutoModel, source, meta)
-        problem = "regression" if head.kind == "regression" else "single_label_classification"
-        return self.network(
-            AutoModelForSequenceClassification,
-            source,
-            meta,
-            num_labels=head.labels,
-            problem_type=problem,
-        )
+        return self.network(AutoModelForSequenceClassification, source, meta, **labels(head))

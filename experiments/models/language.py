@@ -13,7 +13,7 @@ from experiments.device import select_device
 from experiments.errors import ConfigError, DataError
 from experiments.hub.fingerprints import Files, tokenizer
 from experiments.models.model import Quantization
-from experiments.models.transformer import Transformer
+from experiments.models.transformer import Transformer, labels
 from experiments.results.identity import LOCAL
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ class CausalLM(Transformer):
     targets.
     """
 
-    repo: str | None
-    """Hub repository of the pretrained weights; null: `path` is required."""
     tokenizer: str | None = field(default=None, metadata=LOCAL)
     """Local folder with a tokenizer, for models without weights; null: a byte tokenizer."""
     dtype: Dtype | None = None
@@ -58,15 +56,6 @@ class CausalLM(Transformer):
     def quantisable(self) -> bool:
         """See `Model.quantisable`; a folder's architecture is checked when it is built."""
         return self.architecture not in FUSED
-
-    def locate(self, offline: bool = False) -> str | None:
-        """See `Model.locate`."""
-        if self.pretrained and self.repo is None and self.path is None:
-            raise DataError(
-                f"model.path=null: no repository holds model={self.name}",
-                ["with a copy on this machine: model.path=FOLDER"],
-            )
-        return super().locate(offline)
 
     def inputs(self) -> dict[str, Files]:
         """See `Model.inputs`."""
@@ -105,9 +94,9 @@ class CausalLM(Transformer):
     def build(
         self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"
     ) -> nn.Module:
-        """See `Model.build`."""
+        """See `Model.build`; a classifier reads the last token."""
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
         from experiments.models.gpt2_attention import split_attention
 
@@ -122,10 +111,15 @@ class CausalLM(Transformer):
             loading["quantization_config"] = self._quantized(loading["dtype"])
             # Left to transformers, every rank's would go to the first GPU.
             loading["device_map"] = {"": select_device(device)}
-        net = split_attention(self.network(AutoModelForCausalLM, source, meta, loading))
+        if head.kind in ("classification", "regression"):
+            classifier = AutoModelForSequenceClassification
+            net = self.network(classifier, source, meta, loading, **labels(head))
+        else:
+            net = self.network(AutoModelForCausalLM, source, meta, loading)
+            net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
+        net = split_attention(net)
         if self.quantization is Quantization.nf4:
             leave_unpacked(net)
-        net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning
         net.config.use_cache = False  # of keys and values: training would fill it in vain
         return net
 

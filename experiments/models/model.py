@@ -42,6 +42,8 @@ class Model:
     """Modules of the task head, trained fully and counted apart."""
     path: str | None = field(default=None, metadata=LOCAL)
     """Local folder with weights and tokenizer."""
+    origin: str | None = field(default=None, metadata=LOCAL)
+    """Origin and licence of weights that are not the published ones, for logs and reports."""
     pretrained: bool = True
     """Use pretrained weights; false: full size, random weights, nothing downloaded."""
     quantization: Quantization | None = None

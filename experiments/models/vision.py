@@ -1,15 +1,16 @@
-"""Image classifiers: ViT."""
+"""Image classifiers: ViT and DINOv2."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import DataError
 from experiments.models.transformer import Transformer
+from experiments.results.identity import BEFORE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,13 +29,16 @@ class ImageFormat:
 
 @dataclass(kw_only=True)
 class VisionTransformer(Transformer):
-    """ViT with a linear classifier on its first token."""
+    """ViT with a linear classifier on its first token, or DINOv2 on it and the others' mean."""
 
     mean: list[float]
     """Subtracted from each colour channel, in shares of full brightness, where the weights' own
     preprocessor_config.json does not say."""
     std: list[float]
     """Each colour channel's divisor, likewise."""
+    side: int | None = field(default=None, metadata={BEFORE: None})
+    """Side of the images in pixels, for DINOv2, which interpolates its positions; null: the side in
+    the weights' configuration."""
 
     def problems(self) -> Iterator[str]:
         """See `Model.problems`."""
@@ -44,10 +48,19 @@ class VisionTransformer(Transformer):
             if len(values) != 3 or not all(map(fits, values)):
                 kind = "positive numbers" if key == "std" else "numbers"
                 yield f"model.{key}={values}: must be three {kind}"
+        if self.side is None:
+            return
+        patch = self.sizes.get("patch_size", 14)
+        if self.architecture != "dinov2":
+            yield f"model.side={self.side}: model={self.name} has fixed positions (allowed: null)"
+        elif self.side < patch or self.side % patch:
+            yield f"model.side={self.side}: must be a multiple of {patch}, the side of a patch"
 
     def processor(self, source: str | None, *, device: str = "auto") -> ImageFormat:
         """Return the side that the network was built for, and the mean and std of its weights."""
-        side, said = self.configuration(source).image_size, self._preparation(source)
+        side, said = self.side, self._preparation(source)
+        if side is None:
+            side = self.configuration(source).image_size
         try:
             mean, std = (list(said.get(f"image_{key}", getattr(self, key))) for key in _SCALES)
             if said.get("do_normalize") is False:
