@@ -1,5 +1,6 @@
 """Alpaca's rows as they are learnt, and the questions that are answered, on real data."""
 
+import copy
 import json
 import shutil
 from collections import Counter
@@ -9,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.errors import DataError
+from experiments.errors import ConfigError, DataError
 from experiments.results import generations
 from experiments.tasks import chat_benchmarks as asking
 from experiments.tasks.chat_benchmarks import GumbelSampler
@@ -52,7 +53,7 @@ def test_formats_are_those_of_the_data(task, data_folder):
     part = task()
     assert len(rows) > 3000
     for row in rows:
-        assert "".join(part._pieces(row)) == row["text"]
+        assert "".join(part.pieces(row, None)) == row["text"]
 
 
 def test_rows(task, tokenizer):
@@ -78,7 +79,11 @@ def test_the_longest_text_is_a_conversation_with_full_answers(task, tokenizer, d
     part = task(*few, "task.max_new_tokens=9", f"task.questions={data_folder}")
     data = load(part, tokenizer)
     longest = max(
-        len(tokenizer(part.conversation(row["turns"], [""] * (len(row["turns"]) - 1)))["input_ids"])
+        len(
+            tokenizer(part.conversation(row["turns"], [""] * (len(row["turns"]) - 1), tokenizer))[
+                "input_ids"
+            ]
+        )
         + 9 * len(row["turns"])
         for rows in data.prompts.values()
         for row in rows
@@ -171,14 +176,14 @@ def test_braces_that_cannot_be_filled_in_are_refused(task, form):
     assert first.startswith(f"task.prompt={form!r}") and "doubled braces" in first
     part = task()
     part.prompt = "{{}} {instruction}"
-    assert list(part.problems()) == [] and part.conversation(["a"], []) == "{} a"
+    assert list(part.problems()) == [] and part.conversation(["a"], [], None) == "{} a"
 
 
 def test_conversation_repeats_the_form_without_its_opening(task):
     part = task()
-    first = part.conversation(["What {is} it?"], [])
+    first = part.conversation(["What {is} it?"], [], None)
     assert first == part.prompt.replace("{instruction}", "What {is} it?")
-    both = part.conversation(["What {is} it?", "And why?"], ["A {thing}."])
+    both = part.conversation(["What {is} it?", "And why?"], ["A {thing}."], None)
     assert both.startswith(first + "A {thing}.")
     assert both.count("Below is an instruction") == 1 and both.count("### Response:\n") == 2
     assert both.endswith("### Instruction:\nAnd why?\n\n### Response:\n")
@@ -411,3 +416,33 @@ def test_hub_file_is_named(compose):
         part = compose([f"task={name}", "model=stories260k", "method=fourierft"]).task
         assert (part.repo, part.name) == (repo, name)
         assert json.dumps(part.prompt).count("{instruction}") == 1
+
+
+CHAT = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_chat_template_formats_rows_and_conversations(task, tokenizer):
+    part = task("task.chat_template=true", "task.train_rows=4", "task.validation_rows=4")
+    chat = copy.deepcopy(tokenizer)
+    chat.chat_template = CHAT
+    row = {"instruction": "Add.", "input": "1 2", "output": "3"}
+    assert part.pieces(row, chat) == ("<|user|>Add.\n\n1 2</s><|assistant|>", "3")
+    assert part.pieces(row | {"input": " "}, chat)[0] == "<|user|>Add.</s><|assistant|>"
+    talk = part.conversation(["a", "b"], ["c"], chat)
+    assert talk == "<|user|>a</s><|assistant|>c</s><|user|>b</s><|assistant|>"
+    data = load(part, chat)
+    plain = load(task("task.train_rows=4", "task.validation_rows=4"), chat)
+    assert chat.decode(data.train[0]["input_ids"]).find("<|user|>") >= 0
+    assert data.train[0]["input_ids"] != plain.train[0]["input_ids"]
+    chat.chat_template = "<s>" + CHAT  # the tokenizer begins every text with it, too
+    tokens = chat(part.conversation(["a"], [], chat))["input_ids"]
+    assert tokens.count(chat.bos_token_id) == 1
+
+
+def test_chat_template_that_is_missing_is_one_line(task, tokenizer):
+    part = task("task.chat_template=true", "task.train_rows=4", "task.validation_rows=4")
+    with pytest.raises(ConfigError, match="task.chat_template=true: the model's tokenizer refuses"):
+        load(part, tokenizer)

@@ -108,9 +108,7 @@ def _fetch_wheels(configs: list[Config], given: Path | None) -> None:
 
 def needed(configs: list[Config]) -> list[hub.Download]:
     """Return the downloads that runs need from the hub."""
-    return [
-        one for config in configs for one in config.model.downloads() + config.task.downloads()
-    ]
+    return [one for config in configs for one in config.model.downloads() + config.task.downloads()]
 
 
 def find_configs(given: list[str]) -> list[Config]:

