@@ -62,7 +62,7 @@ def test_local_fields_are_those_of_earlier_versions():
         "recipe": set(),
         "profile": set(),
         "seed": set(),
-        "model": {"path", "tokenizer"},
+        "model": {"path", "tokenizer", "origin", "wheel"},
         "task": {"path", "class_path", "extractor", "questions", "generation_batch_size"},
         "method": {"memory", "gradient"},
         "train": {

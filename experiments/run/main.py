@@ -81,6 +81,8 @@ def train(current: Session) -> Record:
     started = time.time()
     if (fallback := describe_fallback(config)) is not None:
         log.warning("%s", fallback)
+    if config.model.origin is not None and config.model.pretrained and config.model.path is None:
+        log.info("weights: %s", config.model.origin)
     from experiments.results import environment, kept_adapter
     from experiments.training import fitting, memory, scoring
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import hub
-from experiments.errors import ConfigError, DataError
+from experiments.errors import DataError
 from experiments.files import list_visible
 from experiments.hub.fingerprints import Files
 from experiments.results import generations
 from experiments.results.identity import BEFORE, LOCAL
 from experiments.tasks import alpaca
 from experiments.tasks import chat_benchmarks as benchmarks
+from experiments.tasks.chat_template import fill_template
 from experiments.tasks.language import Collator, Language
 from experiments.tasks.task import Data
 
@@ -284,26 +285,3 @@ class Instruction(Language):
         else:
             path = hub.fetch(*self.downloads()) / self.file
         return alpaca.read(path, self.name)
-
-
-def fill_template(processor: Any, messages: list[dict[str, str]]) -> str:
-    """Return a conversation in the tokenizer's chat format, up to where the answer begins.
-
-    Args:
-        processor: the tokenizer.
-        messages: role and content of each message.
-
-    Raises:
-        ConfigError: the tokenizer has no chat template, or it cannot be filled in.
-    """
-    try:
-        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program of its own and raises what it likes
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"task.chat_template=true: the model's tokenizer refuses ({line})"
-        ) from error
-    # Some tokenizers begin every text with a token that their template has written already.
-    first = processor.bos_token
-    added = first is not None and processor("", verbose=False)["input_ids"][:1]
-    return text.removeprefix(first) if added == [processor.bos_token_id] else text

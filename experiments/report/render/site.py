@@ -247,6 +247,7 @@ def _about(run: Run) -> list[tuple[str, str]]:
     primary = (run.record.metrics or {}).get("primary") or {}
     shown = {**said, "metric": primary.get("name"), "split": primary.get("split")}
     shown["weights"] = run.record.environment.get("weights") or "random"
+    shown["origin"] = (run.record.config.get("model") or {}).get("origin")
     return [(key, str(value)) for key, value in shown.items() if value not in (None, "")]
 
 
