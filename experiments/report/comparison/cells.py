@@ -117,12 +117,12 @@ def answer(
         cell.incomparable_reasons = reasons_by_id[shown] + deviations_by_id[shown]
         if cell.others:
             cell.why_shown = seed_groups.why_first(*ordered[:2], reasons_by_id, deviations_by_id)
+        if cell.column.judged:
+            cell.incomparable_reasons += _judges(cell, index)
     for rule in RULES:
         cell.ours[rule] = statistic(cell, rule, how, index)
         reasons = list(cell.incomparable_reasons)
         reasons += _source(cell.row, how)
-        if cell.column.judged and cell.setting is not None:
-            reasons += _judges(cell, index)
         if rule != how["select"]:
             reasons.append(OTHER_RULE)
         told = judge(cell.printed, cell.ours[rule], how["runs"], reasons)

@@ -13,7 +13,7 @@ import yaml
 from experiments.errors import RecordError
 
 REFERENCE = Path(__file__).resolve().parents[2] / "reference"
-ABOUT = ("deviations", "protocols", "weights")
+ABOUT = ("claims", "deviations", "protocols", "weights")
 """Files about the tables that are not tables themselves."""
 
 COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
@@ -99,6 +99,11 @@ def protocols() -> dict[str, Any]:
 def weights() -> dict[str, Any]:
     """Read repository and fingerprint of the paper's base models."""
     return _read("weights")
+
+
+def claims() -> list[dict[str, Any]]:
+    """Read the claims that rest on tables."""
+    return _read("claims")["claims"]
 
 
 def _read(name: str) -> dict[str, Any]:

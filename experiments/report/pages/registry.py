@@ -13,6 +13,7 @@ from experiments.report.pages import (
     figure3,
     figure6,
     figure7,
+    paper_claims,
     pareto,
     score_vs_size,
     table1,
@@ -33,6 +34,7 @@ OF_THE_PAPER = {
 }
 """Pages with their own layout; all others are tables of scores."""
 OWN = {
+    "claims": paper_claims.show,
     "pareto": pareto.show,
     "deviations": deviations.show,
     "differences": differences.show,
@@ -41,6 +43,7 @@ OWN = {
 }
 """Pages about all runs, which have no reference file."""
 TITLES = {
+    "claims": "Claims",
     "pareto": "Cost and score",
     "deviations": "Deviations",
     "differences": "Differences",

@@ -24,6 +24,7 @@ from experiments.report.render.document import (
 )
 
 NUMBERS = ("Printed", "By the printed counts", "By the formulas", "Ours")
+NOT_THE_COUNTS = "not what the printed counts give"
 HALF = 0.05
 """Half a unit of the last digit of a printed share."""
 
@@ -101,7 +102,7 @@ def _share(entry: dict[str, Any], index: RunIndex) -> dict[str, Any]:
 def _judge(printed: float, counts: tuple[float, float], ours: float | None) -> tuple[Verdict, str]:
     least, most = counts
     if not least - HALF <= printed <= most + HALF:
-        return Verdict.not_reproduced, "not what the printed counts give"
+        return Verdict.not_reproduced, NOT_THE_COUNTS
     if ours is None:
         return Verdict.not_run, ""
     if abs(ours - printed) <= HALF + 1e-9 or least <= ours <= most:

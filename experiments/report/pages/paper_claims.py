@@ -1,0 +1,252 @@
+"""Claims of the paper on one page: its own numbers, the evidence here, and the verdict."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.report.comparison import cells, claims, paired, reference, table_claims, toy_runs
+from experiments.report.comparison.cells import PaperCell
+from experiments.report.comparison.claims import Claim
+from experiments.report.comparison.panels import Panel, read_panels
+from experiments.report.comparison.run_index import RunIndex
+from experiments.report.comparison.verdict import Judgement, Verdict
+from experiments.report.pages import figure6, figure7, score_vs_size, table1, text_numbers
+from experiments.report.pages.claim_table import show_verdict
+from experiments.report.render.document import Heading, Line, Page, Prose, Shown, Table, title
+
+COLUMNS = ("The paper's claim", "Its own numbers", "Evidence here", "Verdict", "Not tested")
+IMAGE = "an image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One claim of the paper with all that is known about it."""
+
+    page: str
+    place: str
+    says: str
+    words: str | None
+    """The paper's."""
+    printed: Shown
+    """What the paper's own numbers say."""
+    evidence: str
+    judgement: Judgement
+    untested: str
+
+
+def show(index: RunIndex) -> Page:
+    """Build the page of all claims."""
+    found, told = find_findings(index)
+    counts = Counter(one.judgement.verdict for one in found)
+    against = sum(one.printed.tone == Verdict.contradicted.tone for one in found)
+    told_here = ", ".join(f"{counts[one]} {one.value}" for one in Verdict if counts[one])
+    summary = (
+        f"{len(found)} claims, {against} of them not what the paper's own numbers say; "
+        f"here: {told_here}."
+    )
+    return Page(
+        name="claims",
+        title="Claims of the paper",
+        blocks=[
+            Prose(f"**{summary}**"),
+            Table(
+                caption="Every claim that the paper makes of its tables and figures",
+                columns=COLUMNS,
+                lines=[_line(one) for one in found],
+            ),
+            Prose(f"Claims of tables: {told}"),
+            Heading("How claims are judged"),
+            Prose(claims.RULE),
+        ],
+        rows=[_raw(one) for one in found],
+        summary=summary,
+        verdicts=counts,
+    )
+
+
+def find_findings(index: RunIndex) -> tuple[list[Finding], str]:
+    """Return every claim in the paper's order, and a sentence on those of tables."""
+
+    @functools.cache
+    def fill(name: str) -> tuple[dict[str, Any], Sequence[PaperCell]]:
+        facts = reference.load_table(name)
+        return facts, cells.fill(facts, index)
+
+    of_tables = list(table_claims.read_claims(fill))
+    weighed = [one.ours for one in of_tables]
+    judgements = claims.judge(weighed)
+    found = [_of_table(*pair) for pair in zip(of_tables, judgements, strict=True)]
+    for name in ("figure1", "figure4", "figure5", "figure6", "figure7"):
+        found += _of_figure(name, index)
+    return [*_of_counts(index), *found], claims.summarize(weighed, judgements)
+
+
+def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
+    printed = claim.printed.evidence
+    if printed is None:
+        own = Shown(text="not printed")
+    else:
+        held = sum(one.holds for one in claim.printed.parts.values())
+        words = [
+            f"**{'holds' if printed.holds else 'does not hold'}** in {held} of "
+            f"{len(claim.printed.parts)} cases",
+            claims.describe(printed),
+            "" if claim.spread is None else f"printed ± up to {claim.spread:g}",
+            f"{len(claim.doubts)} doubtful cells" if claim.doubts else "",
+        ]
+        verdict = Verdict.supported if printed.holds else Verdict.contradicted
+        own = Shown(text="; ".join(filter(None, words)), tone=verdict.tone)
+    facts = claim.facts
+    return Finding(
+        page=facts["page"],
+        place=f"{facts['place']}, Table {facts['page'].removeprefix('table')}",
+        says=facts["says"],
+        words=facts["words"],
+        printed=own,
+        judgement=judgement,
+        evidence=_evidence(claim.ours),
+        untested=_untested(claim.ours, "cells"),
+    )
+
+
+def _of_figure(name: str, index: RunIndex) -> Iterator[Finding]:
+    facts = reference.load(name)
+    if name == "figure7":
+        runs, _ = toy_runs.find(facts, index)
+        judgement = figure7.judge(facts, runs)
+        claim = facts["claim"].strip()
+        untested = "" if runs else "all of it"
+        yield _finding(name, facts, claim, IMAGE, judgement, judgement.reason, untested)
+        return
+    if name == "figure6":
+        found = figure6.weigh_claims(facts, figure6.find_settings(facts, index), index)
+        own = [IMAGE] * len(found)
+    else:
+        panels = list(read_panels(facts, index))
+        found = score_vs_size.weigh_claims(facts, panels)
+        own = [_known(claim, panels) for claim in facts["claims"]]
+    for claim, printed, judgement in zip(found, own, claims.judge(found), strict=True):
+        evidence, untested = _evidence(claim), _untested(claim, "points")
+        yield _finding(name, facts, claim.says, printed, judgement, evidence, untested)
+
+
+def _finding(
+    name: str,
+    facts: dict[str, Any],
+    says: str,
+    printed: str,
+    judgement: Judgement,
+    evidence: str,
+    untested: str,
+) -> Finding:
+    return Finding(
+        page=name,
+        place=title(facts).partition(":")[0],
+        says=says,
+        words=None,
+        printed=Shown(text=printed, tone="muted"),
+        judgement=judgement,
+        evidence=evidence,
+        untested=untested,
+    )
+
+
+def _known(claim: dict[str, Any], panels: Sequence[Panel]) -> str:
+    """Say what the tables' points of a figure tell about a claim on two series."""
+    of, than = claim.get("of"), claim.get("than")
+    if claim["check"] not in ("best_beats", "smallest_beats") or not isinstance(than, str):
+        return IMAGE
+    ahead = []
+    for panel in panels:
+        if panel.own and panel.key in claim["panels"]:
+            sides = [
+                [point.known for point in panel.series[name] if point.known is not None]
+                for name in (of, than)
+            ]
+            if all(sides):
+                ahead.append(max(sides[0]) > max(sides[1]))
+    if not ahead:
+        return IMAGE
+    return f"{IMAGE}; by the points that its tables print, in {sum(ahead)} of {len(ahead)} panels"
+
+
+def _of_counts(index: RunIndex) -> Iterator[Finding]:
+    """Yield Table 1 and the text's shares, whose pages say more."""
+    pages = (("table1", table1.show, _sound_counts), ("text", text_numbers.show, _sound_shares))
+    for name, page, sound in pages:
+        facts = reference.load(name)
+        built = page(name, facts, index)
+        worst = next(
+            one
+            for one in (Verdict.not_reproduced, Verdict.not_run, Verdict.reproduced)
+            if built.verdicts.get(one)
+        )
+        missing = built.verdicts.get(Verdict.not_run, 0)
+        yield _finding(
+            name,
+            facts,
+            " ".join(facts["claim"].split()),
+            sound(built),
+            Judgement(verdict=worst),
+            built.summary,
+            f"{missing} not counted" if missing else "",
+        )
+
+
+def _sound_counts(page: Page) -> str:
+    same = sum(row["count_printed_is_formula"] for row in page.rows)
+    return f"{same} of {len(page.rows)} printed counts are the formula's"
+
+
+def _sound_shares(page: Page) -> str:
+    wrong = sum(row["reason"] == text_numbers.NOT_THE_COUNTS for row in page.rows)
+    return f"{len(page.rows) - wrong} of {len(page.rows)} shares are what its printed counts give"
+
+
+def _evidence(claim: Claim) -> str:
+    """Say in a line what the runs tell."""
+    evidence = claim.evidence
+    if evidence is None:
+        return "–"
+    held = sum(one.holds for one in claim.parts.values())
+    return f"holds in {held} of {len(claim.parts)} {claim.unit}; {claims.describe(evidence)}"
+
+
+def _untested(claim: Claim, what: str) -> str:
+    """Say what the runs leave open."""
+    evidence = claim.evidence
+    words = [f"{claim.missing} {what}"] if claim.missing else []
+    if evidence is None:
+        return "; ".join(words) or "all of it"
+    if evidence.seeds < paired.SEEDS:
+        words.append(f"{paired.SEEDS - evidence.seeds} more seeds")
+    return "; ".join([*words, *dict.fromkeys([*claim.reasons, *claim.reservations])])
+
+
+def _line(one: Finding) -> Line:
+    claim = (
+        Shown(text=one.says, link=f"page:{one.page}", note=one.words),
+        Shown(text=f"({one.place})", tone="muted"),
+    )
+    return Line(
+        cells=[claim, one.printed, one.evidence, show_verdict(one.judgement), one.untested or "–"]
+    )
+
+
+def _raw(one: Finding) -> dict[str, Any]:
+    """One line of the csv file."""
+    return {
+        "page": one.page,
+        "place": one.place,
+        "claim": one.says,
+        "words": one.words,
+        "printed": one.printed.text,
+        "evidence": one.evidence,
+        "verdict": one.judgement.verdict.value,
+        "reason": one.judgement.reason,
+        "untested": one.untested,
+    }
