@@ -24,7 +24,8 @@ EXPERIMENTS = [
     {"training"},
     {"config"},
     {"run"},
-    {"commands", "judge", "report", "search", "smoke"},
+    {"report"},
+    {"commands", "judge", "search", "smoke"},
 ]
 FOURIERFT = [
     {"bypass", "counting", "offloading", "spectrum", "tensors"},

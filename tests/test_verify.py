@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import records
 
 from experiments.commands import peft_results
 from experiments.commands.results import main
@@ -77,7 +78,9 @@ def change(folder, **metrics):
 
 def test_a_sound_record_matches(folder, capsys):
     assert main(["verify", outputs(folder)]) == 0
-    assert "1 of 1 trained records match" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 of 1 trained records match" in told
+    assert "1 of 1 verdicts on cells and claims" in told
 
 
 def test_an_edited_number_is_named(folder, capsys):
@@ -112,6 +115,24 @@ def test_a_diverged_run_of_an_earlier_version_matches(folder, capsys):
     record["metrics"]["best"] = none | {"value": 0.5}
     path.write_text(json.dumps(record))
     assert main(["verify", outputs(folder)]) == 1
+
+
+def test_verdicts_and_claims_are_those_of_the_predictions(tmp_path, compose, capsys):
+    """Edited records say 63.8, their predictions 100: the cell's verdict is another."""
+    plain = to_plain(compose(["model=roberta_base", "task=cola", "method=fourierft"]))
+    labels = np.arange(40) % 2
+    for seed in records.SEEDS:
+        place = records.scored(tmp_path, plain, seed, 0.638)
+        entry = Evaluation(step=30, epoch=3.0, predictions=np.eye(2)[labels], references=labels)
+        predictions.save(place, "validation", entry)
+    assert main(["verify", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    cell = "table2, RoBERTa-base, FourierFT, n=1000, CoLA"
+    assert f"{cell}: reproduced by the records, not reproduced by the predictions" in captured.err
+    assert (
+        "verdicts on cells and claims that were run are what the predictions give" in captured.out
+    )
+    assert "0 of 5 trained records match" in captured.out
 
 
 def test_rounding_is_no_difference(folder, capsys):

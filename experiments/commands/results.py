@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.results", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    told = "recompute every metric from stored predictions and generations"
+    told = "recompute every metric, verdict and claim from stored predictions and generations"
     commands.add_parser("verify", help=told, description=told)
     told = "write every trained run as a result file of PEFT's method_comparison"
     export = commands.add_parser("export", help=told, description=told)

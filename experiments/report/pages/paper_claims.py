@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from experiments.report.render.document import Heading, Line, Page, Prose, Shown
 
 COLUMNS = ("The paper's claim", "Its own numbers", "Evidence here", "Verdict", "Not tested")
 IMAGE = "an image"
+OF_COUNTS = ("table1", "text")
+"""Pages about counts of parameters, which need no training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Finding:
 
 def show(index: RunIndex) -> Page:
     """Build the page of all claims."""
-    found, told = find_findings(index)
+    found, told = find_findings(index, fill_tables(index))
     counts = Counter(one.judgement.verdict for one in found)
     against = sum(one.printed.tone == Verdict.contradicted.tone for one in found)
     told_here = ", ".join(f"{counts[one]} {one.value}" for one in Verdict if counts[one])
@@ -68,14 +70,22 @@ def show(index: RunIndex) -> Page:
     )
 
 
-def find_findings(index: RunIndex) -> tuple[list[Finding], str]:
-    """Return every claim in the paper's order, and a sentence on those of tables."""
+Fill = Callable[[str], tuple[dict[str, Any], Sequence[PaperCell]]]
+
+
+def fill_tables(index: RunIndex) -> Fill:
+    """Return a function that fills a table once and returns its reference and cells."""
 
     @functools.cache
     def fill(name: str) -> tuple[dict[str, Any], Sequence[PaperCell]]:
         facts = reference.load_table(name)
         return facts, cells.fill(facts, index)
 
+    return fill
+
+
+def find_findings(index: RunIndex, fill: Fill) -> tuple[list[Finding], str]:
+    """Return every claim, those of counts and tables first, and a sentence on those of tables."""
     of_tables = list(table_claims.read_claims(fill))
     weighed = [one.ours for one in of_tables]
     judgements = claims.judge(weighed)
@@ -176,8 +186,8 @@ def _known(claim: dict[str, Any], panels: Sequence[Panel]) -> str:
 
 def _of_counts(index: RunIndex) -> Iterator[Finding]:
     """Yield Table 1 and the text's shares, whose pages say more."""
-    pages = (("table1", table1.show, _sound_counts), ("text", text_numbers.show, _sound_shares))
-    for name, page, sound in pages:
+    pages = ((table1.show, _sound_counts), (text_numbers.show, _sound_shares))
+    for name, (page, sound) in zip(OF_COUNTS, pages, strict=True):
         facts = reference.load(name)
         built = page(name, facts, index)
         worst = next(
