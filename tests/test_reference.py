@@ -15,7 +15,7 @@ from experiments.config import compose as config
 from experiments.config import sweep
 from experiments.config.compose import compose_config, register
 from experiments.config.load import load
-from experiments.report.comparison import claims, paper_table, reference, seed_groups
+from experiments.report.comparison import figure_claims, paper_table, reference, seed_groups
 from experiments.report.comparison.run_index import Run
 from experiments.report.pages import figure3
 from experiments.results.identity import flatten, to_plain
@@ -264,7 +264,7 @@ def test_sweeps_name_known_series_and_checks(name):
     facts = reference.load(name)
     keys = {panel.get("key", panel["task"]) for panel in facts["panels"]}
     for claim in facts["claims"]:
-        assert claim["check"] in claims.CHECKS and set(claim["panels"]) <= keys
+        assert claim["check"] in figure_claims.CHECKS and set(claim["panels"]) <= keys
     for panel in facts["panels"]:
         series = panel.get("series") or facts["series"]
         for named, marks in (panel.get("known") or {}).items():
