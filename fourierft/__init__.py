@@ -8,6 +8,7 @@ from .bases.transform import delta_weight
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
 from .engine.settings import Engine
+from .holding import hold_weights
 from .layer_settings import configure
 from .model import (
     FourierFTConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "delta_weight",
     "export_compact",
     "fourierft_parameters",
+    "hold_weights",
     "import_compact",
     "lora_parameters",
     "sample_entries",

@@ -34,7 +34,7 @@ FOURIERFT = [
     {"engine"},
     {"config"},
     {"layer"},
-    {"forward_pass", "layer_settings", "row_adapters"},
+    {"forward_pass", "holding", "layer_settings", "row_adapters"},
     {"module"},
     {"model"},
     {"compact"},

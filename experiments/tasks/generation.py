@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def continuations(
     from tqdm import tqdm
     from transformers import LogitsProcessorList
 
+    from fourierft.holding import hold_weights
+
     device = next(net.parameters()).device
     order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
     training, padding = net.training, processor.pad_token_id
@@ -52,7 +53,7 @@ def continuations(
     try:
         with (
             torch.no_grad(),
-            _kept_updates(net),
+            hold_weights(net),
             tqdm(total=len(order), desc="Generation", disable=None) as bar,
         ):
             for start in range(0, len(order), batch_size):
@@ -101,22 +102,3 @@ def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
             return limit(input_ids[:, width:], scores)
 
     return [NoRepetition()]
-
-
-@contextmanager
-def _kept_updates(net: nn.Module) -> Iterator[None]:
-    """Cache W0 + DeltaW (DeltaW for a quantised W0) in FourierFT layers inside the block.
-
-    Otherwise they would compute it for every token. A `memory` of the method's own stays.
-    """
-    from fourierft.layer import adapted_layers
-
-    layers = [layer for layer in adapted_layers(net).values() if layer.engine.memory == "auto"]
-    for layer in layers:
-        layer.engine = layer.engine._replace(memory="cache")
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.engine = layer.engine._replace(memory="auto")
-            layer._cache.clear()

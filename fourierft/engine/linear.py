@@ -89,6 +89,9 @@ def adapted_linear(
     layout = (
         WeightLayout(torch.float32) if exact and device == "cpu" else WeightLayout(dtype, exact)
     )
+    if not torch.is_grad_enabled() and cache is not None and cache.holders:
+        effective = cache.get_held(weight, terms, layout)
+        return (_to_columns if transposed else _to_rows)(x, effective, bias)
     chosen = choose_memory(engine, device, base)
     if chosen != "cache":
         cache = None
@@ -129,6 +132,8 @@ def adapted_weight(
     """Return ``W0 + sum of alpha S(c)`` in the dtype of W0, differentiable; do not write to it."""
     if torch.is_grad_enabled() or _needs_plain_operations(weight, weight, terms):
         return _differentiable_sum(weight, terms).to(weight.dtype)
+    if cache is not None and cache.holders:
+        return cache.get_held(weight, terms, WeightLayout(weight.dtype))
     if choose_memory(engine, weight.device.type, weight) != "cache":
         cache = None
     return _effective(cache, weight, terms, WeightLayout(weight.dtype))

@@ -61,11 +61,30 @@ def effective_weight(
         return (weight + update).to(layout.dtype)
 
 
+class _Origin(NamedTuple):
+    """The tensor of one adapter's coefficients, and its state that the host knows."""
+
+    tensor: Any  # weak reference
+    address: int
+    version: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Origin:
+        """Return the present state of a tensor."""
+        return cls(weakref.ref(tensor), tensor.data_ptr(), get_version(tensor))
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Return True if it is this tensor, and was not seen to change."""
+        same = self.tensor() is tensor and self.address == tensor.data_ptr()
+        return same and self.version == get_version(tensor)
+
+
 class _Entry(NamedTuple):
     """An effective weight and its ingredients."""
 
     effective: Tensor
     made_of: list[Any]
+    origins: list[_Origin]
     coefficients: list[Tensor]  # their values
     weight: Any  # weak reference
     probed: Tensor | None  # a view of the weight
@@ -82,12 +101,15 @@ class WeightCache:
     """
 
     def __init__(self) -> None:
-        # One attribute, replaced as a whole: threads may share a layer.
+        # Attributes that are replaced as a whole: threads may share a layer.
         self._entry: _Entry | None = None
+        self._held: _Entry | None = None
+        self.holders = 0
+        """Number of blocks of `hold_weights` that this layer is in."""
 
     def clear(self) -> None:
         """Drop the cached weight."""
-        self._entry = None
+        self._entry = self._held = None
 
     @property
     def nbytes(self) -> int:
@@ -99,12 +121,7 @@ class WeightCache:
         self, weight: Tensor | None, terms: Sequence[AdapterTerm], layout: WeightLayout
     ) -> Tensor:
         """Return the `effective_weight`, cached; do not write to it."""
-        made_of: list[Any] = [layout]
-        for transform, alpha, c in terms:
-            made_of += transform, alpha, c.dtype, c.device, c.shape
-        if weight is not None:
-            made_of += weight.data_ptr(), get_version(weight), weight.dtype
-            made_of += weight.shape, weight.stride()
+        made_of = _ingredients(weight, terms, layout)
         entry = self._entry
         if entry is not None and entry.made_of == made_of and _is_current(entry, weight, terms):
             return entry.effective
@@ -112,18 +129,67 @@ class WeightCache:
         effective = effective_weight(weight, terms, layout)
         reference = probed = probe = None
         with torch.inference_mode(False), torch.no_grad():
+            origins = [_Origin.of(term.coefficients) for term in terms]
             coefficients = [term.coefficients.detach().clone() for term in terms]
             if weight is not None:
                 reference, probed = weakref.ref(weight), _probed(weight)
                 probe = probed.clone()
-        self._entry = _Entry(effective, made_of, coefficients, reference, probed, probe)
+        self._entry = _Entry(effective, made_of, origins, coefficients, reference, probed, probe)
         return effective
+
+    def get_held(
+        self, weight: Tensor | None, terms: Sequence[AdapterTerm], layout: WeightLayout
+    ) -> Tensor:
+        """Return the effective weight by what the host knows of its tensors, not their values."""
+        held = self._held
+        if held is not None and held.made_of == _ingredients(weight, terms, layout):
+            if (weight is None or held.weight() is weight) and all(
+                origin.fits(term.coefficients)
+                for origin, term in zip(held.origins, terms, strict=True)
+            ):
+                return held.effective
+        self._held = held = None
+        effective = self.get(weight, terms, layout)
+        self._held = self._entry
+        return effective
+
+    def holds_truth(self) -> bool:
+        """Return False if values under the held weight were changed and nothing shows it."""
+        held = self._held
+        if held is None:
+            return True
+        for origin, kept in zip(held.origins, held.coefficients, strict=True):
+            tensor = origin.tensor()
+            if tensor is not None and origin.fits(tensor) and not torch.equal(tensor, kept):
+                return False
+        return held.probe is None or torch.equal(held.probe, held.probed)
+
+    def release(self, keep: bool) -> None:
+        """End one block of `hold_weights`; ``keep`` the weight where it is cached anyway."""
+        self.holders -= 1
+        if not self.holders:
+            self._held = None
+            if not keep:
+                self.clear()
 
     def __deepcopy__(self, memo: dict) -> WeightCache:
         return WeightCache()
 
     def __reduce__(self) -> tuple[type, tuple]:
         return WeightCache, ()
+
+
+def _ingredients(
+    weight: Tensor | None, terms: Sequence[AdapterTerm], layout: WeightLayout
+) -> list[Any]:
+    """Return all that an effective weight depends on and the host knows."""
+    found: list[Any] = [layout]
+    for transform, alpha, c in terms:
+        found += transform, alpha, c.dtype, c.device, c.shape
+    if weight is not None:
+        found += weight.data_ptr(), get_version(weight), weight.dtype
+        found += weight.shape, weight.stride()
+    return found
 
 
 def _is_current(entry: _Entry, weight: Tensor | None, terms: Sequence[AdapterTerm]) -> bool:
