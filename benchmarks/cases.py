@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import peft
@@ -11,11 +12,17 @@ from peft import LoraConfig
 from peft.tuners.fourierft import FourierFTModel as StockModel
 from peft.tuners.lora import LoraModel
 from torch import nn
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 import fourierft
-from fourierft import Engine
+from fourierft import Engine, hold_weights
 from fourierft.bases.reference import reference_update
+from fourierft.layer import adapted_layers
 
 ALPHA = 150.0
 
@@ -103,6 +110,43 @@ def pack(linear: nn.Linear) -> nn.Module:
         linear.weight.data.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True
     )
     return small.to(device)
+
+
+def continuation(
+    method: str | Engine, rows: int, device: str, four_bits: bool, name: str
+) -> Callable[[], Any]:
+    """Return greedy generation by a LLaMA of 8 blocks, 768 wide, query and value adapted.
+
+    Args:
+        method: see `adapt`.
+        rows: Texts at once.
+        device: Device to compute on.
+        four_bits: Linear layers are in NF4.
+        name: `held` to hold weights; `compared` to compare their values at every token, beside
+            4-bit weights in a product of their own (as it was before `hold_weights`).
+    """
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8}
+    heads = {"num_attention_heads": 12, "num_key_value_heads": 12, "vocab_size": 1000}
+    net = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).to(device).eval()
+    if four_bits:
+        for path, layer in list(net.model.named_modules()):
+            if type(layer) is nn.Linear:
+                net.model.set_submodule(path, pack(layer).eval())
+                net.model.get_submodule(path).support_avx512bf16_for_cpu = False
+    net = adapt(net, method, 1000, ["q_proj", "v_proj"])
+    if name == "compared" and four_bits:
+        for layer in adapted_layers(net).values():
+            layer.base_layer.register_forward_hook(lambda *call: None)
+    ids = torch.randint(5, 1000, (rows, 16), device=device)
+    settings = {"do_sample": False, "pad_token_id": 0, "use_cache": True}
+    settings |= {"min_new_tokens": 32, "max_new_tokens": 32}
+
+    def generate() -> None:
+        with hold_weights(net) if name == "held" else nullcontext(), torch.no_grad():
+            net.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+
+    return generate
 
 
 def changing(step: Callable[[], Any], layer: nn.Module) -> Callable[[], Any]:

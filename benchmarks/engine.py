@@ -20,7 +20,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 import fourierft
-from benchmarks.cases import TimedModel, changing, layer_step
+from benchmarks.cases import TimedModel, changing, continuation, layer_step
 from benchmarks.operations import CONTESTANTS, DTYPES, count_per_layer
 from benchmarks.timing import peak_bytes, race, saved_bytes
 from experiments.results import environment
@@ -30,6 +30,7 @@ LAYERS = [(d, tokens, 1000) for d in (768, 1024, 1280) for tokens in (32, 512, 4
 LAYERS += [(4096, 32, 1000), (4096, 512, 1000)]
 LAYERS += [(768, tokens, n) for n in (200, 3000, 10_000) for tokens in (32, 512, 4096)]
 QUANTISED = [(d, tokens) for d in (768, 1024, 2048) for tokens in (32, 256, 2048)]
+GENERATED = [1, 8]
 PLANES = [768, 1024, 1280, 4096]
 BATCHES = {"8x64": (8, 64), "1x32": (1, 32)}
 PEERS = {"stock": "stock", "ours": "cache"}
@@ -78,6 +79,19 @@ def quantised(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
         contestants["separate product"], apart = layer_step(Engine(), *make)
         apart.base_layer.register_forward_hook(lambda *call: None)  # W0 is then left alone
         yield {"d": d, "tokens": tokens} | race(contestants, options.seconds)
+
+
+def generation(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
+    """Time greedy generation of 32 tokens, keys and values cached."""
+    for four_bits in (False, True):
+        for rows in GENERATED:
+            engines = {"frozen": "frozen", "held": Engine(), "compared": "cache", "lora": "lora"}
+            contestants = {
+                name: continuation(method, rows, options.device, four_bits, name)
+                for name, method in engines.items()
+            }
+            case = {"weights": "NF4" if four_bits else "float32", "rows": rows}
+            yield case | race(contestants, 4 * options.seconds)
 
 
 def steps(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
@@ -170,7 +184,8 @@ def files(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
 
 
 SECTIONS = {
-    f.__name__: f for f in (operations, transforms, layers, quantised, steps, merging, files)
+    f.__name__: f
+    for f in (operations, transforms, layers, quantised, generation, steps, merging, files)
 }
 
 

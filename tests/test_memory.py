@@ -102,7 +102,7 @@ def test_what_a_forward_pass_keeps(story, method, limits):
     mask = torch.ones_like(ids)
     mask[1, 150:] = 0  # padding, as nearly every batch has
     real = saved(net, {"input_ids": ids, "attention_mask": mask, "labels": ids})
-    found = memory._saved(net, run.model, run.task.head, run.train, rows, tokens)
+    found = memory._saved(net, run.model, run.task.head, False, rows, tokens)
     assert limits[0] * real < found < limits[1] * real, (found, real)
 
 
@@ -144,15 +144,36 @@ def test_evaluation_and_generation_count_where_they_are_larger(story):
 
 
 @pytest.mark.slow
-def test_kept_updates_are_those_of_the_engine(story):
+def test_effective_weights_are_those_of_the_engine(story):
     cells, net = 5 * (64 * 64 + 64 * 32), story(*FOURIER)[1]
-    assert memory._kept_updates(net, "cpu") == 4 * cells
-    assert memory._kept_updates(net, "cuda:0") == 0  # where the trainer will move it
-    assert memory._kept_updates(story(*FOURIER, "method.memory=recompute")[1], "cpu") == 0
+    assert memory._effective_weights(net, "cpu", "cache", False) == 4 * cells
+    assert memory._effective_weights(net, "cpu", "cache", True) == 2 * cells
+    gpu = "cuda:0"  # where the trainer will move it
+    assert memory._effective_weights(net, gpu, "cache", False) == 0
+    assert memory._effective_weights(net, gpu, "batched", False) == 4 * cells
+    frugal = story(*FOURIER, "method.memory=recompute")[1]
+    for device in ("cpu", gpu):
+        assert memory._effective_weights(frugal, device, "cache", False, held=True) == 0
+        assert memory._effective_weights(frugal, device, "save", False) == 0
     quantised = story(*FOURIER, "model.quantization=nf4")[1]
     assert isinstance(quantised, PeftModel)
-    assert memory._kept_updates(quantised, "cpu") == 0
-    assert memory._kept_updates(quantised, "cpu", generating=True) == 4 * cells
+    assert memory._effective_weights(quantised, gpu, "save", False) == 0
+    assert memory._effective_weights(quantised, "cpu", "cache", False) == 0
+    assert memory._effective_weights(quantised, "cpu", "cache", False, held=True) == 4 * cells
+
+
+def test_a_step_counts_what_is_saved_for_its_backward_pass(story, monkeypatch):
+    """`memory=save` without checkpointing: in all layers at once."""
+    monkeypatch.setattr(memory, "_saved", lambda *_: 1000)
+    cells, found = 5 * (64 * 64 + 64 * 32), {}
+    for use in ("save", "cache", "recompute", "batched"):
+        run, net = story(*FOURIER, f"method.memory={use}")
+        found[use] = memory.expected(net, run.model, run.task, run.train, data_of(50))
+    steps = {use: one["step"] for use, one in found.items()}
+    assert steps["save"] == steps["recompute"] + 4 * cells == steps["cache"] + 4 * cells
+    # Groups of five layers: their updates, and of the gradients as much.
+    assert steps["batched"] == steps["save"] + 2 * 4 * (5 - 1) * 64 * 64
+    assert found["save"]["total"] == found["cache"]["total"] > found["recompute"]["total"]
 
 
 def test_models_that_are_no_transformers_have_no_step(compose):

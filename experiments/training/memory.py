@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +20,7 @@ from torch import nn
 from experiments.device import select_device
 from experiments.models import Model, Quantization, Transformer
 from experiments.training.train_config import Precision, Train
-from fourierft.engine.settings import choose_memory
+from fourierft.engine.settings import choose_memory, group_size
 from fourierft.frozen_weight import is_quantised
 from fourierft.layer import adapted_layers
 
@@ -59,17 +61,18 @@ def expected(
     tokens = _tokens(task, data)
     # The network is still on the CPU; the trainer moves it.
     device = "meta" if train is None else select_device(train.device)
+    half = train is not None and train.precision is not Precision.fp32
     found: dict[str, Any] = {
         "weights": weights,
         "gradients": trained,
         "optimizer": 2 * trained,  # AdamW's two averages
-        "updates": _kept_updates(net, device),
+        "updates": _effective_weights(net, device, "cache", half),
         "step": None,
         "evaluation": None,
         "generation": None,
     }
     if isinstance(model, Transformer) and task.head.kind in _DRY:
-        found |= _passing(net, device, model, task, train, data, rows, tokens)
+        found |= _passing(net, device, model, task, train, data, rows, tokens, half)
     passing = max(found[key] or 0 for key in ("step", "evaluation", "generation"))
     fixed = sum(found[key] for key in ("weights", "gradients", "optimizer", "updates"))
     return found | {"total": fixed + passing, "rows": rows, "tokens": tokens}
@@ -97,14 +100,16 @@ def _passing(
     data: Data | None,
     rows: int,
     tokens: int | None,
+    half: bool,
 ) -> dict[str, int | None]:
     """Return the bytes of a step, an evaluation batch and a batch of generated texts."""
     configuration = net.config
     vocabulary = configuration.vocab_size if task.head.kind == "language" else 0
-    workspace = _workspace(net)
-    saved = _saved(net, model, task.head, train, rows, tokens)
+    workspace = _workspace(net, device)
+    saved = _saved(net, model, task.head, half, rows, tokens)
     if saved is None:
         return {}
+    saved += sum(_effective_weights(net, device, use, half) for use in ("save", "batched"))
     if train is not None and train.gradient_checkpointing:
         layers = configuration.num_hidden_layers
         inputs = layers * rows * (tokens or 1) * configuration.hidden_size * 4
@@ -123,8 +128,8 @@ def _passing(
         most = configuration.max_position_embeddings
         texts *= min(data.longest or most, most)
         cache = texts * 2 * width * configuration.num_hidden_layers * size
-        found["generation"] = cache + _kept_updates(net, device, generating=True)
-        found["generation"] -= _kept_updates(net, device)
+        held = _effective_weights(net, device, "cache", False, held=True)
+        found["generation"] = cache + held - _effective_weights(net, device, "cache", half)
     return found
 
 
@@ -132,7 +137,7 @@ def _saved(
     net: nn.Module,
     model: Transformer,
     head: Head,
-    train: Train | None,
+    half: bool,
     rows: int,
     tokens: int | None,
 ) -> int | None:
@@ -140,7 +145,6 @@ def _saved(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     learning = set(_learning(net))
-    autocast = train is not None and train.precision is not Precision.fp32
     try:
         with FakeTensorMode():
             plain = dataclasses.replace(model, quantization=None, pretrained=False)
@@ -157,7 +161,7 @@ def _saved(
 
             with (
                 torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
-                torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+                torch.autocast("cpu", torch.bfloat16, enabled=half),
             ):
                 dry(**_inputs(dry.config, head, rows, tokens))
             own_storages = {value.untyped_storage()._cdata for value in dry.parameters()}
@@ -243,26 +247,43 @@ def _bytes(value: nn.Parameter) -> int:
     return size + (scales.nbytes if scales is not None else 0)
 
 
-def _kept_updates(net: nn.Module, device: str, generating: bool = False) -> int:
-    """Return the bytes of full-size weights that FourierFT layers keep between steps there."""
+def _effective_weights(
+    net: nn.Module, device: str, memory: str, half: bool, held: bool = False
+) -> int:
+    """Return the bytes of W0 + DeltaW in the FourierFT layers that use memory in one way.
+
+    Args:
+        net: network with its adapters.
+        device: where it will compute.
+        memory: `cache`, from step to step; `save` or `batched`, from forward to backward pass.
+        half: products are in half precision.
+        held: in `hold_weights`, where all layers cache but those that recompute on demand.
+    """
     total = 0
     for layer in adapted_layers(net).values():
-        weight, engine = layer.get_base_layer().weight, layer.engine
-        quantised = is_quantised(weight)
-        if generating and engine.memory == "auto":
+        base, engine = layer.get_base_layer(), layer.engine
+        quantised = is_quantised(base.weight)
+        if held and engine.memory != "recompute":
             engine = engine._replace(memory="cache")
-        if choose_memory(engine, device, None if quantised else weight) == "cache":
-            size = 4 if quantised else weight.element_size()
+        if choose_memory(engine, device, None if quantised else base.weight) == memory:
+            dtype = base.weight.dtype
+            if quantised:  # of 8 bits: DeltaW, in the type of the input
+                dtype = getattr(base, "compute_dtype", None) or torch.float32
+            size = min(dtype.itemsize, 2) if half else dtype.itemsize
             total += layer.out_features * layer.in_features * size
     return total
 
 
-def _workspace(net: nn.Module) -> int:
-    """Return twice the bytes of the largest adapted matrix in float32.
+def _workspace(net: nn.Module, device: str) -> int:
+    """Return twice the bytes of the largest adapted matrix, or of a group of them, in float32.
 
-    These hold an update and its gradient, or a weight that is dequantised for a product.
+    These hold updates and their gradients, or a weight that is dequantised for a product.
     """
-    shapes: Iterable[tuple[int, int]] = (
-        (layer.out_features, layer.in_features) for layer in adapted_layers(net).values()
-    )
-    return 2 * 4 * max((rows * columns for rows, columns in shapes), default=0)
+    alone, together = {(0, 0)}, Counter[tuple[int, int]]()
+    for layer in adapted_layers(net).values():
+        shape, weight = (layer.out_features, layer.in_features), layer.get_base_layer().weight
+        alone.add(shape)
+        kept = None if is_quantised(weight) else weight
+        together[shape] += choose_memory(layer.engine, device, kept) == "batched"
+    groups = {shape: min(layers, group_size(shape)) for shape, layers in together.items()}
+    return 2 * 4 * max(max(groups.get(shape, 1), 1) * math.prod(shape) for shape in alone)
