@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from experiments.commands import results as of_results
@@ -78,6 +79,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     settings = RobertaConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=32)
     models = [RobertaForSequenceClassification(settings) for _ in range(2)]
     names = dict(zip(("base_model", "fresh_base_model"), models, strict=True))
+    names["batches"] = 2 * [{"input_ids": torch.tensor([[0, 7, 2]])}]
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert len(blocks) == 2
