@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -79,6 +79,24 @@ def find_recipe(model: str, task: str, method: str) -> tuple[str, dict[str, Any]
         return find_plain(f"model={model}", f"task={task}", f"method={method}")
     except (UserError, OmegaConfBaseException):
         return None
+
+
+def read_recipe(
+    model: str, method: str, tasks: Sequence[str], keys: Sequence[str], source: str = "paper"
+) -> dict[str, dict[str, Any]]:
+    """Return settings of a source's recipe by task, each with its dotted key.
+
+    Composed once: a recipe finds its values by the name of the task.
+    """
+    register()
+    cfg = compose_config(
+        [f"model={model}", f"method={method}", f"task={tasks[0]}", f"source={source}"]
+    )
+    found = {}
+    for task in tasks:
+        cfg.task.name = task
+        found[task] = {key: to_plain(OmegaConf.select(cfg, key)) for key in keys}
+    return found
 
 
 def _values(cfg: DictConfig) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def load(name: str) -> dict[str, Any]:
         RecordError: the file is missing, or not a YAML mapping.
     """
     facts = _read(name)
+    if isinstance(facts.get("datasets"), str):  # the name of the table that has them
+        facts = {**facts, "datasets": _read(facts["datasets"]).get("datasets")}
     protocol = protocols().get(name)
     return facts if protocol is None else {**protocol.get("form", {}), **facts, "how": protocol}
 

@@ -26,6 +26,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 unless `fields` of a row says otherwise."""
 ATTENTION = ("fourierft", "lora", "adalora", "dylora")
 """Methods whose rows are about query and value, unless `fields` says otherwise."""
+SPLITS = ("train", "validation", "test")
 RECIPES = ("paper", "printed", "authors", "ours")
 """Recipes in the order of preference, for cells that were run in several ways."""
 
@@ -267,8 +268,9 @@ def _keys(run: Run) -> dict[str, str]:
 def _splits(setting: Setting, sizes: dict[str, Any]) -> Iterator[str]:
     """Yield splits that are not as large as the paper says: files can be truncated."""
     rows = setting.first.record.environment.get("rows")
-    for split, printed in sizes.items():
-        if not isinstance(rows, dict) or split in ("classes", "given", "repositories"):
+    for split in SPLITS:
+        printed = sizes.get(split)
+        if not isinstance(rows, dict) or printed is None:
             continue
         there = number(rows.get("train" if split == "train" else f"scored {split}"))
         if there is not None and not reference.agrees(*reference.count(str(printed)), there):

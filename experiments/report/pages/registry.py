@@ -7,6 +7,7 @@ from experiments.report.comparison import reference
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.pages import (
     all_runs,
+    data_sets,
     deviations,
     differences,
     excluded,
@@ -16,6 +17,7 @@ from experiments.report.pages import (
     paper_claims,
     pareto,
     score_vs_size,
+    settings,
     table1,
     tables,
     text_numbers,
@@ -24,6 +26,9 @@ from experiments.report.render.document import Page, title
 
 OF_THE_PAPER = {
     "table1": table1.show,
+    "table7": data_sets.show,
+    "table8": data_sets.show,
+    **{f"table{number}": settings.show for number in (9, 10, 11, 12)},
     "figure1": score_vs_size.show,
     "figure3": figure3.show,
     "figure4": score_vs_size.show,

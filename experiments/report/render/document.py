@@ -183,6 +183,11 @@ def title(facts: dict[str, Any]) -> str:
     return f"{kind.capitalize()} {facts[kind]}: {facts['title']}" if kind else facts["title"]
 
 
+def link_page(name: str) -> str:
+    """Return the link to another page of the report."""
+    return f"page:{name}"
+
+
 def link(root: Path, run_dir: Path) -> str:
     """Return the link to a run's page."""
     return f"run:{run_dir.relative_to(root).as_posix()}"
