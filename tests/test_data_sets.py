@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import records
 from records import scored
 
 from experiments.report.comparison import reference, run_index
@@ -61,7 +62,7 @@ def test_rows_that_runs_read(tmp_path, compose):
 
 
 def test_a_file_that_was_cut_is_not_the_printed_size(tmp_path, compose, monkeypatch):
-    monkeypatch.setitem(__import__("records").ROWS, "cola", (8000, 1043))
+    monkeypatch.setitem(records.ROWS, "cola", (8000, 1043))
     config = to_plain(compose(["model=roberta_base", "task=cola", "method=fourierft"]))
     scored(tmp_path, config, 0, 0.6)
     found = sizes("table7", run_index.collect(tmp_path))["cola", "train"]

@@ -77,10 +77,9 @@ def test_a_value_of_the_recipe_without_a_reason_is_shown(tmp_path, monkeypatch):
     block = reference.load("table9")["blocks"][1]
     monkeypatch.setitem(block["printed"], "train.warmup_ratio", 0.1)
     page = text.markdown(registry.build("table9", RunIndex(tmp_path)))
-    assert (
-        f"| RoBERTa-large | all  | Warmup ratio              |     0.1 | 0.06 | {settings.UNEXPLAINED}"
-        in page
-    )
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
+    shown = ["RoBERTa-large", "all", "Warmup ratio", "0.1", "0.06", settings.UNEXPLAINED]
+    assert ["", *shown, ""] in cells
 
 
 def test_the_pages_are_linked(tmp_path, capsys):
