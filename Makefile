@@ -15,7 +15,7 @@ JUDGE_URL ?=
 PRICES ?= --price-in 30 --price-out 60
 
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
-.PHONY: help install quickstart $(RUNS) figure3 figure4 smoke benchmark gpu test test-slow lint format clean
+.PHONY: help install quickstart $(RUNS) figure3 figure4 figure8 figure9 figure10 smoke benchmark gpu test test-slow lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -50,7 +50,7 @@ grade = $(BIN)/python -m experiments.judge --all outputs --model $(JUDGE) $(addp
 	  $(if $(JUDGE_URL),--base-url $(JUDGE_URL) || status=1;,--dry-run $(PRICES); \
 	  echo "nothing was graded: set JUDGE_URL (and QUESTIONS); what is missing and its cost stand above";)
 
-figure3: install  ## the sampling maps; nothing is run
+figure3 figure8 figure9 figure10: install  ## sampling maps, answers and images of the runs there are; nothing is run
 	$(BIN)/python -m experiments.report $@
 
 figure4: install  ## every size searched with 30 trials, then the report

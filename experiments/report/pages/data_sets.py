@@ -33,7 +33,7 @@ from experiments.report.render.document import (
 INTRODUCTION = (
     "**As loaded** is what `conf/task/` asks for; sizes of held-out parts follow from the printed "
     "sum by the split's rule. **Counted** are the rows that a finished run read (linked), else "
-    "those of our copies of the files. A printed size is reproduced if the counted one rounds to it."
+    "those of our copies of the files. A size is reproduced if the counted one rounds to it."
 )
 
 

@@ -16,6 +16,8 @@ from experiments.report.pages import (
     figure7,
     paper_claims,
     pareto,
+    sample_answers,
+    sample_images,
     score_vs_size,
     settings,
     table1,
@@ -35,6 +37,9 @@ OF_THE_PAPER = {
     "figure5": score_vs_size.show,
     "figure6": figure6.show,
     "figure7": figure7.show,
+    "figure8": sample_answers.show,
+    "figure9": sample_answers.show,
+    "figure10": sample_images.show,
     "text": text_numbers.show,
 }
 """Pages with their own layout; all others are tables of scores."""
