@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.plots import style
 from experiments.report.render.document import (
@@ -26,6 +28,7 @@ from experiments.report.render.document import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 IMAGES, PHOTOS = "images", "subject"
 """Folder of a run's images, and the one in it with the photos that it learnt from."""
@@ -36,7 +39,7 @@ SIDE = 192
 
 
 @dataclass(kw_only=True)
-class Sample:
+class DrawnPrompt:
     """Row of the figure: one subject and prompt."""
 
     subject: str
@@ -92,7 +95,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     )
 
 
-def read_samples(facts: dict[str, Any], index: RunIndex) -> tuple[str | None, list[Sample]]:
+def read_samples(facts: dict[str, Any], index: RunIndex) -> tuple[str | None, list[DrawnPrompt]]:
     """Return the model that is shown, the paper's if it was run, and a row for each prompt."""
     runs = [run for run in index.runs if (run.run_dir / IMAGES / PHOTOS).is_dir()]
     models = sorted(
@@ -114,8 +117,8 @@ def read_samples(facts: dict[str, Any], index: RunIndex) -> tuple[str | None, li
 
 def _rows(
     subject: str, runs: list[Run], prompts: list[str], facts: dict[str, Any], index: RunIndex
-) -> list[Sample]:
-    rows: dict[str, Sample] = {}
+) -> list[DrawnPrompt]:
+    rows: dict[str, DrawnPrompt] = {}
     for run in sorted(runs, key=lambda run: str(run.seed)):
         method = run.record.run["method"]
         photos = _images(run.run_dir / IMAGES / PHOTOS, index)
@@ -124,7 +127,7 @@ def _rows(
             if not drawn or method not in facts["methods"]:
                 continue
             papers = any(prompt.lower().replace(" ", "-") in folder.name for prompt in prompts)
-            row = Sample(subject=subject, folder=folder.name, papers=papers)
+            row = DrawnPrompt(subject=subject, folder=folder.name, papers=papers)
             row = rows.setdefault(folder.name, row)
             row.photo = row.photo or next(iter(photos), None)
             row.images.setdefault(method, (run, drawn[0]))
@@ -133,22 +136,31 @@ def _rows(
 
 def _images(folder: Path, index: RunIndex) -> list[Path]:
     """Return the images of a folder that can be read, by name."""
-    from experiments.tasks import image_files
+    from PIL import Image
 
     found = []
     for path in sorted(folder.glob("*.png")):
-        if path.is_symlink() or not image_files.is_whole(path):
-            index.report("damaged", path, "not an image")
-        else:
+        try:
+            _read(path)
             found.append(path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            index.report("damaged", path, f"not an image ({error})")
     return found
+
+
+def _read(path: Path) -> Image.Image:
+    """Return the middle of an image, as large as the figure shows it."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        return ImageOps.fit(image.convert("RGB"), (SIDE, SIDE))
 
 
 def _draws(facts: dict[str, Any]) -> str:
     return " ".join(facts["draw"].split())
 
 
-def _runs(facts: dict[str, Any], found: list[Sample], index: RunIndex) -> Table:
+def _runs(facts: dict[str, Any], found: list[DrawnPrompt], index: RunIndex) -> Table:
     return Table(
         caption="Runs of the images",
         columns=["Subject", "Prompt", *facts["methods"].values()],
@@ -174,7 +186,7 @@ def _runs(facts: dict[str, Any], found: list[Sample], index: RunIndex) -> Table:
     )
 
 
-def _draw(facts: dict[str, Any], found: list[Sample]) -> Figure:
+def _draw(facts: dict[str, Any], found: list[DrawnPrompt]) -> Figure:
     columns = {"photo": "Photo", **facts["methods"]}
     figure = style.blank(2.1 * len(columns) + 2.2, 2.1 * len(found) + 0.4)
     places = figure.subplots(len(found), len(columns), squeeze=False)
@@ -188,21 +200,13 @@ def _draw(facts: dict[str, Any], found: list[Sample]) -> Figure:
             if shown.get(column) is None:
                 axes.text(0.5, 0.5, "not run", ha="center", va="center", color=style.PAPER)
             else:
-                axes.imshow(_pixels(shown[column]))
+                axes.imshow(np.asarray(_read(shown[column])))
         words = style.literal(f"{one.subject}\n{_wrap(one.folder)}")
         line[0].set_ylabel(words, fontsize=9, color=style.INK, rotation=0, ha="right", va="center")
     for axes, named in zip(places[0], columns.values(), strict=True):
         axes.set_title(named, fontsize=12, color=style.INK)
     figure.tight_layout()
     return figure
-
-
-def _pixels(path: Path) -> Any:
-    import numpy as np
-
-    from experiments.tasks import image_files
-
-    return np.asarray(image_files.square(image_files.read(path), SIDE))
 
 
 def _wrap(folder: str) -> str:

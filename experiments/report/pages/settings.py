@@ -29,7 +29,7 @@ UNEXPLAINED = "no reason is on file"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class PrintedSetting:
     """Setting of one model, method and task."""
 
     block: dict[str, Any]
@@ -94,7 +94,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     )
 
 
-def read_settings(facts: dict[str, Any]) -> Iterator[Setting]:
+def read_settings(facts: dict[str, Any]) -> Iterator[PrintedSetting]:
     """Yield every setting of a table, printed ones first, with the recipe's value."""
     from experiments.config.changes import read_recipe  # late: with all models and tasks
 
@@ -105,7 +105,7 @@ def read_settings(facts: dict[str, Any]) -> Iterator[Setting]:
         for key in keys:
             for place, task in enumerate(tasks):
                 value = printed.get(key)
-                yield Setting(
+                yield PrintedSetting(
                     block=block,
                     task=task,
                     key=key,
@@ -115,7 +115,7 @@ def read_settings(facts: dict[str, Any]) -> Iterator[Setting]:
                 )
 
 
-def _form(block: dict[str, Any], found: list[Setting], names: dict[str, str]) -> Table:
+def _form(block: dict[str, Any], found: list[PrintedSetting], names: dict[str, str]) -> Table:
     """Return the table in the paper's form: what is used, and beside it what differs in print."""
     tasks = block["tasks"]
     lines = []
@@ -130,14 +130,14 @@ def _form(block: dict[str, Any], found: list[Setting], names: dict[str, str]) ->
     )
 
 
-def _cell(one: Setting) -> Shown | tuple[Shown, ...]:
+def _cell(one: PrintedSetting) -> Shown | tuple[Shown, ...]:
     used = Shown(text=_text(one.used))
     if not one.differs:
         return used
     return used, Shown(text=f"({_text(one.printed)})", tone="paper", note=one.why)
 
 
-def _differing(found: list[Setting], facts: dict[str, Any]) -> Table:
+def _differing(found: list[PrintedSetting], facts: dict[str, Any]) -> Table:
     return Table(
         caption="Values that are not used as printed",
         columns=["Model", "Task", "Setting", "Printed", "Used", "Why"],
@@ -159,7 +159,7 @@ def _differing(found: list[Setting], facts: dict[str, Any]) -> Table:
     )
 
 
-def _unprinted(found: list[tuple[Setting, str]], facts: dict[str, Any]) -> Table:
+def _unprinted(found: list[tuple[PrintedSetting, str]], facts: dict[str, Any]) -> Table:
     return Table(
         caption="Settings that the table does not have",
         columns=["Model", "Setting", "Used", "From"],
@@ -172,9 +172,9 @@ def _unprinted(found: list[tuple[Setting, str]], facts: dict[str, Any]) -> Table
     )
 
 
-def _merge(found: list[Setting]) -> Iterator[tuple[Setting, str]]:
+def _merge(found: list[PrintedSetting]) -> Iterator[tuple[PrintedSetting, str]]:
     """Yield settings that are equal in all their tasks once, with the names of the tasks."""
-    same: dict[tuple[Any, ...], list[Setting]] = {}
+    same: dict[tuple[Any, ...], list[PrintedSetting]] = {}
     for one in found:
         key = (id(one.block), one.key, str(one.printed), str(one.used), one.why)
         same.setdefault(key, []).append(one)
