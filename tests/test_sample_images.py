@@ -50,6 +50,15 @@ def test_a_row_for_each_of_the_papers_prompts(tmp_path, plain):
     assert "run:sd15/dreambooth/lora/seed=0" in set(page.links)
 
 
+def test_images_without_fine_tuning_are_no_methods(tmp_path, plain):
+    untuned = plain("sd15", "fourierft")
+    untuned["variant"], untuned["train"]["max_steps"] = "init=zeros", 1
+    drew(tmp_path, untuned, ["a-sks-dog-on-a-blanket"])
+    plain_run = drew(tmp_path, plain("sd15", "fourierft"), ["a-sks-dog-on-a-blanket"], seed=5)
+    (row,) = sample_images.read_samples(FACTS, run_index.collect(tmp_path))[1]
+    assert row.images["fourierft"][0].run_dir == plain_run
+
+
 def test_other_prompts_and_models_are_shown_as_ours(tmp_path, plain):
     drew(tmp_path, plain("sd_tiny", "fourierft"), [f"a-sks-dog-{one}" for one in "abc"])
     index = run_index.collect(tmp_path)

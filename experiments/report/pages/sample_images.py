@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.report.comparison.run_index import Run, RunIndex
+from experiments.report.comparison.subsets import find_cuts
 from experiments.report.plots import style
 from experiments.report.render.document import (
     Block,
@@ -119,7 +120,10 @@ def _rows(
     subject: str, runs: list[Run], prompts: list[str], facts: dict[str, Any], index: RunIndex
 ) -> list[DrawnPrompt]:
     rows: dict[str, DrawnPrompt] = {}
-    for run in sorted(runs, key=lambda run: str(run.seed)):
+    # Plain runs first: one without fine-tuning is a cut and changed one of FourierFT.
+    for run in sorted(
+        runs, key=lambda run: (len(find_cuts(run)), len(run.record.run["variant"] or ""), run.seed)
+    ):
         method = run.record.run["method"]
         photos = _images(run.run_dir / IMAGES / PHOTOS, index)
         for folder in sorted(path for path in (run.run_dir / IMAGES).iterdir() if path.is_dir()):
