@@ -38,6 +38,7 @@ def test_a_row_for_each_of_the_papers_prompts(tmp_path, plain):
     drew(tmp_path, plain("sd15", "fourierft"), prompts[1:])
     index = run_index.collect(tmp_path)
     model, found = sample_images.read_samples(FACTS, index)
+    assert [one.folder for one in found] == prompts[:2], "in the figure's order"
     assert model == "sd15" and {one.folder: set(one.images) for one in found} == {
         prompts[0]: {"lora"},
         prompts[1]: {"lora", "fourierft"},

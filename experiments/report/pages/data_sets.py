@@ -180,10 +180,14 @@ def _line(one: Size, index: RunIndex) -> Line:
         cells=[
             one.name,
             one.what,
-            one.misprint or one.printed,
+            one.misprint or _grouped(one.printed),
             one.loaded,
             Shown(text=counted, link=place),
             Shown(text=f"**{told}**{why}", tone=verdict.tone),
         ],
         tone=None if one.counted is not None else verdict.tone,
     )
+
+
+def _grouped(printed: str) -> str:
+    return f"{int(printed):,}" if printed.isdigit() else printed

@@ -49,9 +49,11 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     asked = next((one.question for one in found if one.question), None)
     if asked:
         blocks.append(_table("The question", ["Question"], [[_verbatim(asked)]]))
-    for caption, part in (("Answers of the paper's models", papers), ("Other models", others)):
-        if part:
-            blocks += [Heading(caption), _answers(caption, part, facts, index)]
+    for caption, part in (("The paper's models", papers), ("Other models", others)):
+        blocks += [Heading(caption)] if part else []
+        for model in dict.fromkeys(one.run.record.run["model"] for one in part):
+            mine = [one for one in part if one.run.record.run["model"] == model]
+            blocks.append(_answers(mine, facts, index))
     if len(methods) < len(facts["methods"]):
         blocks.append(
             Prose(f"To run it: `{facts['run']} QUESTIONS=FOLDER`, FastChat's folder of questions.")
@@ -124,17 +126,27 @@ def _is_papers(run: Run, facts: dict[str, Any]) -> bool:
     return named and not said.get("profile")
 
 
-def _answers(caption: str, part: list[Answer], facts: dict[str, Any], index: RunIndex) -> Table:
-    lines = []
-    for one in part:
-        said = one.run.record.run
-        named = facts["methods"].get(said["method"], said["method"])
-        model = ", ".join(filter(None, (said["model"], said.get("variant"))))
-        place = link(index.root, one.run.run_dir)
-        grades = "; ".join(f"{grade['average']:.2f} by {grade['judge']}" for grade in one.grades)
-        shown = Shown(text=f"{model}, seed {one.run.seed}", link=place)
-        lines.append([named, shown, grades or "not judged", _verbatim(one.text)])
-    return _table(caption, ["Method", "Run", "Grade of all questions", "Answer"], lines)
+def _answers(part: list[Answer], facts: dict[str, Any], index: RunIndex) -> Table:
+    """Return a column for each answer of one model."""
+    said = [one.run.record.run for one in part]
+    names = [facts["methods"].get(one["method"], one["method"]) for one in said]
+    columns = [
+        ", ".join(filter(None, (name, one.get("variant") or one.get("profile"))))
+        for name, one in zip(names, said, strict=True)
+    ]
+    runs = [
+        Shown(text=f"seed {one.run.seed}", link=link(index.root, one.run.run_dir)) for one in part
+    ]
+    grades = [
+        "; ".join(f"{grade['average']:.2f} by {grade['judge']}" for grade in one.grades)
+        for one in part
+    ]
+    lines = [
+        ["Run", *runs],
+        ["Grade, all questions", *(grade or "not judged" for grade in grades)],
+        ["Answer", *(_verbatim(one.text) for one in part)],
+    ]
+    return _table(said[0]["model"], ["", *columns], lines)
 
 
 def _table(caption: str, columns: list[str], lines: list[list[Any]]) -> Table:

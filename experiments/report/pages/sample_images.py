@@ -130,12 +130,22 @@ def _rows(
             drawn = [] if folder.name == PHOTOS else _images(folder, index)
             if not drawn or method not in facts["methods"]:
                 continue
-            papers = any(prompt.lower().replace(" ", "-") in folder.name for prompt in prompts)
+            papers = any(_slug(prompt) in folder.name for prompt in prompts)
             row = DrawnPrompt(subject=subject, folder=folder.name, papers=papers)
             row = rows.setdefault(folder.name, row)
             row.photo = row.photo or next(iter(photos), None)
             row.images.setdefault(method, (run, drawn[0]))
-    return list(rows.values())
+    order = {_slug(prompt): place for place, prompt in enumerate(prompts)}
+    return sorted(
+        rows.values(),
+        key=lambda row: min(
+            (place for slug, place in order.items() if slug in row.folder), default=len(order)
+        ),
+    )
+
+
+def _slug(prompt: str) -> str:
+    return prompt.lower().replace(" ", "-")
 
 
 def _images(folder: Path, index: RunIndex) -> list[Path]:
@@ -202,6 +212,7 @@ def _draw(facts: dict[str, Any], found: list[DrawnPrompt]) -> Figure:
             for spine in axes.spines.values():
                 spine.set_color(style.GRID)
             if shown.get(column) is None:
+                axes.set_box_aspect(1)
                 axes.text(0.5, 0.5, "not run", ha="center", va="center", color=style.PAPER)
             else:
                 axes.imshow(np.asarray(_read(shown[column])))
