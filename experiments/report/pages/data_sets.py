@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from experiments.config.help_page import CONF
 from experiments.report.comparison import reference
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import SPLITS
@@ -107,6 +106,8 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
 
 def read_sizes(facts: dict[str, Any], index: RunIndex) -> Iterator[Size]:
     """Yield every size of a table."""
+    from experiments.config.help_page import CONF  # late: with all models and tasks
+
     for task, about in facts["datasets"].items():
         asked = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text(encoding="utf-8"))
         runs = [run for run in index.select(task=task) if _is_whole(run)]
