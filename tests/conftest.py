@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import ipaddress
 import os
 import socket
@@ -28,6 +29,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # `experiments` is run from the checkout, not installed
+
+
+def pytest_collection_finish():
+    """Spares every run's collections of garbage a look at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 class NetworkUse(RuntimeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import runpy
@@ -149,6 +150,7 @@ def _logs() -> tempfile.TemporaryDirectory:
 
 
 def _execute(program: str, words: tuple[str, ...], environment: dict[str, str], log: str) -> None:
+    gc.freeze()  # a collection need not look at all that was imported
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -85,6 +85,14 @@ class Adapter(Method):
         embeddings = "embed" in str(getattr(configuration, "target_modules", None))
         net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
 
+    def checkpoint(self, net: nn.Module, folder: Path) -> None:
+        """See `Method.checkpoint`; without a model card, which takes longer than small weights."""
+        net.create_or_update_model_card = lambda *_: None
+        try:
+            self.save(net, folder)
+        finally:
+            del net.create_or_update_model_card
+
     def restore(self, net: nn.Module, folder: Path, *, merged: bool = True) -> nn.Module:
         """See `Method.restore`."""
         from peft import PeftModel
