@@ -4,6 +4,7 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 ``PeftModel.from_pretrained``, ``merge_and_unload`` and the rest of PEFT are the interface.
 """
 
+from .bank.adapter_bank import AdapterBank, BankedAdapter
 from .bases.transform import delta_weight
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
@@ -20,6 +21,8 @@ from .model import (
 from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries
 
 __all__ = [
+    "AdapterBank",
+    "BankedAdapter",
     "Counts",
     "Engine",
     "FourierFTConfig",

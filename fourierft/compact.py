@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def import_compact(
         ValueError: The file is damaged, of another format, or does not fit the model; the message
             names the file and what was found. A base model is then left as it was.
     """
-    about, tensors = _read(path)
+    about, tensors = read_compact(path)
     try:
         config = FourierFTConfig(**about["config"], inference_mode=not is_trainable)
     except (KeyError, TypeError, ValueError) as error:
@@ -153,7 +154,15 @@ def import_compact(
     return model
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_compact(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a compact file and compare it with its checksum.
+
+    Returns:
+        Its description (``layers``, ``config``) and its tensors: ``c`` and those of the head.
+
+    Raises:
+        ValueError: No such file, damaged, or of another format; the message names the file.
+    """
     path = Path(path)
     if not path.is_file():
         what = f"a folder: {_HINT}" if path.is_dir() else "no such file"
@@ -234,7 +243,17 @@ def _head(model: PeftModel, adapter_name: str) -> dict[str, nn.Parameter]:
 
 
 def _fingerprint(layers: dict[str, FourierFTLayer]) -> str:
-    lines = [f"{name} {layer.out_features} {layer.in_features}" for name, layer in layers.items()]
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    return fingerprint_layers(shapes)
+
+
+def fingerprint_layers(shapes: Mapping[str, tuple[int, int]]) -> str:
+    """Return the fingerprint of adapted layers that compact files hold.
+
+    Args:
+        shapes: (out, in) by name, in the order of the model.
+    """
+    lines = [f"{name} {rows} {columns}" for name, (rows, columns) in shapes.items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

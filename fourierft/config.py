@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -240,6 +241,15 @@ def check_config(config: StockConfig) -> None:
     problems += engine_problems(engine(config))
     if problems:
         raise ValueError("FourierFT configuration: " + "; ".join(problems))
+
+
+def layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:
+    """Return the key of ``n_frequency_pattern`` that a layer matches, as PEFT does, and its n."""
+    pattern = config.n_frequency_pattern or {}
+    for key, n in pattern.items():
+        if re.match(rf".*\.{key}$", name):
+            return key, n
+    return (name, pattern[name]) if name in pattern else (None, config.n_frequency)
 
 
 def _is_whole(value: object) -> bool:

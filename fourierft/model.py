@@ -1,6 +1,5 @@
 """FourierFT as a PEFT tuner: import this package, then use PEFT's own functions."""
 
-import re
 import statistics
 import warnings
 from collections.abc import Iterator
@@ -16,7 +15,14 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .bypass import weights_read_by
-from .config import EXTENDED_PEFT_TYPE, FourierFTConfig, StockConfig, check_config, first_few
+from .config import (
+    EXTENDED_PEFT_TYPE,
+    FourierFTConfig,
+    StockConfig,
+    check_config,
+    first_few,
+    layer_n,
+)
 from .forward_pass import unwatch_forwards, watch_forwards
 from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
 from .layer import FourierFTLayer, adapted_layers
@@ -148,7 +154,7 @@ class FourierFTModel(BaseTuner):
             if not isinstance(layer, SUPPORTED):
                 wrong_types.append(f"{name} ({type(layer).__module__}.{type(layer).__name__})")
                 continue
-            key, n = _layer_n(peft_config, name)
+            key, n = layer_n(peft_config, name)
             matched_keys.add(key)
             out_features, in_features = weight_shape(layer)
             if n > out_features * in_features:
@@ -185,7 +191,7 @@ class FourierFTModel(BaseTuner):
         if isinstance(layer, Conv1D):
             # Here the layer itself knows; PEFT's own tuner warns when the file does not say it.
             peft_config.fan_in_fan_out = True
-        n = _layer_n(peft_config, current_key)[1]
+        n = layer_n(peft_config, current_key)[1]
         if isinstance(target, FourierFTLayer):
             target.update_layer(adapter_name, n, peft_config)
             return
@@ -258,12 +264,3 @@ def _linear_modules(model: nn.Module) -> str:
         if isinstance(module, SUPPORTED)
     }
     return f"Linear modules of this model: {', '.join(sorted(names)) or 'none'}."
-
-
-def _layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:
-    """Return the key of ``n_frequency_pattern`` that a layer matches, as PEFT does, and its n."""
-    pattern = config.n_frequency_pattern or {}
-    for key, n in pattern.items():
-        if re.match(rf".*\.{key}$", name):
-            return key, n
-    return (name, pattern[name]) if name in pattern else (None, config.n_frequency)

@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from fourierft import FourierFTConfig, delta_weight, export_compact, import_compact
-from fourierft.compact import FORMAT, _read
+from fourierft.compact import FORMAT, read_compact
 
 
 class Net(nn.Module):
@@ -223,7 +223,7 @@ def test_every_flipped_bit_is_noticed_or_harmless(x, tmp_path):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            _read(path)
+            read_compact(path)
         except ValueError as error:
             assert str(path) in str(error)
         else:

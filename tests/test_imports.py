@@ -38,6 +38,7 @@ FOURIERFT = [
     {"module"},
     {"model"},
     {"compact"},
+    {"bank"},
     {"__init__"},
 ]
 # Folders of commands that need little: they start at once, also where there is no torch.
@@ -59,7 +60,10 @@ FORWARDS = {
 HYDRA = {"train.py", "experiments/search/space.py"}
 PEFT = {
     f"fourierft/{name}.py"
-    for name in ("compact", "config", "layer", "model", "module", "row_adapters")
+    for name in (
+        *("compact", "config", "layer", "model", "module", "row_adapters"),
+        *("bank/adapter_bank", "bank/stored_adapter"),
+    )
 }
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bases.fourier import Fourier
+from ..bases.transform import Transform
 from ..tensors import without_autocast
 from .linear import adapted_linear
 from .weight_cache import AdapterTerm
@@ -207,14 +208,44 @@ def _group_update(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Ten
         which: Index of each row's adapter, int64 (B,).
     """
     transform = terms[0].transform
-    if _is_spectral(x, terms):
+    if _is_spectral(x, transform, len(terms)):
         coefficients = torch.stack([term.coefficients for term in terms]).to(x.dtype)
         alphas = [term.alpha for term in terms]
         coefficients = coefficients * coefficients.new_tensor(alphas)[:, None]
-        product, tokens = spectral_product(transform), x.flatten(0, 1)
-        which = which.repeat_interleave(x.shape[1]) if x.shape[1] != 1 else which
-        return _SpectralProduct.apply(product, tokens, coefficients, which).view(*x.shape[:-1], -1)
-    out = x.new_zeros(*x.shape[:-1], transform.shape[0])
+        return _spectral_update(x, transform, coefficients, which)
+    return _update_by_adapter(x, terms, which)
+
+
+def banked_update(x: Tensor, transform: Transform, coefficients: Tensor, which: Tensor) -> Tensor:
+    """Return ``DeltaW_a(b) x_b`` for coefficients that lie in one tensor.
+
+    Args:
+        x: (B, T, in): rows of T tokens.
+        transform: Transform of all adapters, as (out, in).
+        coefficients: (A, n), multiplied by alpha.
+        which: Index of each row's adapter, int64 (B,).
+
+    Returns:
+        (B, T, out), float32, or float64 where ``x`` is.
+    """
+    with without_autocast(x.device.type):
+        x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        if not x.numel():
+            return x.new_zeros(*x.shape[:-1], transform.shape[0])
+        if _is_spectral(x, transform, len(coefficients)):
+            return _spectral_update(x, transform, coefficients.to(x.dtype), which)
+        terms = [AdapterTerm(transform, 1.0, one) for one in coefficients]
+        return _update_by_adapter(x, terms, which)
+
+
+def _spectral_update(x: Tensor, transform: Fourier, coefficients: Tensor, which: Tensor) -> Tensor:
+    product, tokens = spectral_product(transform), x.flatten(0, 1)
+    which = which.repeat_interleave(x.shape[1]) if x.shape[1] != 1 else which
+    return _SpectralProduct.apply(product, tokens, coefficients, which).view(*x.shape[:-1], -1)
+
+
+def _update_by_adapter(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Tensor:
+    out = x.new_zeros(*x.shape[:-1], terms[0].transform.shape[0])
     for index, term in enumerate(terms):
         at = (which == index).nonzero()[:, 0]
         update = adapted_linear(x.index_select(0, at), None, None, [term])
@@ -222,15 +253,13 @@ def _group_update(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Ten
     return out
 
 
-def _is_spectral(x: Tensor, terms: Sequence[AdapterTerm]) -> bool:
-    transform = terms[0].transform
+def _is_spectral(x: Tensor, transform: Transform, adapters: int) -> bool:
     if not isinstance(transform, Fourier) or torch.compiler.is_compiling():
         return False
     if torch._C._are_functorch_transforms_active() or x.is_meta:
         return False
-    return not prefers_groups(
-        x.shape[0] * x.shape[1], len(terms), transform.n, transform.shape, False
-    )
+    tokens = x.shape[0] * x.shape[1]
+    return not prefers_groups(tokens, adapters, transform.n, transform.shape, False)
 
 
 def group_rows(adapter_names: Sequence[str]) -> dict[str, list[int]]:

@@ -1,0 +1,1 @@
+"""Many adapters of one base model, chosen row by row."""

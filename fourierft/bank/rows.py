@@ -1,0 +1,142 @@
+"""The adapters of the rows of one batch, as they were when it began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.mixed_batch import banked_update
+from .shelf import Shelf
+
+
+class ShelfRows:
+    """Rows of a batch whose adapters lie on one shelf.
+
+    Args:
+        shelf: The shelf.
+        slots: Places of the adapters, each once.
+        rows: Rows that have one of them, in order.
+        which: Per such row the index of its adapter among ``slots``.
+        every: True if these are all rows of the batch.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        slots: Sequence[int],
+        rows: Sequence[int],
+        which: Sequence[int],
+        every: bool,
+    ) -> None:
+        self.shelf = shelf
+        self.every = every
+        self._rows, self._which = torch.tensor(rows), torch.tensor(which)
+        self._coefficients = shelf.gather(slots)
+        self.on = cache(self._on)
+        self.indices = cache(self._indices)
+
+    def _on(self, device: torch.device) -> Tensor:
+        """Return the coefficients (A, width) on a device."""
+        return self._coefficients.to(device)
+
+    def _indices(self, factor: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return rows and adapters where each row of the batch became ``factor`` rows."""
+        rows = (self._rows[:, None] * factor + torch.arange(factor)).flatten()
+        return rows.to(device), self._which.repeat_interleave(factor).to(device)
+
+
+class HeadRows(NamedTuple):
+    """Rows of a batch that have one head."""
+
+    parameters: dict[str, Tensor]
+    """Of all modules in ``modules_to_save``, by their names in the model."""
+    rows: list[int]
+
+
+class BankedRows:
+    """The adapters of the rows of one batch.
+
+    Args:
+        count: Number of rows.
+        parts: Rows by shelf.
+        heads: Rows by head.
+    """
+
+    def __init__(self, count: int, parts: list[ShelfRows], heads: list[HeadRows]) -> None:
+        self.count = count
+        self.parts = parts
+        self.heads = heads
+
+    def add_update(self, name: str, x: Tensor, output: Tensor) -> Tensor:
+        """Return the output of a layer with every row's update added.
+
+        Args:
+            name: Path of the layer.
+            x: Its input, (rows, ..., in).
+            output: Its output, (rows, ..., out).
+        """
+        for part in self.parts:
+            if name not in part.shelf.columns:
+                continue
+            factor = self._factor(x)
+            rows, which = part.indices(factor, x.device)
+            own = x if part.every else x.index_select(0, rows)
+            tokens = own.reshape(len(own), -1, own.shape[-1])
+            update = banked_update(
+                tokens,
+                part.shelf.transform(name, x.device),
+                part.on(x.device)[:, part.shelf.columns[name]],
+                which,
+            )
+            update = update.reshape(*own.shape[:-1], -1).to(output.dtype)
+            output = output + update if part.every else output.index_add(0, rows, update)
+        return output
+
+    def apply_heads(
+        self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor:
+        """Return the output of a head with the rows that have one of their own computed anew.
+
+        Args:
+            name: Path of the module.
+            module: The base model's head.
+            args: Its arguments; tensors with one entry per row are cut to the rows.
+            kwargs: Its keyword arguments, likewise.
+            output: Its output, (rows, ...).
+        """
+        start = f"{name}."
+        for head in self.heads:
+            own = {
+                key.removeprefix(start): value.to(output.device)
+                for key, value in head.parameters.items()
+                if key.startswith(start)
+            }
+            if not own:
+                continue
+            factor = self._factor(output)
+            rows = torch.tensor(head.rows, device=output.device)
+            offsets = torch.arange(factor, device=output.device)
+            rows = (rows[:, None] * factor + offsets).flatten()
+
+            cut = partial(_cut, rows=rows, count=len(output))
+            given = {key: cut(value) for key, value in kwargs.items()}
+            found = torch.func.functional_call(module, own, tuple(map(cut, args)), given)
+            output = output.index_copy(0, rows, found.to(output.dtype))
+        return output
+
+    def _factor(self, x: Tensor) -> int:
+        """Return the number of rows that each row became: beams, or tokens that were flattened."""
+        factor, rest = divmod(len(x), self.count)
+        if rest or not factor:
+            raise ValueError(f"rows: got {self.count} names, for a batch of {len(x)} rows")
+        return factor
+
+
+def _cut(value: Any, rows: Tensor, count: int) -> Any:
+    """Return the rows of a tensor that has one entry for each of ``count``; others as they are."""
+    of_rows = isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+    return value.index_select(0, rows) if of_rows else value

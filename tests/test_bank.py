@@ -1,0 +1,235 @@
+"""The bank: every row as with its adapter alone; adapters come, go and are replaced meanwhile."""
+
+import shutil
+import threading
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel, get_peft_model
+
+from fourierft import AdapterBank, FourierFTConfig, export_compact
+
+TINY = dict(vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+
+
+def make_encoder():
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**TINY, intermediate_size=48, num_labels=3)
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+def make_decoder():
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4, n_positions=32)
+    config.pad_token_id = config.eos_token_id = 0
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+SETTINGS = {  # two share their entries, the others do not
+    "a": dict(n_frequency=20, scaling=300.0, modules_to_save=["classifier"]),
+    "b": dict(n_frequency=20, scaling=100.0, modules_to_save=["classifier"]),
+    "c": dict(n_frequency=9, scaling=300.0, basis="orthogonal"),
+    "d": dict(n_frequency=20, scaling=200.0, orientation="algorithm1"),
+    "e": dict(n_frequency=20, scaling=2.0, scaling_mode="norm", frequency_bias_center=3.0),
+}
+
+
+def save(folder, name, make, targets, **changes):
+    config = FourierFTConfig(target_modules=targets, **{**SETTINGS[name], **changes})
+    net = get_peft_model(make(), config)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(ord(name[0]))
+        for key, value in net.named_parameters():
+            if "spectrum" in key or "modules_to_save" in key:
+                value.copy_(torch.randn(value.shape, generator=generator))
+    net.save_pretrained(folder / name)
+    return net
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Adapters of the encoder, one of them as a compact file."""
+    made = tmp_path_factory.mktemp("adapters")
+    for name in SETTINGS:
+        net = save(made, name, make_encoder, ["query", "value"])
+    export_compact(net, made / "file.safetensors")
+    return made
+
+
+def alone(path, make, *args, **kwargs):
+    with torch.no_grad():
+        return PeftModel.from_pretrained(make(), path).eval()(*args, **kwargs).logits
+
+
+def tokens(rows, length=5, seed=1):
+    return torch.randint(1, 61, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_every_row_is_as_with_its_adapter_alone(folder):
+    net, x = make_encoder(), tokens(7)
+    bank = AdapterBank(net)
+    added = bank.add_folder(folder)
+    assert [one.name for one in added] == ["a", "b", "c", "d", "e", "file"]
+    names = ["b", "__base__", "a", "d", "c", "e", "file"]
+    with bank.rows(names):
+        found = net(x).logits
+    before = make_encoder()(x).logits
+    for row, name in enumerate(names):
+        path = folder / ("e" if name == "file" else name)
+        one = x[row : row + 1]
+        expected = before[row] if name == "__base__" else alone(path, make_encoder, one)[0]
+        assert (found[row] - expected).norm() < 1e-6 * expected.norm() + 1e-6, name
+        if name != "__base__":
+            assert (expected - before[row]).norm() > 1e-3
+    assert torch.equal(net(x).logits, before)  # outside the block nothing is added
+
+
+@torch.no_grad()
+def test_generation_with_beams_and_a_conv1d(tmp_path):
+    for name in ("a", "d"):
+        save(tmp_path, name, make_decoder, ["c_attn"], modules_to_save=None)
+    net, x = make_decoder(), tokens(3)
+    bank = AdapterBank(net)
+    bank.add_folder(tmp_path)
+    options = dict(max_new_tokens=6, num_beams=3, do_sample=False)
+    with bank.rows(["a", "__base__", "d"]):
+        found = net.generate(x, **options)
+    expected = [
+        PeftModel.from_pretrained(make_decoder(), tmp_path / "a").generate(x[:1], **options),
+        make_decoder().generate(x[1:2], **options),
+        PeftModel.from_pretrained(make_decoder(), tmp_path / "d").generate(x[2:], **options),
+    ]
+    for row, one in enumerate(expected):
+        assert (
+            torch.equal(found[row, : one.shape[1]], one[0]) and not found[row, one.shape[1] :].any()
+        )
+
+
+@torch.no_grad()
+def test_gradients_reach_the_inputs_alone(folder):
+    net = make_encoder()
+    bank = AdapterBank(net)
+    bank.add("c", folder / "c")
+    inputs = torch.randn(2, 4, 32, requires_grad=True)
+    with torch.enable_grad(), bank.rows(["c", "c"]):
+        net(inputs_embeds=inputs).logits.sum().backward()
+    assert inputs.grad.abs().sum() > 0
+
+
+def test_damaged_and_foreign_adapters_change_nothing(folder, tmp_path):
+    net = make_encoder()
+    bank = AdapterBank(net)
+    bank.add("a", folder / "a")
+    before = bank.describe("a")
+    shutil.copytree(folder / "a", tmp_path / "cut")
+    weights = tmp_path / "cut" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    flipped = bytearray((folder / "file.safetensors").read_bytes())
+    flipped[-1] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(flipped)
+    for path, word in (
+        ("cut", "not a complete"),
+        ("flipped.safetensors", "damaged"),
+        ("no", "no such"),
+    ):
+        for put in (lambda p: bank.add("x", p), lambda p: bank.replace("a", p)):
+            with pytest.raises(ValueError, match=word) as error:
+                put(tmp_path / path)
+            assert str(tmp_path / path) in str(error.value)
+    with pytest.raises(ValueError, match="cut"):
+        bank.add_folder(tmp_path)
+    other = AdapterBank(make_decoder())
+    with pytest.raises(ValueError, match="match no linear layer"):
+        other.add("a", folder / "a")
+    assert bank.names == ["a"] and bank.describe("a") == before and len(other) == 0
+
+
+def test_names_are_checked(folder):
+    bank = AdapterBank(make_encoder(), capacity=2)
+    first = bank.add("a", folder / "a")
+    assert (first.version, first.parameters) == (1, 4 * 20)
+    with pytest.raises(ValueError, match="replace or remove"):
+        bank.add("a", folder / "b")
+    with pytest.raises(ValueError, match="allowed any other"):
+        bank.add("__base__", folder / "b")
+    with pytest.raises(KeyError):
+        bank.replace("b", folder / "b")
+    with pytest.raises(ValueError, match="no adapters x, y"), bank.rows(["a", "y", "x"]):
+        pass
+    second = bank.replace("a", folder / "b")
+    assert second.version == 2 and second.checksum != first.checksum
+    bank.add("b", folder / "b")
+    with bank.rows(["a"]):
+        pass
+    bank.add("c", folder / "c")  # evicts b, used longest ago
+    assert bank.names == ["a", "c"] and "b" not in bank
+    bank.remove("c")
+    assert bank.add("c", folder / "c").version == 2
+    with bank.rows(["a", "c"]), pytest.raises(ValueError, match="2 names, for a batch of 3 rows"):
+        bank.net(tokens(3))
+    with pytest.raises(ValueError, match="carries adapters"):
+        AdapterBank(get_peft_model(make_encoder(), FourierFTConfig(target_modules=["query"])))
+
+
+@torch.no_grad()
+def test_a_batch_keeps_the_values_it_began_with(folder):
+    net, x = make_encoder(), tokens(2)
+    bank = AdapterBank(net)
+    bank.add("a", folder / "a")
+    with bank.rows(["a", "a"]):
+        before = net(x).logits
+        bank.replace("a", folder / "c")
+        bank.add("z", folder / "b")  # may take the place that became free
+        assert torch.equal(net(x).logits, before)
+    with bank.rows(["a", "a"]):
+        assert not torch.allclose(net(x).logits, before)
+
+
+@torch.no_grad()
+def test_threads_have_rows_of_their_own(folder):
+    net, x = make_encoder(), tokens(1)
+    bank = AdapterBank(net)
+    bank.add_folder(folder)
+    expected = {name: alone(folder / name, make_encoder, x) for name in "abcde"}
+    wrong = []
+
+    def ask(name):
+        for _ in range(10):
+            with torch.no_grad(), bank.rows([name]):
+                found = net(x).logits
+            if (found - expected[name]).abs().max() > 1e-5:
+                wrong.append(name)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_memory_is_that_of_the_coefficients(folder):
+    bank = AdapterBank(make_encoder())
+    for number in range(256):
+        bank.add(str(number), folder / "c")
+    coefficients = 256 * bank.describe("0").parameters * 4
+    assert coefficients <= bank.nbytes <= 1.1 * coefficients
+    for number in range(0, 256, 2):
+        bank.remove(str(number))
+    for number in range(0, 256, 2):
+        bank.add(str(number), folder / "c")
+    assert bank.nbytes <= 1.1 * coefficients
+
+
+@torch.no_grad()
+def test_close_leaves_the_model_as_it_was(folder):
+    net, x = make_encoder(), tokens(1)
+    before = net(x).logits
+    bank = AdapterBank(net)
+    bank.add("a", folder / "a")
+    bank.close()
+    with bank.rows(["a"]):
+        assert torch.equal(net(x).logits, before)
+    assert not any(module._forward_hooks for module in net.modules())
