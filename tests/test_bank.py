@@ -1,7 +1,9 @@
 """The bank: every row as with its adapter alone; adapters come, go and are replaced meanwhile."""
 
+import re
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from peft import PeftModel, get_peft_model
 
 from fourierft import AdapterBank, FourierFTConfig, export_compact
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = dict(vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
 
 
@@ -233,3 +236,15 @@ def test_close_leaves_the_model_as_it_was(folder):
     with bank.rows(["a"]):
         assert torch.equal(net(x).logits, before)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+@torch.no_grad()
+def test_the_example_of_the_document(folder, tmp_path, monkeypatch):
+    """docs/serving.md, on the encoder, with its names."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.S)
+    for name, source in (("alice", "a"), ("bob", "b")):
+        shutil.copytree(folder / source, tmp_path / "adapters" / name)
+    monkeypatch.chdir(tmp_path)
+    names = {"net": make_encoder(), "three_texts": {"input_ids": tokens(3)}}
+    exec(block, names)
+    assert len(names["bank"]) == 2

@@ -25,6 +25,7 @@ DOCUMENTS = [
     "docs/report.md",
     "docs/methods.md",
     "docs/architecture.md",
+    "docs/serving.md",
 ]
 
 
