@@ -19,6 +19,10 @@ from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 from fourierft import FourierFTConfig, configure  # noqa: E402
 
 STEPS, ROWS = 10, 8
+ENGINES = [
+    (memory, gradient) for memory in ("cache", "recompute") for gradient in ("dense", "sampled")
+]
+ENGINES.append(("batched", "dense"))
 
 
 class Block(nn.Module):
@@ -85,17 +89,16 @@ def main():
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     found = {}
-    for memory in ("cache", "recompute"):
-        for gradient in ("dense", "sampled"):
-            model = build(memory, gradient)
-            alone = train(copy.deepcopy(model))
-            data_parallel = train(DistributedDataParallel(copy.deepcopy(model)), rank, ranks)
-            fully_sharded = train(sharded(model), rank, ranks)
-            found[f"{memory} {gradient}"] = {
-                "alone": alone,
-                "data_parallel": data_parallel,
-                "fully_sharded": fully_sharded,
-            }
+    for memory, gradient in ENGINES:
+        model = build(memory, gradient)
+        alone = train(copy.deepcopy(model))
+        data_parallel = train(DistributedDataParallel(copy.deepcopy(model)), rank, ranks)
+        fully_sharded = train(sharded(model), rank, ranks)
+        found[f"{memory} {gradient}"] = {
+            "alone": alone,
+            "data_parallel": data_parallel,
+            "fully_sharded": fully_sharded,
+        }
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
     dist.barrier()
