@@ -13,6 +13,7 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import contestants, correctness, layers, models, pack, report, training
 from benchmarks.gpu.sections import Plan, Section, find_failures, run_sections
+from fourierft import forward_pass
 from fourierft.engine.settings import GRADIENT, MEMORY
 
 
@@ -214,3 +215,17 @@ def gpu_sections():
     from benchmarks.gpu.order import SECTIONS
 
     return list(SECTIONS)
+
+
+def test_checks_build_layers_together(plan, monkeypatch):
+    built = []
+    original = forward_pass.prepare_weights
+    monkeypatch.setattr(
+        forward_pass, "prepare_weights", lambda *a: built.append(len(a[0])) or original(*a)
+    )
+    checks = correctness.checks()
+    for name in ("batched dense, float32", "batched sampled, bfloat16"):
+        check, limit = checks[name]
+        assert check(plan) <= limit
+    assert built == [2, 2]
+    assert all("batched" not in name for name in next(layers.measure_layers(plan))["counts"])

@@ -28,6 +28,18 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+class Net(nn.Module):
+    """A layer, and another one like it that only shares its builds."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.twin = base, copy.deepcopy(base)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Call the first layer alone."""
+        return self.layer(x)
+
+
 class Problem:
     """One adapted layer with its input, and its results in float64."""
 
@@ -36,8 +48,9 @@ class Problem:
     ) -> None:
         torch.manual_seed(0)
         out, in_ = size
-        net = nn.ModuleDict({"layer": base})
-        self.layer = adapt(net, engine, min(_N, out * in_), ["layer"])["layer"]
+        self.run: Callable[[Tensor], Tensor]
+        self.run = net = adapt(Net(base), engine, min(_N, out * in_), ["layer", "twin"])
+        self.layer = net.layer
         self.spectrum = self.layer.fourierft_spectrum[_ADAPTER]
         tokens = 12 if plan.tiny else 300
         make = {"dtype": dtype, "device": plan.device}
@@ -46,7 +59,7 @@ class Problem:
 
     def results(self) -> list[Tensor]:
         """Return output, input gradient and coefficient gradient."""
-        y = self.layer(self.x)
+        y = self.run(self.x)
         return [y, *torch.autograd.grad(y, [self.x, self.spectrum], self.dy)]
 
     def expected(self, weight: Tensor | None = None) -> list[Tensor]:
@@ -109,7 +122,7 @@ def check_checkpointing(plan: Plan) -> float:
     worst = 0.0
     for engine in strategies().values():
         problem = make_problem(plan, engine=engine)
-        y = checkpoint(problem.layer, problem.x, use_reentrant=False)
+        y = checkpoint(problem.run, problem.x, use_reentrant=False)
         found = [y, *torch.autograd.grad(y, [problem.x, problem.spectrum], problem.dy)]
         worst = max(worst, *map(relative_error, found, problem.expected()))
     return worst
@@ -119,23 +132,8 @@ def check_compile(plan: Plan) -> float:
     """torch.compile without a graph break; on a CPU without generated code."""
     problem = make_problem(plan)
     backend = "inductor" if plan.device == "cuda" else "aot_eager"
-    problem.layer = _Called(
-        problem.layer, torch.compile(problem.layer, backend=backend, fullgraph=True)
-    )
+    problem.run = torch.compile(problem.run, backend=backend, fullgraph=True)
     return problem.error()
-
-
-class _Called:
-    """A layer that is called through another function."""
-
-    def __init__(self, layer: nn.Module, call: Callable) -> None:
-        self._layer, self._call = layer, call
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._call(x)
-
-    def __getattr__(self, name: str):
-        return getattr(self._layer, name)
 
 
 def check_grad_scaler(plan: Plan) -> float:
@@ -145,7 +143,7 @@ def check_grad_scaler(plan: Plan) -> float:
     scaler = torch.amp.GradScaler(plan.device)
     optimizer = torch.optim.AdamW([problem.spectrum], lr=1e-3)
     with torch.autocast(plan.device, torch.float16):
-        y = problem.layer(problem.x)
+        y = problem.run(problem.x)
     scaler.scale((y.float() * problem.dy).sum()).backward()
     scaler.unscale_(optimizer)
     return relative_error(problem.spectrum.grad, problem.expected()[2])

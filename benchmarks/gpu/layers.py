@@ -16,14 +16,18 @@ TINY_SHAPES = [(48, 16)]
 
 
 def measure_layers(plan: Plan) -> Iterator[Row]:
-    """Yield forward and backward of one layer, the input's gradient included."""
+    """Yield forward and backward of one layer, the input's gradient included.
+
+    Without those that build many layers together: a model's steps show them.
+    """
     shapes = TINY_SHAPES if plan.tiny else SHAPES
+    alone = {name: e for name, e in strategies().items() if e.memory != "batched"}
     dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
     for kind, dtype in dtypes.items():
         for d, tokens in shapes:
             if kind == "fp32" and d > 1280:
                 continue  # no recipe trains such a layer in float32
-            methods = {name: name for name in ("frozen", "lora", "stock")} | strategies()
+            methods = {name: name for name in ("frozen", "lora", "stock")} | alone
             row: Row = {"d": d, "tokens": tokens, "kind": kind}
             steps, counts = {}, {}
             n = min(1000, d * d // 8)
