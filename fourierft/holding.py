@@ -14,7 +14,7 @@ from .layer import FourierFTLayer, adapted_layers
 
 
 @contextmanager
-def hold_weights(model: nn.Module) -> Iterator[None]:
+def hold_weights(model: nn.Module, quantised: bool = True) -> Iterator[None]:
     """Build W0 + DeltaW once per layer and use it for every forward pass without gradients inside.
 
     Values are not compared there, which would wait for an accelerator twice per layer and call. A
@@ -27,6 +27,8 @@ def hold_weights(model: nn.Module) -> Iterator[None]:
 
     Args:
         model: Any module; without FourierFT layers nothing is done.
+        quantised: False to leave layers out whose W0 is quantised: what they hold is several times
+            its size.
 
     Raises:
         RuntimeError: Coefficients or weights were changed unseen: what was computed inside the
@@ -36,6 +38,7 @@ def hold_weights(model: nn.Module) -> Iterator[None]:
         name: layer
         for name, layer in adapted_layers(model).items()
         if layer.engine.memory != "recompute"
+        and (quantised or not is_quantised(layer.get_base_layer().weight))
     }
     stale: list[str] = []
     for layer in layers.values():

@@ -104,6 +104,18 @@ def test_batches_are_pinned_where_a_gpu_trains(gpus, monkeypatch, tmp_path):
     assert asked("cpu") == (True, False)
 
 
+def test_other_accelerators_are_not_taken_unasked(monkeypatch, tmp_path):
+    """What transformers would train on there, no other part of a run would follow to."""
+    for kind in ("mps", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "is_available", lambda: True, raising=False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr("transformers.training_args.is_torch_mps_available", lambda: True)
+    monkeypatch.setattr("transformers.training_args.is_torch_xpu_available", lambda: True)
+    assert select_device() == "cpu"
+    found = optimizer.training_arguments(Train(**RECIPE), 8, tmp_path, 0)
+    assert found.device == torch.device("cpu")
+
+
 def test_memory_of_a_run_on_the_cpu_is_the_process_s(gpus):
     peak = environment.PeakMemory(select_device("cpu")).peak()
     assert peak["peak_gpu"] is None

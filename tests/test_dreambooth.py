@@ -291,15 +291,34 @@ def test_a_run_learns_draws_and_is_measured(method, quick, tmp_path):
     assert loss(net) == pytest.approx(curve[-1], rel=1e-5)
 
 
-@pytest.mark.slow
-def test_drawing_goes_on_where_it_stopped(quick, tmp_path):
-    from experiments.run.build import build_network
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
 
+
+@pytest.mark.slow
+def test_drawing_goes_on_where_it_stopped(quick, tmp_path, monkeypatch):
+    """Updates are built once a layer for all images, and an interruption leaves no trace."""
+    import experiments.models.latent_diffusion
+    from experiments.run.build import build_network
+    from fourierft.engine import weight_cache
+    from fourierft.layer import adapted_layers
+
+    made, original = [], weight_cache.effective_weight
+    monkeypatch.setattr(
+        weight_cache, "effective_weight", lambda *args: made.append(1) or original(*args)
+    )
     job = quick()
     space = job.model.processor(None)
     data = job.task.load(space, str(job.task.path))
-    net = build_network(job, None)
+    net = build_network(job, None).train()
+    for layer in adapted_layers(net).values():  # as on a GPU, where nothing is kept between calls
+        layer.engine = layer.engine._replace(memory="save")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiments.models.latent_diffusion, "draw", interrupted)
+        job.task.generate(net, space, data, tmp_path, 3)
+    assert net.training and not made
     job.task.generate(net, space, data, tmp_path, 3)
+    assert len(made) == len(adapted_layers(net)) > 0
     paths = sorted((tmp_path / "images").rglob("0*.png"))
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
     drawn = [path for path in paths if path.parent.name != "subject"]

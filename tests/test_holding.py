@@ -101,6 +101,10 @@ def test_what_is_held_and_when_it_is_let_go(quantised, x):
             assert all(layer._cache.nbytes == 64 * 64 * 4 for layer in layers(model))
         assert [layer._cache.nbytes for layer in layers(model)] == before
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    configure(model, memory="save")
+    with torch.no_grad(), hold_weights(model, quantised=False):
+        model(x)
+        assert [layer._cache.nbytes > 0 for layer in layers(model)] == own
     configure(model, memory="recompute")
     with torch.no_grad(), hold_weights(model):
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)

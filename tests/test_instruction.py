@@ -401,6 +401,28 @@ def test_sampling_leaves_greedy_rows_as_they_are():
     assert torch.equal(steered[0], logits[0]) and not torch.equal(steered[1], logits[1])
 
 
+def test_noise_of_all_rows_is_that_of_each_alone(monkeypatch):
+    """Whatever the size of the batch; it comes in one copy a token, not one a row."""
+    temperatures, seeds = [0.7, 0.0, 1.3, 0.1], [1, 2, 3, 4]
+    many = GumbelSampler(temperatures, seeds)
+    alone = [GumbelSampler([t], [seed]) for t, seed in zip(temperatures, seeds, strict=True)]
+    drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
+    copied, original = [], torch.Tensor.to
+    for _ in range(3):
+        logits = torch.randn(4, 101, dtype=torch.float16)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                torch.Tensor, "to", lambda *a, **k: copied.append(a[0].shape) or original(*a, **k)
+            )
+            found = many(None, logits.clone())
+        for row, sampler in enumerate(alone):
+            assert torch.equal(found[row], sampler(None, logits[row : row + 1].clone())[0])
+            noise = torch.empty(101).exponential_(generator=drawn[row]).log()
+            if temperatures[row]:
+                assert torch.equal(found[row], logits[row].float() / temperatures[row] - noise)
+    assert copied == [logits.shape] * 3
+
+
 def test_questions_are_no_part_of_what_a_run_is(compose, data_folder):
     from experiments.config.run_config import Config
     from experiments.results.identity import to_plain

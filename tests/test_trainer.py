@@ -7,6 +7,7 @@ from experiments.results.identity import to_plain
 from experiments.seeding import stream
 from experiments.training import fitting
 from experiments.training.data_order import DataOrder
+from fourierft.layer import adapted_layers
 
 TINY = [
     "model=roberta_base",
@@ -169,6 +170,21 @@ def test_a_diverged_evaluation_never_replaces_the_kept_adapter(tiny, tmp_path):
     for score in (math.inf, 0.5, math.nan, 0.4, math.inf, 0.5, 0.6):
         fitting._keep(score)
     assert kept == [math.inf, 0.5, 0.6]
+
+
+def test_an_evaluation_builds_updates_once_for_all_batches(tiny, tmp_path, monkeypatch):
+    from fourierft.engine import weight_cache
+
+    made, original = [], weight_cache.effective_weight
+    monkeypatch.setattr(
+        weight_cache, "effective_weight", lambda *args: made.append(1) or original(*args)
+    )
+    overrides = ["method.memory=save", "train.eval_batch_size=16", "task.eval_rows=64"]
+    fitting = build_trainer(tiny(*overrides), tmp_path)
+    fitting.evaluate()
+    layers = list(adapted_layers(fitting.network).values())
+    assert len(made) == len(layers) == 4
+    assert not any(layer._cache.nbytes for layer in layers)
 
 
 @pytest.mark.parametrize("name", ["train/loss", "validation/matthews"])

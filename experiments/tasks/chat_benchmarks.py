@@ -243,17 +243,21 @@ class GumbelSampler:
 
         self.temperatures = temperatures
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.divisors: torch.Tensor | None = None  # on the device of the logits
 
     def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Add noise to logits (B, vocabulary) of tokens (B, T); rows with T = 0 stay as is."""
         import torch
 
-        logits = logits.float()
+        if self.divisors is None:
+            divisors = [temperature or 1.0 for temperature in self.temperatures]
+            self.divisors = torch.tensor(divisors, device=logits.device)[:, None]
+        # Of all rows in one copy, which need not wait: several a token would.
+        noise = torch.ones(logits.shape, pin_memory=logits.is_cuda)
         for row, temperature in enumerate(self.temperatures):
             if temperature > 0:
-                noise = torch.empty(logits.shape[-1]).exponential_(generator=self.generators[row])
-                logits[row] = logits[row] / temperature - noise.log().to(logits.device)
-        return logits
+                noise[row].exponential_(generator=self.generators[row])
+        return logits.float() / self.divisors - noise.log_().to(logits.device, non_blocking=True)
 
 
 def _model_id(run_dir: Path, task: str) -> str:

@@ -210,6 +210,7 @@ class DreamBooth(Task):
 
         from experiments.models.latent_diffusion import draw
         from experiments.seeding import stream
+        from fourierft.holding import hold_weights
 
         folder = run_dir / image_files.FOLDER
         folder.mkdir(exist_ok=True)
@@ -217,18 +218,21 @@ class DreamBooth(Task):
             image_files.save(photo, folder / image_files.SUBJECT / f"{number:02d}.png")
         plain = net.get_base_model() if hasattr(net, "get_base_model") else net
         device, training = next(net.parameters()).device, net.training
-        net.eval()
         pipeline = processor.pipeline(plain.unet, plain.text_encoder).to(device)
         drawn: dict[str, list[Path]] = {}
-        for row in tqdm(data.prompts[self.subject], desc="Drawing", disable=None):
-            prompt, number = row["prompt"], row["number"]
-            path = folder / image_files.slug(prompt) / f"{number:02d}.png"
-            drawn.setdefault(prompt, []).append(path)
-            if not image_files.is_whole(path):
-                noise = stream(seed, f"image {number} of {prompt}")
-                image = draw(pipeline, prompt, seed=noise, **self._how())
-                image_files.save(image, path, prompt=prompt, seed=str(noise))
-        net.train(training)
+        net.eval()
+        try:
+            with hold_weights(net):
+                for row in tqdm(data.prompts[self.subject], desc="Drawing", disable=None):
+                    prompt, number = row["prompt"], row["number"]
+                    path = folder / image_files.slug(prompt) / f"{number:02d}.png"
+                    drawn.setdefault(prompt, []).append(path)
+                    if not image_files.is_whole(path):
+                        noise = stream(seed, f"image {number} of {prompt}")
+                        image = draw(pipeline, prompt, seed=noise, **self._how())
+                        image_files.save(image, path, prompt=prompt, seed=str(noise))
+        finally:
+            net.train(training)
         rows = [
             (prompt, [image_files.read(path) for path in paths]) for prompt, paths in drawn.items()
         ]

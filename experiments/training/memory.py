@@ -119,7 +119,9 @@ def _passing(
     if train is not None and data is not None and data.evaluations:
         most = max(map(len, data.evaluations.values()))
         batch = min(train.eval_batch_size, most) * (tokens or 0) * vocabulary * 4
-        found["evaluation"] = LOGITS * batch + workspace
+        held = _effective_weights(net, device, "cache", half, held=True, quantised=False)
+        held -= _effective_weights(net, device, "cache", half, quantised=False)
+        found["evaluation"] = LOGITS * batch + held + workspace
     if data is not None and data.prompts and vocabulary:
         heads = getattr(configuration, "num_key_value_heads", configuration.num_attention_heads)
         width = configuration.hidden_size // configuration.num_attention_heads * heads
@@ -248,7 +250,12 @@ def _bytes(value: nn.Parameter) -> int:
 
 
 def _effective_weights(
-    net: nn.Module, device: str, memory: str, half: bool, held: bool = False
+    net: nn.Module,
+    device: str,
+    memory: str,
+    half: bool,
+    held: bool = False,
+    quantised: bool = True,
 ) -> int:
     """Return the bytes of W0 + DeltaW in the FourierFT layers that use memory in one way.
 
@@ -258,16 +265,19 @@ def _effective_weights(
         memory: `cache`, from step to step; `save` or `batched`, from forward to backward pass.
         half: products are in half precision.
         held: in `hold_weights`, where all layers cache but those that recompute on demand.
+        quantised: count layers with a quantised W0 too.
     """
     total = 0
     for layer in adapted_layers(net).values():
         base, engine = layer.get_base_layer(), layer.engine
-        quantised = is_quantised(base.weight)
+        packed = is_quantised(base.weight)
+        if packed and not quantised:
+            continue
         if held and engine.memory != "recompute":
             engine = engine._replace(memory="cache")
-        if choose_memory(engine, device, None if quantised else base.weight) == memory:
+        if choose_memory(engine, device, None if packed else base.weight) == memory:
             dtype = base.weight.dtype
-            if quantised:  # of 8 bits: DeltaW, in the type of the input
+            if packed:  # of 8 bits: DeltaW, in the type of the input
                 dtype = getattr(base, "compute_dtype", None) or torch.float32
             size = min(dtype.itemsize, 2) if half else dtype.itemsize
             total += layer.out_features * layer.in_features * size

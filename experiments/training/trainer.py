@@ -24,6 +24,7 @@ from experiments.tasks import Data, Task
 from experiments.training.data_order import DataOrder
 from experiments.training.optimizer import build_optimizer, training_arguments
 from experiments.training.train_config import Train
+from fourierft.holding import hold_weights
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +122,12 @@ class Trainer(transformers.Trainer):
             predictions.check(self.run, self.history.lines())
         began, values = time.monotonic(), {}
         for split in self.data.evaluations:
-            output = self.evaluation_loop(
-                # By name it is kept, with its workers, for the next evaluation.
-                self.get_eval_dataloader(split),
-                description=f"Evaluation {split}",
-            )
+            with hold_weights(self.network, quantised=False):
+                output = self.evaluation_loop(
+                    # By name it is kept, with its workers, for the next evaluation.
+                    self.get_eval_dataloader(split),
+                    description=f"Evaluation {split}",
+                )
             entry = Evaluation(
                 step=self.state.global_step,
                 epoch=float(self.state.epoch or 0.0),
