@@ -369,10 +369,14 @@ def test_source_selects_the_recipe_and_shows(compose):
     assert (authors.recipe, authors.method.alpha, authors.variant) == (
         "authors",
         99,
-        "source=authors",
+        "orientation=algorithm1,source=authors",
     )
     both = compose([*large, "source=authors", "method.n=10"])
-    assert both.variant == "n=10,source=authors"
+    assert both.variant == "n=10,orientation=algorithm1,source=authors"
+    earlier = compose([*large, "source=authors", "method.orientation=null"])
+    assert earlier.variant == "source=authors", "the folder of runs from before there were two"
+    assert "method.orientation" not in Config.identify(to_plain(earlier))
+    assert Config.identify(to_plain(authors))["method.orientation"] == "algorithm1"
 
 
 def test_minilm_falls_back_to_ours(compose):

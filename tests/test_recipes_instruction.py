@@ -64,7 +64,8 @@ SCRIPTS = {
 def test_scripts_of_the_authors(model, compose):
     run = run_of(compose, "authors", f"fourierft_{model}", "alpaca_cleaned")
     train = run.train
-    assert (run.recipe, run.variant, list(run.problems())) == ("authors", "source=authors", [])
+    named = "orientation=algorithm1,source=authors"
+    assert (run.recipe, run.variant, list(run.problems())) == ("authors", named, [])
     assert (train.epochs, train.learning_rate, train.weight_decay) == SCRIPTS[model]
     assert (train.batch_size, train.warmup_ratio, train.max_grad_norm) == (1, 0.05, 1.0)
     assert run.model.quantization is None and run.model.dtype.name == "bf16"

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import gaps, words
 from experiments.config.compose import compose_config, register
-from experiments.config.run_config import IDENTITY, Mode
+from experiments.config.run_config import IDENTITY, LATER, Mode
 from experiments.errors import UserError
 from experiments.results.identity import to_plain
 
@@ -44,7 +44,9 @@ def find_changes(cfg: DictConfig, overrides: Iterable[str] | None = None) -> dic
         recipe, there = find_plain(*parts)
         if recipe != cfg.recipe:
             changes["source"] = cfg.recipe
-            _, there = find_plain(*parts, f"source={cfg.source}")
+            # What a recipe sets of later fields shows: its earlier runs keep their folders.
+            earlier = {key: value for key, value in LATER.items() if there.get(key) == value}
+            there = find_plain(*parts, f"source={cfg.source}")[1] | earlier
     here = _values(cfg)
     if cfg.mode is Mode.count:
         there = {key: value for key, value in there.items() if not key.startswith("train.")} | {

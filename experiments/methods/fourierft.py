@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from experiments.methods.peft import Adapter, matrix_shape
-from experiments.results.identity import LOCAL
+from experiments.results.identity import BEFORE, LOCAL
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -115,7 +115,7 @@ class FourierFT(Adapter):
     scaling: Scaling | None = None
     """Meaning of alpha; with norm, alpha * sqrt(2 d1 d2) takes its place, so that the learning rate
     need not grow with the width; null: plain, the paper's."""
-    orientation: Orientation | None = None
+    orientation: Orientation | None = field(default=None, metadata={BEFORE: None})
     """Side of DeltaW: eq4 adds DeltaW x, algorithm1 x DeltaW as the paper's Algorithm 1 and the
     authors' code, another function for the same entry seed; null: eq4."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
