@@ -139,7 +139,7 @@ def test_figure5_from_records(tmp_path, rte):
         scored(tmp_path, rte, 0, value, changes=changes, place=tmp_path / f"{center}/seed=0")
     page = registry.build("figure5", run_index.collect(tmp_path))
     shown = text.markdown(page)
-    assert "1 of at least 3 seeds; holds in 1 of 1 panels; 18 points missing" in shown
+    assert "1 of at least 3 shared seeds; holds in 1 of 1 panels; 18 points missing" in shown
     assert page.verdicts == {Verdict.cannot_be_told: 2}
     assert sum(row["seeds"] for row in page.rows) == 6
     [figure] = [picture.draw() for picture in page.pictures]
@@ -237,10 +237,20 @@ def test_figure6_from_histories(tmp_path, compose):
     assert len(next(page.pictures).draw().axes) == 3
 
 
+def test_one_panel_of_enough_seeds_contradicts_a_claim_on_all():
+    few = paired.compare(sample(1.0, {0: 0}), sample(0.0, {0: 0}))
+    untold = claims.Evidence(words="few", shown=few, holds=True, support=1.0, against=1.0,
+                             strength=1.0, seeds=1, told=False)  # fmt: skip
+    found = Claim(says="it", parts={"p": part(1.0, 0.001, -1.0), "q": untold})
+    assert verdicts(found) == ["contradicted"]
+    found = Claim(says="it", parts={"p": part(0.001), "q": untold})
+    assert verdicts(found) == ["cannot be told"]
+
+
 def test_figure6_of_one_seed_cannot_be_told(tmp_path, compose):
     page = curves(tmp_path, compose, seeds=1)
     assert page.verdicts == {Verdict.cannot_be_told: 3}
-    assert "1 of at least 3 seeds" in text.markdown(page)
+    assert "1 of at least 3 shared seeds" in text.markdown(page)
 
 
 def test_figure6_with_few_rows_cannot_be_told(tmp_path, compose):
@@ -265,7 +275,9 @@ def points(root, compose, changes=(), seeds=3, lead=0.02):
 
 def test_a_hundredth_of_a_point_on_one_seed_cannot_be_told(tmp_path, compose):
     page, line = points(tmp_path, compose, seeds=1, lead=0.0001)
-    assert "**cannot be told**" in line and "1 of at least 3 seeds" in line and "+0.01" in line
+    assert (
+        "**cannot be told**" in line and "1 of at least 3 shared seeds" in line and "+0.01" in line
+    )
     assert Verdict.supported not in page.verdicts and Verdict.reproduced not in page.verdicts
 
 

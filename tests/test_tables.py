@@ -393,4 +393,4 @@ def test_a_share_of_rounded_counts_is_judged_by_their_rounding(tmp_path):
     for row in page.rows:
         agrees = abs(row["by_printed_counts"] - row["printed"]) < 0.06
         assert agrees is (row["what"] != "DreamBooth")
-    assert "8 to 500; the printed counts give 7.29 to 523" in text.markdown(page)
+    assert "baselines (Section 5); the printed counts give 7.29 to 523" in text.markdown(page)

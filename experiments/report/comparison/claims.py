@@ -41,6 +41,8 @@ class Evidence:
     """Difference that must be above 0, in standard errors where they are known."""
     seeds: int
     """Fewest seeds of any comparison."""
+    told: bool = True
+    """False if no comparison has enough seeds."""
     comparisons: int = 1
 
 
@@ -66,6 +68,7 @@ def comparison(
         against=denied.probability,
         strength=tested.value / tested.error if tested.error else tested.value,
         seeds=tested.seeds,
+        told=tested.error is not None,
     )
 
 
@@ -89,6 +92,7 @@ def at_least(enough: int, parts: Sequence[Evidence]) -> Evidence:
         against=min(1.0, enough * against[len(parts) - enough]),
         strength=deciding.strength,
         seeds=min(one.seeds for one in parts),
+        told=any(one.told for one in parts),
         comparisons=sum(one.comparisons for one in parts),
     )
 
@@ -135,7 +139,7 @@ class Claim:
     def probability(self) -> float | None:
         """Two-sided probability before any correction; None if nothing can be tested."""
         evidence = self.evidence
-        if evidence is None or self.reasons or evidence.seeds < paired.SEEDS:
+        if evidence is None or self.reasons or not evidence.told:
             return None
         support = 1.0 if self.missing else evidence.support
         return min(1.0, 2 * min(support, evidence.against))
@@ -167,8 +171,9 @@ def _judge(claim: Claim, probability: float | None, times: int) -> Judgement:
     if claim.reasons:
         return _told(Verdict.not_comparable, [*words, *dict.fromkeys(claim.reasons)], evidence)
     words += [describe(evidence), *dict.fromkeys(claim.reservations)]
+    if evidence.seeds < paired.SEEDS:
+        words.insert(0, f"{evidence.seeds} of at least {paired.SEEDS} shared seeds")
     if probability is None:
-        words.insert(0, f"{evidence.seeds} of at least {paired.SEEDS} seeds")
         return _told(Verdict.cannot_be_told, words, evidence)
     if probability > paired.LEVEL:
         return _told(Verdict.not_run if claim.missing else Verdict.cannot_be_told, words, evidence)

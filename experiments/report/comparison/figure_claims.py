@@ -25,14 +25,10 @@ Scores = Mapping[str, Curve]
 """Curves of a panel by series."""
 
 
-def _named(series: str, size: Any) -> str:
-    return series if size is None else f"{series} {size:g}"
-
-
 def _beats(panel: Scores, of: Sequence[Any], than: Sequence[Any], factor: float = 1.0) -> Evidence:
     """Compare two points, each [series, size]."""
-    words = f"{_named(*of)} against {_named(*than)}"
-    return comparison(words, panel[of[0]][of[1]], panel[than[0]][than[1]], factor)
+    better, worse = panel[of[0]][of[1]], panel[than[0]][than[1]]
+    return comparison(f"{better.name} against {worse.name}", better, worse, factor)
 
 
 def best_beats(panel: Scores, of: str, than: str) -> Evidence:

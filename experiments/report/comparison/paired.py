@@ -37,6 +37,8 @@ class Sample:
     """By seed, scores of the resampled rows; a seed without stored predictions is missing."""
     count: int = 0
     """Rows scored; 0 if they are not known."""
+    name: str = ""
+    """Words for the setting."""
 
     @property
     def mean(self) -> float:

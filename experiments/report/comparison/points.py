@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.metrics.selection import RULES
@@ -21,6 +21,8 @@ from experiments.report.comparison.seed_groups import Setting
 class Point:
     """One size of one series."""
 
+    name: str
+    """Series and size."""
     size: float | None
     x: float | None = None
     """Horizontal position; None if unknown."""
@@ -52,7 +54,8 @@ class Point:
         if not found or self.setting is None:
             return None
         runs = self.setting.runs.items()
-        return paired.sample(found, runs, rule=rule, metric=self.metric, scale=self.scale)
+        sample = paired.sample(found, runs, rule=rule, metric=self.metric, scale=self.scale)
+        return replace(sample, name=self.name)
 
 
 def find_point(
@@ -79,7 +82,9 @@ def find_point(
         own: the panel is the paper's, so that its recipe counts.
     """
     metric = None if about.get("judged") else about["metric"]
-    point, known = Point(size=size, metric=metric, scale=about["scale"]), reference.weights()
+    shown = said["name"] if said.get("size") is None else f"{said['name']}, {said['size']}={size}"
+    point = Point(name=shown, size=size, metric=metric, scale=about["scale"])
+    known = reference.weights()
     wanted = get_wanted(name, said, size)
     if own:
         wanted |= (about.get("fields") or {}).get(name, {})

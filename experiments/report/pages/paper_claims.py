@@ -16,7 +16,7 @@ from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.pages import figure6, figure7, score_vs_size, table1, text_numbers
 from experiments.report.pages.claim_table import show_verdict
-from experiments.report.render.document import Heading, Line, Page, Prose, Shown, Table, title
+from experiments.report.render.document import Cell, Heading, Line, Page, Prose, Shown, Table, title
 
 COLUMNS = ("The paper's claim", "Its own numbers", "Evidence here", "Verdict", "Not tested")
 IMAGE = "an image"
@@ -33,8 +33,10 @@ class Finding:
     says: str
     words: str | None
     """The paper's."""
-    printed: Shown
+    printed: str
     """What the paper's own numbers say."""
+    printed_verdict: Verdict | None = None
+    """Supported or contradicted by them; None if they say neither."""
     evidence: str
     judgement: Judgement
     untested: str
@@ -44,7 +46,7 @@ def show(index: RunIndex) -> Page:
     """Build the page of all claims."""
     found, told = find_findings(index, fill_tables(index))
     counts = Counter(one.judgement.verdict for one in found)
-    against = sum(one.printed.tone == Verdict.contradicted.tone for one in found)
+    against = sum(one.printed_verdict is Verdict.contradicted for one in found)
     told_here = ", ".join(f"{counts[one]} {one.value}" for one in Verdict if counts[one])
     summary = (
         f"{len(found)} claims, {against} of them not what the paper's own numbers say; "
@@ -97,19 +99,17 @@ def find_findings(index: RunIndex, fill: Fill) -> tuple[list[Finding], str]:
 
 def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
     printed = claim.printed.evidence
-    if printed is None:
-        own = Shown(text="not printed")
-    else:
+    own, verdict = "not printed", None
+    if printed is not None:
         held = sum(one.holds for one in claim.printed.parts.values())
         words = [
-            f"**{'holds' if printed.holds else 'does not hold'}** in {held} of "
-            f"{len(claim.printed.parts)} cases",
+            f"in {held} of {len(claim.printed.parts)} cases",
             claims.describe(printed),
             "" if claim.spread is None else f"printed ± up to {claim.spread:g}",
             f"{len(claim.doubts)} doubtful cells" if claim.doubts else "",
         ]
+        own = "; ".join(filter(None, words))
         verdict = Verdict.supported if printed.holds else Verdict.contradicted
-        own = Shown(text="; ".join(filter(None, words)), tone=verdict.tone)
     facts = claim.facts
     return Finding(
         page=facts["page"],
@@ -117,6 +117,7 @@ def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
         says=facts["says"],
         words=facts["words"],
         printed=own,
+        printed_verdict=verdict,
         judgement=judgement,
         evidence=_evidence(claim.ours),
         untested=_untested(claim.ours, "cells"),
@@ -158,7 +159,7 @@ def _finding(
         place=title(facts).partition(":")[0],
         says=says,
         words=None,
-        printed=Shown(text=printed, tone="muted"),
+        printed=printed,
         judgement=judgement,
         evidence=evidence,
         untested=untested,
@@ -233,7 +234,7 @@ def _untested(claim: Claim, what: str) -> str:
     if evidence is None:
         return "; ".join(words) or "all of it"
     if evidence.seeds < paired.SEEDS:
-        words.append(f"{paired.SEEDS - evidence.seeds} more seeds")
+        words.append(f"{paired.SEEDS - evidence.seeds} more shared seeds")
     return "; ".join([*words, *dict.fromkeys([*claim.reasons, *claim.reservations])])
 
 
@@ -242,9 +243,11 @@ def _line(one: Finding) -> Line:
         Shown(text=one.says, link=f"page:{one.page}", note=one.words),
         Shown(text=f"({one.place})", tone="muted"),
     )
-    return Line(
-        cells=[claim, one.printed, one.evidence, show_verdict(one.judgement), one.untested or "–"]
-    )
+    own: Cell = Shown(text=one.printed, tone="muted")
+    if one.printed_verdict is not None:
+        holds = "holds" if one.printed_verdict is Verdict.supported else "does not hold"
+        own = (Shown(text=f"**{holds}**", tone=one.printed_verdict.tone), one.printed)
+    return Line(cells=[claim, own, one.evidence, show_verdict(one.judgement), one.untested or "–"])
 
 
 def _raw(one: Finding) -> dict[str, Any]:
@@ -254,7 +257,8 @@ def _raw(one: Finding) -> dict[str, Any]:
         "place": one.place,
         "claim": one.says,
         "words": one.words,
-        "printed": one.printed.text,
+        "printed": one.printed,
+        "printed_verdict": one.printed_verdict and one.printed_verdict.value,
         "evidence": one.evidence,
         "verdict": one.judgement.verdict.value,
         "reason": one.judgement.reason,

@@ -87,10 +87,8 @@ def weigh_claims(facts: dict[str, Any], panels: list[Panel]) -> list[Claim]:
 def _points(facts: dict[str, Any], panels: list[Panel], index: RunIndex) -> Table:
     lines = []
     for panel in panels:
-        for name, points in panel.series.items():
-            said = _said(facts, panel, name)
-            for point in points:
-                lines.append(_line(panel, said, point, index))
+        for points in panel.series.values():
+            lines += [_line(panel, point, index) for point in points]
     return Table(
         caption=f"Points of Figure {facts['figure']}",
         columns=["Point", "Ours", "Paper's tables", "Seeds", "Remark"],
@@ -101,16 +99,7 @@ def _points(facts: dict[str, Any], panels: list[Panel], index: RunIndex) -> Tabl
     )
 
 
-def _said(facts: dict[str, Any], panel: Panel, name: str) -> dict[str, Any]:
-    """Return the reference's entry for a series."""
-    for entry in facts["panels"]:
-        if "series" in entry and entry.get("key") == panel.key:
-            return entry["series"][name]
-    return facts["series"][name] if "series" in facts else facts["panels"][0]["series"][name]
-
-
-def _line(panel: Panel, said: dict[str, Any], point: Point, index: RunIndex) -> Line:
-    size = "" if said.get("size") is None else f", {said['size']}={point.size}"
+def _line(panel: Panel, point: Point, index: RunIndex) -> Line:
     record = link(index.root, point.setting.first.run_dir) if point.setting else None
 
     def ours(rule: str) -> Shown:
@@ -126,7 +115,7 @@ def _line(panel: Panel, said: dict[str, Any], point: Point, index: RunIndex) -> 
         tone = "muted" if point.incomparable_reasons else None
     return Line(
         cells=[
-            f"{panel.title}: {said['name']}{size}",
+            f"{panel.title}: {point.name}",
             Ruled(**{rule: ours(rule) for rule in RULES}),
             "" if point.known is None else f"{point.known:g}",
             str(len(point.setting.runs)) if point.setting else "",

@@ -132,7 +132,7 @@ def _rounded_from(printed: str) -> tuple[float, float]:
 def _fewer(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Return the line on how many times fewer parameters are trained, over all shares."""
     least, most = facts["fewer"]["printed"]
-    told = f"{facts['fewer']['what']}: {least} to {most}"
+    told = f"{least} to {most} {facts['fewer']['what']}"
     for words, key in (("the printed counts give", "by_printed_counts"), ("here", "ours")):
         within, beyond = (
             [100 / row[key] for row in rows if row[key] and row["fewer"] is counted]
