@@ -77,6 +77,20 @@ def test_rows_add_to_the_error():
     assert paired.compare(of, other).rows == 0, "scored on other rows"
 
 
+def test_one_seed_says_what_its_rows_alone_could_tell():
+    """No seed's difference is known to differ from another's, so it is a lower bound."""
+    rows = np.random.default_rng(0).normal(80, 0.5, 200)
+    of = Sample(values={0: 80.01}, rows={0: rows}, count=90)
+    than = Sample(values={0: 80.0}, rows={0: 80 + 0 * rows}, count=90)
+    evidence = claims.comparison("a against b", of, than)
+    floor = 1.96 * rows.std(ddof=1)
+    assert claims.describe(evidence) == (
+        f"a against b: +0.01; from {floor:.3g} on its rows could tell it"
+    )
+    [told] = claims.judge([Claim(says="it", parts={"p": evidence})])
+    assert told.verdict is Verdict.cannot_be_told and "1 of at least 3 shared seeds" in told.reason
+
+
 def test_two_seeds_tell_nothing():
     found = paired.compare(sample(9.0, {0: 0, 1: 0.1}), sample(1.0))
     assert found.seeds == 2 and found.error is None
@@ -115,7 +129,7 @@ def test_holm_corrects_the_claims_of_a_page():
     assert verdicts(claim(1.0, 0.001), claim(0.9)) == ["contradicted", "cannot be told"]
     assert verdicts(Claim(says="it", missing=2)) == ["not run"]
     assert verdicts(claim(0.001, missing=1), claim(1.0, 0.001, missing=1)) == [
-        "not run", "contradicted"
+        "cannot be told", "contradicted"
     ]  # fmt: skip
     [told] = claims.judge([claim(0.001, reasons=["random weights"])])
     assert told.verdict is Verdict.not_comparable and "random weights" in told.reason

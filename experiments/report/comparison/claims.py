@@ -173,10 +173,8 @@ def _judge(claim: Claim, probability: float | None, times: int) -> Judgement:
     words += [describe(evidence), *dict.fromkeys(claim.reservations)]
     if evidence.seeds < paired.SEEDS:
         words.insert(0, f"{evidence.seeds} of at least {paired.SEEDS} shared seeds")
-    if probability is None:
+    if probability is None or probability > paired.LEVEL:
         return _told(Verdict.cannot_be_told, words, evidence)
-    if probability > paired.LEVEL:
-        return _told(Verdict.not_run if claim.missing else Verdict.cannot_be_told, words, evidence)
     words.append(f"p {_shown(probability)}")
     contradicted = claim.missing or 2 * times * evidence.against <= paired.LEVEL
     return _told(Verdict.contradicted if contradicted else Verdict.supported, words, evidence)
