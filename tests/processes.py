@@ -30,16 +30,17 @@ FORKS.set_forkserver_preload(["experiments.run.main", "experiments.training.trai
 class Started:
     """A running program, with the part of `subprocess.Popen` that tests need."""
 
-    def __init__(self, program: str, *words: str, **environment: str):
+    def __init__(self, program: str, *words: str, folder: Path = ROOT, **environment: str):
         """Starts it.
 
         Args:
             program: a script below the checkout, or a module that `python -m` would run.
             words: its arguments.
+            folder: where it runs.
             environment: variables beside those of the tests.
         """
         self.log = Path(tempfile.NamedTemporaryFile(dir=_logs().name, delete=False).name)
-        given = (program, words, os.environ | environment, str(self.log))
+        given = (program, words, str(folder), os.environ | environment, str(self.log))
         self._process = FORKS.Process(target=_execute, args=given)  # may have workers of its own
         atexit.register(self._process.kill)  # what a failed test left is not waited for
         with contextlib.chdir(ROOT):  # where the process that forks finds the modules
@@ -68,7 +69,7 @@ class Started:
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
         """Waits for the end; returns what was printed on both streams."""
         self.wait(timeout)
-        return self.log.read_text(), None
+        return self.log.read_text(errors="replace"), None
 
     def kill(self) -> None:
         self._process.kill()
@@ -80,7 +81,7 @@ class Started:
         """SIGKILL as soon as `there()` is true, which must be before the program ends."""
         deadline = time.monotonic() + seconds
         while not there():
-            assert self.poll() is None, self.log.read_text()
+            assert self.poll() is None, self.log.read_text(errors="replace")
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.01)
         self.kill()
@@ -149,14 +150,16 @@ def _logs() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="fourierft-tests-")
 
 
-def _execute(program: str, words: tuple[str, ...], environment: dict[str, str], log: str) -> None:
+def _execute(
+    program: str, words: tuple[str, ...], folder: str, environment: dict[str, str], log: str
+) -> None:
     gc.freeze()  # a collection need not look at all that was imported
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(folder)
     sys.argv = [program, *words]
     if program.endswith(".py"):
         runpy.run_path(str(ROOT / program), run_name="__main__")
