@@ -20,6 +20,7 @@ RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 	@echo "  table1 ... figure7: one table or figure, run what is missing, then report"
+	@echo "  figure3, figure8, figure9, figure10: drawn from the runs there are; nothing is run"
 	@echo "  table4 QUESTIONS=FOLDER JUDGE_URL=https://api.openai.com/v1: answers, graded"
 
 # Tiny matrices: threads that wait for each other cost more than they bring.
@@ -50,7 +51,8 @@ grade = $(BIN)/python -m experiments.judge --all outputs --model $(JUDGE) $(addp
 	  $(if $(JUDGE_URL),--base-url $(JUDGE_URL) || status=1;,--dry-run $(PRICES); \
 	  echo "nothing was graded: set JUDGE_URL (and QUESTIONS); what is missing and its cost stand above";)
 
-figure3 figure8 figure9 figure10: install  ## sampling maps, answers and images of the runs there are; nothing is run
+# Sampling maps, answers and images of the runs there are; nothing is run.
+figure3 figure8 figure9 figure10: install
 	$(BIN)/python -m experiments.report $@
 
 figure4: install  ## every size searched with 30 trials, then the report
