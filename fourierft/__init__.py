@@ -4,7 +4,8 @@ Importing this package puts its tuner in the place of PEFT's own FourierFT: ``ge
 ``PeftModel.from_pretrained``, ``merge_and_unload`` and the rest of PEFT are the interface.
 """
 
-from .bank.adapter_bank import AdapterBank, BankedAdapter
+from .bank.adapter_bank import AdapterBank
+from .bank.places import BankedAdapter
 from .bases.transform import delta_weight
 from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes

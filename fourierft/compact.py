@@ -99,7 +99,7 @@ def export_compact(
             f"{path}: not written, coefficients up to {largest:g} exceed {dtype}: use torch.float32"
         )
     tensors = {_COEFFICIENTS: stored, **{_HEAD + name: tensor for name, tensor in head.items()}}
-    about = {"layers": _fingerprint(layers), "config": _fields(config)}
+    about = {"layers": _fingerprint(layers), "config": config_fields(config)}
     about["checksum"] = _checksum(about, tensors)
     # In one entry: safetensors writes several in any order, and equal adapters would differ.
     save_file(tensors, path, {FORMAT: _text(about)})
@@ -270,7 +270,8 @@ def _text(about: dict[str, Any]) -> str:
     return json.dumps(about, separators=(",", ":"))
 
 
-def _fields(config: Any) -> dict[str, Any]:
+def config_fields(config: Any) -> dict[str, Any]:
+    """Return the fields that define an adapter and are not the default."""
     default = FourierFTConfig()
     values = {}
     for name in _FIELDS:

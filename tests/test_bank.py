@@ -227,6 +227,57 @@ def test_memory_is_that_of_the_coefficients(folder):
 
 
 @torch.no_grad()
+def test_a_file_of_the_whole_bank(folder, tmp_path):
+    x, names = tokens(6), ["a", "b", "c", "d", "e", "file"]
+    first = AdapterBank(make_encoder())
+    first.add_folder(folder)
+    first.replace("c", folder / "c")
+    first.remove("b")
+    first.add("b", folder / "b")
+    first.save(tmp_path / "all.safetensors")
+    second = AdapterBank(make_encoder())
+    assert sorted(one.name for one in second.load(tmp_path / "all.safetensors")) == names
+    assert [second.describe(name) for name in names] == [first.describe(name) for name in names]
+    assert second.describe("c").version == 2
+    with first.rows(names):
+        expected = first.net(x).logits
+    with second.rows(names):
+        assert torch.equal(second.net(x).logits, expected)
+    second.replace("a", folder / "c")  # the file stays as it is
+    third = AdapterBank(make_encoder())
+    third.load(tmp_path / "all.safetensors")
+    third.save(tmp_path / "again.safetensors")
+    with third.rows(names):
+        assert torch.equal(third.net(x).logits, expected)
+    with pytest.raises(ValueError, match="names that the bank has"):
+        third.load(tmp_path / "all.safetensors")
+
+
+def test_damaged_files_of_a_bank(folder, tmp_path):
+    bank = AdapterBank(make_encoder())
+    bank.add("c", folder / "c")
+    bank.add("d", folder / "d")
+    bank.save(tmp_path / "all.safetensors")
+    content = (tmp_path / "all.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[:-5])
+    flipped = bytearray(content)
+    flipped[-1] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(flipped)
+    other = AdapterBank(make_encoder())
+    for name, word in (("cut", "not a complete"), ("gone", "no such file")):
+        with pytest.raises(ValueError, match=word):
+            other.load(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="not of the format"):
+        other.load(folder / "file.safetensors")
+    with pytest.raises(ValueError, match=r"match no linear layer|other layers"):
+        AdapterBank(make_decoder()).load(tmp_path / "all.safetensors")
+    assert len(other) == 0
+    other.load(tmp_path / "flipped.safetensors")
+    with pytest.raises(ValueError, match="file is damaged"), other.rows(["c", "d"]):
+        pass
+
+
+@torch.no_grad()
 def test_close_leaves_the_model_as_it_was(folder):
     net, x = make_encoder(), tokens(1)
     before = net(x).logits

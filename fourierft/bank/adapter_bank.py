@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,35 +16,11 @@ from torch import Tensor, nn
 
 from ..config import first_few
 from ..engine.mixed_batch import BASE
-from .rows import BankedRows, HeadRows, ShelfRows
-from .shelf import Shelf, get_key
-from .stored_adapter import StoredAdapter, find_heads, read_adapter
-
-
-@dataclass(frozen=True)
-class BankedAdapter:
-    """An adapter in a bank."""
-
-    name: str
-    """Name in the bank."""
-    version: int
-    """1 for the first adapter of this name, one more after each replacement."""
-    checksum: str
-    """Of coefficients and head, see `StoredAdapter.checksum`."""
-    source: str
-    """Folder or file that it was read from."""
-    parameters: int
-    """Number of coefficients."""
-    nbytes: int
-    """Memory of coefficients and head."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    about: BankedAdapter
-    shelf: Shelf
-    slot: int
-    head: dict[str, Tensor]
+from .bank_file import FileEntry, read_bank, write_bank
+from .places import AdapterPlace, BankedAdapter
+from .rows import BankedRows, gather_rows
+from .shelf import Shelf, Slot, get_key
+from .stored_adapter import StoredAdapter, make_heads, read_adapter
 
 
 class AdapterBank:
@@ -79,7 +55,7 @@ class AdapterBank:
             raise ValueError(f"capacity: got {capacity}, allowed 1 or more, or None")
         self.net = net
         self.capacity = capacity
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._places: OrderedDict[str, AdapterPlace] = OrderedDict()
         self._shelves: dict[Any, Shelf] = {}
         self._versions: dict[str, int] = {}
         self._handles: dict[str, Any] = {}
@@ -92,11 +68,14 @@ class AdapterBank:
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
+    def __deepcopy__(self, memo: dict) -> AdapterBank:
+        # Reached through the hooks of a module that is copied: the copy asks the same bank.
+        return self
+
     @property
     def names(self) -> list[str]:
         """Names of the adapters, the one used longest ago first."""
-        with self._lock:
-            return list(self._places)
+        return list(self._places)
 
     @property
     def nbytes(self) -> int:
@@ -126,7 +105,9 @@ class AdapterBank:
         """
         if name in self._places:
             raise ValueError(f"name: got {name!r}, which the bank has: replace or remove it")
-        return self._put(name, source)
+        if not name or name == BASE:
+            raise ValueError(f"name: got {name!r}, allowed any other than {BASE}")
+        return self._store(name, str(source), read_adapter(self.net, source))
 
     def replace(self, name: str, source: str | Path) -> BankedAdapter:
         """Put another adapter in the place of one, as the next version; see `add`.
@@ -136,7 +117,7 @@ class AdapterBank:
         """
         if name not in self._places:
             raise KeyError(name)
-        return self._put(name, source)
+        return self._store(name, str(source), read_adapter(self.net, source))
 
     def add_folder(self, folder: str | Path) -> list[BankedAdapter]:
         """Add every adapter in a folder under the name of its folder or file.
@@ -197,85 +178,106 @@ class AdapterBank:
         finally:
             self._running.rows = before
 
+    def save(self, path: str | Path) -> None:
+        """Write all adapters to one safetensors file, of which `load` reads what is used."""
+        with self._lock:
+            shelves = list(self._shelves.values())
+            entries = [
+                FileEntry(
+                    asdict(one.about), shelves.index(one.shelf), one.modules_to_save, one.head
+                )
+                for one in self._places.values()
+            ]
+            slots = [one.slot for one in self._places.values()]
+            write_bank(Path(path), shelves, entries, slots)
+
+    def load(self, path: str | Path) -> list[BankedAdapter]:
+        """Add the adapters of a file of `save`; it is mapped into memory, and must stay.
+
+        Raises:
+            ValueError: The file is damaged or for another model, or names are taken. Nothing is
+                added then. Coefficients are compared with their checksums when first used.
+        """
+        found = read_bank(self.net, Path(path))
+        with self._lock:
+            names = [entry.about["name"] for entry in found.entries]
+            taken = sorted(name for name in names if name in self)
+            if taken:
+                raise ValueError(f"{path}: names that the bank has: {first_few(taken)}")
+            slots = []
+            for number, (shelf, block) in enumerate(zip(found.shelves, found.blocks, strict=True)):
+                key = get_key(shelf.layers, shelf.config)
+                found.shelves[number] = shelf = self._shelves.setdefault(key, shelf)
+                slots.append(iter(shelf.attach(block, found.checksums[number])))
+            return [
+                self._place(
+                    BankedAdapter(**entry.about),
+                    found.shelves[entry.shelf],
+                    next(slots[entry.shelf]),
+                    make_heads(self.net, entry.head, entry.modules_to_save),
+                )
+                for entry in found.entries
+            ]
+
     def close(self) -> None:
         """Remove the hooks; the model is as it was."""
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
 
-    def _put(self, name: str, source: str | Path) -> BankedAdapter:
-        if not name or name == BASE:
-            raise ValueError(f"name: got {name!r}, allowed any other than {BASE}")
-        return self._store(name, str(source), read_adapter(self.net, source))
-
     def _store(self, name: str, source: str, adapter: StoredAdapter) -> BankedAdapter:
-        head = {key: tensor.clone() for key, tensor in adapter.head.items()}
+        heads = make_heads(self.net, adapter.head, adapter.config.modules_to_save or ())
+        tensors = [adapter.coefficients, *adapter.head.values()]
+        size = sum(tensor.nbytes for tensor in tensors)
         with self._lock:
-            shelf = self._shelves.setdefault(
-                get_key(adapter), Shelf(adapter.layers, adapter.config)
-            )
-            self._watch(adapter)
             version = self._versions.get(name, 0) + 1
-            about = BankedAdapter(
-                name,
-                version,
-                adapter.checksum,
-                source,
-                adapter.coefficients.numel(),
-                adapter.coefficients.nbytes + sum(tensor.nbytes for tensor in head.values()),
-            )
-            place = _Place(about, shelf, shelf.put(adapter), head)
-            old = self._places.pop(name, None)
-            if old is not None:
-                old.shelf.free(old.slot)
-            self._places[name], self._versions[name] = place, version
-            while self.capacity is not None and len(self._places) > self.capacity:
-                self.remove(next(iter(self._places)))
-            return about
+            number = adapter.coefficients.numel()
+            about = BankedAdapter(name, version, adapter.checksum, source, number, size)
+            key = get_key(adapter.layers, adapter.config)
+            if key not in self._shelves:
+                self._shelves[key] = Shelf(adapter.layers, adapter.config)
+            shelf = self._shelves[key]
+            return self._place(about, shelf, shelf.put(adapter), heads)
 
-    def _watch(self, adapter: StoredAdapter) -> None:
+    def _place(
+        self, about: BankedAdapter, shelf: Shelf, slot: Slot, heads: dict[str, nn.Module]
+    ) -> BankedAdapter:
+        """Enter an adapter whose coefficients are stored, in place of one of its name."""
+        self._watch(shelf, heads)
+        old = self._places.pop(about.name, None)
+        if old is not None:
+            old.shelf.free(old.slot)
+        self._places[about.name] = AdapterPlace(about, shelf, slot, heads)
+        self._versions[about.name] = about.version
+        while self.capacity is not None and len(self._places) > self.capacity:
+            self.remove(next(iter(self._places)))
+        return about
+
+    def _watch(self, shelf: Shelf, heads: dict[str, nn.Module]) -> None:
         """Put hooks on the layers and heads of an adapter that have none yet."""
+        if self._handles.keys() >= {*heads, *shelf.columns}:
+            return
         modules = dict(self.net.named_modules())
-        for layer in adapter.layers:
-            if layer.name not in self._handles:
-                hook = partial(self._add_update, layer.name)
-                self._handles[layer.name] = modules[layer.name].register_forward_hook(hook)
-        for name in find_heads(adapter, modules):
+        for name in shelf.columns:
             if name not in self._handles:
-                self._handles[name] = modules[name].register_forward_hook(
-                    partial(self._apply_heads, name), with_kwargs=True
-                )
+                hook = partial(self._add_update, name)
+                self._handles[name] = modules[name].register_forward_hook(hook)
+        for name in heads:
+            if name not in self._handles:
+                hook = partial(self._apply_heads, name)
+                handle = modules[name].register_forward_hook(hook, with_kwargs=True)
+                self._handles[name] = handle
 
     def _gather(self, names: Sequence[str]) -> BankedRows:
         if isinstance(names, str) or not names:
             raise ValueError(f"rows: got {names!r}, allowed a list of names, one a row")
-        rows_of: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
-            rows_of.setdefault(name, []).append(row)
-        rows_of.pop(BASE, None)
         with self._lock:
-            unknown = sorted(rows_of.keys() - self._places.keys())
+            unknown = sorted(set(names) - self._places.keys() - {BASE})
             if unknown:
                 raise ValueError(f"rows: no adapters {', '.join(unknown[:20])} in the bank")
-            by_shelf: dict[int, list[str]] = {}
-            for name in rows_of:
+            for name in set(names) - {BASE}:
                 self._places.move_to_end(name)
-                by_shelf.setdefault(id(self._places[name].shelf), []).append(name)
-            parts = [self._rows_of_shelf(own, rows_of, len(names)) for own in by_shelf.values()]
-            heads = [
-                HeadRows(self._places[name].head, rows)
-                for name, rows in rows_of.items()
-                if self._places[name].head
-            ]
-        return BankedRows(len(names), parts, heads)
-
-    def _rows_of_shelf(
-        self, names: list[str], rows_of: dict[str, list[int]], count: int
-    ) -> ShelfRows:
-        pairs = sorted((row, index) for index, name in enumerate(names) for row in rows_of[name])
-        rows, which = zip(*pairs, strict=True)
-        slots = [self._places[name].slot for name in names]
-        return ShelfRows(self._places[names[0]].shelf, slots, rows, which, len(rows) == count)
+            return gather_rows(names, self._places)
 
     def _add_update(
         self, name: str, module: nn.Module, args: tuple, output: Tensor
@@ -287,11 +289,4 @@ class AdapterBank:
         self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
     ) -> Tensor | None:
         running = getattr(self._running, "rows", None)
-        if running is None or not running.heads:
-            return None
-        # The module is called again, and so would be this hook.
-        self._running.rows = None
-        try:
-            return running.apply_heads(name, module, args, kwargs, output)
-        finally:
-            self._running.rows = running
+        return None if running is None else running.apply_heads(name, args, kwargs, output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.mixed_batch import banked_update
-from .shelf import Shelf
+from .places import AdapterPlace
+from .shelf import Shelf, Slot
 
 
 class ShelfRows:
@@ -27,7 +28,7 @@ class ShelfRows:
     def __init__(
         self,
         shelf: Shelf,
-        slots: Sequence[int],
+        slots: Sequence[Slot],
         rows: Sequence[int],
         which: Sequence[int],
         every: bool,
@@ -52,8 +53,8 @@ class ShelfRows:
 class HeadRows(NamedTuple):
     """Rows of a batch that have one head."""
 
-    parameters: dict[str, Tensor]
-    """Of all modules in ``modules_to_save``, by their names in the model."""
+    modules: dict[str, nn.Module]
+    """Its modules by their paths in the base model."""
     rows: list[int]
 
 
@@ -96,35 +97,25 @@ class BankedRows:
             output = output + update if part.every else output.index_add(0, rows, update)
         return output
 
-    def apply_heads(
-        self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
-    ) -> Tensor:
+    def apply_heads(self, name: str, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor:
         """Return the output of a head with the rows that have one of their own computed anew.
 
         Args:
             name: Path of the module.
-            module: The base model's head.
             args: Its arguments; tensors with one entry per row are cut to the rows.
             kwargs: Its keyword arguments, likewise.
             output: Its output, (rows, ...).
         """
-        start = f"{name}."
         for head in self.heads:
-            own = {
-                key.removeprefix(start): value.to(output.device)
-                for key, value in head.parameters.items()
-                if key.startswith(start)
-            }
-            if not own:
+            if name not in head.modules:
                 continue
             factor = self._factor(output)
             rows = torch.tensor(head.rows, device=output.device)
             offsets = torch.arange(factor, device=output.device)
             rows = (rows[:, None] * factor + offsets).flatten()
-
             cut = partial(_cut, rows=rows, count=len(output))
             given = {key: cut(value) for key, value in kwargs.items()}
-            found = torch.func.functional_call(module, own, tuple(map(cut, args)), given)
+            found = head.modules[name](*map(cut, args), **given)
             output = output.index_copy(0, rows, found.to(output.dtype))
         return output
 
@@ -134,6 +125,30 @@ class BankedRows:
         if rest or not factor:
             raise ValueError(f"rows: got {self.count} names, for a batch of {len(x)} rows")
         return factor
+
+
+def gather_rows(names: Sequence[str], places: Mapping[str, AdapterPlace]) -> BankedRows:
+    """Copy the adapters of the rows of a batch.
+
+    Args:
+        names: Names, one a row; those that are in no place stand for none.
+        places: Adapters by name.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        if name in places:
+            rows_of.setdefault(name, []).append(row)
+    by_shelf: dict[Shelf, list[str]] = {}
+    for name in rows_of:
+        by_shelf.setdefault(places[name].shelf, []).append(name)
+    parts = []
+    for shelf, own in by_shelf.items():
+        pairs = sorted((row, index) for index, name in enumerate(own) for row in rows_of[name])
+        rows, which = zip(*pairs, strict=True)
+        slots = [places[name].slot for name in own]
+        parts.append(ShelfRows(shelf, slots, rows, which, len(rows) == len(names)))
+    heads = [HeadRows(places[name].heads, rows) for name, rows in rows_of.items()]
+    return BankedRows(len(names), parts, [head for head in heads if head.modules])
 
 
 def _cut(value: Any, rows: Tensor, count: int) -> Any:

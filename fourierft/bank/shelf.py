@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from ..bases.transform import Transform, get_transform
 from ..config import FourierFTConfig, alpha, applied_from_right, basis, frequency_bias
 from .stored_adapter import AdaptedLayer, StoredAdapter
+
+Slot = tuple[int, int]
+"""Block and row."""
 
 _BLOCK = 64
 """Adapters for which memory is taken at once."""
@@ -36,20 +40,20 @@ class Shelf:
         self._shapes = {layer.name: layer for layer in layers}
         self._draw = config.random_loc_seed, frequency_bias(config), basis(config)
         self._from_right = applied_from_right(config)
+        self.config = config
         self._blocks: list[Tensor] = []
-        self._free: list[int] = []
+        self._free: list[Slot] = []
+        self._unread: dict[Slot, str] = {}
 
     @property
     def nbytes(self) -> int:
-        """Memory of the blocks."""
+        """Memory of the blocks, those that lie on disk included."""
         return sum(block.nbytes for block in self._blocks)
 
-    def put(self, adapter: StoredAdapter) -> int:
+    def put(self, adapter: StoredAdapter) -> Slot:
         """Store an adapter's coefficients and return their place."""
         if not self._free:
-            start = len(self._blocks) * _BLOCK
-            self._blocks.append(torch.empty(_BLOCK, self.width))
-            self._free.extend(reversed(range(start, start + _BLOCK)))
+            self._free.extend(reversed(self._append(torch.empty(_BLOCK, self.width))))
         slot = self._free.pop()
         row = self._row(slot)
         row.copy_(adapter.coefficients)
@@ -57,13 +61,35 @@ class Shelf:
             row[self.columns[layer.name]].mul_(alpha(adapter.config, layer.shape))
         return slot
 
-    def free(self, slot: int) -> None:
+    def attach(self, block: Tensor, checksums: Sequence[str]) -> list[Slot]:
+        """Take over coefficients of a file that is mapped into memory.
+
+        Args:
+            block: (adapters, width), multiplied by alpha.
+            checksums: Checksum of each row, compared when the row is first used.
+        """
+        slots = self._append(block)
+        self._unread.update(zip(slots, checksums, strict=True))
+        return slots
+
+    def free(self, slot: Slot) -> None:
         """Give a place back; its block stays for later adapters."""
+        self._unread.pop(slot, None)
         self._free.append(slot)
 
-    def gather(self, slots: Sequence[int]) -> Tensor:
-        """Return a copy of the coefficients at these places, (len(slots), width)."""
-        return torch.stack([self._row(slot) for slot in slots])
+    def gather(self, slots: Sequence[Slot]) -> Tensor:
+        """Return a copy of the coefficients at these places, (len(slots), width).
+
+        Raises:
+            ValueError: The file that holds them is damaged there.
+        """
+        found = torch.stack([self._row(slot) for slot in slots])
+        for slot, row in zip(slots, found, strict=True):
+            expected = self._unread.get(slot)
+            if expected is not None and hash_row(row) != expected:
+                raise ValueError("the bank's file is damaged: coefficients without their checksum")
+            self._unread.pop(slot, None)
+        return found
 
     def transform(self, name: str, device: torch.device) -> Transform:
         """Return the transform of a layer, as (out, in)."""
@@ -72,12 +98,21 @@ class Shelf:
         seed, bias, kind = self._draw
         return get_transform(shape, layer.n, seed, bias, kind, device, right)
 
-    def _row(self, slot: int) -> Tensor:
-        return self._blocks[slot // _BLOCK][slot % _BLOCK]
+    def _append(self, block: Tensor) -> list[Slot]:
+        self._blocks.append(block)
+        return [(len(self._blocks) - 1, row) for row in range(len(block))]
+
+    def _row(self, slot: Slot) -> Tensor:
+        block, row = slot
+        return self._blocks[block][row]
 
 
-def get_key(adapter: StoredAdapter) -> Hashable:
+def hash_row(row: Tensor) -> str:
+    """Return the checksum of stored coefficients, 16 digits of SHA-256."""
+    return hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16]
+
+
+def get_key(layers: Sequence[AdaptedLayer], config: FourierFTConfig) -> Hashable:
     """Return what adapters of one shelf have in common."""
-    config = adapter.config
     draw = config.random_loc_seed, frequency_bias(config), basis(config)
-    return adapter.layers, draw, applied_from_right(config)
+    return tuple(layers), draw, applied_from_right(config)

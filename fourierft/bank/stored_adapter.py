@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,15 +138,28 @@ def find_layers(net: nn.Module, config: FourierFTConfig) -> tuple[AdaptedLayer, 
     return tuple(found)
 
 
-def find_heads(adapter: StoredAdapter, modules: dict[str, nn.Module]) -> list[str]:
-    """Return the paths of the modules that an adapter has a copy of."""
-    saved = adapter.config.modules_to_save or ()
-    return [
-        name
-        for name in modules
-        if name.rpartition(".")[2] in saved
-        and any(key.startswith(f"{name}.") for key in adapter.head)
-    ]
+def make_heads(
+    net: nn.Module, head: dict[str, Tensor], modules_to_save: Sequence[str]
+) -> dict[str, nn.Module]:
+    """Return copies of a base model's modules with an adapter's parameters, by their paths.
+
+    Whole modules: to put parameters into the base model's for a call would show them to threads.
+    """
+    made: dict[str, nn.Module] = {}
+    for name, module in net.named_modules():
+        own = {
+            key.removeprefix(f"{name}."): value
+            for key, value in head.items()
+            if key.startswith(f"{name}.")
+        }
+        if not own or name.rpartition(".")[2] not in modules_to_save:
+            continue
+        copied = made[name] = copy.deepcopy(module)
+        copied._forward_hooks.clear()
+        for key, value in own.items():
+            copied.get_parameter(key).data.copy_(value)
+        copied.requires_grad_(False).eval()
+    return made
 
 
 def _checked(
