@@ -26,6 +26,8 @@ ENCODER = ["model=minilm", "task=sst2", "method=lora"]
         ["model=vit_base", "task=dtd", "method=lora", "seed=3"],
         ["model=mlp", "task=toy", "method=lora"],
         ["model=roberta_base", "task=none", "method=lora", "mode=count"],
+        ["model=roberta_base", "task=rte", "method=lora", "profile=smoke"],  # sizes of its own
+        ["model=sd15", "task=dreambooth", "method=lora", "profile=smoke"],
     ],
 )
 def test_a_record_gives_its_configuration_again(compose, overrides):

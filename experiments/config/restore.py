@@ -104,7 +104,12 @@ def _option(part: str, found: Any) -> str:
 def _schema(*options: str) -> DictConfig:
     """Return a configuration of these options, its interpolations still open."""
     register()
-    return compose_config([*options, "source=none"])
+    schema = compose_config([*options, "source=none"])
+    for key in ("model.sizes", "method.fields"):  # plain mappings, which a profile may add to
+        node = OmegaConf.select(schema, key)
+        if OmegaConf.is_dict(node):
+            OmegaConf.set_struct(node, False)
+    return schema
 
 
 def _codes(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
