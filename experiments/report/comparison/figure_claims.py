@@ -19,7 +19,7 @@ from experiments.report.comparison.claims import (
 )
 from experiments.report.comparison.paired import Sample
 
-Curve = Mapping[float | None, Sample]
+Curve = Mapping[Any, Sample]
 """Scores by size; None stands for a series without a size."""
 Scores = Mapping[str, Curve]
 """Curves of a panel by series."""

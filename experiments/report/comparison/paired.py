@@ -6,7 +6,7 @@ import functools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +101,8 @@ def compare(of: Sample, than: Sample, factor: float = 1.0) -> Difference:
     their number, and the variance of the mean difference over resampled rows. Their degrees of
     freedom are Welch's.
     """
+    import numpy as np
+
     shared = sorted(of.values.keys() & than.values.keys())
     differences = [of.values[seed] - factor * than.values[seed] for seed in shared]
     if not differences:
@@ -108,17 +110,17 @@ def compare(of: Sample, than: Sample, factor: float = 1.0) -> Difference:
     stored = [of.rows[seed] - factor * than.rows[seed] for seed in shared if _both(of, than, seed)]
     row_error = None
     if len(stored) == len(shared) and of.count == than.count:
-        row_error = float((sum(stored) / len(stored)).std(ddof=1))
-    found = {"value": statistics.fmean(differences), "seeds": len(shared), "row_error": row_error}
+        row_error = float(np.mean(stored, axis=0).std(ddof=1))
+    found = Difference(value=statistics.fmean(differences), seeds=len(shared), row_error=row_error)
     if len(shared) < SEEDS:
-        return Difference(**found)
+        return found
     of_seeds = statistics.variance(differences) / len(shared)
     of_rows = (row_error or 0.0) ** 2
     freedom = math.inf
     if of_seeds > 0:
         freedom = (of_seeds + of_rows) ** 2 * (len(shared) - 1) / of_seeds**2
-    return Difference(
-        **found,
+    return replace(
+        found,
         rows=0 if row_error is None else of.count,
         error=math.sqrt(of_seeds + of_rows),
         freedom=freedom,
@@ -131,11 +133,13 @@ def _both(of: Sample, than: Sample, seed: int) -> bool:
 
 def average(samples: Sequence[Sample]) -> Sample:
     """Return the mean of several samples, at the seeds that all have."""
+    import numpy as np
+
     shared = set.intersection(*(set(one.values) for one in samples))
     stored = [seed for seed in shared if all(seed in one.rows for one in samples)]
     return Sample(
         values={seed: statistics.fmean(one.values[seed] for one in samples) for seed in shared},
-        rows={seed: sum(one.rows[seed] for one in samples) / len(samples) for seed in stored},
+        rows={seed: np.mean([one.rows[seed] for one in samples], axis=0) for seed in stored},
         count=sum(one.count for one in samples),
     )
 

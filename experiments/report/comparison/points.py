@@ -136,7 +136,7 @@ def _score(run: Run, rule: str, about: dict[str, Any], index: RunIndex) -> float
 
 def _graded(setting: Setting, about: dict[str, Any], index: RunIndex) -> list[str]:
     """Return the reasons not to compare grades, with the paper's or within the panel."""
-    found = []
+    found: list[str] = []
     for run in setting.runs.values():
         grade = find_grade(index, run, about["judged"], JUDGE, about["kind"])
         if grade is not None:
