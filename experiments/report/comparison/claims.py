@@ -19,6 +19,8 @@ RULE = (
     "(Bonferroni); over the claims of a page, Holm's correction is applied to every verdict. "
     '"As good as" means at least 99 %.'
 )
+SEEDS_NEEDED = f"Its claims need {paired.SEEDS} seeds of every point: add `seed=0,1,2` to it."
+"""How to come to claims that can be told."""
 AS_GOOD = 0.99
 """Share of a score that counts as equally good."""
 

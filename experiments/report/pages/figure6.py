@@ -65,7 +65,10 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
             draw=partial(_draw, facts, drawn, reasons),
         )
     )
-    blocks += [_runs(facts, there, index), Prose(f"To run it: `{facts['run']}`")]
+    blocks += [
+        _runs(facts, there, index),
+        Prose(f"To run it: `{facts['run']}`. {claims.SEEDS_NEEDED}"),
+    ]
     blocks += [Heading("The paper does not say"), Items(facts["unsaid"])]
     blocks += [Heading("Notes"), Items(facts["notes"])]
     blocks += [Heading("How claims are judged"), Prose(claims.RULE)]

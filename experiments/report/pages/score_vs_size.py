@@ -53,7 +53,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
         Prose("The plotted values are an image in the paper; only the words can be compared."),
         Heading("Every point", "points"),
         _points(facts, panels, index),
-        Prose(f"To run it: `{facts['run']}`"),
+        Prose(f"To run it: `{facts['run']}`. {claims.SEEDS_NEEDED}"),
         Heading("How claims are judged"),
         Prose(claims.RULE),
     ]
