@@ -1,5 +1,7 @@
 """Claims of the paper: its own numbers against them, and runs for and against them."""
 
+from pathlib import Path
+
 import pytest
 from records import ROWS, scored
 
@@ -9,6 +11,7 @@ from experiments.report.pages import registry
 from experiments.report.render import text
 from experiments.results.identity import to_plain
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 MATCHED = "FourierFT with n=3000 matches LoRA on average"
 DOGS = "FourierFT is above full fine-tuning on OxfordPets and DTD with ViT-Large"
 
@@ -34,6 +37,13 @@ def test_the_papers_own_numbers(empty):
     assert "printed ± up to 1.6" in empty.rows[3]["printed"], "CoLA: +0.2 within it"
     [ahead] = [row for row in empty.rows if "3.5 %" in row["claim"]]
     assert "in 2 of 2" in ahead["printed"] and "+2.0 %" in ahead["printed"]
+
+
+def test_docs_hold_every_claim(empty):
+    """After a change of claims or references: python docs/claims.py."""
+    page = (DOCS / "claims.md").read_text(encoding="utf-8")
+    for row in empty.rows:
+        assert row["claim"] in page and row["printed"] in page
 
 
 def test_claims_without_runs(empty):
