@@ -8,7 +8,7 @@ from experiments import console
 from experiments.config import help_page
 
 if __name__ == "__main__":
-    console.steady()
+    console.protect_streams()
     if help_page.is_requested(sys.argv[1:]):
         sys.exit(print(help_page.format_help()))  # before the imports below, which take longer
 
@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from experiments.config import flags, overrides, paths
 from experiments.config.compose import check_names, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.config.run_config import Config
 from experiments.errors import UserError
 from experiments.results.identity import get_run_dir
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     """Train what Hydra composed: a cell of a sweep, or a run with settings of Hydra's own."""
     # Once more: a launcher may have carried this function to another process.
     register()
-    console.steady()
+    console.protect_streams()
     given = HydraConfig.get()
     sweeping = given.mode is RunMode.MULTIRUN
     train(cfg, given.overrides.task, choices=given.runtime.choices, sweeping=sweeping)
@@ -73,7 +73,7 @@ def train(
     try:
         if choices is not None:
             check_names(cfg, choices)
-        run_config = load(cfg, given)
+        run_config = load_config(cfg, given)
         if sweeping and not run_config.retry_failed:
             refuse_failed(run_config)
         from experiments.run.main import run
@@ -110,7 +110,7 @@ def check(arguments: list[str]) -> tuple[list[str], DictConfig | None]:
     wrong, cfg = overrides.compose_checked(arguments)
     if wrong:
         distributed.abort("\n  - ".join(["train.py: invalid overrides", *wrong]))
-    return flags.read(arguments).arguments, cfg
+    return flags.parse_arguments(arguments).arguments, cfg
 
 
 def start() -> None:
@@ -144,9 +144,9 @@ def make_folder(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:], composed = check(paths.quote(sys.argv[1:]))
+    sys.argv[1:], composed = check(paths.quote_paths(sys.argv[1:]))
     make_folder(sys.argv[1:])
     if composed is None:
         start()
     else:
-        train(composed, flags.read(sys.argv[1:]).overrides)
+        train(composed, flags.parse_arguments(sys.argv[1:]).overrides)

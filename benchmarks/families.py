@@ -67,12 +67,12 @@ def measure(
 def _steps(overrides: list[str], batch_size: int) -> dict[str, Any]:
     """Measure the steps of a run that the command line would start with these overrides."""
     from experiments.config.compose import compose_config, register
-    from experiments.config.load import load
+    from experiments.config.load import load_config
     from experiments.results.identity import to_plain
     from experiments.run.build import build_network, build_trainer
 
     register()
-    asked = load(compose_config(overrides))
+    asked = load_config(compose_config(overrides))
     weights = asked.model.locate(asked.offline)
     data = asked.task.load(asked.model.processor(weights), asked.task.locate(asked.offline))
     with tempfile.TemporaryDirectory() as folder:

@@ -4,4 +4,4 @@ from experiments import console
 from experiments.commands.compare_answers import main
 
 if __name__ == "__main__":
-    console.command("experiments.answers", main)
+    console.run_command("experiments.answers", main)

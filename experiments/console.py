@@ -12,11 +12,11 @@ from typing import Any, NoReturn, TextIO
 
 from experiments.errors import UserError
 
-PIPES = {errno.EPIPE, errno.ECONNRESET}
+CLOSED_PIPE = {errno.EPIPE, errno.ECONNRESET}
 """Errors of a reader that has seen enough, as `head` has; all others lose what somebody wants."""
 
 
-class _Steady(io.FileIO):
+class _TolerantStream(io.FileIO):
     """Stream that drops output it cannot write, and says so once."""
 
     def __init__(self, number: int, name: str, told: Callable[[str], Any]):
@@ -30,7 +30,7 @@ class _Steady(io.FileIO):
                 select.select([], [self], [])
             return written
         except OSError as error:
-            if error.errno not in PIPES and not self.lost:
+            if error.errno not in CLOSED_PIPE and not self.lost:
                 self.lost = True
                 self._told(
                     f"{self._name} cannot be written ({error.strerror}); continuing without it\n"
@@ -38,38 +38,42 @@ class _Steady(io.FileIO):
             return len(data)
 
 
-def steady() -> None:
+def protect_streams() -> None:
     """Keep print and logging from ever failing.
 
     A full disk, a pipe without a reader, a closed stream and characters that the terminal cannot
     encode are survived. Streams that were replaced by others are left alone.
     """
     if sys.stderr is None or sys.stderr is sys.__stderr__:
-        sys.stderr = _made(sys.stderr, 2, "standard error", lambda _: None)
+        sys.stderr = _wrap_stream(sys.stderr, 2, "standard error", lambda _: None)
     if sys.stdout is None or sys.stdout is sys.__stdout__:
-        sys.stdout = _made(sys.stdout, 1, "standard output", lambda line: sys.stderr.write(line))
+        sys.stdout = _wrap_stream(
+            sys.stdout, 1, "standard output", lambda line: sys.stderr.write(line)
+        )
 
 
-def _made(stream: TextIO | None, number: int, name: str, told: Callable[[str], Any]) -> TextIO:
+def _wrap_stream(
+    stream: TextIO | None, number: int, name: str, told: Callable[[str], Any]
+) -> TextIO:
     if stream is None:  # closed by whoever started us
         return open(os.devnull, "w")
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Steady(number, name, told)),
+        io.BufferedWriter(_TolerantStream(number, name, told)),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering or number == 2,
     )
 
 
-def lost() -> bool:
+def is_output_lost() -> bool:
     """Return True if output was lost because standard output could not be written."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     sys.stdout.flush()
-    return isinstance(raw, _Steady) and raw.lost
+    return isinstance(raw, _TolerantStream) and raw.lost
 
 
-def command(name: str, main: Callable[[], int | None], *, prints: bool = True) -> NoReturn:
+def run_command(name: str, main: Callable[[], int | None], *, prints: bool = True) -> NoReturn:
     """Run a command and end the process with its status, 1 for errors that the user can fix.
 
     Args:
@@ -77,7 +81,7 @@ def command(name: str, main: Callable[[], int | None], *, prints: bool = True) -
         main: returns the status, None for 0.
         prints: True if the output is the command's purpose, so that losing it is a failure.
     """
-    steady()
+    protect_streams()
     try:
         status = main() or 0
     except KeyboardInterrupt:
@@ -91,4 +95,4 @@ def command(name: str, main: Callable[[], int | None], *, prints: bool = True) -
             raise
         print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
         status = 1
-    sys.exit(status or int(prints and lost()))
+    sys.exit(status or int(prints and is_output_lost()))

@@ -4,4 +4,4 @@ from experiments import console
 from experiments.commands.export import main
 
 if __name__ == "__main__":
-    console.command("experiments.export", main)
+    console.run_command("experiments.export", main)

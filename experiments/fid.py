@@ -4,4 +4,4 @@ from experiments import console
 from experiments.commands.fid import main
 
 if __name__ == "__main__":
-    console.command("experiments.fid", main)
+    console.run_command("experiments.fid", main)

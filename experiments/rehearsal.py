@@ -4,4 +4,4 @@ from experiments import console
 from experiments.smoke.__main__ import main
 
 if __name__ == "__main__":
-    console.command("experiments.smoke", main, prints=False)
+    console.run_command("experiments.smoke", main, prints=False)

@@ -100,8 +100,8 @@ def data_folder():
 def compose():
     """Function: list of command-line overrides -> checked Config, a new copy each time."""
     from experiments.config.compose import compose_config, register
-    from experiments.config.load import load
+    from experiments.config.load import load_config
 
     register()
-    loaded = functools.cache(lambda overrides: load(compose_config(list(overrides))))
+    loaded = functools.cache(lambda overrides: load_config(compose_config(list(overrides))))
     return lambda overrides: copy.deepcopy(loaded(tuple(overrides)))

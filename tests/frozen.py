@@ -108,7 +108,7 @@ def _call(name: str, *arguments: object) -> None:
 
 def main() -> None:
     from experiments.config.compose import compose_config, register
-    from experiments.config.load import load
+    from experiments.config.load import load_config
     from experiments.errors import UserError
     from experiments.results import lock
     from experiments.run.main import run
@@ -117,7 +117,7 @@ def main() -> None:
     pid = enter_host()
     lock.STALE_SECONDS, lock.HEARTBEAT_SECONDS = STALE_SECONDS, 0.5
     register()
-    config = load(compose_config(overrides))
+    config = load_config(compose_config(overrides))
     if moment in MOMENTS:
         MOMENTS[moment](partial(freeze, Path(mark), pid))
     try:

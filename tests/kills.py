@@ -164,7 +164,7 @@ def main() -> None:
 
     import experiments.run.main
     from experiments.config.compose import compose_config, register
-    from experiments.config.load import load
+    from experiments.config.load import load_config
     from experiments.metrics import selection
     from experiments.run import data_cache
 
@@ -175,7 +175,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
         folder = Path(temporary)
         os.environ["FOURIERFT_CACHE"] = str(folder / "cache")
-        config = load(compose_config([*QUICK, f"output={folder}/x"]))
+        config = load_config(compose_config([*QUICK, f"output={folder}/x"]))
         warm = copy.deepcopy(config)
         warm.output = str(folder / "warm")
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -12,7 +12,7 @@ import browser  # noqa: E402
 from records import five_hundred_runs  # noqa: E402
 
 from experiments.config.compose import compose_config, register  # noqa: E402
-from experiments.config.load import load  # noqa: E402
+from experiments.config.load import load_config  # noqa: E402
 from experiments.report.__main__ import main  # noqa: E402
 
 PICTURES = (
@@ -27,7 +27,7 @@ def write_pictures(folder: Path) -> None:
     """Writes the report of five hundred made-up runs, and what Chromium shows of it."""
     register()
     outputs = folder / "outputs"
-    five_hundred_runs(outputs, lambda *words: load(compose_config(list(words))))
+    five_hundred_runs(outputs, lambda *words: load_config(compose_config(list(words))))
     main(["--outputs", str(outputs)])
     with browser.driver() as address:
         tab = browser.Browser(address, folder / "profile")

@@ -400,7 +400,7 @@ def test_bottlenecks_are_exported_by_no_one(compose, tmp_path, data_folder):
     run(compose([*choice, f"task.path={data_folder}/glue/sst2"]))
     place = next((tmp_path / "runs").rglob("metrics.json")).parent
     with pytest.raises(UserError, match=r"method=houlsby.*cannot be merged"):
-        export.export(place, tmp_path / "out", [])
+        export.export_model(place, tmp_path / "out", [])
 
 
 # Mistakes

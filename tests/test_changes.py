@@ -6,7 +6,7 @@ import pytest
 
 from experiments.config import changes, flags, overrides
 from experiments.config.compose import CONF, compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 
 
 @pytest.fixture
@@ -41,9 +41,13 @@ def test_a_run_is_composed_once_and_the_plain_one_only_where_it_may_differ(
     compositions, typed, number, variant
 ):
     problems, cfg = overrides.compose_checked(typed)
-    run = load(cfg, flags.read(typed).overrides)
+    run = load_config(cfg, flags.parse_arguments(typed).overrides)
     assert problems == [] and len(compositions) == number
-    assert run.variant == (load(cfg).variant if variant is None else variant) == load(cfg).variant
+    assert (
+        run.variant
+        == (load_config(cfg).variant if variant is None else variant)
+        == load_config(cfg).variant
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,16 +53,16 @@ def overwrite(path):
 
 
 def test_the_newest_whole_one_counts(folder, caplog):
-    assert checkpoints.latest(folder) == (folder / "checkpoint-30", 30)
+    assert checkpoints.find_latest(folder) == (folder / "checkpoint-30", 30)
     assert not caplog.messages and len(list(folder.iterdir())) == 3
-    assert checkpoints.latest(folder / "nowhere") == (None, 0)
+    assert checkpoints.find_latest(folder / "nowhere") == (None, 0)
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, overwrite, lambda path: path.unlink()])
 @pytest.mark.parametrize("name", [*FILES, STATE])
 def test_a_damaged_one_gives_way_to_the_one_before(folder, caplog, name, damage):
     damage(folder / "checkpoint-30" / name)
-    assert checkpoints.latest(folder) == (folder / "checkpoint-20", 20)
+    assert checkpoints.find_latest(folder) == (folder / "checkpoint-20", 20)
     assert sorted(item.name for item in folder.iterdir()) == ["checkpoint-10", "checkpoint-20"]
     if (name, damage.__name__) != (STATE, "<lambda>"):  # what a kill leaves is no damage
         (said,) = caplog.messages
@@ -72,13 +72,13 @@ def test_a_damaged_one_gives_way_to_the_one_before(folder, caplog, name, damage)
 @pytest.mark.parametrize("name", FILES[:3])
 def test_a_flipped_bit_is_noticed(folder, name):
     flip(folder / "checkpoint-30" / name)
-    assert checkpoints.latest(folder)[1] == 20
+    assert checkpoints.find_latest(folder)[1] == 20
 
 
 def test_without_a_whole_one_the_run_starts_anew_and_says_so(folder, caplog):
     for step, name in ((10, FILES[0]), (20, FILES[3]), (30, STATE)):
         truncate(folder / f"checkpoint-{step}" / name)
-    assert checkpoints.latest(folder) == (None, 0)
+    assert checkpoints.find_latest(folder) == (None, 0)
     assert caplog.messages[-1] == "no whole checkpoint is left: the run starts anew"
     assert not list(folder.iterdir())
 
@@ -86,6 +86,6 @@ def test_without_a_whole_one_the_run_starts_anew_and_says_so(folder, caplog):
 def test_other_names_and_other_steps(folder):
     (folder / "checkpoint-30").rename(folder / "checkpoint-40")
     (folder / "checkpoint-old").mkdir()
-    assert checkpoints.latest(folder) == (folder / "checkpoint-20", 20)
+    assert checkpoints.find_latest(folder) == (folder / "checkpoint-20", 20)
     assert (folder / "checkpoint-old").exists()
-    assert checkpoints.latest(folder, before=20) == (folder / "checkpoint-10", 10)
+    assert checkpoints.find_latest(folder, before=20) == (folder / "checkpoint-10", 10)

@@ -9,9 +9,9 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from experiments.metrics import classification
-from experiments.metrics.classification import METRICS, OF_NUMBERS, as_evaluate
+from experiments.metrics.classification import METRICS, REGRESSION, make_evaluate_metric
 
-OF_CLASSES = sorted(set(METRICS) - set(OF_NUMBERS))
+OF_CLASSES = sorted(set(METRICS) - set(REGRESSION))
 
 
 def classified(rows=200, classes=2, seed=0):
@@ -59,7 +59,7 @@ def test_f1_is_of_class_one():
 
 def test_scores_are_plain_numbers():
     for name in METRICS:
-        made = graded() if name in OF_NUMBERS else classified()
+        made = graded() if name in REGRESSION else classified()
         assert type(METRICS[name](*made)) is float
 
 
@@ -74,7 +74,7 @@ def test_one_class_present_and_predicted(name):
     assert METRICS[name](np.tile([1.0, 0.0], (20, 1)), np.zeros(20, int)) == 0.0
 
 
-@pytest.mark.parametrize("name", OF_NUMBERS)
+@pytest.mark.parametrize("name", REGRESSION)
 def test_constant_side_correlates_with_nothing(name):
     scores, labels = graded()
     with warnings.catch_warnings():
@@ -85,14 +85,17 @@ def test_constant_side_correlates_with_nothing(name):
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, None])
 def test_a_score_that_is_not_finite_is_shown_as_none(broken):
-    assert (classification.shown(broken), classification.shown(0.25)) == ("not finite", "0.2500")
+    assert (classification.format_score(broken), classification.format_score(0.25)) == (
+        "not finite",
+        "0.2500",
+    )
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 @pytest.mark.parametrize("name", METRICS)
 def test_diverged_predictions_score_nan(name, broken):
     """argmax takes NaN for the highest score: without care a dead network predicts a class."""
-    scores, labels = graded() if name in OF_NUMBERS else classified()
+    scores, labels = graded() if name in REGRESSION else classified()
     scores[7, 0] = broken
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -105,9 +108,9 @@ def test_evaluate_gives_the_same(kind):
     """An `evaluate.Metric` in this process; the test session refuses every connection."""
     import evaluate
 
-    names = OF_CLASSES if kind == "classes" else list(OF_NUMBERS)
+    names = OF_CLASSES if kind == "classes" else list(REGRESSION)
     scores, labels = classified(rows=60) if kind == "classes" else graded(rows=60)
-    metric = as_evaluate(names)
+    metric = make_evaluate_metric(names)
     assert isinstance(metric, evaluate.Metric)
     for start in (0, 20, 40):
         rows = slice(start, start + 20)

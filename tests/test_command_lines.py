@@ -16,7 +16,7 @@ from processes import Started
 
 from experiments.config import flags, overrides, paths, sweep
 from experiments.config.compose import CONF, compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.errors import UserError
 
 SEED = 14
@@ -243,19 +243,19 @@ def too_long(*_):
 
 def judged(words):
     """What becomes of a line."""
-    words = paths.quote(words)
-    said = overrides.problems(words)
+    words = paths.quote_paths(words)
+    said = overrides.find_problems(words)
     if said:
         assert all(0 < len(one) < 3000 and "Traceback" not in one for one in said)
         return "refused"
-    texts = flags.read(words).overrides
+    texts = flags.parse_arguments(words).overrides
     try:
-        load(compose_config(texts))
+        load_config(compose_config(texts))
         return "a run"
     except UserError as error:
         assert 0 < len(str(error)) < 6000
     try:
-        next(sweep.cells(None, texts), None)
+        next(sweep.compose_cells(None, texts), None)
     except UserError as error:
         assert str(error)
     return "not a run"

@@ -521,9 +521,9 @@ def cost(capsys, limit, what, *arguments):
 LOAD = f"""
 import sys
 from experiments.config.compose import register, compose_config
-from experiments.config.load import load
+from experiments.config.load import load_config
 register()
-run = load(compose_config({BASE}))
+run = load_config(compose_config({BASE}))
 heavy = ("torch", "transformers", "peft", "datasets")
 print(run.variant == "", [name for name in heavy if name in sys.modules])
 """

@@ -16,7 +16,7 @@ def main():
         print(f"line {number}")
         print(f"remark {number}", file=sys.stderr)
     open("done", "w").close()
-console.command("talk", main, prints={prints})
+console.run_command("talk", main, prints={prints})
 """
 TOY = ["train.epochs=2", "train.max_steps=4", "train.device=cpu"]
 
@@ -58,7 +58,7 @@ def test_closed_and_full_streams(tmp_path, closed):
 
 
 def test_letters_that_a_terminal_lacks():
-    script = "from experiments import console; console.steady(); print('n=1…\\udcff')"
+    script = "from experiments import console; console.protect_streams(); print('n=1…\\udcff')"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"n=1\\u2026\\udcff\n"), done.stderr
@@ -78,7 +78,7 @@ def test_what_ends_a_command(raised, status, said):
 from experiments import console
 from experiments.errors import UserError
 def main(): raise {raised}
-console.command("talk", main)
+console.run_command("talk", main)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config.compose import compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.errors import ConfigError, UserError
 from experiments.methods import METHODS, Method
 from experiments.models import MODELS, Model
@@ -75,7 +75,7 @@ def project(tmp_path_factory):
     for section in SECTIONS:
         write_files(section, root)
     rte = ["model=roberta_base", "task=rte", "profile=smoke"]
-    synthetic_data.make(load(compose_config(rte)).task, root / "DATA", None)
+    synthetic_data.make_data(load_config(compose_config(rte)).task, root / "DATA", None)
     return root
 
 

@@ -11,15 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from experiments.config.run_config import Config
 from experiments.device import select_device
 from experiments.errors import UserError
-from experiments.methods.adalora_schedule import orthogonality
-from experiments.models.image_input import take_bytes
+from experiments.methods.adalora_schedule import compute_orthogonality
+from experiments.models.image_input import accept_bytes
 from experiments.models.latent_diffusion import LatentSpace
 from experiments.results import environment
 from experiments.results.identity import to_plain
 from experiments.run.description import describe_environment
 from experiments.tasks import Data, dreambooth_data
 from experiments.training import optimizer
-from experiments.training.device import check_device, set_matmul
+from experiments.training.backends import check_device, set_matmul
 from experiments.training.train_config import Matmul, Precision, Train
 
 RECIPE = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
@@ -95,7 +95,7 @@ def test_batches_are_pinned_where_a_gpu_trains(gpus, monkeypatch, tmp_path):
     monkeypatch.setattr(optimizer, "TrainingArguments", take)
 
     def asked(device):
-        found = optimizer.training_arguments(Train(**RECIPE, device=device), 8, tmp_path, 0)
+        found = optimizer.build_arguments(Train(**RECIPE, device=device), 8, tmp_path, 0)
         pinned = found.dataloader_pin_memory
         assert found.accelerator_config == {"non_blocking": pinned}
         return found.use_cpu, pinned
@@ -112,7 +112,7 @@ def test_other_accelerators_are_not_taken_unasked(monkeypatch, tmp_path):
     monkeypatch.setattr("transformers.training_args.is_torch_mps_available", lambda: True)
     monkeypatch.setattr("transformers.training_args.is_torch_xpu_available", lambda: True)
     assert select_device() == "cpu"
-    found = optimizer.training_arguments(Train(**RECIPE), 8, tmp_path, 0)
+    found = optimizer.build_arguments(Train(**RECIPE), 8, tmp_path, 0)
     assert found.device == torch.device("cpu")
 
 
@@ -142,7 +142,7 @@ def test_orthogonality_copies_nothing_to_the_gpu():
     net = SimpleNamespace(base_model=SimpleNamespace(model=SimpleNamespace()))
     net.base_model.model.named_parameters = matrices
     with FakeTensorMode(), Crossings() as copies:
-        assert orthogonality(net).device.type == "cuda"
+        assert compute_orthogonality(net).device.type == "cuda"
     assert copies.number == 0
 
 
@@ -151,7 +151,7 @@ def test_bytes_of_images_become_floats_by_constants_copied_once(monkeypatch):
         def forward(self, pixel_values):
             return pixel_values
 
-    net = take_bytes(Net(), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+    net = accept_bytes(Net(), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
     pixels = torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8)
     first = net(pixel_values=pixels)
     centre, spread = (torch.tensor(v).view(3, 1, 1) for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
@@ -177,7 +177,7 @@ def test_class_images_leave_the_models_on_the_cpu(compose, gpus, monkeypatch, tm
         return Image.new("RGB", (32, 32))
 
     monkeypatch.setattr(LatentSpace, "pipeline", lambda *_: Pipeline())
-    monkeypatch.setattr("experiments.models.latent_diffusion.draw", draw)
+    monkeypatch.setattr("experiments.models.latent_diffusion.generate_image", draw)
     space = LatentSpace(
         **dict.fromkeys(("tokenizer", "noise"), None),
         **{"text_encoder": torch.nn.Linear(1, 1), "vae": torch.nn.Linear(1, 1)},

@@ -10,10 +10,10 @@ from torch import nn
 
 from experiments.config.compose import compose_config, register
 from experiments.errors import ConfigError, DataError, UserError
-from experiments.hub.fingerprints import fingerprint, weights
-from experiments.models.byte_tokenizers import clip_byte_tokenizer
+from experiments.hub.fingerprints import compute_fingerprint, find_weights
+from experiments.models.byte_tokenizers import make_clip_byte_tokenizer
 from experiments.models.head import Head
-from experiments.models.latent_diffusion import Denoiser, draw, prior_preservation_loss
+from experiments.models.latent_diffusion import Denoiser, generate_image, prior_preservation_loss
 
 NONE, NOISE = Head(kind="none"), Head(kind="denoising")
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj"]
@@ -212,7 +212,7 @@ def test_a_perfect_denoiser_of_one_photo_draws_that_photo(space, data_folder):
 
     from experiments.tasks import image_files
 
-    photo = image_files.square(image_files.read(data_folder / "dreambooth/dog/00.jpg"), 32)
+    photo = image_files.crop_square(image_files.read(data_folder / "dreambooth/dog/00.jpg"), 32)
     mean, _ = space.encode([photo])
     known = mean + torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     unet = space.base()  # what a random autoencoder encodes is small; `known` is of the usual size
@@ -228,18 +228,19 @@ def test_a_perfect_denoiser_of_one_photo_draws_that_photo(space, data_folder):
     assert net(mean=known, deviation=0 * known, **rows)["loss"].item() < 1e-9
     how = {"side": 32, "steps": 20, "guidance": 1.0}
     drawn = [
-        np.asarray(draw(space.pipeline(unet), "x", seed=seed, **how), float) for seed in (1, 2)
+        np.asarray(generate_image(space.pipeline(unet), "x", seed=seed, **how), float)
+        for seed in (1, 2)
     ]
     with torch.no_grad():
         decoded = space.vae.decode(known / space.vae.config.scaling_factor).sample[0]
     expected = ((decoded / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
-    untouched = np.asarray(draw(space.pipeline(space.base()), "x", seed=1, **how), float)
+    untouched = np.asarray(generate_image(space.pipeline(space.base()), "x", seed=1, **how), float)
     errors = [np.abs(image - expected).mean() for image in (*drawn, untouched)]
     assert max(errors[:2]) < 0.1 * errors[2], errors
 
 
 def test_byte_tokenizer_tells_prompts_apart():
-    tokenizer = clip_byte_tokenizer(77)
+    tokenizer = make_clip_byte_tokenizer(77)
     ids = tokenizer("a sks dog", padding="max_length", max_length=77)["input_ids"]
     assert len(ids) == 77 and (ids[0], ids[-1]) == (512, 513)
     assert ids != tokenizer("a sky dog", padding="max_length", max_length=77)["input_ids"]
@@ -269,22 +270,22 @@ def test_a_folder_gives_the_same_network(folder, tiny, space):
         assert torch.equal(one, two)
     found = local.processor(source)
     assert torch.equal(found.told("a dog")["states"], space.told("a dog")["states"])
-    assert found.name == fingerprint(weights(folder)) != space.name
+    assert found.name == compute_fingerprint(find_weights(folder)) != space.name
     assert found.noise.config.prediction_type == "epsilon"
 
 
 @pytest.mark.slow
 def test_fingerprint_follows_the_weights_and_not_copies_of_them(folder, tmp_path):
-    before = fingerprint(weights(folder))
+    before = compute_fingerprint(find_weights(folder))
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     unet = copy / "unet/diffusion_pytorch_model.safetensors"
     shutil.copy(unet, unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert fingerprint(weights(copy)) == before
+    assert compute_fingerprint(find_weights(copy)) == before
     changed = bytearray(unet.read_bytes())
     changed[-1] ^= 1
     unet.write_bytes(changed)
-    assert fingerprint(weights(copy)) != before
+    assert compute_fingerprint(find_weights(copy)) != before
 
 
 def damage(place, how):
@@ -353,7 +354,7 @@ def test_an_exported_run_is_diffusers_own_and_draws_the_same(compose, data_folde
     from diffusers import StableDiffusionPipeline
     from PIL import Image
 
-    from experiments.commands.export import export
+    from experiments.commands.export import export_model
     from experiments.run.main import run
 
     run(
@@ -366,14 +367,14 @@ def test_an_exported_run_is_diffusers_own_and_draws_the_same(compose, data_folde
         )
     )
     place = next(tmp_path.rglob("metrics.json")).parent
-    export(place, tmp_path / "plain", [])
+    export_model(place, tmp_path / "plain", [])
     loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "plain", use_safetensors=True)
     with Image.open(place / "images/a-sks-dog/00.png") as image:
         how = {"seed": int(image.text["seed"]), "side": 32, "steps": 3, "guidance": 7.5}
         drawn = np.asarray(image).astype(int)
     loaded.set_progress_bar_config(disable=True)
-    again = np.asarray(draw(loaded, "a sks dog", **how)).astype(int)
+    again = np.asarray(generate_image(loaded, "a sks dog", **how)).astype(int)
     assert np.abs(again - drawn).max() <= 1
     untouched = model("sd_tiny").processor(None)
-    other = draw(untouched.pipeline(untouched.base()), "a sks dog", **how)
+    other = generate_image(untouched.pipeline(untouched.base()), "a sks dog", **how)
     assert np.abs(np.asarray(other).astype(int) - drawn).max() >= 5

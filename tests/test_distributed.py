@@ -10,7 +10,7 @@ from experiments.errors import UserError
 from experiments.results.history import read_history
 from experiments.run import distributed
 from experiments.run.main import run
-from experiments.training.device import check_device
+from experiments.training.backends import check_device
 
 REGRESSION = [
     "model=roberta_base",

@@ -118,7 +118,7 @@ def test_photos_in_subfolders_and_of_any_ending_are_read(tmp_path, caplog):
 def test_photos_are_cut_to_their_middle_and_turned_as_held(tmp_path):
     image = Image.new("RGB", (60, 20), "red")
     image.paste("blue", (12, 0, 48, 20))  # the filter reaches a little beyond the square
-    assert image_files.square(image, 8).getcolors() == [(64, (0, 0, 255))]
+    assert image_files.crop_square(image, 8).getcolors() == [(64, (0, 0, 255))]
     held = Image.Exif()
     held[0x0112] = 6  # the camera was turned
     image.save(tmp_path / "turned.jpg", exif=held)
@@ -224,7 +224,7 @@ def test_a_row_is_a_photo_and_a_class_image():
 
 
 def test_slugs_and_files(tmp_path):
-    assert image_files.slug("a sks dog, on the Beach!") == "a-sks-dog-on-the-beach"
+    assert image_files.make_slug("a sks dog, on the Beach!") == "a-sks-dog-on-the-beach"
     image_files.save(Image.new("RGB", (4, 4)), tmp_path / "x/00.png", prompt="größer", seed="3")
     with Image.open(tmp_path / "x/00.png") as image:
         assert image.text == {"prompt": "größer", "seed": "3"}
@@ -233,7 +233,9 @@ def test_slugs_and_files(tmp_path):
 
 def test_grid_has_a_row_per_prompt_and_the_photos_in_turn():
     colours = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
-    sheet = image_files.grid([("one", colours), ("two words " * 9, colours[:1])], colours[:1], 40)
+    sheet = image_files.draw_grid(
+        [("one", colours), ("two words " * 9, colours[:1])], colours[:1], 40
+    )
     pixels = np.asarray(sheet)
     assert pixels[46, 20].tolist() == pixels[92, 20].tolist() == [255, 0, 0]  # photo, photo
     assert pixels[46, -20].tolist() == [0, 0, 255]  # the third image of the first row
@@ -314,7 +316,7 @@ def test_drawing_goes_on_where_it_stopped(quick, tmp_path, monkeypatch):
     for layer in adapted_layers(net).values():  # as on a GPU, where nothing is kept between calls
         layer.engine = layer.engine._replace(memory="save")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(experiments.models.latent_diffusion, "draw", interrupted)
+        patch.setattr(experiments.models.latent_diffusion, "generate_image", interrupted)
         job.task.generate(net, space, data, tmp_path, 3)
     assert net.training and not made
     job.task.generate(net, space, data, tmp_path, 3)
@@ -348,7 +350,9 @@ def test_class_images_are_drawn_once_or_given(quick, monkeypatch, tmp_path):
         one.tobytes() for one in first
     ]
     assert len(first) == 2 and first[0].size == (32, 32) and first[0] != first[1]
-    monkeypatch.setattr(experiments.models.latent_diffusion, "draw", None)  # must not be needed
+    monkeypatch.setattr(
+        experiments.models.latent_diffusion, "generate_image", None
+    )  # must not be needed
     again = job.task._class_images(space, "a photo of a dog")
     assert [image.tobytes() for image in again] == [image.tobytes() for image in first]
 
@@ -365,7 +369,7 @@ def drawn(photos, tmp_path, monkeypatch):
     """A run folder whose drawings are the photos, and what is said of it."""
     (tmp_path / "images").mkdir()
     for number, path in enumerate(sorted((photos / "dog").glob("*.jpg"))):
-        image = image_files.square(image_files.read(path), 16)
+        image = image_files.crop_square(image_files.read(path), 16)
         image_files.save(image, tmp_path / f"images/subject/{number:02d}.png")
         image_files.save(image, tmp_path / f"images/a-dog/{number:02d}.png")
     said = []

@@ -13,13 +13,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from experiments.errors import ConfigError, DataError, HubUnavailable, RecordError, UserError
 from experiments.metrics import text as nlg
 from experiments.metrics.selection import Select
-from experiments.models.byte_tokenizers import byte_tokenizer
+from experiments.models.byte_tokenizers import make_byte_tokenizer
 from experiments.results import generations
 from experiments.run.build import build_network, build_trainer
 from experiments.run.main import run
 from experiments.tasks import E2E, e2e_data
 from experiments.tasks import e2e as tasks_e2e
-from experiments.tasks.generation import _processors, continuations
+from experiments.tasks.generation import _build_processors, generate_continuations
 from experiments.tasks.language import IGNORED
 from experiments.training import scoring
 
@@ -69,7 +69,7 @@ def e2e(path, **changes):
 
 
 def load(task, positions=1024):
-    return task.load(byte_tokenizer(positions, causal=True), task.locate())
+    return task.load(make_byte_tokenizer(positions, causal=True), task.locate())
 
 
 def refused(path, **changes):
@@ -92,11 +92,11 @@ def words(data_folder):
 
 @pytest.fixture(scope="module")
 def splits(data_folder):
-    return e2e_data.read(e2e_data.files(data_folder / "e2e", "e2e"), "e2e")[0]
+    return e2e_data.read(e2e_data.find_files(data_folder / "e2e", "e2e"), "e2e")[0]
 
 
 def test_real_rows_are_the_papers(splits):
-    assert list(e2e_data.differences(splits)) == []
+    assert list(e2e_data.find_differences(splits)) == []
     assert {split: len(rows) for split, rows in splits.items()} == e2e_data.ROWS
     assert len({given for given, _ in splits["test"]}) == e2e_data.MEANINGS == 630
 
@@ -105,13 +105,13 @@ def test_the_challenges_csv_is_the_same(splits, data_folder, tmp_path):
     with zipfile.ZipFile(data_folder / "e2e" / "e2e-dataset.zip") as archive:
         for name in e2e_data.CSV.values():
             (tmp_path / name).write_bytes(archive.read(f"e2e-dataset/{name}"))
-    found, _ = e2e_data.read(e2e_data.files(tmp_path, "e2e"), "e2e")
+    found, _ = e2e_data.read(e2e_data.find_files(tmp_path, "e2e"), "e2e")
     assert found == splits
 
 
 def test_every_real_attribute_is_in_the_prompt(splits):
     for given in {given for rows in splits.values() for given, _ in rows}:
-        assert given.count("[") == e2e_data.linearised(given).count(" : ")
+        assert given.count("[") == e2e_data.linearise(given).count(" : ")
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_every_real_attribute_is_in_the_prompt(splits):
 def test_an_attribute_that_is_none_is_named_with_its_row(meaning):
     content = f'mr,ref\nname[B],x\n"{meaning}",y\n'.encode()
     with pytest.raises(DataError) as caught:
-        e2e_data._rows(content, "csv")
+        e2e_data._parse_rows(content, "csv")
     assert str(caught.value).startswith("row 2: not a meaning") and meaning in str(caught.value)
 
 
 def test_a_prompt_in_the_form_of_microsofts(splits):
     """The first training row; the words stay as the challenge has them."""
-    assert e2e_data.linearised(splits["train"][0][0]) == (
+    assert e2e_data.linearise(splits["train"][0][0]) == (
         "name : The Vaults | Type : pub | price : more than £30 | customer rating : 5 out of 5"
         " | near : Café Adriatic"
     )
@@ -138,7 +138,7 @@ def test_real_tokens(data_folder, words, splits):
     assert (len(data.train), len(data.evaluations["validation"])) == (40, 8)
     given, wanted = splits["validation"][0]
     row = data.evaluations["validation"][0]
-    prompt = [*words(e2e_data.linearised(given))["input_ids"], 50256]
+    prompt = [*words(e2e_data.linearise(given))["input_ids"], 50256]
     completion = [*words(f" {wanted}")["input_ids"], 50256]
     assert row["input_ids"] == prompt + completion
     assert row["labels"] == [IGNORED] * len(prompt) + completion
@@ -147,7 +147,7 @@ def test_real_tokens(data_folder, words, splits):
     assert len(prompts) == 8 and [entry["id"] for entry in prompts] == list(range(8))
     first = prompts[0]
     assert first["given"] == splits["test"][0][0]
-    assert first["input_ids"] == [*words(e2e_data.linearised(first["given"]))["input_ids"], 50256]
+    assert first["input_ids"] == [*words(e2e_data.linearise(first["given"]))["input_ids"], 50256]
     assert first["references"] == [ref for mr, ref in splits["test"] if mr == first["given"]]
     assert words("\n\n")["input_ids"] == [628]
 
@@ -193,7 +193,7 @@ def test_a_text_that_is_no_meaning(folder):
 
 def test_prompts_longer_than_the_context(folder):
     """In bytes: 76, 54 and 67 tokens, the end counted."""
-    tokens = [len(e2e_data.linearised(meaning).encode()) + 1 for meaning in MEANINGS]
+    tokens = [len(e2e_data.linearise(meaning).encode()) + 1 for meaning in MEANINGS]
     with pytest.raises(DataError) as caught:
         load(e2e(folder), positions=64 + sorted(tokens)[0])
     text = str(caught.value)
@@ -313,7 +313,7 @@ def best_by_enumeration(net, prompt, length, penalty, ends):
 def test_the_length_penalty_is_microsofts(penalty, seed):
     """A beam wide enough to be exhaustive finds what enumeration ranks first."""
     net, prompt = small_net(seed=seed), [2, 3]
-    (found,) = continuations(
+    (found,) = generate_continuations(
         net,
         Numbers(),
         [prompt],
@@ -331,12 +331,12 @@ def test_the_length_penalty_is_microsofts(penalty, seed):
 
 
 def test_prompts_may_be_repeated_once():
-    (limit,) = _processors(3, 2)
+    (limit,) = _build_processors(3, 2)
     scores = torch.zeros(1, 6)
     assert torch.isfinite(limit(torch.tensor([[1, 2, 3, 1]]), scores)).all()
     banned = limit(torch.tensor([[1, 2, 3, 1, 2, 4, 1]]), scores)
     assert torch.isinf(banned).nonzero().tolist() == [[0, 2]]
-    assert _processors(3, 0) == []
+    assert _build_processors(3, 0) == []
 
 
 def test_padding_changes_nothing():
@@ -345,7 +345,7 @@ def test_padding_changes_nothing():
 
     def said(batch_size):
         options = {"max_new_tokens": 6, "no_repeat_ngram": 2, "num_beams": 3, "do_sample": False}
-        batches = continuations(net, Numbers(), prompts, batch_size=batch_size, **options)
+        batches = generate_continuations(net, Numbers(), prompts, batch_size=batch_size, **options)
         return dict(itertools.chain(*batches))
 
     assert said(1) == said(4) and len(said(3)) == 4
@@ -369,7 +369,7 @@ def test_generation_computes_the_update_once(monkeypatch):
     )
     net = get_peft_model(split_attention(small_net(60)), settings)
     options = {"max_new_tokens": 9, "num_beams": 3, "do_sample": False}
-    list(continuations(net, Numbers(), [[2, 3], [4]], batch_size=1, **options))
+    list(generate_continuations(net, Numbers(), [[2, 3], [4]], batch_size=1, **options))
     assert len(calls) == 4
 
 

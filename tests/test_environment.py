@@ -8,7 +8,7 @@ import torch
 
 from experiments.errors import UserError
 from experiments.results import environment
-from experiments.training.device import check_device
+from experiments.training.backends import check_device
 from experiments.training.train_config import Precision, Train
 
 

@@ -34,13 +34,13 @@ def test_steps_are_measured(photographs):
 
 
 def test_slow_rows_show_as_waiting(photographs, monkeypatch):
-    whole = image_transforms.training_view
+    whole = image_transforms.make_training_view
 
     def slow(*args):
         time.sleep(0.04)
         return whole(*args)
 
-    monkeypatch.setattr(image_transforms, "training_view", slow)
+    monkeypatch.setattr(image_transforms, "make_training_view", slow)
     found = measure(photographs, method="lora", overrides=(*SMALL, "train.workers=0"))
     # The rest of a step takes longer on a busy machine, the rows do not get faster.
     assert found["waiting"] > 0.15 and found["step_ms"] > 16 * 40

@@ -19,7 +19,7 @@ def exact(deviations, mean=0.0):
 
 
 def distance(first, second):
-    return fid.frechet(fid.moments(first), fid.moments(second))
+    return fid.frechet_distance(fid.compute_moments(first), fid.compute_moments(second))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_shift_costs_its_square(draw, count):
 
 
 def test_exact_samples_have_the_moments_they_claim():
-    found = fid.moments(exact([1.0, 2.0, 3.0], mean=4.0))
+    found = fid.compute_moments(exact([1.0, 2.0, 3.0], mean=4.0))
     assert found.mean == pytest.approx([4, 4, 4])
     assert found.factor.T @ found.factor == pytest.approx(np.diag([1.0, 4.0, 9.0]))
 
@@ -91,7 +91,7 @@ def test_few_images_are_biased_upwards(draw):
 
 def test_one_image_has_no_covariance():
     with pytest.raises(DataError, match="at least 2 images, found 1"):
-        fid.moments(np.zeros((1, 4)))
+        fid.compute_moments(np.zeros((1, 4)))
 
 
 def test_pixels_are_the_mean_colours_of_an_8_by_8_grid():
@@ -171,7 +171,7 @@ def test_inceptions_features(weights, data_folder, monkeypatch):
     assert alone[0] == pytest.approx(found[1], rel=1e-5, abs=1e-7)
     said = []
     monkeypatch.setattr(fid.log, "warning", lambda text, *values: said.append(text % values))
-    assert fid.distance(extractor, images, images) == pytest.approx(0, abs=1e-10)
+    assert fid.compute_distance(extractor, images, images) == pytest.approx(0, abs=1e-10)
     assert len(said) == 1 and said[0].startswith("inception: ")
     assert extractor.description["weights_sha256"] is not None
 

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import files
 from experiments.errors import UserError
-from experiments.hub.fingerprints import weights
+from experiments.hub.fingerprints import find_weights
 
 
 def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):
@@ -25,5 +25,5 @@ def test_hidden_files_are_not_seen(tmp_path):
         (tmp_path / name).write_bytes(b"")
     seen = files.list_visible(tmp_path, "*.safetensors")
     assert [path.name for path in seen] == ["a.safetensors", "b.safetensors"]
-    assert weights(tmp_path).paths == seen
+    assert find_weights(tmp_path).paths == seen
     assert files.list_visible(tmp_path / "nowhere", "*") == []

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import hub
 from experiments.hub import fingerprints
-from experiments.hub.fingerprints import Files, fingerprint, recall, weights
+from experiments.hub.fingerprints import Files, compute_fingerprint, find_weights, read_remembered
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def settled(monkeypatch):
 
 def test_weights_follow_the_weights_alone(tmp_path):
     def of(name, files):
-        return fingerprint(weights(made(tmp_path / name, files)))
+        return compute_fingerprint(find_weights(made(tmp_path / name, files)))
 
     first = of("a", {"model.safetensors": b"1", "README.md": b"x"})
     assert first == of("b", {"model.safetensors": b"1", "README.md": b"y"})
@@ -64,9 +64,13 @@ def test_shards_in_subfolders_are_found_by_their_index(tmp_path):
         "two/model.safetensors": b"2",
         "other/model.safetensors": b"3",
     }
-    first = fingerprint(weights(made(tmp_path / "a", files)))
-    changed = fingerprint(weights(made(tmp_path / "b", files | {"two/model.safetensors": b"x"})))
-    unread = fingerprint(weights(made(tmp_path / "c", files | {"other/model.safetensors": b"x"})))
+    first = compute_fingerprint(find_weights(made(tmp_path / "a", files)))
+    changed = compute_fingerprint(
+        find_weights(made(tmp_path / "b", files | {"two/model.safetensors": b"x"}))
+    )
+    unread = compute_fingerprint(
+        find_weights(made(tmp_path / "c", files | {"other/model.safetensors": b"x"}))
+    )
     assert first == unread != changed
 
 
@@ -78,11 +82,11 @@ def test_a_copy_and_the_hubs_cache_are_the_same(tmp_path, monkeypatch):
     made(snapshot, {"model.safetensors": b"1"})
     made(tmp_path / "hub/models--owner--name/refs", {"main": b"abc"})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert hub.at_hand("owner/name", None) == snapshot
-    assert hub.at_hand("owner/name", str(folder)) == folder
-    assert hub.at_hand("owner/name", str(tmp_path / "gone")) is None
-    assert hub.at_hand("owner/other", None) is None
-    assert fingerprint(weights(snapshot)) == fingerprint(weights(folder))
+    assert hub.locate_local("owner/name", None) == snapshot
+    assert hub.locate_local("owner/name", str(folder)) == folder
+    assert hub.locate_local("owner/name", str(tmp_path / "gone")) is None
+    assert hub.locate_local("owner/other", None) is None
+    assert compute_fingerprint(find_weights(snapshot)) == compute_fingerprint(find_weights(folder))
 
 
 def test_names_count_where_they_mean_something(tmp_path):
@@ -91,7 +95,7 @@ def test_names_count_where_they_mean_something(tmp_path):
     three = made(tmp_path / "c", {"cat/1.png": b"1", "cow/1.png": b"2"})
 
     def of(folder, below):
-        return fingerprint(Files(paths=sorted(folder.rglob("*.png")), below=below))
+        return compute_fingerprint(Files(paths=sorted(folder.rglob("*.png")), below=below))
 
     assert len({of(folder, folder) for folder in (one, two, three)}) == 3
     assert of(one, None) == of(three, None)
@@ -99,24 +103,26 @@ def test_names_count_where_they_mean_something(tmp_path):
 
 def test_a_tokenizer_is_what_transformers_reads(tmp_path):
     files = {"tokenizer.json": b"{}", "vocab.txt": b"a", "tokenizer_config.json": b"{}"}
-    whole = fingerprints.tokenizer(made(tmp_path / "a", files))
+    whole = fingerprints.find_tokenizer(made(tmp_path / "a", files))
     assert [path.name for path in whole.paths] == ["tokenizer.json", "tokenizer_config.json"]
-    slow = fingerprints.tokenizer(made(tmp_path / "b", {"vocab.txt": b"a", "merges.txt": b"b"}))
+    slow = fingerprints.find_tokenizer(
+        made(tmp_path / "b", {"vocab.txt": b"a", "merges.txt": b"b"})
+    )
     assert [path.name for path in slow.paths] == ["merges.txt", "vocab.txt"]
 
 
 def test_files_are_read_once(tmp_path, monkeypatch, reads):
-    files = weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
+    files = find_weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
     settled(monkeypatch)
-    assert fingerprint(files) == fingerprint(files) == recall(files)
+    assert compute_fingerprint(files) == compute_fingerprint(files) == read_remembered(files)
     assert reads == ["model.safetensors"]
 
 
 def test_a_file_that_was_just_written_is_read_again(tmp_path, reads, cache):
     """Its next change may fall into the same tick of the clock."""
-    files = weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
-    assert fingerprint(files) == fingerprint(files)
-    assert len(reads) == 2 and recall(files) is None
+    files = find_weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
+    assert compute_fingerprint(files) == compute_fingerprint(files)
+    assert len(reads) == 2 and read_remembered(files) is None
     assert not any(cache.iterdir())
 
 
@@ -140,29 +146,31 @@ def grown(path):
 def test_every_change_is_noticed(change, keep_time, tmp_path, monkeypatch):
     """Also where size and time of writing are set back, as `cp -p` and `rsync -t` do."""
     path = made(tmp_path / "a", {"model.safetensors": b"1"}) / "model.safetensors"
-    files = weights(path.parent)
+    files = find_weights(path.parent)
     settled(monkeypatch)
-    before, times = fingerprint(files), path.stat()
+    before, times = compute_fingerprint(files), path.stat()
     time.sleep(0.02)  # more than a tick of the file system's clock
     change(path)
     if keep_time:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert fingerprint(files) != before
+    assert compute_fingerprint(files) != before
 
 
 @pytest.mark.parametrize("content", ["", "f" * 63, "not a fingerprint"])
 def test_a_damaged_memory_is_none(content, tmp_path, monkeypatch, cache):
-    files = weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
+    files = find_weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
     settled(monkeypatch)
-    found = fingerprint(files)
+    found = compute_fingerprint(files)
     (memory,) = cache.iterdir()
     memory.write_text(content)
-    assert recall(files) is None and fingerprint(files) == found == recall(files)
+    assert read_remembered(files) is None and compute_fingerprint(
+        files
+    ) == found == read_remembered(files)
 
 
 def test_without_a_place_for_memory_files_are_read_again(tmp_path, monkeypatch, reads):
-    files = weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
+    files = find_weights(made(tmp_path / "a", {"model.safetensors": b"1"}))
     made(tmp_path, {"file": b""})
     monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path / "file"))
     settled(monkeypatch)
-    assert fingerprint(files) == fingerprint(files) and len(reads) == 2
+    assert compute_fingerprint(files) == compute_fingerprint(files) and len(reads) == 2

@@ -26,25 +26,25 @@ from experiments.config import flags
     ],
 )
 def test_what_is_no_flag(typed, said):
-    (line,) = flags.read(typed).problems
+    (line,) = flags.parse_arguments(typed).problems
     assert said in line
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
 def test_flags_may_stand_anywhere(order, tmp_path):
     parts = [["seed=1", "method=lora"], ["-m"], ["-cd", str(tmp_path)]]
-    found = flags.read([word for place in order for word in parts[place]])
+    found = flags.parse_arguments([word for place in order for word in parts[place]])
     assert found.problems == [] and found.overrides == ["seed=1", "method=lora"]
     assert found.arguments == [f"--config-dir={tmp_path}", "--multirun", "seed=1", "method=lora"]
 
 
 def test_overrides_around_a_flag_keep_their_order():
-    found = flags.read(["seed=1", "-c", "job", "seed=2", "--resolve", "seed=3"])
+    found = flags.parse_arguments(["seed=1", "-c", "job", "seed=2", "--resolve", "seed=3"])
     assert found.arguments == ["--cfg=job", "--resolve", "seed=1", "seed=2", "seed=3"]
-    assert flags.read(["--config-name=train"]).arguments == []
+    assert flags.parse_arguments(["--config-name=train"]).arguments == []
 
 
 def test_help_and_completion_are_asked_for():
     for typed in (["--hydra-help"], ["-h"], ["-sc", "install=bash"]):
-        assert flags.read(typed).asks
-    assert not flags.read(["--info"]).asks
+        assert flags.parse_arguments(typed).asks
+    assert not flags.parse_arguments(["--info"]).asks

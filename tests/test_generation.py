@@ -6,7 +6,7 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from experiments.models.language import leave_unpacked
-from experiments.tasks.generation import continuations
+from experiments.tasks.generation import generate_continuations
 from fourierft import FourierFTConfig
 from fourierft.layer import adapted_layers
 
@@ -41,7 +41,7 @@ def net(folder, request):
 def texts(net, tokenizer, batch_size, **options):
     prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
     given = {"max_new_tokens": 20, "do_sample": False} | options
-    batches = list(continuations(net, tokenizer, prompts, batch_size=batch_size, **given))
+    batches = list(generate_continuations(net, tokenizer, prompts, batch_size=batch_size, **given))
     assert max(map(len, batches)) <= batch_size
     return {place: text for batch in batches for place, text in batch}
 
@@ -55,7 +55,7 @@ def test_batch_size_does_not_change_the_texts(net, tokenizer):
 
 def test_the_longest_prompts_come_first(net, tokenizer):
     prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-    batches = continuations(net, tokenizer, prompts, batch_size=1, max_new_tokens=1)
+    batches = generate_continuations(net, tokenizer, prompts, batch_size=1, max_new_tokens=1)
     order = [place for batch in batches for place, _ in batch]
     assert [len(prompts[place]) for place in order] == sorted(map(len, prompts), reverse=True)
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from experiments.tasks.generation import continuations
+from experiments.tasks.generation import generate_continuations
 from fourierft import FourierFTConfig, configure, hold_weights
 from fourierft.layer import adapted_layers
 from fourierft.module import FourierFTLinear
@@ -210,7 +210,7 @@ def test_generated_tokens_wait_for_no_layer(story, monkeypatch):
     monkeypatch.setattr(FourierFTLinear, "forward", watched)
     prompts = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Tom had")]
     given = {"batch_size": 2, "max_new_tokens": 6, "do_sample": False, "num_beams": 2}
-    [batch] = continuations(net, tokenizer, prompts, **given)
+    [batch] = generate_continuations(net, tokenizer, prompts, **given)
     assert len(batch) == 2
     assert len(calls) == 10 and set(calls.values()) == {6}
     assert widths[:10] == [max(map(len, prompts))] * 10 and set(widths[10:]) == {1}

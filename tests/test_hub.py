@@ -119,7 +119,7 @@ def test_network_that_comes_back_is_used(tmp_path, listening, monkeypatch):
     """Cell 1 of a sweep found the hub silent and its weights cached; cell 2 may download."""
     cached(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(hub, "_answers", lambda address: False)
+        patch.setattr(hub, "_accepts_connections", lambda address: False)
         hub.locate(REPO, None, **ASKED)
     assert huggingface_hub.constants.HF_HUB_OFFLINE
     monkeypatch.setattr(hub, "_silent_since", {})
@@ -159,7 +159,7 @@ def test_offline_answers_at_once(listening, monkeypatch, way):
     def connect(address):
         pytest.fail("asked the network")
 
-    monkeypatch.setattr(hub, "_answers", connect)
+    monkeypatch.setattr(hub, "_accepts_connections", connect)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", way == "constant")
     began = time.monotonic()
     with pytest.raises(HubUnavailable, match="network use is disabled"):
@@ -183,7 +183,9 @@ def test_hanging_network_is_given_up_in_seconds(monkeypatch, where):
         with pytest.raises(HubUnavailable, match="does not answer"):
             hub.locate(REPO, None, **ASKED)
         assert time.monotonic() - began < 2.5
-        monkeypatch.setattr(hub, "_answers", lambda address: pytest.fail("asked and waited again"))
+        monkeypatch.setattr(
+            hub, "_accepts_connections", lambda address: pytest.fail("asked and waited again")
+        )
         with pytest.raises(HubUnavailable, match="does not answer"):  # the data, after the weights
             hub.locate("owner/data", None, probe="x", option="task.path", kind="dataset")
     finally:
@@ -195,13 +197,13 @@ def test_unresolvable_name(monkeypatch):
         raise socket.gaierror("no such name")
 
     monkeypatch.setattr(socket, "create_connection", lookup)
-    assert hub.reachable("https://hub.invalid") is False
+    assert hub.is_reachable("https://hub.invalid") is False
 
 
 @pytest.mark.parametrize("scheme", ["http://", ""])
 def test_proxy_is_what_must_answer(monkeypatch, listening, scheme):
     monkeypatch.setenv("https_proxy", f"{scheme}127.0.0.1:{listening}")
-    assert hub.reachable("https://hub.invalid")
+    assert hub.is_reachable("https://hub.invalid")
 
 
 @pytest.mark.parametrize("variable", ["all_proxy", "https_proxy", "http_proxy"])
@@ -232,7 +234,7 @@ def test_a_folder_needs_no_proxy(monkeypatch, tmp_path):
 def test_no_proxy_is_honoured(monkeypatch, listening, silent):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listening}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert not hub.reachable(huggingface_hub.constants.ENDPOINT)
+    assert not hub.is_reachable(huggingface_hub.constants.ENDPOINT)
 
 
 def test_no_torch_is_imported():

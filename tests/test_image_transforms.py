@@ -75,7 +75,8 @@ def test_a_crop_that_never_fits_becomes_the_middle(size, middle):
 def test_a_view_is_decided_by_its_generator_alone():
     content = encoded(picture())
     first, again, other = (
-        image_transforms.training_view(content, 32, np.random.default_rng(key)) for key in (3, 3, 4)
+        image_transforms.make_training_view(content, 32, np.random.default_rng(key))
+        for key in (3, 3, 4)
     )
     assert first.shape == (32, 32, 3) and first.dtype == np.uint8
     assert np.array_equal(first, again) and not np.array_equal(first, other)
@@ -94,7 +95,7 @@ def test_a_training_view_is_the_crop_scaled_and_mirrored(kind):
             .crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
             .resize((32, 32), Image.BILINEAR)
         )
-        view = image_transforms.training_view(content, 32, np.random.default_rng(key))
+        view = image_transforms.make_training_view(content, 32, np.random.default_rng(key))
         assert np.array_equal(view, part[:, ::-1] if crop.mirrored else part)
         seen.add(crop.mirrored)
     assert seen == {True, False}
@@ -117,7 +118,7 @@ def test_large_photographs_are_decoded_smaller_and_look_the_same(data_folder, mo
         for shortcut in (noted, lambda *_: 1):
             monkeypatch.setattr(image_transforms, "_decode_smaller", shortcut)
             draw = np.random.default_rng(position)
-            views.append(image_transforms.training_view(content, 96, draw).astype(int))
+            views.append(image_transforms.make_training_view(content, 96, draw).astype(int))
         differences.append(np.abs(views[0] - views[1]).mean())
     assert max(factors) >= 2 and set(factors) <= {1, 2, 4, 8}
     assert max(differences) < 2.5, "another part of the photograph"
@@ -137,7 +138,7 @@ def test_an_evaluation_view_is_the_middle(size):
     )
     image = picture(*size)
     expected = np.asarray(reference(image)["pixel_values"][0]).transpose(1, 2, 0)
-    found = image_transforms.evaluation_view(encoded(image), 32)
+    found = image_transforms.make_evaluation_view(encoded(image), 32)
     assert found.shape == (32, 32, 3) and found.dtype == np.uint8
     # Half a pixel is rounded down there, to the even neighbour here and in torchvision.
     starts = [
@@ -157,19 +158,21 @@ def test_every_mode_becomes_colour(mode, kind):
     content = encoded(image, kind)
     assert image_transforms.find_fault(content) is None
     for view in (
-        image_transforms.training_view(content, 32, np.random.default_rng(0)),
-        image_transforms.evaluation_view(content, 32),
+        image_transforms.make_training_view(content, 32, np.random.default_rng(0)),
+        image_transforms.make_evaluation_view(content, 32),
     ):
         assert view.shape == (32, 32, 3) and view.std() > 10
     middle = np.asarray(image.convert("RGB").resize((43, 32), Image.BILINEAR))[:, 6:38]
-    assert np.abs(image_transforms.evaluation_view(content, 32).astype(int) - middle).mean() < 40
+    assert (
+        np.abs(image_transforms.make_evaluation_view(content, 32).astype(int) - middle).mean() < 40
+    )
 
 
 def test_a_transparent_palette_is_converted_without_a_warning():
     image = picture(mode="P")
     content = encoded(image, "PNG", transparency=bytes(range(256)))
     assert "transparency" in Image.open(io.BytesIO(content)).info
-    assert image_transforms.evaluation_view(content, 16).shape == (16, 16, 3)
+    assert image_transforms.make_evaluation_view(content, 16).shape == (16, 16, 3)
 
 
 def test_photographs_are_turned_as_they_were_taken():
@@ -177,9 +180,9 @@ def test_photographs_are_turned_as_they_were_taken():
     exif[0x0112] = 6  # held on its side: turn clockwise
     content = encoded(picture(600, 300), "JPEG", exif=exif, quality=95)
     upright = picture(600, 300).transpose(Image.Transpose.ROTATE_270)
-    expected = image_transforms.evaluation_view(encoded(upright), 64).astype(int)
-    assert np.abs(image_transforms.evaluation_view(content, 64) - expected).mean() < 4
-    assert image_transforms.training_view(content, 32, np.random.default_rng(0)).shape == (
+    expected = image_transforms.make_evaluation_view(encoded(upright), 64).astype(int)
+    assert np.abs(image_transforms.make_evaluation_view(content, 64) - expected).mean() < 4
+    assert image_transforms.make_training_view(content, 32, np.random.default_rng(0)).shape == (
         32,
         32,
         3,

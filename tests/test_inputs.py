@@ -455,7 +455,7 @@ def test_an_edited_recipe_is_refused_with_its_keys(tmp_path, monkeypatch):
 
     def asked():
         find_plain.cache_clear()
-        return load_module.load(compose_config([f"output={tmp_path}/runs"]))
+        return load_module.load_config(compose_config([f"output={tmp_path}/runs"]))
 
     finish(asked())
     run(asked())

@@ -190,7 +190,7 @@ def test_conversation_repeats_the_form_without_its_opening(task):
 
 
 def test_temperatures_are_those_of_mt_bench(task, data_folder):
-    found = asking.read(data_folder)
+    found = asking.read_benchmarks(data_folder)
     assert {name: len(rows) for name, rows in found.items()} == {"mt_bench": 80, "vicuna": 80}
     part = task()
     assert set(part.temperatures) == {row["category"] for row in found["mt_bench"]}
@@ -236,7 +236,9 @@ def turns(lines):
 @pytest.fixture(scope="module")
 def some(data_folder):
     """Six short questions of MT-Bench, greedy and sampled; the last with one turn only."""
-    found = sorted(asking.read(data_folder)["mt_bench"], key=lambda row: len(str(row["turns"])))
+    found = sorted(
+        asking.read_benchmarks(data_folder)["mt_bench"], key=lambda row: len(str(row["turns"]))
+    )
     kinds = ("writing", "roleplay", "reasoning", "math", "stem", "coding")
     chosen = [next(row for row in found if row["category"] == kind) for kind in kinds]
     return [*chosen[:5], chosen[5] | {"turns": chosen[5]["turns"][:1]}]
@@ -259,13 +261,13 @@ def test_answers_are_in_fastchats_format(task, net, tokenizer, some, tmp_path):
 def test_the_second_prompt_holds_the_first_answer(
     task, net, tokenizer, some, tmp_path, monkeypatch
 ):
-    given, original = [], asking.continuations
+    given, original = [], asking.generate_continuations
 
     def watched(net, processor, prompts, **options):
         given.append([processor.decode(prompt) for prompt in prompts])
         return original(net, processor, prompts, **options)
 
-    monkeypatch.setattr(asking, "continuations", watched)
+    monkeypatch.setattr(asking, "generate_continuations", watched)
     lines = answered(task, net, tokenizer, tmp_path, some[:2])
     assert len(given) == 2
     for text, line, question in zip(given[1], lines, some, strict=False):
@@ -301,14 +303,14 @@ def test_a_killed_call_goes_on(task, net, tokenizer, some, tmp_path, monkeypatch
                     answered(task, net, tokenizer, place, some)
             else:
                 answered(task, net, tokenizer, place, some)
-        counted, continued = [], asking.continuations
+        counted, continued = [], asking.generate_continuations
 
         def counting(net, processor, prompts, counted=counted, continued=continued, **options):
             counted.append(len(prompts))
             return continued(net, processor, prompts, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(asking, "continuations", counting)
+            patch.setattr(asking, "generate_continuations", counting)
             again = answered(task, net, tokenizer, place, some)
         assert sum(counted) == 11 - kept, "answered twice, or not at all"
         assert turns(again) == turns(whole)
@@ -349,7 +351,7 @@ def test_what_is_damaged_or_worded_otherwise_is_answered_again(
     other = whole[2] | {"question_id": 9999}
     lines = [json.dumps(line) for line in (*broken, other, *whole[2:])]
     path.write_text("\n".join(["{oops", *lines, ""]))
-    open_ = asking.open_questions(path, some[2:])
+    open_ = asking.find_open_questions(path, some[2:])
     assert [row["question_id"] for row in open_] == [line["question_id"] for line in whole[:2]]
     lines = []
     monkeypatch.setattr(asking.log, "warning", lambda form, *given: lines.append(form % given))
@@ -377,7 +379,7 @@ def test_prompts_and_answers_share_what_the_model_reads(
         seen.append((max(map(len, prompts)), options["max_new_tokens"], prompts))
         return iter([[(place, "x") for place in range(len(prompts))]])
 
-    monkeypatch.setattr(asking, "continuations", watched)
+    monkeypatch.setattr(asking, "generate_continuations", watched)
     long = some[0] | {"turns": ["word " * 700]}
     answered(task, net, tokenizer, tmp_path, [long], max_new_tokens=1024)
     ((width, new, prompts),) = seen

@@ -16,7 +16,7 @@ TRAIN = ["train.epochs=1", "train.batch_size=4", "train.learning_rate=0.1", "tra
 def counted(compose, *overrides):
     run = compose([*COUNT, *overrides])
     net = run.method.apply(run.model.build(run.task.head, None, meta=True), run.model.head)
-    return memory.expected(net, run.model, run.task, None, None)
+    return memory.estimate_memory(net, run.model, run.task, None, None)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_quantised_weights_of_a_known_model(compose):
 def test_quantised_weights_are_what_was_counted_without_them(story, compose, quantization):
     _, net = story(f"model.quantization={quantization}", *FOURIER)
     found = counted(compose, "model=stories260k", f"model.quantization={quantization}", *FOURIER)
-    measured = memory._weights(net, None)
+    measured = memory._count_weight_bytes(net, None)
     assert found["weights"] == pytest.approx(measured, rel=0.02)
     assert measured < 4 * 260_032, "nothing was quantised"
 
@@ -102,7 +102,7 @@ def test_what_a_forward_pass_keeps(story, method, limits):
     mask = torch.ones_like(ids)
     mask[1, 150:] = 0  # padding, as nearly every batch has
     real = saved(net, {"input_ids": ids, "attention_mask": mask, "labels": ids})
-    found = memory._saved(net, run.model, run.task.head, False, rows, tokens)
+    found = memory._estimate_activations(net, run.model, run.task.head, False, rows, tokens)
     assert limits[0] * real < found < limits[1] * real, (found, real)
 
 
@@ -110,7 +110,7 @@ def test_what_a_forward_pass_keeps(story, method, limits):
 def test_checkpointing_half_precision_and_short_rows_take_less(story):
     def step(tokens, *overrides):
         run, net = story(*FOURIER, *overrides)
-        return memory.expected(net, run.model, run.task, run.train, data_of(tokens))["step"]
+        return memory.estimate_memory(net, run.model, run.task, run.train, data_of(tokens))["step"]
 
     whole = step(400)
     assert step(400, "train.gradient_checkpointing=true") < whole / 2
@@ -123,8 +123,8 @@ def test_checkpointing_half_precision_and_short_rows_take_less(story):
 def test_evaluation_and_generation_count_where_they_are_larger(story):
     run, net = story(*FOURIER, "train.eval_batch_size=64")
     rows = {"validation": [{}] * 64}
-    alone = memory.expected(net, run.model, run.task, run.train, data_of(300))
-    both = memory.expected(
+    alone = memory.estimate_memory(net, run.model, run.task, run.train, data_of(300))
+    both = memory.estimate_memory(
         net,
         run.model,
         run.task,
@@ -136,7 +136,7 @@ def test_evaluation_and_generation_count_where_they_are_larger(story):
     heads, layers = 4 * 8, 5
     assert both["generation"] == 4 * 512 * 2 * heads * layers * 4
     asked = data_of(300, prompts={"mt_bench": [{}]}, longest=100)
-    short = memory.expected(net, run.model, run.task, run.train, asked)
+    short = memory.estimate_memory(net, run.model, run.task, run.train, asked)
     assert short["generation"] == 4 * 100 * 2 * heads * layers * 4
     fixed = sum(both[key] for key in ("weights", "gradients", "optimizer", "updates"))
     passing = max(both[key] for key in ("step", "evaluation", "generation"))
@@ -164,11 +164,11 @@ def test_effective_weights_are_those_of_the_engine(story):
 
 def test_a_step_counts_what_is_saved_for_its_backward_pass(story, monkeypatch):
     """`memory=save` without checkpointing: in all layers at once."""
-    monkeypatch.setattr(memory, "_saved", lambda *_: 1000)
+    monkeypatch.setattr(memory, "_estimate_activations", lambda *_: 1000)
     cells, found = 5 * (64 * 64 + 64 * 32), {}
     for use in ("save", "cache", "recompute", "batched"):
         run, net = story(*FOURIER, f"method.memory={use}")
-        found[use] = memory.expected(net, run.model, run.task, run.train, data_of(50))
+        found[use] = memory.estimate_memory(net, run.model, run.task, run.train, data_of(50))
     steps = {use: one["step"] for use, one in found.items()}
     assert steps["save"] == steps["recompute"] + 4 * cells == steps["cache"] + 4 * cells
     # Groups of five layers: their updates, and of the gradients as much.
@@ -179,15 +179,15 @@ def test_a_step_counts_what_is_saved_for_its_backward_pass(story, monkeypatch):
 def test_models_that_are_no_transformers_have_no_step(compose):
     run = compose(["model=mlp", "task=toy"])
     net = build_network(run, None)
-    found = memory.expected(net, run.model, run.task, run.train, None)
+    found = memory.estimate_memory(net, run.model, run.task, run.train, None)
     assert found["step"] is None and found["total"] > found["weights"] > 0
-    assert "GB" in memory.describe(found)
+    assert "GB" in memory.format_estimate(found)
 
 
 def test_a_model_that_cannot_run_dry_costs_no_run(story, monkeypatch):
     run, net = story(*FOURIER)
     monkeypatch.setattr(type(run.model), "build", lambda *_, **__: 1 / 0)
-    found = memory.expected(net, run.model, run.task, run.train, data_of(50))
+    found = memory.estimate_memory(net, run.model, run.task, run.train, data_of(50))
     assert found["step"] is None and found["total"] > 0
 
 
@@ -198,5 +198,5 @@ def test_an_encoder(compose):
         + ["train.epochs=1", "train.batch_size=32", "train.learning_rate=0.1", "mode=count"]
     )
     net = run.method.apply(run.model.build(run.task.head, None, meta=True), run.model.head)
-    found = memory.expected(net, run.model, run.task, None, None)
+    found = memory.estimate_memory(net, run.model, run.task, None, None)
     assert found["tokens"] == 512 and 1e8 < found["step"] < 1e9

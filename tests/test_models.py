@@ -18,7 +18,7 @@ from transformers import (
 from experiments.config.compose import compose_config, register
 from experiments.errors import ConfigError, DataError, HubUnavailable
 from experiments.models import Quantization
-from experiments.models.byte_tokenizers import byte_tokenizer
+from experiments.models.byte_tokenizers import make_byte_tokenizer
 from experiments.models.gpt2_attention import SplitAttention, split_attention
 from experiments.models.head import Head
 from experiments.models.language import Dtype
@@ -153,7 +153,7 @@ def test_causal_models_come_split_and_others_stay():
 
 @pytest.mark.parametrize("words", ["plain words", " two  spaces, a tab\t", "Größe ≠ 大きさ 🙂", ""])
 def test_byte_tokenizer_round_trip(words):
-    tokenizer = byte_tokenizer(514)
+    tokenizer = make_byte_tokenizer(514)
     ids = tokenizer(words)["input_ids"]
     assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 2)
     assert len(ids) == len(words.encode()) + 2
@@ -162,20 +162,20 @@ def test_byte_tokenizer_round_trip(words):
 
 
 def test_byte_tokenizer_pads_behind():
-    tokenizer = byte_tokenizer(514)
+    tokenizer = make_byte_tokenizer(514)
     batch = tokenizer(["a", "abc"], padding=True, return_tensors="pt")
     assert batch["input_ids"][0].tolist()[2:] == [2, 1, 1]  # RoBERTa's padding index
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
 
 def test_byte_tokenizer_joins_pairs_as_roberta():
-    tokenizer = byte_tokenizer(514)
+    tokenizer = make_byte_tokenizer(514)
     one, two = (tokenizer(text)["input_ids"][1:-1] for text in ("ab", "c"))
     assert tokenizer("ab", "c")["input_ids"] == [0, *one, 2, 2, *two, 2]
 
 
 def test_byte_tokenizer_truncates_to_the_positions():
-    tokenizer = byte_tokenizer(514)
+    tokenizer = make_byte_tokenizer(514)
     assert tokenizer.model_max_length == 512
     assert len(tokenizer("a" * 1000, truncation=True)["input_ids"]) == 512
     cut = tokenizer("a" * 1000, "b" * 9, truncation=True, max_length=30)["input_ids"]
@@ -184,7 +184,7 @@ def test_byte_tokenizer_truncates_to_the_positions():
 
 
 def test_byte_tokenizer_serves_a_full_length_row_of_roberta():
-    tokenizer = byte_tokenizer(514)
+    tokenizer = make_byte_tokenizer(514)
     part = model("roberta_base", pretrained=False)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     part.sizes |= small | {"intermediate_size": 16}

@@ -62,18 +62,20 @@ def registered():
 )
 def test_each_mistake_says_key_value_and_what_is_allowed(typed, words):
     typed = typed if isinstance(typed, list) else [typed]
-    (line,) = overrides.problems([*typed, "--multirun"])
+    (line,) = overrides.find_problems([*typed, "--multirun"])
     for word in words:
         assert word in line
 
 
 def test_a_long_value_is_shown_in_part():
-    (line,) = overrides.problems([f"model.width={'a' * 9000}"])
+    (line,) = overrides.find_problems([f"model.width={'a' * 9000}"])
     assert "could not be converted to Integer" in line and len(line) < 1000
 
 
 def test_all_mistakes_come_together():
-    found = overrides.problems(["modle=x", "method.n=abc", "task=kola", "train.epochs=", "junk"])
+    found = overrides.find_problems(
+        ["modle=x", "method.n=abc", "task=kola", "train.epochs=", "junk"]
+    )
     assert len(found) == 5
 
 
@@ -98,7 +100,7 @@ def test_all_mistakes_come_together():
     ],
 )
 def test_what_fits_is_let_through(typed):
-    assert overrides.problems(typed) == []
+    assert overrides.find_problems(typed) == []
 
 
 def test_help_names_every_option_of_every_choice():
@@ -112,17 +114,17 @@ def test_help_names_every_option_of_every_choice():
 
 def test_launchers_that_cannot_work_here_are_refused(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert "sbatch not found" in overrides.problems(["hydra/launcher=slurm"])[0]
+    assert "sbatch not found" in overrides.find_problems(["hydra/launcher=slurm"])[0]
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/sbatch")
     given = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu"]
-    assert overrides.problems([*given, "seed=0,1", "-m"]) == []
+    assert overrides.find_problems([*given, "seed=0,1", "-m"]) == []
 
     def missing(name):
         raise overrides.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.version", missing)
     for option in (given[0], "hydra/launcher=processes"):
-        (line,) = overrides.problems([option])
+        (line,) = overrides.find_problems([option])
         assert line.startswith(f"{option}: needs hydra-") and "[sweep]" in line
 
 
@@ -138,15 +140,15 @@ def test_launchers_that_cannot_work_here_are_refused(monkeypatch):
     ],
 )
 def test_a_search_is_refused_in_a_line_that_names_its_command(given):
-    (line,) = overrides.problems(["task=toy", *given])
+    (line,) = overrides.find_problems(["task=toy", *given])
     assert line.startswith(given[0]) and "python -m experiments.search" in line
-    found = overrides.problems(["modle=x", *given])
+    found = overrides.find_problems(["modle=x", *given])
     assert len(found) == 2 and any("'modle'" in one for one in found)
 
 
 def test_what_a_search_reads_is_let_through_to_it():
-    assert overrides.problems(["search=x", "method.alpha=interval(1,2)"], searching=True) == []
-    (line,) = overrides.problems(["search=x", "hydra/sweeper=tpe"], searching=True)
+    assert overrides.find_problems(["search=x", "method.alpha=interval(1,2)"], searching=True) == []
+    (line,) = overrides.find_problems(["search=x", "hydra/sweeper=tpe"], searching=True)
     assert line.startswith("hydra/sweeper=tpe")
 
 
@@ -160,10 +162,12 @@ def test_options_of_a_folder_of_ones_own(tmp_path):
     text = (CONF / "method/lora.yaml").read_text().replace("name: lora", "name: mine")
     (tmp_path / "method/mine.yaml").write_text(text)
     for typed in ([f"--config-dir={tmp_path}"], [f"hydra.searchpath=[file://{tmp_path}]"]):
-        assert overrides.problems([*typed, "method=mine", "method.r=2", "method.alpha=2"]) == []
-        (line,) = overrides.problems([*typed, "method=mime"])
+        assert (
+            overrides.find_problems([*typed, "method=mine", "method.r=2", "method.alpha=2"]) == []
+        )
+        (line,) = overrides.find_problems([*typed, "method=mime"])
         assert "mine" in line
-    assert "unknown" in overrides.problems(["method=mine"])[0]
+    assert "unknown" in overrides.find_problems(["method=mine"])[0]
 
 
 def test_the_name_of_an_option_is_that_of_its_file(tmp_path):
@@ -182,8 +186,8 @@ def test_a_name_with_a_dot_or_an_open_reference(tmp_path):
     (tmp_path / "model").mkdir()
     text = (CONF / "model" / "mlp.yaml").read_text().replace("name: mlp", "name: mlp3.1")
     (tmp_path / "model" / "mlp3.1.yaml").write_text(text)
-    assert overrides.problems([f"--config-dir={tmp_path}", "model=mlp3.1", "mode=count"]) == []
-    (line,) = overrides.problems(["model.name=${nope}", "mode=count"])
+    assert overrides.find_problems([f"--config-dir={tmp_path}", "model=mlp3.1", "mode=count"]) == []
+    (line,) = overrides.find_problems(["model.name=${nope}", "mode=count"])
     assert "a name follows from model=" in line
 
 

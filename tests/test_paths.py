@@ -44,7 +44,7 @@ def test_what_is_there_is_taken_as_it_is_typed(tmp_path, monkeypatch, path, key)
     full = tmp_path / path.lstrip("/") if path[0] == "/" else tmp_path / path
     full.mkdir(parents=True)
     typed = str(full) if path[0] == "/" else path
-    (argument,) = paths.quote([f"{key}={typed}"])
+    (argument,) = paths.quote_paths([f"{key}={typed}"])
     assert str(value(argument)) == typed
 
 
@@ -52,14 +52,14 @@ def test_what_is_there_is_taken_as_it_is_typed(tmp_path, monkeypatch, path, key)
 def test_so_is_what_is_still_to_be_made(path):
     if path.startswith(("choice", "[")):
         pytest.skip("a list or a sweep, unless such a folder is there")
-    (argument,) = paths.quote([f"output={path}"])
+    (argument,) = paths.quote_paths([f"output={path}"])
     assert str(value(argument)) == path
 
 
 def test_the_home_of_the_user(monkeypatch):
     monkeypatch.setenv("HOME", "/home/a=b")
-    assert value(*paths.quote(["task.path=~/data"])) == "/home/a=b/data"
-    assert value(*paths.quote(["output=~"])) == "/home/a=b"
+    assert value(*paths.quote_paths(["task.path=~/data"])) == "/home/a=b/data"
+    assert value(*paths.quote_paths(["output=~"])) == "/home/a=b"
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_the_home_of_the_user(monkeypatch):
     ],
 )
 def test_what_is_left_alone(argument):
-    assert paths.quote([argument]) == [argument]
+    assert paths.quote_paths([argument]) == [argument]
 
 
 def test_several_paths_are_a_sweep(tmp_path):
     for name in ("n=1", "n=2"):
         (tmp_path / name).mkdir()
-    (argument,) = paths.quote([f"model.path={tmp_path}/n=1,{tmp_path}/n=2"])
+    (argument,) = paths.quote_paths([f"model.path={tmp_path}/n=1,{tmp_path}/n=2"])
     override = OverridesParser.create().parse_override(argument)
     assert [one.text for one in override.value().list] == [f"{tmp_path}/n=1", f"{tmp_path}/n=2"]
 
@@ -95,7 +95,7 @@ def test_several_paths_are_a_sweep(tmp_path):
 def test_an_interpolation_within_a_path_is_kept(tmp_path):
     register()
     given = ["model=minilm", "task=rte", "method=fourierft", "task.path=/d=1/${task.name}"]
-    assert compose_config(paths.quote(given)).task.path == "/d=1/rte"
+    assert compose_config(paths.quote_paths(given)).task.path == "/d=1/rte"
 
 
 def test_every_path_of_the_configuration_is_known():

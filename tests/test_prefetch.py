@@ -14,7 +14,13 @@ import pytest
 import scripted_hub
 
 from experiments import hub
-from experiments.commands.prefetch import check, find_configs, main, needed, prefetch
+from experiments.commands.prefetch import (
+    check_manifest,
+    find_configs,
+    list_downloads,
+    main,
+    prefetch,
+)
 from experiments.errors import ConfigError, HubUnavailable, RecordError
 from experiments.hub import manifest
 
@@ -79,8 +85,8 @@ def known(monkeypatch):
         hub.Download(repo="FacebookAI/roberta-base", patterns=("config.json", "model.safetensors")),
         hub.Download(repo="nyu-mll/glue", kind="dataset", patterns=tuple(f"{f}*" for f in files)),
     ]
-    monkeypatch.setattr("experiments.commands.prefetch.needed", lambda configs: downloads)
-    monkeypatch.setattr("experiments.config.overrides.problems", lambda given: [])
+    monkeypatch.setattr("experiments.commands.prefetch.list_downloads", lambda configs: downloads)
+    monkeypatch.setattr("experiments.config.overrides.find_problems", lambda given: [])
 
 
 def test_what_the_cells_of_a_sweep_need_is_fetched_once_and_listed(online, tmp_path, capsys):
@@ -107,7 +113,7 @@ def test_what_the_cells_of_a_sweep_need_is_fetched_once_and_listed(online, tmp_p
     }
     file = written["repositories"][1]["files"]["model.safetensors"]
     assert file["bytes"] == 7 and len(file["sha256"]) == 64
-    check(path)
+    check_manifest(path)
     assert "all 7 files of 2 repositories are here" in capsys.readouterr().out
 
 
@@ -123,7 +129,7 @@ def test_what_is_missing_damaged_or_newer_is_listed_at_once(online, known, tmp_p
     newer = cache / "datasets--nyu-mll--glue/refs/main"
     newer.write_text("0" * 40)
     with pytest.raises(RecordError) as caught:
-        check(path)
+        check_manifest(path)
     assert [
         line for line in caught.value.problems if "cola/train-" in line and "is missing" in line
     ]
@@ -132,7 +138,7 @@ def test_what_is_missing_damaged_or_newer_is_listed_at_once(online, known, tmp_p
     assert len(caught.value.problems) == 3
     shutil.rmtree(cache / "datasets--nyu-mll--glue")
     with pytest.raises(RecordError, match="dataset nyu-mll/glue: not in the cache"):
-        check(path)
+        check_manifest(path)
 
 
 def test_a_branch_is_fetched_and_checked_as_such(online, tmp_path):
@@ -144,7 +150,7 @@ def test_a_branch_is_fetched_and_checked_as_such(online, tmp_path):
         online(address)
         listed = manifest.describe(download, hub.fetch(download))
     assert set(listed["files"]) == set(files)
-    assert list(manifest.problems(listed)) == []
+    assert list(manifest.find_problems(listed)) == []
 
 
 def test_a_repository_that_is_refused_is_named_and_no_manifest_is_written(online, known, tmp_path):
@@ -175,7 +181,7 @@ def test_bad_requests_are_refused(tmp_path, capsys):
     with pytest.raises(ConfigError, match="modle"):
         prefetch(["modle=x"], tmp_path / "manifest.json")
     with pytest.raises(ConfigError, match="invalid cells"):
-        needed(find_configs(["model=mlp", "task=cola"]))
+        list_downloads(find_configs(["model=mlp", "task=cola"]))
     with pytest.raises(SystemExit):
         main(["prefetch"])
     assert "--check MANIFEST" in capsys.readouterr().err
@@ -204,13 +210,13 @@ def test_what_was_fetched_trains_offline_with_every_door_shut(data_folder, tmp_p
     """From fetching to the record; `offline=true` opens no connection and looks up no name."""
     from transformers import AutoConfig, AutoModel
 
-    from experiments.models.byte_tokenizers import byte_tokenizer
+    from experiments.models.byte_tokenizers import make_byte_tokenizer
 
     weights = tmp_path / "weights"
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     settings = AutoConfig.for_model("roberta", **sizes, intermediate_size=64, vocab_size=50265)
     AutoModel.from_config(settings).save_pretrained(weights)
-    byte_tokenizer(512).save_pretrained(weights)
+    make_byte_tokenizer(512).save_pretrained(weights)
     files = {path.name: path.read_bytes() for path in weights.iterdir()}
     rows = {
         f"cola/{split}-00000-of-00001.parquet": (

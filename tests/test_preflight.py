@@ -7,7 +7,7 @@ import torch
 from peft import get_peft_model
 from torch import nn
 
-from experiments.training.preflight import check
+from experiments.training.preflight import check_setting
 from experiments.training.train_config import Schedule, Train
 from fourierft import FourierFTConfig, FourierFTLinear
 from fourierft.spectrum import atom_norm
@@ -52,7 +52,7 @@ def recipe(**changes):
 @pytest.mark.parametrize("rate", [0.05, 1e-3])
 def test_step_is_what_adamw_does(shape, rate):
     net = adapted(shape)
-    found = check(net, recipe(learning_rate=rate), rows=320)
+    found = check_setting(net, recipe(learning_rate=rate), rows=320)
     part, size = layer(net), layer(net).get_base_layer().weight.norm()
     before = part.get_delta_weight("default").detach().clone()
     optimizer = torch.optim.AdamW(
@@ -69,9 +69,9 @@ def test_start_is_the_size_of_the_random_update(shape):
     net = adapted(shape)
     part = layer(net)
     measured = part.get_delta_weight("default").norm() / part.get_base_layer().weight.norm()
-    found = check(net, recipe(), rows=320)["start"]
+    found = check_setting(net, recipe(), rows=320)["start"]
     assert found == pytest.approx(float(measured.detach()), rel=0.1)
-    assert check(adapted(shape, zeros=True), recipe(), rows=320)["start"] == 0.0
+    assert check_setting(adapted(shape, zeros=True), recipe(), rows=320)["start"] == 0.0
 
 
 @pytest.mark.parametrize("schedule", Schedule)
@@ -80,7 +80,7 @@ def test_reach_is_the_sum_of_the_schedule(schedule, warmup):
     from transformers import get_scheduler
 
     given = recipe(schedule=schedule, warmup_ratio=warmup, epochs=40)
-    found = check(adapted((64, 64)), given, rows=320)
+    found = check_setting(adapted((64, 64)), given, rows=320)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     name = "constant_with_warmup" if schedule is Schedule.constant else schedule.value
     plan = get_scheduler(name, optimizer, int(400 * warmup), 400)
@@ -99,13 +99,13 @@ def test_reach_is_the_sum_of_the_schedule(schedule, warmup):
     [({}, 30), ({"epochs": 0.5}, 5), ({"max_steps": 7}, 7), ({"batch_size": 33}, 30)],
 )
 def test_steps(changes, steps):
-    assert check(adapted((64, 64)), recipe(**changes), rows=319)["steps"] == steps
+    assert check_setting(adapted((64, 64)), recipe(**changes), rows=319)["steps"] == steps
 
 
 def test_several_layers_give_their_median():
     shapes = [(64, 64), (64, 64), (128, 128)]
-    alone = check(adapted((64, 64)), recipe(), rows=320)
-    found = check(adapted(*shapes), recipe(), rows=320)
+    alone = check_setting(adapted((64, 64)), recipe(), rows=320)
+    found = check_setting(adapted(*shapes), recipe(), rows=320)
     assert found["layers"] == 3
     assert found["step"] == pytest.approx(alone["step"], rel=0.05)
 
@@ -115,7 +115,7 @@ def test_setting_of_the_public_benchmark_cannot_learn(schedule):
     """PEFT's method comparison: n 1000, alpha 300, learning rate 1e-4, 5000 steps, 3072 wide."""
     net = adapted((3072, 3072), n=1000, alpha=300.0)
     given = recipe(learning_rate=1e-4, max_steps=5000, schedule=schedule)
-    found = check(net, given, rows=20_000)
+    found = check_setting(net, given, rows=20_000)
     (warning,) = found["warnings"]
     assert "cannot learn" in warning
     for word in ("train.learning_rate=0.0001", "5000 steps", "method.alpha"):
@@ -150,30 +150,32 @@ def test_recipes_of_the_paper_can_learn(size, task):
     for std in (0.04, 0.12):
         net = adapted((width, width), n=1000, alpha=alpha, std=std)
         given = recipe(epochs=epochs, learning_rate=rate, warmup_ratio=0.06)
-        assert check(net, given, rows)["warnings"] == []
+        assert check_setting(net, given, rows)["warnings"] == []
 
 
 def test_drowning_start():
-    found = check(adapted((64, 64), n=400, alpha=100.0), recipe(epochs=50), rows=320)
+    found = check_setting(adapted((64, 64), n=400, alpha=100.0), recipe(epochs=50), rows=320)
     (warning,) = found["warnings"]
     assert found["start"] > 1 and "drowns" in warning
     assert f"{found['start']:.1f} times |W|" in warning and "method.init=zeros" in warning
-    zero = check(adapted((64, 64), n=400, alpha=100.0, zeros=True), recipe(epochs=50), rows=320)
+    zero = check_setting(
+        adapted((64, 64), n=400, alpha=100.0, zeros=True), recipe(epochs=50), rows=320
+    )
     assert zero["warnings"] == []
 
 
 def test_start_that_is_never_left():
     """A large alpha moves DeltaW far, but each coefficient stays close to where chance put it."""
     given = recipe(learning_rate=1e-4, max_steps=5000)
-    found = check(adapted((768, 768), n=1000, alpha=2000.0), given, rows=10_000)
+    found = check_setting(adapted((768, 768), n=1000, alpha=2000.0), given, rows=10_000)
     assert found["travel"] == pytest.approx(0.25)
     assert any("random start" in warning for warning in found["warnings"])
-    zero = check(adapted((768, 768), n=1000, alpha=2000.0, zeros=True), given, rows=10_000)
+    zero = check_setting(adapted((768, 768), n=1000, alpha=2000.0, zeros=True), given, rows=10_000)
     assert zero["warnings"] == []
 
 
 def test_other_methods_are_not_judged():
-    found = check(Net((8, 8)), recipe(), rows=320)
+    found = check_setting(Net((8, 8)), recipe(), rows=320)
     assert found == {"steps": 30, "layers": 0, "warnings": []}
 
 
@@ -181,7 +183,7 @@ def test_formula_of_the_header():
     net = adapted((96, 96))
     size = float(layer(net).get_base_layer().weight.norm())
     step = 0.05 * atom_norm((96, 96), 100.0) * math.sqrt(200) / size
-    assert check(net, recipe(), rows=320)["step"] == pytest.approx(step, rel=1e-4)
+    assert check_setting(net, recipe(), rows=320)["step"] == pytest.approx(step, rel=1e-4)
 
 
 @pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
@@ -196,7 +198,7 @@ def test_quantised_weights_are_measured_as_what_they_stand_for(bits, data_folder
             data_folder / "models/stories260K", quantization_config=quantised
         )
         config = FourierFTConfig(n_frequency=100, scaling=8.0, target_modules=["q_proj", "v_proj"])
-        found.append(check(get_peft_model(net, config), recipe(), rows=320))
+        found.append(check_setting(get_peft_model(net, config), recipe(), rows=320))
     plain, rounded = found
     assert plain["layers"] == rounded["layers"] == 10
     for key in ("step", "start", "reach"):

@@ -120,7 +120,7 @@ def test_prefetch_commands_are_understood(command):
     from experiments.config import overrides
 
     word, *rest = shlex.split(command)[3:]
-    assert word == "prefetch" and (rest[0] == "--check" or overrides.problems(rest) == [])
+    assert word == "prefetch" and (rest[0] == "--check" or overrides.find_problems(rest) == [])
 
 
 @pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.search"))
@@ -128,7 +128,7 @@ def test_search_commands_are_understood(command, monkeypatch):
     from experiments.search import __main__ as search
 
     cells = []
-    monkeypatch.setattr(search, "_search", lambda *given: cells.append(given) or [])
+    monkeypatch.setattr(search, "_search_cell", lambda *given: cells.append(given) or [])
     search.main(shlex.split(command)[3:])
     assert all(len(axes) and number >= 10 for _, _, axes, number, _ in cells) and cells
 
@@ -154,7 +154,7 @@ def test_report_names_exist(command):
     words = shlex.split(command)[3:]
     if words[:1] in (["status"], ["wandb"]):
         chosen = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-        assert set(chosen) <= set(sweep.names())
+        assert set(chosen) <= set(sweep.list_experiments())
     else:
         assert set(words) <= {*registry.names(), "all"}
 

@@ -14,7 +14,7 @@ import yaml
 from experiments.config import compose as config
 from experiments.config import sweep
 from experiments.config.compose import compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.report.comparison import figure_claims, paper_table, reference, seed_groups
 from experiments.report.comparison.run_index import Run
 from experiments.report.pages import figure3
@@ -98,7 +98,7 @@ def test_figure7_is_what_conf_runs():
     assert sweep["seed"] == ",".join(map(str, FIGURE7["seeds"]["ours"]))
     assert set(sweep["method"].split(",")) == set(states["methods"])
     for method, said in states["methods"].items():
-        asked = load(compose_config(["experiment=figure7", f"method={method}"]))
+        asked = load_config(compose_config(["experiment=figure7", f"method={method}"]))
         assert (asked.model.name, asked.task.name) == (FIGURE7["model"], FIGURE7["task"])
         assert getattr(asked.method, said["size"]) == said["value"]
         assert asked.train.epochs == states["epochs"] and asked.variant == ""
@@ -147,8 +147,8 @@ def test_weights_are_those_of_conf():
 
 TABLES = [name for name in reference.names() if "how" in reference.load(name)]
 EXPERIMENTS = {table: [] for table in TABLES} | {
-    table: [name for name in sweep.names() if name.split("_")[0] == table]
-    for table in dict.fromkeys(name.split("_")[0] for name in sweep.names())
+    table: [name for name in sweep.list_experiments() if name.split("_")[0] == table]
+    for table in dict.fromkeys(name.split("_")[0] for name in sweep.list_experiments())
     if table != "table1"  # test_every_cell_of_table1_is_in_conf
 }
 """The sweeps of conf/experiment/ by the table or figure that they are of."""
@@ -158,7 +158,7 @@ EXPERIMENTS = {table: [] for table in TABLES} | {
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_sweeps_are_of_runs_that_answer_every_cell_of_the_paper(name):
     """Every cell of the sweeps is a run, and every printed cell has one, or a reason why not."""
-    runs = [run_of(cell) for one in EXPERIMENTS[name] for cell in sweep.cells(one)]
+    runs = [run_of(cell) for one in EXPERIMENTS[name] for cell in sweep.compose_cells(one)]
     if name not in TABLES:
         return
     facts = reference.load(name)
@@ -324,7 +324,7 @@ def test_counts_of_table5_are_those_of_built_models(model, method, size, row):
     key = TABLE5["methods"][method].get("size")
     sizes = [f"method.{key}={size}", "method.alpha=1"] if key else []
     choice = [f"model={model}", "task=cifar10", f"method={method}", "mode=count", "source=none"]
-    asked = load(compose_config([*choice, *sizes]))
+    asked = load_config(compose_config([*choice, *sizes]))
     net = asked.method.apply(asked.model.build(asked.task.head, None, meta=True), asked.model.head)
     trained = count(net, asked.model.head)
     assert trained.adapter == row["formula"]

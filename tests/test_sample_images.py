@@ -83,4 +83,4 @@ def test_the_page_without_runs_and_its_command(tmp_path, capsys):
     assert "0 of 8" in (to / "figure10.html").read_text()
     words = FACTS["draw"].split(" ", 2)[2]
     given = [word for word in words.split("'") if word.strip()]
-    assert overrides.problems([*given[0].split(), *given[1:]]) == []
+    assert overrides.find_problems([*given[0].split(), *given[1:]]) == []

@@ -37,7 +37,7 @@ def trials_of(study: Study) -> list[tuple]:
 
 def pursue(folder: Path, number: int, **options) -> Study:
     """What the command does with a study, a sum in the place of a run."""
-    study = Study(folder, space.axes(AXES), lower=False, seed=0, **options)
+    study = Study(folder, space.parse_axes(AXES), lower=False, seed=0, **options)
     while study.finished < number:
         proposal = study.propose()
         study.finish(proposal.number, value_of(proposal.overrides), "somewhere")
@@ -45,7 +45,9 @@ def pursue(folder: Path, number: int, **options) -> Study:
 
 
 def test_spaces_are_read_as_hydra_writes_them():
-    found = space.axes([*AXES, "method.n=int(interval(10, 20))", "method.basis=choice(dct,random)"])
+    found = space.parse_axes(
+        [*AXES, "method.n=int(interval(10, 20))", "method.basis=choice(dct,random)"]
+    )
     assert [axis.example for axis in found] == [
         "train.learning_rate=0.0001",
         "method.alpha=1.0",
@@ -57,12 +59,12 @@ def test_spaces_are_read_as_hydra_writes_them():
 
 
 def test_every_space_with_a_name_can_be_searched(capsys):
-    for name in space.names():
-        overrides, trials = space.named(name)
-        assert space.axes(overrides) and trials >= 1
+    for name in space.list_spaces():
+        overrides, trials = space.load_space(name)
+        assert space.parse_axes(overrides) and trials >= 1
     with pytest.raises(SystemExit):
         command.main(["--help"])
-    assert "figure4" in capsys.readouterr().out and "figure4" in space.names()
+    assert "figure4" in capsys.readouterr().out and "figure4" in space.list_spaces()
     with pytest.raises(ConfigError, match=r"search=fig: unknown \(allowed: figure4"):
         command.search(["task=toy", "search=fig"], 1, 0)
 
@@ -71,7 +73,7 @@ def test_what_a_search_must_not_choose_is_refused_all_at_once():
     wrong = ["task=cola,rte", "method=choice(lora,full)", "seed=1,2", "train.epochs=3"]
     wrong += ["method.alpha=interval(5,5)", "train.epsilon=tag(log, interval(0, 1))"]
     with pytest.raises(ConfigError) as caught:
-        space.axes(wrong)
+        space.parse_axes(wrong)
     assert len(caught.value.problems) == 6
     for words in ("no search chooses task", "no search chooses method", "seed", "not a range"):
         assert words in str(caught.value)
@@ -85,7 +87,7 @@ def test_a_search_that_goes_on_is_the_one_that_was_not_interrupted(tmp_path):
         parts = pursue(tmp_path / "parts", number)
     assert trials_of(parts) == trials_of(whole)
     assert len({params for *_, params in trials_of(whole)}) == 13
-    other = Study(tmp_path / "other", space.axes(AXES), lower=False, seed=1)
+    other = Study(tmp_path / "other", space.parse_axes(AXES), lower=False, seed=1)
     assert other.propose().overrides != [
         f"{a}={b}" for a, b in whole.listing()[0]["params"].items()
     ]
@@ -127,7 +129,7 @@ def test_a_kill_at_any_write_costs_and_doubles_nothing(tmp_path, monkeypatch):
 
 
 def test_failed_and_diverged_trials_are_kept_and_replaced(tmp_path):
-    study = Study(tmp_path, space.axes(AXES), lower=True, seed=0)
+    study = Study(tmp_path, space.parse_axes(AXES), lower=True, seed=0)
     study.fail(study.propose().number, "ValueError: no", None)
     study.finish(study.propose().number, None, "diverged")
     study.finish(study.propose().number, 0.5, "run")
@@ -142,7 +144,7 @@ def test_another_space_seed_or_direction_is_refused(tmp_path):
     pursue(tmp_path, 1)
     for axes, lower, seed in ((AXES[:1], False, 0), (AXES, False, 1), (AXES, True, 0)):
         with pytest.raises(ConfigError, match="another search lies there"):
-            Study(tmp_path, space.axes(axes), lower=lower, seed=seed)
+            Study(tmp_path, space.parse_axes(axes), lower=lower, seed=seed)
 
 
 OLD = Path(__file__).parent / "study_of_optuna_2.sql"
@@ -212,7 +214,7 @@ def runs(monkeypatch):
 def test_figure_4_searches_all_that_the_methods_recipes_set_apart(task):
     """Adapter's rate, head's rate and alpha, between bounds that hold the recipes of both."""
     register()
-    axes = {axis.key: axis for axis in space.axes(space.named("figure4")[0])}
+    axes = {axis.key: axis for axis in space.parse_axes(space.load_space("figure4")[0])}
     for method in ("fourierft", "lora"):
         _, recipe = find_plain("model=roberta_base", f"task={task}", f"method={method}")
         rate = recipe["train.learning_rate"]

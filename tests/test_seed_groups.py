@@ -59,7 +59,7 @@ def test_the_steps_of_the_recipe_are_no_subset(tmp_path, compose, steps, cut):
 
 def test_the_model_without_fine_tuning_has_a_command(tmp_path, compose):
     """Its runs fill their row, not FourierFT's, and nothing is a deviation there."""
-    found = list(sweep.cells("table13_untuned"))
+    found = list(sweep.compose_cells("table13_untuned"))
     assert [cell.config.task.subject for cell in found] == list(SUBJECTS)
     more = ["method.init=zeros", "train.learning_rate=1e-30", "train.max_steps=1"]
     draw_subjects(tmp_path, compose, more=more)

@@ -141,7 +141,7 @@ def test_intervals_cover_the_truth(monkeypatch):
     covered = 0
     for seed in range(150):
         entry = made_up(epochs=1, rows=200, seed=seed, right=0.8)[0]
-        low, high = selection._interval([(entry, np.arange(200))], accuracy)
+        low, high = selection._bootstrap_interval([(entry, np.arange(200))], accuracy)
         covered += low <= 0.8 <= high
     assert 0.88 <= covered / 150 <= 0.99
 

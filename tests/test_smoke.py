@@ -13,7 +13,7 @@ from experiments.smoke import synthetic_data
 from experiments.tasks.dreambooth_data import read_subject
 
 register()
-SEARCHED = [name for name in sweep.names() if name.startswith("figure4")]
+SEARCHED = [name for name in sweep.list_experiments() if name.startswith("figure4")]
 
 
 def asked(tmp_path, *words):
@@ -45,15 +45,15 @@ def test_unknown_names_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sweep.names())
+@pytest.mark.parametrize("name", sweep.list_experiments())
 def test_every_command_fits(name, tmp_path, monkeypatch):
     """With the rows of its first task; of the others test_reference composes every cell."""
-    samples = smoke._samples
-    monkeypatch.setattr(smoke, "_samples", lambda *given: itertools.islice(samples(*given), 1))
+    samples = smoke._list_samples
+    monkeypatch.setattr(smoke, "_list_samples", lambda *given: itertools.islice(samples(*given), 1))
     words = smoke.plan_job(name, asked(tmp_path)).command
     given = [word for word in words[1:] if "=" in word and not word.startswith("--")]
     if name not in SEARCHED:
-        assert overrides.problems(given) == []
+        assert overrides.find_problems(given) == []
     assert f"experiment={name}" in given
 
 
@@ -62,11 +62,11 @@ def test_real_data_are_linked_and_others_made_up(tmp_path, compose):
     real = tmp_path / "real/glue/cola"
     real.mkdir(parents=True)
     for given, link in ((None, False), (tmp_path / "real", False)):
-        synthetic_data.make(task, tmp_path / "data/cola", given)  # what is made up stays
+        synthetic_data.make_data(task, tmp_path / "data/cola", given)  # what is made up stays
         assert (tmp_path / "data/cola").is_symlink() is link
-    synthetic_data.make(task, tmp_path / "more/cola", tmp_path / "real")
+    synthetic_data.make_data(task, tmp_path / "more/cola", tmp_path / "real")
     assert (tmp_path / "more/cola").resolve() == real.resolve()
-    synthetic_data.make(task, tmp_path / "more/cola", None)
+    synthetic_data.make_data(task, tmp_path / "more/cola", None)
     assert (tmp_path / "more/cola/train.parquet").is_file()
     assert not list(real.iterdir()), "made-up rows went into the real data"
 
@@ -75,7 +75,7 @@ def test_subjects_that_real_data_lack_are_made_up_beside_them(tmp_path, data_fol
     task = compose(["model=sd_tiny", "task=dreambooth", "method=fourierft"]).task
     folder = tmp_path / "data/dreambooth"
     for _ in range(2):
-        synthetic_data.make(task, folder, data_folder)
+        synthetic_data.make_data(task, folder, data_folder)
     assert (folder / "dog").resolve() == (data_folder / "dreambooth/dog").resolve()
     assert not (folder / "bear_plushie").is_symlink() and list((folder / "bear_plushie").iterdir())
     assert not (data_folder / "dreambooth/bear_plushie").exists()

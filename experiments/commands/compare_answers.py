@@ -53,7 +53,7 @@ class AnsweredRun:
     """Average grade by judge, per benchmark."""
 
 
-def read(run_dir: Path) -> AnsweredRun:
+def read_run(run_dir: Path) -> AnsweredRun:
     """Read a run folder.
 
     Raises:
@@ -105,7 +105,7 @@ def _average(path: Path) -> float | None:
         raise RecordError(f"{path}: damaged judgements ({error!r})") from error
 
 
-def page(runs: list[AnsweredRun]) -> str:
+def render_page(runs: list[AnsweredRun]) -> str:
     """Return the whole page; text of models and data is escaped, nothing external is loaded."""
     benchmarks = [name for name in TITLES if any(name in run.answers for run in runs)]
     parts = [
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     found, problems = [], []
     for run_dir in asked.runs:
         try:
-            found.append(read(run_dir))
+            found.append(read_run(run_dir))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         # Models may write lone surrogates, which cannot be encoded.
-        whole = page(found).encode("utf-8", "backslashreplace").decode("utf-8")
+        whole = render_page(found).encode("utf-8", "backslashreplace").decode("utf-8")
         write_atomically(asked.out, whole)
     except OSError as error:
         print(f"{asked.out}: cannot be written ({error.strerror})", file=sys.stderr)
@@ -211,4 +211,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.command("experiments.commands.compare_answers", main)
+    console.run_command("experiments.commands.compare_answers", main)

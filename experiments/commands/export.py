@@ -30,7 +30,7 @@ ALLOWED = ("model.path", "model.tokenizer", "offline")
 """Keys of the record that may be overridden."""
 
 
-def export(run: Path, to: Path, changes: list[str]) -> None:
+def export_model(run: Path, to: Path, changes: list[str]) -> None:
     """Build the base model of a run, load the kept epoch's adapter into it, and save it.
 
     Args:
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("changes", nargs="*", metavar="key=value", help=", ".join(ALLOWED))
     asked = parser.parse_intermixed_args(arguments)
     try:
-        export(asked.run, asked.out, asked.changes)
+        export_model(asked.run, asked.out, asked.changes)
     except UserError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
@@ -145,4 +145,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.command("experiments.commands.export", main)
+    console.run_command("experiments.commands.export", main)

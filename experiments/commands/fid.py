@@ -16,7 +16,7 @@ from pathlib import Path
 
 from experiments import console
 from experiments.errors import UserError
-from experiments.metrics.fid import METRICS, InceptionFeatures, PixelFeatures, distance
+from experiments.metrics.fid import METRICS, InceptionFeatures, PixelFeatures, compute_distance
 from experiments.tasks.image_files import read_folder
 
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         real = read_folder(asked.real)
         folders = [folder for folder in asked.drawn if folder.resolve() != asked.real.resolve()]
         drawn = [image for folder in folders for image in read_folder(folder)]
-        value = distance(extractor, drawn, real)
+        value = compute_distance(extractor, drawn, real)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
@@ -48,4 +48,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.command("experiments.commands.fid", main)
+    console.run_command("experiments.commands.fid", main)

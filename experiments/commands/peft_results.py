@@ -24,7 +24,7 @@ ADAPTER = "adapter_config.json"
 OPTIMIZER = "AdamW"
 
 
-def export(outputs: Path, folder: Path) -> int:
+def export_records(outputs: Path, folder: Path) -> int:
     """Write every trained run below `outputs`; unreadable records are listed.
 
     Returns:
@@ -38,7 +38,7 @@ def export(outputs: Path, folder: Path) -> int:
             record = read_record(run_dir)
             if record.metrics is None:
                 continue
-            text = json.dumps(convert(record, run_dir, name), indent=2) + "\n"
+            text = json.dumps(convert_record(record, run_dir, name), indent=2) + "\n"
             write_atomically(folder / f"{name.replace('/', '--')}.json", text)
         except (RecordError, OSError) as error:
             print(make_printable(error), file=sys.stderr)
@@ -49,7 +49,7 @@ def export(outputs: Path, folder: Path) -> int:
     return 1 if unreadable else 0
 
 
-def convert(record: Record, run_dir: Path, name: str) -> dict[str, Any]:
+def convert_record(record: Record, run_dir: Path, name: str) -> dict[str, Any]:
     """Convert a record to an entry of PEFT's comparison.
 
     Args:

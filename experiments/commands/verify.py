@@ -24,7 +24,7 @@ from experiments.results.stored import find_entries, make_printable
 from experiments.training import scoring
 
 
-def report(outputs: Path) -> int:
+def verify_runs(outputs: Path) -> int:
     """Print a line for every record and verdict that does not match, then the numbers that do.
 
     Returns:
@@ -39,7 +39,7 @@ def report(outputs: Path) -> int:
                 continue
             metrics = compute(run_dir, record)
             computed[run_dir] = metrics
-            wrong = list(differences(run_dir, record, metrics))
+            wrong = list(find_differences(run_dir, record, metrics))
         except UserError as error:
             wrong = [error.summary, *error.problems]
         except Exception as error:  # metrics of arrays that are not theirs raise any kind
@@ -108,18 +108,18 @@ def compute(run_dir: Path, record: Record) -> dict[str, Any]:
     return replace_nonfinite(to_plain(scoring.score(run_dir, task, rule)))
 
 
-def differences(run_dir: Path, record: Record, computed: dict[str, Any]) -> Iterator[str]:
+def find_differences(run_dir: Path, record: Record, computed: dict[str, Any]) -> Iterator[str]:
     """Yield metrics that differ from their predictions, and adapter files from the record."""
-    yield from scoring.differences(run_dir, restore_task(record.config.get("task")))
+    yield from scoring.find_differences(run_dir, restore_task(record.config.get("task")))
     yield from kept_adapter.find_differences(run_dir, record)
-    again, there = (flatten(_without_chance(one)) for one in (computed, record.metrics))
+    again, there = (flatten(_drop_nonfinite_choices(one)) for one in (computed, record.metrics))
     for key in sorted(there.keys() | again.keys()):
         stored, value = there.get(key), again.get(key)
-        if not _same(stored, value):
+        if not _are_close(stored, value):
             yield f"metrics.{key}: stored {stored!r}, computed {value!r}"
 
 
-def _without_chance(metrics: dict[str, Any]) -> dict[str, Any]:
+def _drop_nonfinite_choices(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return metrics without an epoch that earlier versions selected without a finite score."""
     chosen = {
         rule: None
@@ -130,10 +130,10 @@ def _without_chance(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics | chosen
 
 
-def _same(stored: Any, computed: Any) -> bool:
+def _are_close(stored: Any, computed: Any) -> bool:
     """Return True if equal up to rounding."""
     if isinstance(stored, list) and isinstance(computed, list):
-        return len(stored) == len(computed) and all(map(_same, stored, computed))
+        return len(stored) == len(computed) and all(map(_are_close, stored, computed))
     numbers = [isinstance(one, (int, float)) for one in (stored, computed)]
     if all(numbers):
         return math.isclose(stored, computed, rel_tol=scoring.CLOSE, abs_tol=scoring.CLOSE)

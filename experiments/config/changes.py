@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import gaps, words
+from experiments.config import gaps
 from experiments.config.compose import compose_config, register
 from experiments.config.run_config import IDENTITY, LATER, Mode
 from experiments.errors import UserError
@@ -47,7 +47,7 @@ def find_changes(cfg: DictConfig, overrides: Iterable[str] | None = None) -> dic
             # What a recipe sets of later fields shows: its earlier runs keep their folders.
             earlier = {key: value for key, value in LATER.items() if there.get(key) == value}
             there = find_plain(*parts, f"source={cfg.source}")[1] | earlier
-    here = _values(cfg)
+    here = _flatten_scientific(cfg)
     if cfg.mode is Mode.count:
         there = {key: value for key, value in there.items() if not key.startswith("train.")} | {
             "train": None
@@ -60,7 +60,7 @@ def find_changes(cfg: DictConfig, overrides: Iterable[str] | None = None) -> dic
 
 
 def _is_neutral(text: str) -> bool:
-    override = words.parse(text)
+    override = override_parser.parse(text)
     added = override.is_add() or override.is_force_add() or override.is_delete()
     whole = override.package is None and not added and not isinstance(override.value(), dict)
     key = override.key_or_group
@@ -71,7 +71,7 @@ def _is_neutral(text: str) -> bool:
 def find_plain(*parts: str) -> tuple[str, dict[str, Any]]:
     """Recipe and scientific fields of the plain run of these parts."""
     cfg = compose_config(list(parts))
-    return cfg.recipe, _values(cfg)
+    return cfg.recipe, _flatten_scientific(cfg)
 
 
 def find_recipe(model: str, task: str, method: str) -> tuple[str, dict[str, Any]] | None:
@@ -101,10 +101,10 @@ def read_recipe(
     return found
 
 
-def _values(cfg: DictConfig) -> dict[str, Any]:
+def _flatten_scientific(cfg: DictConfig) -> dict[str, Any]:
     """Scientific fields of a composed configuration; what has no value is left out."""
     found: dict[str, Any] = {}
-    for key in gaps.leaves(cfg):
+    for key in gaps.list_leaves(cfg):
         try:
             value = OmegaConf.select(cfg, key, throw_on_missing=True)
         except OmegaConfBaseException:

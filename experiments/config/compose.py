@@ -35,7 +35,7 @@ def register() -> None:
         for kind in classes:
             store.store(group=f"schema/{group}", name=kind.__name__.lower(), node=kind)
     for part in ("task", "model"):
-        OmegaConf.register_new_resolver(f"by_{part}", _picker(part), replace=True)
+        OmegaConf.register_new_resolver(f"by_{part}", _make_picker(part), replace=True)
     OmegaConf.register_new_resolver(
         "where_pretrained",  # of what random weights cannot have
         lambda value, *, _root_: value if _root_.model.pretrained else None,
@@ -46,7 +46,7 @@ def register() -> None:
     )
 
 
-def _picker(part: str) -> Any:
+def _make_picker(part: str) -> Any:
     def pick(table: DictConfig, column: int | None = None, *, _root_: DictConfig) -> Any:
         name = _root_[part].name
         if name not in table:
@@ -74,7 +74,7 @@ def compose_config(overrides: list[str], *, with_hydra: bool = False) -> DictCon
         with nullcontext() if running else initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides, return_hydra_config=True)
     except Exception as error:  # Hydra's, OmegaConf's, and what they let through of Python's own
-        raise ConfigError("this cannot be composed", [_reason(error)]) from error
+        raise ConfigError("this cannot be composed", [_format_error(error)]) from error
     check_names(cfg, cfg.hydra.runtime.choices)
     if not with_hydra:
         with open_dict(cfg):
@@ -102,7 +102,7 @@ def check_names(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         raise ConfigError("an option's name must be that of its file", wrong)
 
 
-def _reason(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     """Return a library's error on one line."""
     if isinstance(error, RecursionError):
         return "a value refers to itself, or is nested too deeply"

@@ -17,7 +17,7 @@ _BARE = ("hydra_help", "resolve", "run", "multirun", "shell_completion")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Typed:
+class CommandLine:
     """Parsed command line."""
 
     overrides: list[str]
@@ -35,25 +35,27 @@ class Typed:
         return [*self.flags, *self.overrides]
 
 
-def read(arguments: list[str]) -> Typed:
+def parse_arguments(arguments: list[str]) -> CommandLine:
     """Parse a command line; everything that does not fit goes into `problems`."""
     parser = get_args_parser()
-    parser.error = _refuse  # else it ends the process with its usage
+    parser.error = _raise_parser_error  # else it ends the process with its usage
     try:
         found, rest = parser.parse_known_intermixed_args(arguments)
     except ConfigError as error:
-        return Typed(overrides=[], flags=[], asks=False, folder=None, problems=[error.summary])
+        return CommandLine(
+            overrides=[], flags=[], asks=False, folder=None, problems=[error.summary]
+        )
     words = [*found.overrides, *(text for text in rest if not text.startswith("-"))]
     words.sort(key=arguments.index)  # as they were typed: the last one of a key wins
     problems = []
     for text in rest:
         if text.startswith("-"):
-            problems.append(_foreign(text, arguments, words))
-    problems += _misused(found)
+            problems.append(_describe_unknown(text, arguments, words))
+    problems += _find_misused(found)
     values = {name: getattr(found, name) for name in _VALUED}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value]
     flags += [f"--{name.replace('_', '-')}" for name in _BARE if getattr(found, name)]
-    return Typed(
+    return CommandLine(
         overrides=words,
         flags=flags,
         asks=found.help or found.hydra_help or found.shell_completion,
@@ -62,11 +64,11 @@ def read(arguments: list[str]) -> Typed:
     )
 
 
-def _refuse(message: str) -> NoReturn:
+def _raise_parser_error(message: str) -> NoReturn:
     raise ConfigError(message)
 
 
-def _foreign(text: str, arguments: list[str], words: list[str]) -> str:
+def _describe_unknown(text: str, arguments: list[str], words: list[str]) -> str:
     """Return a line about an unknown flag, and take the flag's value out of `words`."""
     key, given, value = text.lstrip("-").partition("=")
     after = arguments[arguments.index(text) + 1 :][:1]
@@ -78,7 +80,7 @@ def _foreign(text: str, arguments: list[str], words: list[str]) -> str:
     return f"{text}: not a flag (values are written key=value; --hydra-help lists the flags)"
 
 
-def _misused(found: argparse.Namespace) -> list[str]:
+def _find_misused(found: argparse.Namespace) -> list[str]:
     problems = []
     given = [name for name in _COMMANDS if getattr(found, name)]
     if len(given) > 1:

@@ -14,9 +14,9 @@ from experiments.results.identity import flatten
 _RESOLVING = "KeyError raised while resolving interpolation: "
 
 
-def find(cfg: DictConfig) -> Iterator[str]:
+def find_gaps(cfg: DictConfig) -> Iterator[str]:
     """Yield unknown keys, missing values and failing interpolations."""
-    yield from (f"{key}: unknown key" for key in _unknown(cfg))
+    yield from (f"{key}: unknown key" for key in _find_unknown(cfg))
     missing = sorted(
         key for key, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???"
     )
@@ -30,7 +30,7 @@ def find(cfg: DictConfig) -> Iterator[str]:
         )
         yield f"no value for {', '.join(missing)}: {hint}"
     failing: dict[str, list[str]] = {}
-    for key in leaves(cfg):
+    for key in list_leaves(cfg):
         try:
             OmegaConf.select(cfg, key, throw_on_missing=False)
         except OmegaConfBaseException as error:
@@ -40,7 +40,7 @@ def find(cfg: DictConfig) -> Iterator[str]:
         yield f"{', '.join(keys)}: {text}"
 
 
-def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
+def _find_unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Yield dotted keys that `+key=value` added where the schema has no such field."""
     kind = OmegaConf.get_type(node)
     known = {entry.name for entry in fields(kind)} if is_dataclass(kind) else None
@@ -50,10 +50,10 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
         elif not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
             child = node._get_node(key)
             if isinstance(child, DictConfig) and not child._is_none():
-                yield from _unknown(child, f"{prefix}{key}.")
+                yield from _find_unknown(child, f"{prefix}{key}.")
 
 
-def leaves(node: Any, prefix: str = "") -> Iterator[str]:
+def list_leaves(node: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted key of every value, interpolations unresolved."""
     for key in node:
         dotted = f"{prefix}{key}"
@@ -63,6 +63,6 @@ def leaves(node: Any, prefix: str = "") -> Iterator[str]:
             else node._get_node(key)
         )
         if isinstance(child, DictConfig) and not child._is_none():
-            yield from leaves(child, f"{dotted}.")
+            yield from list_leaves(child, f"{dotted}.")
         else:
             yield dotted

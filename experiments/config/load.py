@@ -19,7 +19,7 @@ LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (
 """Types that an entry of a list may have, by the type of its field."""
 
 
-def load(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Config:
+def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Config:
     """Turn a composed configuration into a checked Config.
 
     Args:
@@ -33,7 +33,7 @@ def load(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Config:
     OmegaConf.set_struct(cfg, False)
     if cfg.mode is Mode.count:
         cfg.train = None
-    problems = list(gaps.find(cfg))
+    problems = list(gaps.find_gaps(cfg))
     if problems:
         raise ConfigError("not a complete run", problems)
     changes = find_changes(cfg, overrides)
@@ -42,15 +42,17 @@ def load(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Config:
         config: Config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError("not a run", [str(error).splitlines()[0]]) from error
-    problems = list(mistyped(config)) or list(config.problems())
+    problems = list(find_mistyped(config)) or list(config.problems())
     said = {line.partition("=")[0] for line in problems}
-    problems += [line for line in bounds.find(config, "") if line.partition("=")[0] not in said]
+    problems += [
+        line for line in bounds.find_violations(config, "") if line.partition("=")[0] not in said
+    ]
     if problems:
         raise ConfigError("invalid configuration", problems)
     return config
 
 
-def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
+def find_mistyped(part: Any, prefix: str = "") -> Iterator[str]:
     """Yield every list with entries of the wrong type.
 
     OmegaConf lets them pass where a whole list is replaced.
@@ -59,7 +61,7 @@ def mistyped(part: Any, prefix: str = "") -> Iterator[str]:
     for entry in fields(part):
         value, key = getattr(part, entry.name), f"{prefix}{entry.name}"
         if is_dataclass(value):
-            yield from mistyped(value, f"{key}.")
+            yield from find_mistyped(value, f"{key}.")
         elif isinstance(value, list):
             for hint in (hints[entry.name], *get_args(hints[entry.name])):
                 kind = (get_args(hint) or (None,))[0] if get_origin(hint) is list else None

@@ -15,12 +15,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import flags, help_page, words
+from experiments.config import flags, help_page, override_parser
 from experiments.config.compose import CONF, compose_config
-from experiments.config.words import shown
+from experiments.config.override_parser import shorten
 from experiments.errors import ConfigError
 
-_PLUGINS = {  # options of hydra/launcher, and the package that each needs
+_LAUNCHERS = {  # options of hydra/launcher, and the package that each needs
     "processes": "hydra-joblib-launcher",
     "joblib": "hydra-joblib-launcher",
     "slurm": "hydra-submitit-launcher",
@@ -28,12 +28,12 @@ _PLUGINS = {  # options of hydra/launcher, and the package that each needs
     "submitit_slurm": "hydra-submitit-launcher",
     "submitit_local": "hydra-submitit-launcher",
 }
-_NEEDED = {"model", "task", "method", "source", "tracking", "train"}
-_LOOKED_AT = 100
+_REQUIRED = {"model", "task", "method", "source", "tracking", "train"}
+_MAX_CHECKED = 100
 """Values of a sweep that are checked one by one; Hydra composes all of them."""
 
 
-def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
+def find_problems(arguments: list[str], *, searching: bool = False) -> list[str]:
     """Check the overrides among command-line arguments.
 
     Args:
@@ -49,42 +49,42 @@ def problems(arguments: list[str], *, searching: bool = False) -> list[str]:
 def compose_checked(
     arguments: list[str], *, searching: bool = False
 ) -> tuple[list[str], DictConfig | None]:
-    """Check the overrides as `problems` does, and compose what they ask for.
+    """Check the overrides as `find_problems` does, and compose what they ask for.
 
     Returns:
         The problems; the configuration of the one run that is asked for, None where Hydra itself
         has to compose: for a sweep, a flag, or settings of its own.
     """
-    typed = flags.read(arguments)
+    typed = flags.parse_arguments(arguments)
     if typed.asks or (typed.problems and not typed.overrides):
         return typed.problems, None
-    if sum(map(len, typed.overrides)) > 4 * words.LONGEST:
-        too_long = f"overrides of more than {4 * words.LONGEST:,} characters in all"
+    if sum(map(len, typed.overrides)) > 4 * override_parser.MAX_LENGTH:
+        too_long = f"overrides of more than {4 * override_parser.MAX_LENGTH:,} characters in all"
         return [*typed.problems, too_long], None
-    given, found = _parsed(typed.overrides)
-    folders = _folders(given, typed.folder)
+    given, found = _parse_all(typed.overrides)
+    folders = _list_folders(given, typed.folder)
     of_search = [one for one in given if _is_search(one)]
     given = [one for one in given if one not in of_search]
-    found = typed.problems + found + _too_many(given)
+    found = typed.problems + found + _find_large_sweeps(given)
     if of_search and not searching:
-        texts = " ".join(shown(one.input_line) for one in of_search)
+        texts = " ".join(shorten(one.input_line) for one in of_search)
         found.append(f"{texts}: only python -m experiments.search reads search=… and intervals")
     for one in given:
         if one.key_or_group == "hydra/launcher":
-            found += _missing_plugin(one)
+            found += _find_missing_plugin(one)
         elif one.key_or_group == "hydra/sweeper" and str(one.value()) in ("tpe", "optuna"):
-            text = shown(one.input_line)
+            text = shorten(one.input_line)
             found.append(f"{text}: searches are python -m experiments.search (docs/cluster.md)")
-    single = [each for one in given if not _of_hydra(one) for each in _each(one)]
-    first = [text for one in given for text in _first(one)]
+    single = [each for one in given if not _is_hydra(one) for each in _expand(one)]
+    first = [text for one in given for text in _take_first(one)]
     swept = len(single) > len({one.key_or_group for one in single})
     # Hydra takes any key behind a plus, and a choice that follows from another.
     lenient = any(one.is_add() or one.key_or_group == "variant" or _is_name(one) for one in single)
-    whole, cfg = ([], None) if found else _trial(first, folders)
-    if found or whole or swept or lenient or _wrong_options(single, folders):
-        found = list(dict.fromkeys(found + _wrong(single, folders))) or whole
+    whole, cfg = ([], None) if found else _try_compose(first, folders)
+    if found or whole or swept or lenient or _find_invalid_options(single, folders):
+        found = list(dict.fromkeys(found + _find_invalid(single, folders))) or whole
     alone = not (found or swept or of_search or folders[1:] or set(typed.flags) - {"--run"})
-    of_hydra = any(_of_hydra(one) or "${hydra:" in one.input_line for one in given)
+    of_hydra = any(_is_hydra(one) or "${hydra:" in one.input_line for one in given)
     if cfg is None or not alone or of_hydra or cfg.hydra.mode is RunMode.MULTIRUN:
         return found, None
     with open_dict(cfg):
@@ -92,18 +92,18 @@ def compose_checked(
     return found, cfg
 
 
-def _parsed(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
+def _parse_all(texts: Iterable[str]) -> tuple[list[Override], list[str]]:
     """Return the overrides, and a line for each text that is not one."""
     found, wrong = [], []
     for text in texts:
         try:
-            found.append(words.parse(text))
+            found.append(override_parser.parse(text))
         except ConfigError as error:
             wrong.append(error.summary)
     return found, wrong
 
 
-def _folders(given: list[Override], added: str | None) -> list[Path]:
+def _list_folders(given: list[Override], added: str | None) -> list[Path]:
     """Return the folders of options: conf/, and those of --config-dir and hydra.searchpath."""
     paths = [added] if added is not None else []
     for one in given:
@@ -112,43 +112,49 @@ def _folders(given: list[Override], added: str | None) -> list[Path]:
     return [CONF, *(Path(path).absolute() for path in paths)]
 
 
-def _too_many(given: list[Override]) -> list[str]:
+def _find_large_sweeps(given: list[Override]) -> list[str]:
     """Return lines about sweeps that are empty or have too many runs."""
     found, sizes = [], {}
     for one in given:
         try:
             if one.is_discrete_sweep():
-                words.spelled(one, 1)
-                sizes[one.get_key_element()] = words.count(one)
+                override_parser.expand_sweep(one, 1)
+                sizes[one.get_key_element()] = override_parser.count_values(one)
         except ConfigError as error:
             found.append(error.summary)
     number = math.prod(sizes.values())
-    if not found and number > words.CELLS:
-        found.append(f"{' '.join(sizes)}: {number:,} runs in one sweep (allowed: {words.CELLS:,})")
+    if not found and number > override_parser.MAX_CELLS:
+        found.append(
+            f"{' '.join(sizes)}: {number:,} runs in one sweep "
+            f"(allowed: {override_parser.MAX_CELLS:,})"
+        )
     return found
 
 
-def _each(override: Override) -> list[Override]:
+def _expand(override: Override) -> list[Override]:
     """Return a sweep as one override per value."""
     try:
-        return [words.parse(text) for text in words.spelled(override, _LOOKED_AT)]
+        return [
+            override_parser.parse(text)
+            for text in override_parser.expand_sweep(override, _MAX_CHECKED)
+        ]
     except ConfigError:
         return []  # said by _too_many
 
 
-def _first(override: Override) -> list[str]:
-    return [one.input_line for one in _each(override)[:1]]
+def _take_first(override: Override) -> list[str]:
+    return [one.input_line for one in _expand(override)[:1]]
 
 
-def _trial(texts: list[str], folders: list[Path]) -> tuple[list[str], DictConfig | None]:
+def _try_compose(texts: list[str], folders: list[Path]) -> tuple[list[str], DictConfig | None]:
     """Return what Hydra composes of these, or its reason for not doing so, as one line."""
     try:
-        return [], compose_config(_searching(texts, folders), with_hydra=True)
+        return [], compose_config(_add_search_path(texts, folders), with_hydra=True)
     except ConfigError as error:
         return error.problems, None
 
 
-def _searching(texts: list[str], folders: list[Path]) -> list[str]:
+def _add_search_path(texts: list[str], folders: list[Path]) -> list[str]:
     """Return overrides by which Hydra finds the options of all folders."""
     if not folders[1:] or any(text.startswith("hydra.searchpath=") for text in texts):
         return texts
@@ -156,27 +162,27 @@ def _searching(texts: list[str], folders: list[Path]) -> list[str]:
     return [*texts, f"hydra.searchpath=[{places}]"]
 
 
-def _wrong(single: list[Override], folders: list[Path]) -> list[str]:
+def _find_invalid(single: list[Override], folders: list[Path]) -> list[str]:
     """Return a line for each override that does not fit by itself."""
-    found = _wrong_options(single, folders)
+    found = _find_invalid_options(single, folders)
     choices = [one for one in single if _is_group(one, folders)]
-    valid = {one.key_or_group: one.input_line for one in choices if not _wrong_option(one, folders)}
+    valid = {one.key_or_group: one.input_line for one in choices if not _check_option(one, folders)}
     values = [one for one in single if not _is_group(one, folders)]
     if not values:
         return found
     try:
-        cfg = compose_config(_searching(list(valid.values()), folders))
+        cfg = compose_config(_add_search_path(list(valid.values()), folders))
     except ConfigError as error:
         return found or error.problems
-    return found + [line for one in values for line in _wrong_value(one, cfg)]
+    return found + [line for one in values for line in _check_value(one, cfg)]
 
 
-def _wrong_options(single: list[Override], folders: list[Path]) -> list[str]:
+def _find_invalid_options(single: list[Override], folders: list[Path]) -> list[str]:
     choices = [one for one in single if _is_group(one, folders)]
-    return [line for one in choices for line in _wrong_option(one, folders)]
+    return [line for one in choices for line in _check_option(one, folders)]
 
 
-def _of_hydra(override: Override) -> bool:
+def _is_hydra(override: Override) -> bool:
     return override.is_hydra_override() or override.key_or_group == "hydra"
 
 
@@ -196,8 +202,8 @@ def _is_name(override: Override) -> bool:
     return override.key_or_group.endswith(".name")
 
 
-def _missing_plugin(override: Override) -> list[str]:
-    package, text = _PLUGINS.get(str(override.value())), shown(override.input_line)
+def _find_missing_plugin(override: Override) -> list[str]:
+    package, text = _LAUNCHERS.get(str(override.value())), shorten(override.input_line)
     if "slurm" in str(override.value()) and shutil.which("sbatch") is None:
         return [f"{text}: sbatch not found; start it on a login node"]
     try:
@@ -208,8 +214,8 @@ def _missing_plugin(override: Override) -> list[str]:
     return []
 
 
-def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
-    group, option, text = override.key_or_group, override.value(), shown(override.input_line)
+def _check_option(override: Override, folders: list[Path]) -> list[str]:
+    group, option, text = override.key_or_group, override.value(), shorten(override.input_line)
     followed = help_page.FOLLOWING.get(group.partition("/")[0])
     if followed is not None:
         return [f"{text}: follows from {followed}=…, choose that"]
@@ -218,7 +224,7 @@ def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
     options = sorted({path.stem for one in folders for path in (one / group).glob("*.yaml")})
     allowed = f"(allowed: {', '.join(options)})"
     if override.is_delete() or option is None:
-        instead = "a run needs one" if group in _NEEDED else "omit it for none"
+        instead = "a run needs one" if group in _REQUIRED else "omit it for none"
         return [f"{text}: a choice cannot be deleted, {instead} {allowed}"]
     if override.is_force_add():
         return [f"{text}: write {group}={option}"]
@@ -226,11 +232,11 @@ def _wrong_option(override: Override, folders: list[Path]) -> list[str]:
         return [f"{text}: one option, or several with {group}=a,b and -m {allowed}"]
     if str(option) in options:
         return []
-    return [f"{text}: unknown {allowed}{_nearest(Path(str(option)).stem, options)}"]
+    return [f"{text}: unknown {allowed}{_suggest(Path(str(option)).stem, options)}"]
 
 
-def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
-    node, parent, text = cfg, "the configuration", shown(override.input_line)
+def _check_value(override: Override, cfg: DictConfig) -> list[str]:
+    node, parent, text = cfg, "the configuration", shorten(override.input_line)
     if override.package is not None:
         return [f"{text}: a value takes no package, write {override.key_or_group}=…"]
     if override.key_or_group == "variant":
@@ -252,7 +258,7 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
             names = sorted({*allowed, *groups} - {"variant", "hydra", *help_page.FOLLOWING})
             return [
                 f"{text}: unknown key {part!r} in {parent} "
-                f"(allowed: {', '.join(names)}){_nearest(part, names)}"
+                f"(allowed: {', '.join(names)}){_suggest(part, names)}"
             ]
         parent, owner = part, node
         if OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
@@ -263,12 +269,12 @@ def _wrong_value(override: Override, cfg: DictConfig) -> list[str]:
     trial = owner.copy()
     try:
         if isinstance(override.value(), dict):  # Hydra merges what it holds
-            _open(trial._get_node(last))
+            _allow_new_keys(trial._get_node(last))
             trial.merge_with({last: override.value()})
         else:
             trial[last] = override.value()
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        return [f"{text}: {shown(str(error).splitlines()[0], 600)}"]
+        return [f"{text}: {shorten(str(error).splitlines()[0], 600)}"]
     return []
 
 
@@ -277,11 +283,11 @@ def _is_mapping(node: Any) -> bool:
     return isinstance(node, DictConfig) and issubclass(OmegaConf.get_type(node) or dict, dict)
 
 
-def _open(node: Any) -> None:
+def _allow_new_keys(node: Any) -> None:
     if _is_mapping(node):
         OmegaConf.set_struct(node, False)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _suggest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word[:80], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
-from experiments.config import words
+from experiments.config import override_parser
 from experiments.errors import ConfigError
 
 KEYS = (
@@ -21,60 +21,60 @@ KEYS = (
 """Keys of the configuration whose values are paths."""
 
 
-def quote(arguments: Sequence[str]) -> list[str]:
+def quote_paths(arguments: Sequence[str]) -> list[str]:
     """Quote the paths in overrides where Hydra would misread them.
 
     Text that names an existing path is one path, commas included. Otherwise commas separate paths,
     as in any sweep.
     """
-    return [_quoted(argument) for argument in arguments]
+    return [_quote(argument) for argument in arguments]
 
 
 def find_output(arguments: Sequence[str], default: str = "outputs") -> str | None:
     """Return the folder of all runs that overrides set; None if it is swept or interpolated."""
     found = default
-    for override in filter(None, map(_parsed, arguments)):
+    for override in filter(None, map(_parse, arguments)):
         if override.key_or_group == "output":
             value = None if override.is_sweep_override() else override.value()
             found = value if isinstance(value, str) and value and "${" not in value else None
     return found
 
 
-def _quoted(argument: str) -> str:
+def _quote(argument: str) -> str:
     key, sign, text = argument.partition("=")
     if key.lstrip("+") not in KEYS or not text:
         return argument
-    override = _parsed(argument)
-    if override is not None and _as_typed(override, text):
+    override = _parse(argument)
+    if override is not None and _is_literal(override, text):
         return argument
     parts = [text]
-    if "," in text and not _exists(text):
+    if "," in text and not _path_exists(text):
         if override is not None:
             return argument
         parts = text.split(",")
-        if not all(map(_exists, parts)):
+        if not all(map(_path_exists, parts)):
             parts = [text]
-    return f"{key}{sign}{','.join(map(_literal, parts))}"
+    return f"{key}{sign}{','.join(map(_to_literal, parts))}"
 
 
-def _parsed(argument: str) -> Override | None:
+def _parse(argument: str) -> Override | None:
     try:
-        return words.parse(argument)
+        return override_parser.parse(argument)
     except ConfigError:
         return None
 
 
-def _as_typed(override: Override, text: str) -> bool:
+def _is_literal(override: Override, text: str) -> bool:
     """Return True if Hydra reads the text literally, as a quoted string, null or a function."""
     if override.is_sweep_override():
-        return text.endswith(")") and not _exists(text)
+        return text.endswith(")") and not _path_exists(text)
     value = override.value()
     return value is None or value == text or (isinstance(value, str) and text[0] in "'\"")
 
 
-def _literal(text: str) -> str:
+def _to_literal(text: str) -> str:
     return QuotedString(text=os.path.expanduser(text), quote=Quote.single).with_quotes()
 
 
-def _exists(text: str) -> bool:
+def _path_exists(text: str) -> bool:
     return os.path.lexists(os.path.expanduser(text))

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.compose import CONF, compose_config, register
-from experiments.config.load import mistyped
+from experiments.config.load import find_mistyped
 from experiments.config.run_config import Config
 from experiments.errors import ConfigError
 from experiments.tasks import Task
@@ -34,26 +34,26 @@ def restore_config(found: dict[str, Any], changes: list[str]) -> Config:
         ConfigError: the record is of a version with other options or keys, it names code, or a
             change is invalid.
     """
-    options = [_option(part, found.get(part)) for part in PARTS if part in found]
+    options = [_find_option(part, found.get(part)) for part in PARTS if part in found]
     given = dict(change.partition("=")[::2] for change in changes)
     try:
-        schema = _schema(*options)
-        imported = list(_code(schema, found)) if "model.path" not in given else []
+        schema = _compose_schema(*options)
+        imported = list(_find_foreign_code(schema, found)) if "model.path" not in given else []
         if imported:
             raise ConfigError("a record names code, which is never imported", imported)
-        cfg = OmegaConf.merge(schema, literal(found))
+        cfg = OmegaConf.merge(schema, escape_interpolations(found))
         for key, value in given.items():
-            OmegaConf.update(cfg, key, None if value == "null" else literal(value))
-        for part, name, own in _codes(schema):
+            OmegaConf.update(cfg, key, None if value == "null" else escape_interpolations(value))
+        for part, name, own in _list_code_fields(schema):
             cfg[part][name] = own
         config: Config = OmegaConf.to_object(cfg)
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            "the record's configuration does not fit this version", [_first_line(error)]
+            "the record's configuration does not fit this version", [_format_error(error)]
         ) from error
-    problems = list(mistyped(config)) or list(config.problems())
+    problems = list(find_mistyped(config)) or list(config.problems())
     if problems:
         raise ConfigError("the record's configuration is invalid in this version", problems)
     return config
@@ -65,31 +65,31 @@ def restore_task(found: Any) -> Task:
     Raises:
         ConfigError: this version has no such task, or the record does not fit it.
     """
-    option = _option("task", found)
-    node = _schema(option).copy().task
+    option = _find_option("task", found)
+    node = _compose_schema(option).copy().task
     known = {entry.name for entry in fields(OmegaConf.get_type(node))}
     try:
         for key in known & found.keys():  # a field that is gone since then had its old meaning
-            node[key] = literal(found[key])
+            node[key] = escape_interpolations(found[key])
         task: Task = OmegaConf.to_object(node)
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{option}: {_first_line(error)}") from error
-    wrong = list(mistyped(task, "task."))
+        raise ConfigError(f"{option}: {_format_error(error)}") from error
+    wrong = list(find_mistyped(task, "task."))
     if wrong:
         raise ConfigError(f"{option}: not the task that a record describes", wrong)
     return task
 
 
-def literal(value: Any) -> Any:
+def escape_interpolations(value: Any) -> Any:
     """Escape `${` in a plain value, so that OmegaConf finds no interpolations."""
     if isinstance(value, dict):
-        return {key: literal(item) for key, item in value.items()}
+        return {key: escape_interpolations(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [literal(item) for item in value]
+        return [escape_interpolations(item) for item in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def _option(part: str, found: Any) -> str:
+def _find_option(part: str, found: Any) -> str:
     """Return `part=name` of a part of the configuration, if conf/ has that option."""
     name = found.get("name") if isinstance(found, dict) else None
     # Compared, never joined to a path: the name may lead anywhere.
@@ -101,7 +101,7 @@ def _option(part: str, found: Any) -> str:
 
 
 @functools.cache
-def _schema(*options: str) -> DictConfig:
+def _compose_schema(*options: str) -> DictConfig:
     """Return a configuration of these options, its interpolations still open."""
     register()
     schema = compose_config([*options, "source=none"])
@@ -112,7 +112,7 @@ def _schema(*options: str) -> DictConfig:
     return schema
 
 
-def _codes(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
+def _list_code_fields(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
     """Yield part, name and value in conf/ of every field that names code."""
     for part in PARTS:
         for entry in fields(OmegaConf.get_type(schema[part])):
@@ -120,13 +120,13 @@ def _codes(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
                 yield part, entry.name, schema[part][entry.name]
 
 
-def _code(schema: DictConfig, found: dict[str, Any]) -> Iterator[str]:
+def _find_foreign_code(schema: DictConfig, found: dict[str, Any]) -> Iterator[str]:
     """Yield fields of a record that name other code than conf/ does."""
-    for part, name, own in _codes(schema):
+    for part, name, own in _list_code_fields(schema):
         said = found[part].get(name, own)
         if said != own:
             yield f"{part}.{name}={said!r:.100} (allowed: {own}, or override model.path=FOLDER)"
 
 
-def _first_line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.types import Override
 
-from experiments.config import words
+from experiments.config import override_parser
 from experiments.config.compose import CONF, compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.config.run_config import Config
 from experiments.errors import ConfigError
 
@@ -31,12 +31,12 @@ class Cell:
     """Reason that it cannot be composed."""
 
 
-def names() -> list[str]:
+def list_experiments() -> list[str]:
     """Return every experiment of conf/."""
     return sorted(path.stem for path in (CONF / "experiment").glob("[!_]*.yaml"))
 
 
-def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
+def compose_cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
     """Compose every cell of a sweep, one after the other.
 
     Args:
@@ -48,30 +48,34 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
             in advance.
     """
     register()
-    if experiment is not None and experiment not in names():
-        allowed = ", ".join(names())
+    if experiment is not None and experiment not in list_experiments():
+        allowed = ", ".join(list_experiments())
         raise ConfigError(f"experiment={experiment}: unknown (allowed: {allowed})")
     start = [f"experiment={experiment}"] if experiment is not None else []
     where = start[0] if start else "overrides"
     try:
-        own = swept(start)
-        typed = {one.key_or_group: one for one in _parsed(given)}
+        own = get_sweep_overrides(start)
+        typed = {one.key_or_group: one for one in _parse_all(given)}
     except ConfigError as error:
         raise ConfigError(f"{where}: {'; '.join([error.summary, *error.problems])}") from error
-    axes = {one.key_or_group: one for one in _parsed(own)} | typed
-    choices = {key: _choices(where, axis) for key, axis in axes.items()}
+    axes = {one.key_or_group: one for one in _parse_all(own)} | typed
+    choices = {key: _list_choices(where, axis) for key, axis in axes.items()}
     try:
         seeds = [int(text.partition("=")[2]) for text in choices.pop("seed", ["seed=0"])]
     except ValueError:
-        raise ConfigError(f"{words.shown(axes['seed'].input_line)}: a seed is an integer") from None
+        raise ConfigError(
+            f"{override_parser.shorten(axes['seed'].input_line)}: a seed is an integer"
+        ) from None
     number = math.prod(map(len, choices.values())) * len(seeds)
-    if number > words.CELLS:
-        raise ConfigError(f"{where}: {number:,} runs in one sweep (allowed: {words.CELLS:,})")
+    if number > override_parser.MAX_CELLS:
+        raise ConfigError(
+            f"{where}: {number:,} runs in one sweep (allowed: {override_parser.MAX_CELLS:,})"
+        )
     for chosen in itertools.product(*choices.values()):
         overrides = [*start, *chosen]
         varied = [text for text in chosen if len(choices[text.partition("=")[0].lstrip("+~")]) > 1]
         try:
-            config = load(compose_config([*overrides, f"seed={seeds[0]}"]))
+            config = load_config(compose_config([*overrides, f"seed={seeds[0]}"]))
             yield Cell(overrides=varied, complete=overrides, config=config, seeds=seeds)
         except ConfigError as error:
             problem = " ".join(str(error).split())
@@ -80,19 +84,19 @@ def cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator[Cell]:
             )
 
 
-def swept(start: list[str]) -> list[str]:
+def get_sweep_overrides(start: list[str]) -> list[str]:
     """Return the sweep overrides that the chosen options of conf/ set."""
     sweeper = compose_config(start, with_hydra=True).hydra.sweeper
     return [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
 
 
-def _parsed(texts: Sequence[str]) -> list[Override]:
-    return [words.parse(text) for text in texts]
+def _parse_all(texts: Sequence[str]) -> list[Override]:
+    return [override_parser.parse(text) for text in texts]
 
 
-def _choices(where: str, axis: Override) -> list[str]:
+def _list_choices(where: str, axis: Override) -> list[str]:
     """Return one override per value of an axis."""
     if axis.is_interval_sweep() or axis.key_or_group == "search":
-        text = words.shown(axis.input_line)
+        text = override_parser.shorten(axis.input_line)
         raise ConfigError(f"{where}: {text} is a search; its cells are not known in advance")
-    return words.spelled(axis)
+    return override_parser.expand_sweep(axis)

@@ -78,10 +78,10 @@ def locate(
         return str(folder)
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if reachable(constants.ENDPOINT, offline):
-        _come_back()
+    if is_reachable(constants.ENDPOINT, offline):
+        _go_online()
         return repo
-    proxy = unusable_proxy(constants.ENDPOINT)
+    proxy = find_proxy_fault(constants.ENDPOINT)
     asked_for = offline or (constants.HF_HUB_OFFLINE and not _switched_off_here)
     if isinstance(try_to_load_from_cache(repo, probe, repo_type=kind, revision=revision), str):
         go_offline()
@@ -105,7 +105,7 @@ def locate(
     )
 
 
-def at_hand(
+def locate_local(
     repo: str | None, path: str | None, *, kind: str = "model", revision: str | None = None
 ) -> Path | None:
     """Return the folder that `locate` leads to if it is on this machine, else None.
@@ -151,7 +151,7 @@ def fetch(download: Download) -> Path:
     return Path(folder)
 
 
-def reachable(endpoint: str, offline: bool = False) -> bool:
+def is_reachable(endpoint: str, offline: bool = False) -> bool:
     """Return True if a connection to the hub (or its proxy) opens within three seconds.
 
     Return False at once if offline is set, here or by HF_HUB_OFFLINE.
@@ -160,19 +160,19 @@ def reachable(endpoint: str, offline: bool = False) -> bool:
 
     if offline or (constants.HF_HUB_OFFLINE and not _switched_off_here):
         return False
-    if unusable_proxy(endpoint) is not None:
+    if find_proxy_fault(endpoint) is not None:
         return False
     target = _find_proxy(endpoint) or urlparse(endpoint)
     address = target.hostname or "", target.port or _PORTS.get(target.scheme, 80)
     if time.monotonic() - _silent_since.get(address, -REMEMBER_SECONDS) < REMEMBER_SECONDS:
         return False
-    if _answers(address):
+    if _accepts_connections(address):
         return True
     _silent_since[address] = time.monotonic()
     return False
 
 
-def unusable_proxy(endpoint: str) -> str | None:
+def find_proxy_fault(endpoint: str) -> str | None:
     """Return why the environment's proxy cannot be used; None if it can or is not set."""
     proxy = _find_proxy(endpoint)
     if proxy is None or not proxy.scheme.startswith("socks") or find_spec("socksio"):
@@ -193,7 +193,7 @@ def _find_proxy(endpoint: str) -> ParseResult | None:
     return urlparse(proxy if "://" in proxy else f"http://{proxy}")
 
 
-def _answers(address: tuple[str, int]) -> bool:
+def _accepts_connections(address: tuple[str, int]) -> bool:
     # In a thread, because the socket's time limit bounds neither the name lookup nor the number of
     # addresses tried one after the other.
     outcome: list[BaseException | None] = []
@@ -225,7 +225,7 @@ def go_offline() -> None:
     huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
-def _come_back() -> None:
+def _go_online() -> None:
     """Undo `go_offline` if this module called it.
 
     The next cell of a sweep may download.

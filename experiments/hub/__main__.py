@@ -4,4 +4,4 @@ from experiments import console
 from experiments.commands.prefetch import main
 
 if __name__ == "__main__":
-    console.command("experiments.hub", main, prints=False)
+    console.run_command("experiments.hub", main, prints=False)

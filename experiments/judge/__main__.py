@@ -187,4 +187,4 @@ def make_file_name(judge: str) -> str:
 
 
 if __name__ == "__main__":
-    console.command("experiments.judge", main)
+    console.run_command("experiments.judge", main)

@@ -75,9 +75,9 @@ class AdaLoRA(Adapter):
 
     def penalty(self, net: nn.Module) -> Tensor | None:
         """See `Method.penalty`; PEFT's own term only reaches models that it has a task type for."""
-        from experiments.methods.adalora_schedule import orthogonality
+        from experiments.methods.adalora_schedule import compute_orthogonality
 
-        return self.orthogonality * orthogonality(net)
+        return self.orthogonality * compute_orthogonality(net)
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`; steps are known when training begins."""
@@ -113,9 +113,9 @@ class AdaLoRA(Adapter):
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Adapter.save`; the ranks that are left, and no others."""
-        from experiments.methods.adalora_schedule import ranks_left
+        from experiments.methods.adalora_schedule import find_nonzero_ranks
 
-        self._write(net, folder, ranks_left(net))
+        self._write(net, folder, find_nonzero_ranks(net))
 
     def checkpoint(self, net: nn.Module, folder: Path) -> None:
         """See `Method.checkpoint`; keeps every rank (pruned ones may return) and the schedule."""

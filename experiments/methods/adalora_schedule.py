@@ -44,7 +44,7 @@ class BudgetSchedule(TrainerCallback):
             self.net.base_model.update_and_allocate(state.global_step + 1)
 
 
-def orthogonality(net: nn.Module) -> torch.Tensor:
+def compute_orthogonality(net: nn.Module) -> torch.Tensor:
     """Return the mean of |P^T P - I| and |Q Q^T - I| (Frobenius) over all matrices.
 
     This is PEFT's formula; 2303.10512 squares the norms.
@@ -58,7 +58,7 @@ def orthogonality(net: nn.Module) -> torch.Tensor:
     return torch.stack(norms).mean()
 
 
-def ranks_left(net: nn.Module) -> dict[str, list[bool]]:
+def find_nonzero_ranks(net: nn.Module) -> dict[str, list[bool]]:
     """Return for each rank of each adapted matrix whether its singular value is nonzero."""
     return {
         name: (value != 0).flatten().tolist()

@@ -78,7 +78,7 @@ class Bottleneck(Method):
         for block in adapted if self.train_norms else ():
             for norm in bottleneck_layer.find_norms(net.get_submodule(block["block"])):
                 norm.requires_grad_(True)
-        bottleneck_layer.insert(
+        bottleneck_layer.insert_bottlenecks(
             net,
             [block[place.value] for block in adapted for place in self.places],
             net.config.hidden_size,

@@ -76,7 +76,7 @@ def find_norms(block: nn.Module) -> list[nn.Module]:
     return [module for module in block.modules() if type(module).__name__.endswith("Norm")]
 
 
-def insert(net: nn.Module, paths: Sequence[str], hidden: int, **settings: Any) -> None:
+def insert_bottlenecks(net: nn.Module, paths: Sequence[str], hidden: int, **settings: Any) -> None:
     """Wrap the modules at `paths` in a `BottleneckLayer` with `hidden` and `settings`, in place."""
     for path in sorted(paths, key=len, reverse=True):  # what is inside first: paths stay right
         net.set_submodule(path, BottleneckLayer(net.get_submodule(path), hidden, **settings))

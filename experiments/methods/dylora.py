@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import ConfigError
 from experiments.methods.method import Method
-from experiments.methods.peft import unmatched
+from experiments.methods.peft import find_unmatched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ class DyLoRA(Method):
 
         from experiments.methods.dylora_layer import DyLoRALinear
 
-        problems = list(unmatched(net, self.targets))
+        problems = list(find_unmatched(net, self.targets))
         found = {
             path: module
             for path, module in net.named_modules()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from experiments.methods.peft import Adapter, matrix_shape
+from experiments.methods.peft import Adapter, get_matrix_shape
 from experiments.results.identity import BEFORE, LOCAL
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class FourierFT(Adapter):
             name: shape
             for name, module in net.named_modules()
             if name.rpartition(".")[2] in self.targets
-            and (shape := matrix_shape(module)) is not None
+            and (shape := get_matrix_shape(module)) is not None
         }
         if not shapes:
             return

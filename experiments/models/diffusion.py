@@ -16,9 +16,9 @@ from experiments.hub.fingerprints import (
     PIPELINE,
     PIPELINE_WEIGHTS,
     Files,
-    fingerprint,
-    present,
-    weights,
+    compute_fingerprint,
+    find_files,
+    find_weights,
 )
 from experiments.models.model import Model
 
@@ -76,21 +76,21 @@ class Diffusion(Model):
 
     def inputs(self) -> dict[str, Files]:
         """See `Model.inputs`."""
-        folder = hub.at_hand(self.repo, self.path) if self.pretrained else None
-        if folder is None or not weights(folder).paths:
+        folder = hub.locate_local(self.repo, self.path) if self.pretrained else None
+        if folder is None or not find_weights(folder).paths:
             return {}
         settings = [PIPELINE, "scheduler/*", "*/config.json"]
         return {
-            "weights": weights(folder),
-            "model settings": present(folder, settings),
-            "tokenizer": present(folder, ["tokenizer/*"]),
+            "weights": find_weights(folder),
+            "model settings": find_files(folder, settings),
+            "tokenizer": find_files(folder, ["tokenizer/*"]),
         }
 
     def processor(self, source: str | None, *, device: str = "auto") -> LatentSpace:
         """Return autoencoder, text encoder and tokenizer around the network."""
         from transformers import CLIPTokenizer
 
-        from experiments.models.byte_tokenizers import clip_byte_tokenizer
+        from experiments.models.byte_tokenizers import make_clip_byte_tokenizer
         from experiments.models.latent_diffusion import LatentSpace
 
         folder = self._folder(source)
@@ -98,9 +98,9 @@ class Diffusion(Model):
             sizes = json.dumps([self.sizes, WEIGHTS_SEED], sort_keys=True)
             name = f"random {hashlib.sha256(sizes.encode()).hexdigest()}"
             text = self.sizes["text_encoder"]
-            tokenizer = clip_byte_tokenizer(text.get("max_position_embeddings", 77))
+            tokenizer = make_clip_byte_tokenizer(text.get("max_position_embeddings", 77))
         else:
-            name = fingerprint(weights(folder))
+            name = compute_fingerprint(find_weights(folder))
             tokenizer = self._read("tokenizer", CLIPTokenizer, folder)
             if len(tokenizer) != self.sizes["text_encoder"].get("vocab_size", VOCABULARY):
                 raise DataError(f"{folder / 'tokenizer'}: cannot be read, or another vocabulary")

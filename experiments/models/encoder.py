@@ -24,9 +24,9 @@ class Encoder(Transformer):
         """
         if source is not None:
             return self.load_tokenizer(source)
-        from experiments.models.byte_tokenizers import byte_tokenizer
+        from experiments.models.byte_tokenizers import make_byte_tokenizer
 
-        return byte_tokenizer(self.sizes.get("max_position_embeddings", 512))
+        return make_byte_tokenizer(self.sizes.get("max_position_embeddings", 512))
 
     def build(
         self, head: Head, source: str | None, *, meta: bool = False, device: str = "auto"

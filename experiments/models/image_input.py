@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-def take_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+def accept_bytes(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Let an image network also take `pixel_values` as bytes (B, H, W, 3), as decoders return them.
 
     They become (x / 255 - mean) / std, (B, 3, H, W), on the network's device, so that a loader

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.device import select_device
 from experiments.errors import ConfigError, DataError
-from experiments.hub.fingerprints import Files, tokenizer
+from experiments.hub.fingerprints import Files, find_tokenizer
 from experiments.models.model import Quantization
 from experiments.models.transformer import Transformer, labels
 from experiments.results.identity import LOCAL
@@ -61,15 +61,15 @@ class CausalLM(Transformer):
         """See `Model.inputs`."""
         found = super().inputs()
         if not self.pretrained and self.tokenizer is not None:
-            found["tokenizer"] = tokenizer(Path(self.tokenizer).expanduser())
+            found["tokenizer"] = find_tokenizer(Path(self.tokenizer).expanduser())
         return found
 
     def processor(self, source: str | None, *, device: str = "auto") -> Any:
         """Return a tokenizer with a padding token."""
         if source is None and self.tokenizer is None:
-            from experiments.models.byte_tokenizers import byte_tokenizer
+            from experiments.models.byte_tokenizers import make_byte_tokenizer
 
-            return byte_tokenizer(self.positions(source), causal=True)
+            return make_byte_tokenizer(self.positions(source), causal=True)
         if (
             source is None
             and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()

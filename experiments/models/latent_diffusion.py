@@ -186,7 +186,7 @@ class LatentSpace:
         return made
 
 
-def draw(
+def generate_image(
     pipeline: Any, prompt: str, *, seed: int, side: int, steps: int, guidance: float
 ) -> Image.Image:
     """Draw one image; its noise comes from the CPU, so that every machine draws the same.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from experiments import hub
 from experiments.errors import ConfigError, DataError, UserError
 from experiments.hub import wheels
-from experiments.hub.fingerprints import INDEX, Files, present, tokenizer, weights
+from experiments.hub.fingerprints import INDEX, Files, find_files, find_tokenizer, find_weights
 from experiments.models.model import Model
 from experiments.results.identity import LOCAL
 
@@ -111,14 +111,14 @@ class Transformer(Model):
         if not self.pretrained:
             if self.architecture is not None or self.path is None:
                 return {}
-            return {"model settings": present(Path(self.path).expanduser(), ["config.json"])}
-        folder = hub.at_hand(self.repo, self._given)
-        if folder is None or not weights(folder).paths:
+            return {"model settings": find_files(Path(self.path).expanduser(), ["config.json"])}
+        folder = hub.locate_local(self.repo, self._given)
+        if folder is None or not find_weights(folder).paths:
             return {}
         return {
-            "weights": weights(folder),
-            "model settings": present(folder, SETTINGS),
-            "tokenizer": tokenizer(folder),
+            "weights": find_weights(folder),
+            "model settings": find_files(folder, SETTINGS),
+            "tokenizer": find_tokenizer(folder),
         }
 
     def downloads(self) -> list[hub.Download]:

@@ -82,13 +82,13 @@ class VisionTransformer(Transformer):
         """See `Model.build`; images may come as floats or, cheaper to move, as bytes."""
         from transformers import AutoModel, AutoModelForImageClassification
 
-        from experiments.models.image_input import take_bytes
+        from experiments.models.image_input import accept_bytes
 
         if head.kind == "none":
             return self.network(AutoModel, source, meta)
         net = self.network(AutoModelForImageClassification, source, meta, num_labels=head.labels)
         pixels = self.processor(source)
-        return take_bytes(net, pixels.mean, pixels.std)
+        return accept_bytes(net, pixels.mean, pixels.std)
 
     def _preparation(self, source: str | None) -> dict[str, Any]:
         """Return the contents of the weights' preprocessor_config.json, empty if there is none."""

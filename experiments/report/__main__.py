@@ -100,4 +100,4 @@ def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    console.command("experiments.report", main)
+    console.run_command("experiments.report", main)

@@ -55,10 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     named = [one.partition("=")[2] for one in asked.overrides if one.startswith("experiment=")]
     given = [one for one in asked.overrides if not one.startswith("experiment=")]
     failures, boards = 0, {}
-    for name in itertools.chain.from_iterable(map(_called, named)) if named else sweep.names():
+    for name in (
+        itertools.chain.from_iterable(map(_called, named)) if named else sweep.list_experiments()
+    ):
         print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
-            boards[name] = list(rows(name, paths.quote(given), asked.outputs))
+            boards[name] = list(rows(name, paths.quote_paths(given), asked.outputs))
         except UserError as error:
             print(error, file=sys.stderr)
             failures += 1
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[StatusRow]:
     """Yield every cell of an experiment with the states of its runs below `outputs`."""
-    for cell in sweep.cells(name, given):
+    for cell in sweep.compose_cells(name, given):
         label = " ".join(cell.overrides) or name
         if cell.config is None:
             yield StatusRow(name=label, key=("", "", ""), runs={}, problem=cell.problem)
@@ -92,9 +94,9 @@ def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[StatusRow]:
 
 def _called(name: str) -> list[str]:
     """Return the experiments of a table or figure that has several; else the name itself."""
-    if name in sweep.names():
+    if name in sweep.list_experiments():
         return [name]
-    return [one for one in sweep.names() if one.startswith(f"{name}_")] or [name]
+    return [one for one in sweep.list_experiments() if one.startswith(f"{name}_")] or [name]
 
 
 def board(boards: dict[str, list[StatusRow]], outputs: Path, given: Sequence[str] = ()) -> Page:

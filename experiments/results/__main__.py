@@ -4,4 +4,4 @@ from experiments import console
 from experiments.commands.results import main
 
 if __name__ == "__main__":
-    console.command("experiments.results", main)
+    console.run_command("experiments.results", main)

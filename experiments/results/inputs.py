@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments.errors import DataError, RecordError, UserError
 from experiments.files import write_atomically
-from experiments.hub.fingerprints import Files, fingerprint, recall, size
+from experiments.hub.fingerprints import Files, compute_fingerprint, compute_size, read_remembered
 from experiments.results import stored
 from experiments.results.record import FAILURE, Record
 
@@ -48,9 +48,9 @@ def describe(config: Any, max_bytes: float | None = None) -> Inputs:
     found: Inputs = {}
     for name, files in _find_files(config):
         try:
-            amount = size(files)
+            amount = compute_size(files)
             within = max_bytes is None or amount <= max_bytes
-            mark = fingerprint(files) if within else recall(files)
+            mark = compute_fingerprint(files) if within else read_remembered(files)
         except OSError:
             continue  # gone, or not to be read: the run itself says so
         if mark is not None:

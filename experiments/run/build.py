@@ -78,7 +78,7 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
     Raises:
         UserError: the device, weights or data do not fit the run.
     """
-    from experiments.training.device import check_device, set_matmul
+    from experiments.training.backends import check_device, set_matmul
 
     check_device(config.train)
     set_matmul(config.train)

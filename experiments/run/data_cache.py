@@ -78,7 +78,7 @@ def _list_stamps(place: str | None) -> list[tuple[Any, ...]]:
         for name in names:
             path = os.path.join(folder, name)
             try:
-                found.append((path, *fingerprints.stamp(path)))
+                found.append((path, *fingerprints.get_stamp(path)))
             except OSError:  # a link that leads nowhere, or what another program just removed
                 found.append((path, -1))
     return sorted(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from experiments.metrics.classification import shown
+from experiments.metrics.classification import format_score
 from experiments.results.record import Record, replace_nonfinite
 from experiments.run import distributed
 
@@ -87,9 +87,9 @@ def summarize(record: Record) -> str:
         value, interval = replace_nonfinite([primary.get("value"), primary.get("interval")])
         if value is None:
             return f"{line}; no {primary.get('name')} that is finite ({primary.get('select')})"
-        line += f"; {primary.get('select')} {primary.get('name')} {shown(value)}"
+        line += f"; {primary.get('select')} {primary.get('name')} {format_score(value)}"
         if interval is not None:
-            line += f" [{', '.join(map(shown, interval))}]"
+            line += f" [{', '.join(map(format_score, interval))}]"
     return line
 
 

@@ -82,7 +82,7 @@ def _restore_network(
     record: Record,
 ) -> tuple[nn.Module, Any]:
     """Return the trained network, its adapter beside the weights, and the processor."""
-    from experiments.training.device import check_device, set_matmul
+    from experiments.training.backends import check_device, set_matmul
 
     check_device(config.train)
     set_matmul(config.train)

@@ -133,13 +133,13 @@ def check_before_training(config: Config, parts: Parts) -> dict[str, Any]:
     """Log before training if this setting can learn, and the memory that it takes."""
     from experiments.training import memory, preflight
 
-    checks = preflight.check(parts.network, config.train, len(parts.data.train))
+    checks = preflight.check_setting(parts.network, config.train, len(parts.data.train))
     for warning in checks["warnings"]:
         log.warning("preflight: %s", warning)
-    checks["memory"] = memory.expected(
+    checks["memory"] = memory.estimate_memory(
         parts.network, config.model, config.task, config.train, parts.data
     )
-    log.info("memory expected: %s", memory.describe(checks["memory"]))
+    log.info("memory expected: %s", memory.format_estimate(checks["memory"]))
     return checks
 
 
@@ -152,9 +152,9 @@ def count(config: Config) -> Record:
     peak_memory = environment.PeakMemory()
     bare = config.model.build(config.task.head, None, meta=True)
     network = config.method.apply(bare, config.model.head)
-    checks = memory.expected(network, config.model, config.task, None, None)
+    checks = memory.estimate_memory(network, config.model, config.task, None, None)
     if config.task.head.kind != "none":
-        log.info("memory expected for one row a step: %s", memory.describe(checks))
+        log.info("memory expected for one row a step: %s", memory.format_estimate(checks))
     return Record(
         run=describe_run(config),
         config=to_plain(config),

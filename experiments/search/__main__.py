@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments import console
 from experiments.config import overrides, paths, sweep
 from experiments.config.compose import compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.config.run_config import IDENTITY, Config
 from experiments.errors import ConfigError, Occupied, RecordError, UserError
 from experiments.metrics.classification import LOWER_IS_BETTER
@@ -37,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.search",
         description=__doc__,
-        epilog=HELP.format(names=", ".join(space.names())),
+        epilog=HELP.format(names=", ".join(space.list_spaces())),
     )
     parser.add_argument("overrides", nargs="+", help="as for train.py, with search=… or intervals")
     parser.add_argument("--trials", type=int, help="finished trials of every cell")
     parser.add_argument("--seed", type=int, default=0, help="of the search; 0")
     given = parser.parse_intermixed_args(arguments)
     try:
-        short = search(paths.quote(given.overrides), given.trials, given.seed)
+        short = search(paths.quote_paths(given.overrides), given.trials, given.seed)
     except UserError as error:
         sys.exit(f"experiments.search: {error}")
     except KeyboardInterrupt:
@@ -68,10 +68,10 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
         ConfigError: invalid overrides, no search space, or an invalid cell.
     """
     register()
-    wrong = overrides.problems(given, searching=True)
+    wrong = overrides.find_problems(given, searching=True)
     if not wrong:
-        axes, planned, rest = plan(given)
-        wrong = overrides.problems([*rest, *(axis.example for axis in axes)])
+        axes, planned, rest = parse_plan(given)
+        wrong = overrides.find_problems([*rest, *(axis.example for axis in axes)])
     if wrong:
         raise ConfigError("invalid overrides", wrong)
     number = trials if trials is not None else planned
@@ -80,24 +80,24 @@ def search(given: list[str], trials: int | None, seed: int) -> list[str]:
     experiments = [word for word in rest if word.startswith("experiment=")]
     name = experiments[-1].partition("=")[2] if experiments else None
     rest = [word for word in rest if word not in experiments]
-    cells = list(sweep.cells(name, [*rest, *(axis.example for axis in axes)]))
+    cells = list(sweep.compose_cells(name, [*rest, *(axis.example for axis in axes)]))
     problems = [f"{' '.join(cell.overrides)}: {cell.problem}" for cell in cells if cell.problem]
     if problems:
         raise ConfigError("invalid cells", problems)
     short = []
     for cell in cells:
         for cell_seed in cell.seeds:
-            short += _search(cell, cell_seed, axes, number, seed)
+            short += _search_cell(cell, cell_seed, axes, number, seed)
     return short
 
 
-def plan(given: list[str]) -> tuple[list[space.Axis], int | None, list[str]]:
+def parse_plan(given: list[str]) -> tuple[list[space.Axis], int | None, list[str]]:
     """Space, number of trials (None if nothing says it) and the other overrides."""
     chosen = [word for word in given if word.startswith("search=")]
     typed = [word for word in given if word not in chosen and space.is_search(word)]
     rest = [word for word in given if word not in (*chosen, *typed)]
-    own, planned = space.named(chosen[-1].partition("=")[2]) if chosen else ([], None)
-    axes = {axis.key: axis for axis in space.axes([*own, *typed])}
+    own, planned = space.load_space(chosen[-1].partition("=")[2]) if chosen else ([], None)
+    axes = {axis.key: axis for axis in space.parse_axes([*own, *typed])}
     for word in rest:  # a value that is given is not searched
         axes.pop(word.partition("=")[0], None)
     if not axes:
@@ -107,14 +107,14 @@ def plan(given: list[str]) -> tuple[list[space.Axis], int | None, list[str]]:
     return list(axes.values()), planned, rest
 
 
-def _search(
+def _search_cell(
     cell: sweep.Cell, cell_seed: int, axes: list[space.Axis], number: int, seed: int
 ) -> Iterator[str]:
     """Bring one cell to its number of trials; yield what it falls short by."""
     keys = {axis.key for axis in axes}
     fixed = [word for word in cell.complete if word.partition("=")[0] not in keys]
     fixed.append(f"seed={cell_seed}")
-    place = folder(cell.config, fixed)
+    place = get_folder(cell.config, fixed)
     metric = cell.config.task.metrics[0]
     place.mkdir(parents=True, exist_ok=True)
     try:
@@ -123,7 +123,7 @@ def _search(
             study = Study(place, axes, lower=metric in LOWER_IS_BETTER, seed=seed)
             in_a_row = 0
             while study.finished < number and in_a_row < FAILURES:
-                in_a_row = 0 if _try(study, fixed, metric) else in_a_row + 1
+                in_a_row = 0 if _run_trial(study, fixed, metric) else in_a_row + 1
             done, best = study.finished, study.best()
     except Occupied as error:
         print(f"passed over: {error.summary}", flush=True)
@@ -138,7 +138,7 @@ def _search(
         yield f"{place}: {done} of {number} trials; the last {FAILURES} failed"
 
 
-def _try(study: Study, fixed: list[str], metric: str) -> bool:
+def _run_trial(study: Study, fixed: list[str], metric: str) -> bool:
     """Run one trial, or find it done; return False if it failed."""
     from experiments.run.main import run
 
@@ -146,7 +146,7 @@ def _try(study: Study, fixed: list[str], metric: str) -> bool:
     place = None
     print(f"trial {proposal.number}: {' '.join(proposal.overrides)}", flush=True)
     try:
-        loaded = load(compose_config([*fixed, *proposal.overrides]))
+        loaded = load_config(compose_config([*fixed, *proposal.overrides]))
         place = str(get_run_dir(loaded))
         record = run(loaded)
         if record.metrics is None or record.metrics["primary"]["name"] != metric:
@@ -161,7 +161,7 @@ def _try(study: Study, fixed: list[str], metric: str) -> bool:
     return True
 
 
-def folder(cell: Config, fixed: list[str]) -> Path:
+def get_folder(cell: Config, fixed: list[str]) -> Path:
     """Return a study's folder: output/.searches/model/task/method[/fixed values]/seed=s."""
     changes = {}
     for word in fixed:
@@ -179,4 +179,4 @@ def folder(cell: Config, fixed: list[str]) -> Path:
 
 
 if __name__ == "__main__":
-    console.command("experiments.search", main, prints=False)
+    console.run_command("experiments.search", main, prints=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import yaml
 from hydra.core.override_parser.types import IntervalSweep
 
-from experiments.config import words
+from experiments.config import override_parser
 from experiments.config.compose import CONF
 from experiments.errors import ConfigError
 
@@ -35,27 +35,27 @@ class Axis:
 
 def is_search(text: str) -> bool:
     """Return True for an override whose value is an interval."""
-    return isinstance(words.parse(text).value(), IntervalSweep)
+    return isinstance(override_parser.parse(text).value(), IntervalSweep)
 
 
-def names() -> list[str]:
+def list_spaces() -> list[str]:
     """Every space of conf/search/."""
     return sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 
 
-def named(name: str) -> tuple[list[str], int]:
+def load_space(name: str) -> tuple[list[str], int]:
     """Return the overrides and the number of trials of conf/search/<name>.yaml.
 
     Raises:
         ConfigError: no such space.
     """
-    if name not in names():
-        raise ConfigError(f"search={name}: unknown (allowed: {', '.join(names())})")
+    if name not in list_spaces():
+        raise ConfigError(f"search={name}: unknown (allowed: {', '.join(list_spaces())})")
     chosen = yaml.safe_load((CONF / "search" / f"{name}.yaml").read_text())
     return [f"{key}={value}" for key, value in chosen["space"].items()], chosen["trials"]
 
 
-def axes(texts: Sequence[str]) -> list[Axis]:
+def parse_axes(texts: Sequence[str]) -> list[Axis]:
     """Return the space that overrides describe, in their order.
 
     Raises:
@@ -64,19 +64,21 @@ def axes(texts: Sequence[str]) -> list[Axis]:
     """
     found, problems = [], []
     for text in texts:
-        override = words.parse(text)
+        override = override_parser.parse(text)
         key, value = override.key_or_group, override.value()
         if (CONF / key).is_dir() or key in ("seed", "row", "mode"):
             problems.append(f"{text}: no search chooses {key}, each has a search of its own")
         elif isinstance(value, IntervalSweep):
             log = "log" in value.tags
             found.append(Axis(key=key, low=value.start, high=value.end, log=log))
-            problems += _wrong_bounds(text, found[-1])
+            problems += _find_invalid_bounds(text, found[-1])
         elif override.is_choice_sweep():
             found.append(
                 Axis(
                     key=key,
-                    choices=tuple(text.partition("=")[2] for text in words.spelled(override)),
+                    choices=tuple(
+                        text.partition("=")[2] for text in override_parser.expand_sweep(override)
+                    ),
                 )
             )
         else:
@@ -88,7 +90,7 @@ def axes(texts: Sequence[str]) -> list[Axis]:
     return found
 
 
-def _wrong_bounds(text: str, axis: Axis) -> Iterator[str]:
+def _find_invalid_bounds(text: str, axis: Axis) -> Iterator[str]:
     if not axis.low < axis.high:
         yield f"{text}: the first bound must be below the second"
     if axis.log and not axis.low > 0:

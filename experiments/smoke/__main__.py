@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments import console
 from experiments.config import sweep
 from experiments.config.compose import CONF, compose_config, register
-from experiments.config.load import load
+from experiments.config.load import load_config
 from experiments.errors import ConfigError, UserError
 from experiments.smoke import fake_services, synthetic_data
 from experiments.tasks import DreamBooth, Instruction, Task
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     register()
     try:
-        jobs = [plan_job(name, asked) for name in asked.names or sweep.names()]
+        jobs = [plan_job(name, asked) for name in asked.names or sweep.list_experiments()]
         _prepare_data(jobs, asked.outputs / DATA, asked.data)
     except UserError as error:
         print(f"experiments.smoke: {error}", file=sys.stderr)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = list(pool.map(run_job, jobs))
     # Try again: another experiment may have held a cell's lock.
     failed = [one.name for one, good in zip(jobs, whole, strict=True) if not (good or run_job(one))]
-    for name, command in _follow_ups(jobs, asked.outputs):
+    for name, command in _list_follow_ups(jobs, asked.outputs):
         failed += [] if _run(name, command, asked.outputs) else [name]
     told = f"failed: {', '.join(failed)}" if failed else "all done"
     print(f"{told}, {time.monotonic() - began:.0f} s: {asked.outputs / 'report' / 'index.html'}")
@@ -76,10 +76,12 @@ def plan_job(name: str, asked: argparse.Namespace) -> Job:
     Raises:
         ConfigError: no such experiment.
     """
-    if name not in sweep.names():
-        raise ConfigError(f"{name}: not an experiment (allowed: {', '.join(sweep.names())})")
+    if name not in sweep.list_experiments():
+        raise ConfigError(
+            f"{name}: not an experiment (allowed: {', '.join(sweep.list_experiments())})"
+        )
     start = [f"experiment={name}"]
-    axes = dict(axis.split("=", 1) for axis in sweep.swept(start))
+    axes = dict(axis.split("=", 1) for axis in sweep.get_sweep_overrides(start))
     cfg = compose_config(start)
     shared = [f"output={asked.outputs}", "offline=true"]
     if not cfg.mode.trains:  # counts real sizes in a second
@@ -88,7 +90,7 @@ def plan_job(name: str, asked: argparse.Namespace) -> Job:
     if cfg.task.name == "toy":  # is small itself
         return Job(name=name, command=["train.py", *start, *shared], tasks=[])
     chosen = axes.get("task", cfg.task.name).split(",")
-    tasks = [load(compose_config(one)).task for one in _samples(start, axes, chosen)]
+    tasks = [load_config(compose_config(one)).task for one in _list_samples(start, axes, chosen)]
     shared += ["profile=smoke", f"task.path={asked.outputs / DATA}/${{task.name}}"]
     if any(isinstance(task, Instruction) for task in tasks):
         shared.append(f"task.questions={asked.outputs / DATA / QUESTIONS}")
@@ -102,7 +104,7 @@ def plan_job(name: str, asked: argparse.Namespace) -> Job:
     return Job(name=name, command=["train.py", *start, *shared], tasks=tasks)
 
 
-def _samples(start: list[str], axes: dict[str, str], tasks: list[str]) -> Iterator[list[str]]:
+def _list_samples(start: list[str], axes: dict[str, str], tasks: list[str]) -> Iterator[list[str]]:
     """Yield the overrides of one cell per task, with the first value of every other axis."""
     for task in tasks:
         first = {key: value.split(",")[0] for key, value in axes.items()} | {"task": task}
@@ -113,16 +115,16 @@ def _prepare_data(jobs: list[Job], folder: Path, real: Path | None) -> None:
     """Link the real data of all tasks, and make up the rest."""
     tasks = {task.name: task for one in jobs for task in one.tasks}
     for name, task in tasks.items():
-        synthetic_data.make(task, folder / name, real)
+        synthetic_data.make_data(task, folder / name, real)
     synthetic_data.make_questions(folder / QUESTIONS, real)
     if any(isinstance(task, DreamBooth) for task in tasks.values()):
         fake_services.write_inception(folder / INCEPTION)
 
 
-def _follow_ups(jobs: list[Job], outputs: Path) -> Iterator[tuple[str, list[str]]]:
+def _list_follow_ups(jobs: list[Job], outputs: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the commands that follow the runs: the judge if there are answers, then the report."""
     if any(isinstance(task, Instruction) for one in jobs for task in one.tasks):
-        with fake_services.judge() as url:
+        with fake_services.serve_judge() as url:
             given = ["--all", str(outputs), "--questions", str(outputs / DATA / QUESTIONS)]
             given += ["--base-url", url, "--model", fake_services.JUDGE, "--partial"]
             given += ["--prompts", "ours"]
@@ -179,4 +181,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    console.command("experiments.smoke", main, prints=False)
+    console.run_command("experiments.smoke", main, prints=False)

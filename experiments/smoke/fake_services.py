@@ -15,7 +15,7 @@ JUDGE = "stand-in"
 
 
 @contextmanager
-def judge() -> Iterator[str]:
+def serve_judge() -> Iterator[str]:
     """Serve OpenAI's protocol with grades drawn from the hash of the text; yield the URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -22,7 +22,7 @@ SIDE = 32  # pixels of an image
 QUESTIONS = ("Name three rivers.", "Which of them is the longest?")
 
 
-def make(task: Task, folder: Path, real: Path | None) -> None:
+def make_data(task: Task, folder: Path, real: Path | None) -> None:
     """Put data for a task where its smoke test looks for them, unless they exist.
 
     Args:
@@ -63,7 +63,7 @@ def make_questions(folder: Path, real: Path | None) -> Path:
     return folder
 
 
-def _sentence(draw: random.Random, words: int = 8) -> str:
+def _make_sentence(draw: random.Random, words: int = 8) -> str:
     return " ".join(draw.choices(WORDS, k=words)).capitalize() + "."
 
 
@@ -71,7 +71,7 @@ def _glue(task: Glue, folder: Path, draw: random.Random) -> None:
     for split in ("train", *task.splits):
         count = ROWS["train" if split == "train" else "validation"]
         columns: dict[str, list[Any]] = {
-            name: [_sentence(draw) for _ in range(count)] for name in task.columns
+            name: [_make_sentence(draw) for _ in range(count)] for name in task.columns
         }
         if task.labels == 1:
             columns["label"] = [round(draw.uniform(0, 5), 1) for _ in range(count)]
@@ -85,7 +85,9 @@ def _e2e(task: E2E, folder: Path, draw: random.Random) -> None:
         names = [f"{draw.choice(WORDS)} {number // 2}" for number in range(count)]
         columns = {
             "meaning_representation": [f"name[{name}], area[riverside]" for name in names],
-            "human_reference": [f"{name} is by the river. {_sentence(draw)}" for name in names],
+            "human_reference": [
+                f"{name} is by the river. {_make_sentence(draw)}" for name in names
+            ],
         }
         _write(folder / f"{split}.parquet", columns)
 
@@ -93,9 +95,9 @@ def _e2e(task: E2E, folder: Path, draw: random.Random) -> None:
 def _instruction(task: Instruction, folder: Path, draw: random.Random) -> None:
     count = ROWS["train"]
     columns = {
-        "instruction": [_sentence(draw) for _ in range(count)],
-        "input": [_sentence(draw) if row % 3 == 0 else "" for row in range(count)],
-        "output": [_sentence(draw) for _ in range(count)],
+        "instruction": [_make_sentence(draw) for _ in range(count)],
+        "input": [_make_sentence(draw) if row % 3 == 0 else "" for row in range(count)],
+        "output": [_make_sentence(draw) for _ in range(count)],
     }
     _write(folder / "train.parquet", columns)
 
@@ -105,7 +107,7 @@ def _images(task: Images, folder: Path, draw: random.Random) -> None:
     splits += ["validation"] if task.validation_share is None else []
     for split in splits:
         labels = [row % task.classes for row in range(max(ROWS[split], 2 * task.classes))]
-        columns = {"image": [{"bytes": _picture(draw)} for _ in labels], "label": labels}
+        columns = {"image": [{"bytes": _make_image(draw)} for _ in labels], "label": labels}
         _write(folder / f"{split}.parquet", columns)
 
 
@@ -114,7 +116,7 @@ def _dreambooth(task: DreamBooth, folder: Path, draw: random.Random) -> None:
     for subject in (one for one in subjects if not (folder / one).exists()):
         (folder / subject).mkdir()
         for number in range(4):
-            (folder / subject / f"{number:02d}.jpg").write_bytes(_picture(draw, 2 * SIDE))
+            (folder / subject / f"{number:02d}.jpg").write_bytes(_make_image(draw, 2 * SIDE))
     if (folder / LISTING).exists():
         return
     classes = "\n".join(f"{subject},{subject.rpartition('_')[2]}" for subject in subjects)
@@ -124,7 +126,7 @@ def _dreambooth(task: DreamBooth, folder: Path, draw: random.Random) -> None:
     write_atomically(folder / LISTING, text)
 
 
-def _picture(draw: random.Random, side: int = SIDE) -> bytes:
+def _make_image(draw: random.Random, side: int = SIDE) -> bytes:
     """Return a JPEG of one colour with a square of another."""
     from PIL import Image
 

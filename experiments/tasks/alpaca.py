@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = ("instruction", "input", "output")
 
 
-def read(path: Path, task: str) -> tuple[Dataset, str]:
+def read_rows(path: Path, task: str) -> tuple[Dataset, str]:
     """Read the rows of a parquet or JSON file, and hash its bytes.
 
     Args:
@@ -35,7 +35,7 @@ def read(path: Path, task: str) -> tuple[Dataset, str]:
         if path.suffix == ".parquet":
             table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
         else:
-            table = pyarrow.Table.from_pylist(_objects(content))
+            table = pyarrow.Table.from_pylist(_parse_objects(content))
     except (OSError, ValueError, RecursionError, OverflowError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
     wrong = [
@@ -43,14 +43,14 @@ def read(path: Path, task: str) -> tuple[Dataset, str]:
         for name in COLUMNS
         if name not in table.column_names
     ]
-    wrong = wrong or list(_unfit(table))
+    wrong = wrong or list(_find_faults(table))
     if wrong:
         raise DataError(f"{path}: not the rows of task={task}", wrong)
     plain = table.select(list(COLUMNS)).replace_schema_metadata(None)
     return Dataset(plain), hashlib.sha256(content).hexdigest()
 
 
-def _objects(content: bytes) -> list[dict[str, Any]]:
+def _parse_objects(content: bytes) -> list[dict[str, Any]]:
     """Return the rows of a JSON file; ValueError if it holds anything else."""
     found = json.loads(content)
     if not isinstance(found, list):
@@ -64,7 +64,7 @@ def _objects(content: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _unfit(table: Any) -> Iterator[str]:
+def _find_faults(table: Any) -> Iterator[str]:
     """Yield columns that are not all text, and the lack of rows."""
     from pyarrow import types
 

@@ -15,7 +15,7 @@ from experiments.errors import DataError
 from experiments.files import write_atomically
 from experiments.results import generations
 from experiments.results.fastchat import BENCHMARKS, get_first_choice, read_questions
-from experiments.tasks.generation import continuations
+from experiments.tasks.generation import generate_continuations
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def read_benchmarks(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Read the questions of every benchmark in a folder: question_id, category, turns.
 
     Args:
@@ -49,7 +49,7 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
+def read_answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
     """Read a file of answers and compare it with the questions as asked now."""
     asked = {question["question_id"]: question["turns"] for question in questions}
     found = Answers()
@@ -68,9 +68,9 @@ def answers(path: Path, questions: Sequence[dict[str, Any]]) -> Answers:
     return found
 
 
-def open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def find_open_questions(path: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the questions that the file does not answer in all their turns."""
-    current = answers(path, questions).current
+    current = read_answers(path, questions).current
     return [
         question
         for question in questions
@@ -97,7 +97,7 @@ class Answers:
     """Message for each unusable line."""
 
 
-def answer_room(max_new_tokens: int, processor: Any) -> int:
+def compute_answer_room(max_new_tokens: int, processor: Any) -> int:
     """Return the tokens allowed for an answer: at least half of the context is for the prompt."""
     return min(max_new_tokens, processor.model_max_length // 2)
 
@@ -119,7 +119,7 @@ class Asker:
     batch_size: int
     """Number of questions answered at once."""
     max_new_tokens: int
-    """Tokens of the longest answer, see `answer_room`."""
+    """Tokens of the longest answer, see `compute_answer_room`."""
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     """The latest line of each question in the file."""
 
@@ -136,7 +136,7 @@ class Asker:
             run_dir: the run folder.
         """
         path = generations.get_path(run_dir, self.benchmark)
-        before = answers(path, questions)
+        before = read_answers(path, questions)
         for problem in before.damaged:
             log.warning("%s; it is answered again", problem)
         outdated = set(before.outdated) - before.current.keys()
@@ -151,7 +151,7 @@ class Asker:
                 if len(question["turns"]) > turn and len(self._answers(question)) == turn
             ]
             if waiting:
-                self._turn(waiting, turn, path, _model_id(run_dir, self.task))
+                self._turn(waiting, turn, path, _format_model_id(run_dir, self.task))
         ordered = [self.lines[question["question_id"]] for question in questions]
         text = "".join(
             json.dumps(line, ensure_ascii=False) + "\n"
@@ -171,7 +171,7 @@ class Asker:
 
     def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
         """Answer one turn of all these questions."""
-        longest = answer_room(self.max_new_tokens, self.processor)
+        longest = compute_answer_room(self.max_new_tokens, self.processor)
         room = self.processor.model_max_length - longest
         prompts, truncated = [], []
         for question in questions:
@@ -190,7 +190,7 @@ class Asker:
                 [self._draw(questions[place], turn) for place in chosen],
             )
 
-        batches = continuations(
+        batches = generate_continuations(
             self.net,
             self.processor,
             prompts,
@@ -260,7 +260,7 @@ class GumbelSampler:
         return logits.float() / self.divisors - noise.log_().to(logits.device, non_blocking=True)
 
 
-def _model_id(run_dir: Path, task: str) -> str:
+def _format_model_id(run_dir: Path, task: str) -> str:
     """Return a run's name among the answers of several: model, method, changes, seed."""
     parts = list(run_dir.parts)
     start = len(parts) - 1 - parts[::-1].index(task) if task in parts else len(parts) - 1

@@ -20,7 +20,7 @@ from experiments.tasks.dreambooth_data import (
     LISTING,
     Pairs,
     Subject,
-    at_fixed_noise,
+    add_fixed_noise,
     collate,
     draw_class_images,
     encode_images,
@@ -120,7 +120,7 @@ class DreamBooth(Task):
             except (KeyError, IndexError, ValueError):
                 yield f"task.{key}={text!r}: wrong braces (allowed: {{token}}, {{class_name}})"
         if self.prompts is not None:
-            slugs = [image_files.slug(text) for text in self.prompts]
+            slugs = [image_files.make_slug(text) for text in self.prompts]
             if not slugs or len(set(slugs)) < len(slugs):
                 yield f"task.prompts={self.prompts}: must be different prompts, at least one"
 
@@ -143,11 +143,11 @@ class DreamBooth(Task):
 
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`."""
-        folder, found = hub.at_hand(self.repo, self.path, kind="dataset"), {}
+        folder, found = hub.locate_local(self.repo, self.path, kind="dataset"), {}
         if folder is not None:
             found = read_subject(folder, self.subject, self.class_name, self.prompts).inputs
         if self.class_path is not None and self.prior_weight > 0:
-            paths = image_files.files(Path(self.class_path).expanduser())
+            paths = image_files.list_images(Path(self.class_path).expanduser())
             found[f"class images of {self.subject}"] = Files(paths=paths)
         if self.extractor is not None:
             found["feature extractor"] = Files(paths=[Path(self.extractor).expanduser()])
@@ -168,7 +168,7 @@ class DreamBooth(Task):
         prompt = self._filled(self.instance_prompt, subject)
         own = encode_images(processor, photos, prompt, label=0, weight=1.0)
         digest = hashlib.sha256()
-        for path in image_files.files(subject.folder):
+        for path in image_files.list_images(subject.folder):
             digest.update(path.read_bytes())
         others: list[dict[str, Any]] = []
         if self.prior_weight > 0:
@@ -184,7 +184,7 @@ class DreamBooth(Task):
         ]
         return Data(
             train=Pairs(photos, own, others, self.train_rows),
-            evaluations={PHOTOS: at_fixed_noise(own, processor)[: self.eval_rows]},
+            evaluations={PHOTOS: add_fixed_noise(own, processor)[: self.eval_rows]},
             prompts={self.subject: drawn[: self.eval_rows]},
             collate=collate,
             fingerprint=digest.hexdigest(),
@@ -208,7 +208,7 @@ class DreamBooth(Task):
         """
         from tqdm import tqdm
 
-        from experiments.models.latent_diffusion import draw
+        from experiments.models.latent_diffusion import generate_image
         from experiments.seeding import stream
         from fourierft.holding import hold_weights
 
@@ -225,18 +225,18 @@ class DreamBooth(Task):
             with hold_weights(net):
                 for row in tqdm(data.prompts[self.subject], desc="Drawing", disable=None):
                     prompt, number = row["prompt"], row["number"]
-                    path = folder / image_files.slug(prompt) / f"{number:02d}.png"
+                    path = folder / image_files.make_slug(prompt) / f"{number:02d}.png"
                     drawn.setdefault(prompt, []).append(path)
                     if not image_files.is_whole(path):
                         noise = stream(seed, f"image {number} of {prompt}")
-                        image = draw(pipeline, prompt, seed=noise, **self._how())
+                        image = generate_image(pipeline, prompt, seed=noise, **self._how())
                         image_files.save(image, path, prompt=prompt, seed=str(noise))
         finally:
             net.train(training)
         rows = [
             (prompt, [image_files.read(path) for path in paths]) for prompt, paths in drawn.items()
         ]
-        image_files.save(image_files.grid(rows, data.train.photos), folder / image_files.GRID)
+        image_files.save(image_files.draw_grid(rows, data.train.photos), folder / image_files.GRID)
 
     def evaluate_outputs(self, run_dir: Path, *, device: str = "auto") -> OutputScores | None:
         """See `Task.evaluate_outputs`: all drawn images against the photos, whatever the prompt."""
@@ -258,7 +258,7 @@ class DreamBooth(Task):
             if few or extractor is None:
                 scores[name] = math.nan
                 continue
-            scores[name] = fid.distance(extractor, images, real)
+            scores[name] = fid.compute_distance(extractor, images, real)
             details[name] = extractor.description
         return OutputScores(scores={self.subject: scores}, details=details)
 
@@ -286,7 +286,7 @@ class DreamBooth(Task):
 
     def _squares(self, folder: Path) -> list[Image.Image]:
         images = image_files.read_folder(folder)
-        return [image_files.square(image, self.resolution) for image in images]
+        return [image_files.crop_square(image, self.resolution) for image in images]
 
     def _how(self) -> dict[str, Any]:
         """Return the settings of drawing an image."""

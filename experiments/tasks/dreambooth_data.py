@@ -77,7 +77,7 @@ def encode_images(
     ]
 
 
-def at_fixed_noise(entries: list[dict[str, Any]], processor: LatentSpace) -> list[dict[str, Any]]:
+def add_fixed_noise(entries: list[dict[str, Any]], processor: LatentSpace) -> list[dict[str, Any]]:
     """Return each photo at `LEVELS` steps, with noise that is the same for every run."""
     import torch
 
@@ -118,7 +118,7 @@ class Subject:
     @property
     def inputs(self) -> dict[str, Files]:
         """Files of the subject, by kind."""
-        found = {f"photos of {self.folder.name}": Files(paths=image_files.files(self.folder))}
+        found = {f"photos of {self.folder.name}": Files(paths=image_files.list_images(self.folder))}
         if self.listing is not None:
             found["prompts and classes"] = Files(paths=[self.listing])
         return found
@@ -182,7 +182,7 @@ def read_subject(
             f"task.subject={name}: no such folder in {root} "
             f"(folders there: {', '.join(known) or 'none'})"
         )
-    image_files.files(folder)
+    image_files.list_images(folder)
     path = None
     if class_name is None or prompts is None:
         path = root / LISTING
@@ -210,7 +210,7 @@ def draw_class_images(
     """
     from tqdm import tqdm
 
-    from experiments.models.latent_diffusion import draw
+    from experiments.models.latent_diffusion import generate_image
 
     key = json.dumps([processor.name, prompt, how], sort_keys=True)
     folder = get_cache_folder("class_images") / hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -220,7 +220,7 @@ def draw_class_images(
         log.info("drawing %d images of %r with the base model", len(missing), prompt)
         pipeline = processor.pipeline(processor.base().eval()).to(processor.device)
         for number in tqdm(missing, desc="Class images", disable=None):
-            image = draw(pipeline, prompt, seed=number, **how)
+            image = generate_image(pipeline, prompt, seed=number, **how)
             image_files.save(image, paths[number], prompt=prompt, seed=str(number))
         pipeline.to("cpu")  # which moved the models of the processor itself
     return [image_files.read(path) for path in paths]

@@ -15,7 +15,7 @@ from experiments.hub.fingerprints import Files
 from experiments.metrics import text as nlg
 from experiments.results import generations
 from experiments.tasks import e2e_data
-from experiments.tasks.generation import continuations
+from experiments.tasks.generation import generate_continuations
 from experiments.tasks.language import Collator, Language
 from experiments.tasks.task import Data, OutputScores
 
@@ -62,7 +62,7 @@ class E2E(Language):
 
     def check(self) -> None:
         """See `Task.check`."""
-        nlg.check(self._wanted)
+        nlg.check_programs(self._wanted)
 
     def locate(self, offline: bool = False) -> str | None:
         """See `Task.locate`."""
@@ -76,7 +76,7 @@ class E2E(Language):
             offline=offline,
         )
         if self.path is not None:
-            e2e_data.files(Path(source), self._place)
+            e2e_data.find_files(Path(source), self._place)
         return source
 
     def downloads(self) -> list[hub.Download]:
@@ -90,8 +90,8 @@ class E2E(Language):
 
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`."""
-        folder = hub.at_hand(self.repo, self.path, kind="dataset", revision=self.revision)
-        found = {} if folder is None else e2e_data.files(folder, self._place)
+        folder = hub.locate_local(self.repo, self.path, kind="dataset", revision=self.revision)
+        found = {} if folder is None else e2e_data.find_files(folder, self._place)
         return {f"{split} data": Files(paths=[path]) for split, path in found.items()}
 
     def load(self, processor: Any, source: str | None) -> Data:
@@ -102,9 +102,9 @@ class E2E(Language):
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
         splits, fingerprint = e2e_data.read(
-            e2e_data.files(self._folder(source), self._place), self._place
+            e2e_data.find_files(self._folder(source), self._place), self._place
         )
-        for difference in e2e_data.differences(splits):
+        for difference in e2e_data.find_differences(splits):
             log.warning("task=%s: %s", self.name, difference)
         end = processor.eos_token
 
@@ -120,7 +120,7 @@ class E2E(Language):
             return self.tokenised(
                 rows,
                 processor,
-                lambda row: (e2e_data.linearised(row["given"]) + end, f" {row['wanted'].strip()}"),
+                lambda row: (e2e_data.linearise(row["given"]) + end, f" {row['wanted'].strip()}"),
                 key,
             )
 
@@ -144,10 +144,10 @@ class E2E(Language):
         blank = processor(BLANK, add_special_tokens=False)["input_ids"]
         for split, prompts in data.prompts.items():
             path = generations.get_path(run_dir, split)
-            done = {line["id"] for line in _lines(path)}
+            done = {line["id"] for line in _read_texts(path)}
             open_ = [prompt for prompt in prompts if prompt["id"] not in done]
             log.info("%s: %d texts to be written, %d are there", split, len(open_), len(done))
-            for batch in continuations(
+            for batch in generate_continuations(
                 net,
                 processor,
                 [prompt["input_ids"] for prompt in open_],
@@ -178,7 +178,7 @@ class E2E(Language):
         if not self._wanted:
             return None
         path = generations.get_path(run_dir, "test")
-        lines = sorted(_lines(path), key=lambda line: line["id"])
+        lines = sorted(_read_texts(path), key=lambda line: line["id"])
         if not lines:
             raise RecordError(f"{path}: nothing was generated")
         texts, references = ([line[key] for line in lines] for key in ("text", "references"))
@@ -186,7 +186,7 @@ class E2E(Language):
         if self._wanted[0] == "bleu":
             interval = nlg.bleu_interval(nlg.bleu_statistics(texts, references))
         return OutputScores(
-            scores={"test": nlg.score(texts, references, self._wanted)}, interval=interval
+            scores={"test": nlg.compute_scores(texts, references, self._wanted)}, interval=interval
         )
 
     @property
@@ -200,7 +200,7 @@ class E2E(Language):
         for given, reference in rows:
             groups.setdefault(given, []).append(reference)
         chosen = list(groups.items())[: self.eval_rows]
-        texts = [e2e_data.linearised(given) + processor.eos_token for given, _ in chosen]
+        texts = [e2e_data.linearise(given) + processor.eos_token for given, _ in chosen]
         tokens = processor(texts)["input_ids"]
         room = processor.model_max_length - self.max_new_tokens
         longest = max(map(len, tokens))
@@ -233,7 +233,7 @@ class E2E(Language):
         return hub.fetch(*self.downloads())
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _read_texts(path: Path) -> list[dict[str, Any]]:
     """Read the texts generated so far; RecordError names the first damaged line."""
     lines = generations.read(path)
     kinds = {"id": int, "given": str, "text": str, "references": list}

@@ -25,13 +25,13 @@ ATTRIBUTES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "famil
 _ATTRIBUTE = re.compile(r"\s*([^\[\],\s][^\[\],]*)\[([^\[\]]*)\](?:,|\s*$)")
 
 FORMAT = 1
-"""Version of `linearised`, so that cached tokens of an earlier format are not used."""
+"""Version of `linearise`, so that cached tokens of an earlier format are not used."""
 
 MeaningPair = tuple[str, str]
 """Meaning and reference."""
 
 
-def files(folder: Path, place: str) -> dict[str, Path]:
+def find_files(folder: Path, place: str) -> dict[str, Path]:
     """Find one file per split: parquet, as in a folder or on the hub, or the challenge's CSV.
 
     Args:
@@ -70,7 +70,7 @@ def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[MeaningPair
         try:
             content = path.read_bytes()
             digest.update(content)
-            splits[split] = _rows(content, path.suffix.removeprefix("."))
+            splits[split] = _parse_rows(content, path.suffix.removeprefix("."))
         except (OSError, DataError) as error:
             problems.append(f"{path.name}: {error}")
     if problems:
@@ -78,7 +78,7 @@ def read(paths: dict[str, Path], place: str) -> tuple[dict[str, list[MeaningPair
     return splits, digest.hexdigest()
 
 
-def differences(splits: dict[str, list[MeaningPair]]) -> Iterator[str]:
+def find_differences(splits: dict[str, list[MeaningPair]]) -> Iterator[str]:
     """Yield the counts in which these rows differ from the paper's."""
     for split, rows in splits.items():
         if len(rows) != ROWS[split]:
@@ -88,7 +88,7 @@ def differences(splits: dict[str, list[MeaningPair]]) -> Iterator[str]:
         yield f"{distinct} distinct meanings to test, the paper's data have {MEANINGS}"
 
 
-def linearised(meaning: str) -> str:
+def linearise(meaning: str) -> str:
     """Rewrite 'name[Zizzi], eatType[pub]' as 'name : Zizzi | Type : pub'.
 
     The format is that of microsoft/LoRA's files, the words are the challenge's own: those files
@@ -108,7 +108,7 @@ def linearised(meaning: str) -> str:
     return " | ".join(parts)
 
 
-def _rows(content: bytes, kind: str) -> list[MeaningPair]:
+def _parse_rows(content: bytes, kind: str) -> list[MeaningPair]:
     """Read the rows of a file; DataError for damage, missing columns and empty cells."""
     given, wanted = COLUMNS[kind]
     if kind == "csv":
@@ -151,7 +151,7 @@ def _rows(content: bytes, kind: str) -> list[MeaningPair]:
         )
     for meaning in dict(rows):
         try:
-            linearised(meaning)
+            linearise(meaning)
         except DataError as error:
             number = next(number for number, row in enumerate(rows, 1) if row[0] == meaning)
             raise DataError(f"row {number}: {error}") from error

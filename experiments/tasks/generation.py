@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def continuations(
+def generate_continuations(
     net: nn.Module,
     processor: Any,
     prompts: Sequence[list[int]],
@@ -74,7 +74,7 @@ def continuations(
                     use_cache=True,
                     logits_processor=LogitsProcessorList(
                         [
-                            *_processors(width, no_repeat_ngram),
+                            *_build_processors(width, no_repeat_ngram),
                             *([] if steer is None else [steer(chosen)]),
                         ]
                     ),
@@ -87,7 +87,7 @@ def continuations(
         net.train(training)
 
 
-def _processors(width: int, no_repeat_ngram: int) -> list[Any]:
+def _build_processors(width: int, no_repeat_ngram: int) -> list[Any]:
     """Return the processors of the next token's scores; `width` is the prompts'."""
     if not no_repeat_ngram:
         return []

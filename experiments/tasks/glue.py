@@ -85,7 +85,7 @@ class Glue(Task):
 
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`."""
-        folder = hub.at_hand(self.repo, self.path, kind="dataset")
+        folder = hub.locate_local(self.repo, self.path, kind="dataset")
         found = {} if folder is None else self._files(folder)
         return {f"{split} data": Files(paths=[*map(Path, paths)]) for split, paths in found.items()}
 
@@ -119,7 +119,7 @@ class Glue(Task):
 
         def prepare(name: str, rows: Dataset, cut: int | None) -> Dataset:
             about = [fingerprint, name, cut, self.columns, self.labels == 1, length]
-            return token_cache.tokenised(rows, tokenize, processor, about, batched=True)
+            return token_cache.tokenise_rows(rows, tokenize, processor, about, batched=True)
 
         prepared = prepare("train", train, self.train_rows)
         return Data(
@@ -183,7 +183,7 @@ class Glue(Task):
                     content = Path(path).read_bytes()
                     tables.append(parquet.ParquetFile(pyarrow.BufferReader(content)).read())
                 except (OSError, pyarrow.ArrowException) as error:
-                    problems.append(f"{path}: cannot be read as parquet ({_first_line(error)})")
+                    problems.append(f"{path}: cannot be read as parquet ({_format_error(error)})")
                     continue
                 digest.update(content)
             if len(tables) < len(paths):
@@ -253,5 +253,5 @@ class Glue(Task):
                 yield f"labels from {low} to {high}, allowed 0 to {self.labels - 1}{hidden}"
 
 
-def _first_line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,7 @@ GRID = "grid.png"
 _MARGIN = 6  # pixels
 
 
-def slug(text: str) -> str:
+def make_slug(text: str) -> str:
     """Return a folder name for a prompt."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:100]
 
@@ -63,7 +63,7 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def files(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """Return the images below a folder, sorted by name.
 
     Raises:
@@ -81,12 +81,12 @@ def read_folder(folder: Path) -> list[Image.Image]:
     """Read every image below a folder; a warning counts other files.
 
     Raises:
-        DataError: see `files`, or images that cannot be read, each with its reason.
+        DataError: see `list_images`, or images that cannot be read, each with its reason.
     """
     from PIL import Image
 
     images, damaged = [], []
-    for path in files(folder):
+    for path in list_images(folder):
         try:
             images.append(read(path))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -97,14 +97,14 @@ def read_folder(folder: Path) -> list[Image.Image]:
     return images
 
 
-def square(image: Image.Image, side: int) -> Image.Image:
+def crop_square(image: Image.Image, side: int) -> Image.Image:
     """Cut out the largest square around the middle, and resize it."""
     from PIL import Image, ImageOps
 
     return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
 
 
-def grid(
+def draw_grid(
     rows: Sequence[tuple[str, Sequence[Image.Image]]],
     photos: Sequence[Image.Image],
     side: int = 160,
@@ -129,7 +129,7 @@ def grid(
     for place, (prompt, images) in enumerate(rows):
         top = head + place * step
         sheet.paste(photos[place % len(photos)].resize((side, side)), (_MARGIN, top))
-        text = _wrapped(prompt, words - 3 * _MARGIN, small.getlength)
+        text = _wrap_text(prompt, words - 3 * _MARGIN, small.getlength)
         pen.multiline_text((step + _MARGIN, top), text, "black", small)
         for column, image in enumerate(images):
             left = _MARGIN + step + words + column * step
@@ -137,7 +137,7 @@ def grid(
     return sheet
 
 
-def _wrapped(text: str, width: int, length: Callable[[str], float]) -> str:
+def _wrap_text(text: str, width: int, length: Callable[[str], float]) -> str:
     """Wrap a text into lines of at most `width` pixels; longer words stay whole."""
     lines = [""]
     for word in text.split():

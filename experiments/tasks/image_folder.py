@@ -35,7 +35,7 @@ class Labelled:
     """Name of each image in error messages."""
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
+def find_splits(folder: Path) -> dict[str, list[Path]]:
     """Find parquet files or image folders per split; parquet first, in the folder or its `data`."""
     for place in (folder, folder / "data"):
         found = {
@@ -52,15 +52,15 @@ def find(folder: Path) -> dict[str, list[Path]]:
     }
 
 
-def files(paths: Sequence[Path]) -> Files:
-    """Return the files of a split that `find` found: parquet files, or images by class."""
+def list_files(paths: Sequence[Path]) -> Files:
+    """Return the files of a split that `find_splits` found: parquet files, or images by class."""
     if not paths[0].is_dir():
         return Files(paths=paths)
-    classes = map(image_scan.scan, class_folders(paths[0]))
+    classes = map(image_scan.scan, list_class_folders(paths[0]))
     return Files(paths=[image for found in classes for image in found.images], below=paths[0])
 
 
-def class_folders(folder: Path) -> list[Path]:
+def list_class_folders(folder: Path) -> list[Path]:
     """Return subfolders in alphabetical order, without hidden ones."""
     return sorted(item for item in folder.iterdir() if item.is_dir() and item.name[0] != ".")
 
@@ -76,7 +76,7 @@ def read_folder(folder: Path, digest: Any) -> tuple[Labelled, list[str]]:
         The images, and a line for each problem.
     """
     split, problems, files, unused = Labelled(), [], [], []
-    classes = class_folders(folder)
+    classes = list_class_folders(folder)
     split.names = [path.name for path in classes]
     for number, path in enumerate(classes):
         found = image_scan.scan(path)
@@ -124,7 +124,7 @@ def read_parquet(
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
             file = parquet.ParquetFile(path, memory_map=True)
-            columns = _columns(file.schema_arrow, classes, label_column)
+            columns = _find_columns(file.schema_arrow, classes, label_column)
             if isinstance(columns, str):
                 problems.append(f"{path.name}: {columns}")
                 continue
@@ -134,7 +134,7 @@ def read_parquet(
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             problems.append(f"{path}: cannot be read as parquet ({reason})")
             continue
-        names = _class_names(file.schema_arrow).get(label)
+        names = _read_class_names(file.schema_arrow).get(label)
         if split.contents and names != split.names:
             problems.append(f"{path.name}: other class names than in {paths[0].name}")
         split.names = names
@@ -144,7 +144,7 @@ def read_parquet(
             problems.append(f"{path.name}: class names here and class numbers in other files")
             continue
         empty = 0
-        for row, content in enumerate(_contents(table.column(image))):
+        for row, content in enumerate(_list_buffers(table.column(image))):
             if content is None or labels[row] is None:
                 empty += 1
                 continue
@@ -174,7 +174,7 @@ def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
     train = splits["train"]
     if train.names is not None and len(train.names) != classes:
         problems.append(
-            f"train has {len(train.names)} classes ({first_few(train.names)}), "
+            f"train has {len(train.names)} classes ({shorten_list(train.names)}), "
             f"task.classes={classes}"
         )
     for name, split in splits.items():
@@ -185,7 +185,7 @@ def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
             ):
                 only = [one for one in more.names if one not in set(fewer.names)]
                 if only:
-                    problems.append(f"classes in {where}: {first_few(only)}")
+                    problems.append(f"classes in {where}: {shorten_list(only)}")
             if sorted(split.names) == sorted(train.names):
                 problems.append(f"{name} numbers its classes in another order than train")
         low, high = min(split.labels), max(split.labels)
@@ -197,7 +197,7 @@ def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
         empty = sorted(set(range(classes)) - set(train.labels))
         if empty:
             shown = [train.names[number] if train.names else str(number) for number in empty]
-            problems.append(f"train has no image of these classes: {first_few(shown)}")
+            problems.append(f"train has no image of these classes: {shorten_list(shown)}")
     return problems
 
 
@@ -211,19 +211,19 @@ def find_corrupt(splits: dict[str, Labelled]) -> list[str]:
             if fault is not None:
                 found.setdefault(fault, []).append(place)
         problems += [
-            f"{name}: unreadable images, {len(places)} ({fault}): {first_few(places)}"
+            f"{name}: unreadable images, {len(places)} ({fault}): {shorten_list(places)}"
             for fault, places in found.items()
         ]
     return problems
 
 
-def first_few(items: Sequence[str], most: int = 5) -> str:
+def shorten_list(items: Sequence[str], most: int = 5) -> str:
     """Return the first few of a list, and the number of those left out."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return ", ".join([*items[:most], *more])
 
 
-def _columns(schema: Any, classes: int, label: str | None) -> tuple[str, str] | str:
+def _find_columns(schema: Any, classes: int, label: str | None) -> tuple[str, str] | str:
     """Return the names of the image's and the label's column, or why they are unclear."""
     from pyarrow import types
 
@@ -237,7 +237,7 @@ def _columns(schema: Any, classes: int, label: str | None) -> tuple[str, str] | 
             return f"task.label_column={label}: no such column {there}"
         candidates = [label]
     else:
-        named = [name for name, one in _class_names(schema).items() if len(one) == classes]
+        named = [name for name, one in _read_class_names(schema).items() if len(one) == classes]
         candidates = named or [name for name in LABEL_NAMES if name in schema.names][:1]
     if len(candidates) != 1:
         many = f"labels could be {' or '.join(candidates)}" if candidates else "no label column"
@@ -256,7 +256,7 @@ def _holds_images(kind: Any) -> bool:
     return types.is_binary(kind) or types.is_large_binary(kind)
 
 
-def _class_names(schema: Any) -> dict[str, list[str]]:
+def _read_class_names(schema: Any) -> dict[str, list[str]]:
     """Return columns of class labels and their class names, from the metadata of `datasets`."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -272,7 +272,7 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
     }
 
 
-def _contents(column: Any) -> Iterator[Any]:
+def _list_buffers(column: Any) -> Iterator[Any]:
     """Yield buffers of the encoded images: views of the table's memory, not copies."""
     from pyarrow import types
 

@@ -28,7 +28,7 @@ class Scan:
 
 
 @functools.cache
-def endings() -> frozenset[str]:
+def list_endings() -> frozenset[str]:
     """Return the endings, in lower case, of the formats that PIL reads here."""
     from PIL import Image
 
@@ -71,7 +71,7 @@ def warn_unused(unused: list[Path], where: str) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    if path.suffix.lower() in endings():
+    if path.suffix.lower() in list_endings():
         return True
     from PIL import Image
 

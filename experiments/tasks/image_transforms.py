@@ -73,7 +73,7 @@ def draw_crop(width: int, height: int, draw: np.random.Generator) -> Crop:
     return Crop(left=left, top=top, width=across, height=down, mirrored=mirrored)
 
 
-def training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndarray:
+def make_training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndarray:
     """Return a random crop of an encoded image, scaled to side x side: (side, side, 3) uint8.
 
     A JPEG whose crop is at least twice as large as needed is decoded at a half, a quarter or an
@@ -83,11 +83,11 @@ def training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndar
     import numpy as np
     from PIL import Image
 
-    image = _upright(Image.open(io.BytesIO(content)))
+    image = _rotate_upright(Image.open(io.BytesIO(content)))
     width, height = image.size
     crop = draw_crop(width, height, draw)
     factor = _decode_smaller(image, crop, side)
-    image = in_colour(image)
+    image = convert_to_rgb(image)
     if factor == 1:
         part = image.crop(crop.box).resize((side, side), Image.Resampling.BILINEAR)
     else:
@@ -100,12 +100,12 @@ def training_view(content: Any, side: int, draw: np.random.Generator) -> np.ndar
     return np.asarray(part)
 
 
-def evaluation_view(content: Any, side: int) -> np.ndarray:
+def make_evaluation_view(content: Any, side: int) -> np.ndarray:
     """Return the centre of an encoded image, its shorter side scaled: (side, side, 3) uint8."""
     import numpy as np
     from PIL import Image
 
-    image = in_colour(_upright(Image.open(io.BytesIO(content))))
+    image = convert_to_rgb(_rotate_upright(Image.open(io.BytesIO(content))))
     width, height = image.size
     shorter = min(width, height)
     size = int(side * width / shorter), int(side * height / shorter)
@@ -114,7 +114,7 @@ def evaluation_view(content: Any, side: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + side, top + side)))
 
 
-def in_colour(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB: grey, palette and CMYK are converted, transparency is dropped."""
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB PIL would warn
@@ -144,7 +144,7 @@ def find_fault(content: Any) -> str | None:
     return None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _rotate_upright(image: Image.Image) -> Image.Image:
     """Rotate an image as its camera was held; it is decoded only if it must be rotated."""
     from PIL import ImageOps
 

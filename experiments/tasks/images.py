@@ -102,11 +102,11 @@ class Images(Task):
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`."""
         repos = self._repos if self.path is None else [self.repo]
-        folders = [hub.at_hand(repo, self.path, kind="dataset") for repo in repos]
+        folders = [hub.locate_local(repo, self.path, kind="dataset") for repo in repos]
         if None in folders:
             return {}
         found = self._sources(*folders)
-        return {f"{split} data": image_folder.files(found[split]) for split in self._needed}
+        return {f"{split} data": image_folder.list_files(found[split]) for split in self._needed}
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`.
@@ -167,9 +167,9 @@ class Images(Task):
         """
         found: dict[str, list[Path]] = {}
         for folder in folders:
-            for split, paths in image_folder.find(folder).items():
+            for split, paths in image_folder.find_splits(folder).items():
                 found.setdefault(split, paths)
-        if not found and self._needed == ["train"] and image_folder.class_folders(folders[0]):
+        if not found and self._needed == ["train"] and image_folder.list_class_folders(folders[0]):
             found = {"train": [folders[0]]}
         place = f"task.path={self.path}" if self.path else f"dataset {' and '.join(self._repos)}"
         problems = [
@@ -266,9 +266,9 @@ class Views(Sequence):
         try:
             if self.augmented:
                 draw = np.random.default_rng(key)
-                pixels = image_transforms.training_view(content, self.side, draw)
+                pixels = image_transforms.make_training_view(content, self.side, draw)
             else:
-                pixels = image_transforms.evaluation_view(content, self.side)
+                pixels = image_transforms.make_evaluation_view(content, self.side)
         except Exception as error:  # PIL's readers raise many kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise Undecodable(f"{self.source.places[row]}: cannot be decoded ({reason})") from error

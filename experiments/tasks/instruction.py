@@ -106,7 +106,7 @@ class Instruction(Language):
 
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`; questions are compared by `pending_prompts`."""
-        folder = hub.at_hand(self.repo, self.path, kind="dataset")
+        folder = hub.locate_local(self.repo, self.path, kind="dataset")
         if folder is None:
             return {}
         path = self._file(folder) if self.path is not None else folder / self.file
@@ -175,7 +175,7 @@ class Instruction(Language):
         return {
             benchmark: questions
             for benchmark, questions in self._questions().items()
-            if benchmarks.open_questions(generations.get_path(run_dir, benchmark), questions)
+            if benchmarks.find_open_questions(generations.get_path(run_dir, benchmark), questions)
         }
 
     def asker(self, net: nn.Module, processor: Any, benchmark: str, seed: int) -> benchmarks.Asker:
@@ -234,7 +234,7 @@ class Instruction(Language):
         if self.questions is None:
             log.warning("task.questions=null: this run will answer no benchmark questions")
             return {}
-        room = benchmarks.answer_room(self.max_new_tokens, processor)
+        room = benchmarks.compute_answer_room(self.max_new_tokens, processor)
         if room < self.max_new_tokens:
             log.warning(
                 "task.max_new_tokens=%d: answers end after %d, half of what the model reads",
@@ -244,7 +244,7 @@ class Instruction(Language):
 
     def _longest(self, prompts: dict[str, list[dict[str, Any]]], processor: Any) -> int:
         """Return the tokens of the longest conversation, with answers of full length."""
-        room = benchmarks.answer_room(self.max_new_tokens, processor)
+        room = benchmarks.compute_answer_room(self.max_new_tokens, processor)
         turns = [row["turns"] for questions in prompts.values() for row in questions]
         texts = [self.conversation(asked, [""] * (len(asked) - 1), processor) for asked in turns]
         tokens = processor(texts, verbose=False)["input_ids"] if texts else []
@@ -257,7 +257,7 @@ class Instruction(Language):
         """Read the questions per benchmark; DataError if the folder does not hold them."""
         if self.questions is None:
             return {}
-        found = benchmarks.read(Path(self.questions).expanduser())
+        found = benchmarks.read_benchmarks(Path(self.questions).expanduser())
         return {name: questions[: self.eval_rows] for name, questions in found.items()}
 
     def _file(self, folder: Path) -> Path:
@@ -284,4 +284,4 @@ class Instruction(Language):
             path = self._file(Path(source))
         else:
             path = hub.fetch(*self.downloads()) / self.file
-        return alpaca.read(path, self.name)
+        return alpaca.read_rows(path, self.name)

@@ -101,7 +101,7 @@ class Language(Task):
             `max_length` is left out, and the log says how many.
         """
         length = min(self.max_length, processor.model_max_length)
-        encoded = token_cache.tokenised(
+        encoded = token_cache.tokenise_rows(
             rows,
             lambda row: encode(processor, *pieces(row), length),
             processor,

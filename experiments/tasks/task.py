@@ -114,7 +114,7 @@ class Task:
         return [
             name
             for name in classification.METRICS
-            if (name in classification.OF_NUMBERS) == of_numbers
+            if (name in classification.REGRESSION) == of_numbers
         ]
 
     @property

@@ -22,7 +22,7 @@ VERSION = 2
 """Version of the tokens, raised when equal rows give other tokens."""
 
 
-def tokenised(
+def tokenise_rows(
     rows: Dataset,
     tokenise: Callable[[dict[str, Any]], dict[str, Any]],
     processor: Any,
@@ -55,10 +55,10 @@ def tokenised(
     )
     try:
         path = get_cache_folder("tokens") / f"{name}.arrow"
-        there = _whole(path)
+        there = _is_complete(path)
         made = make(cache_file_name=str(path), load_from_cache_file=there)
         if not there:
-            write_atomically(_checksum_path(path), _hash(path))
+            write_atomically(_get_checksum_path(path), _hash_file(path))
         return made
     except (OSError, UserError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -66,12 +66,12 @@ def tokenised(
         return make(keep_in_memory=True, load_from_cache_file=False)
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     """Return True if the file is complete, as a power cut or a full disk may truncate it."""
     if not path.exists():
         return False
     try:
-        if _checksum_path(path).read_text(encoding="utf-8") == _hash(path):
+        if _get_checksum_path(path).read_text(encoding="utf-8") == _hash_file(path):
             return True
         log.warning("%s: damaged, its tokens are made again", path)
     except (OSError, UnicodeDecodeError):
@@ -79,10 +79,10 @@ def _whole(path: Path) -> bool:
     return False
 
 
-def _checksum_path(path: Path) -> Path:
+def _get_checksum_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _hash(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -68,7 +68,7 @@ class Toy(Task):
         points, labels = self._draw(np.random.default_rng(self.data_seed))
         points, labels = points[: self.train_rows], labels[: self.train_rows]
         others = self._draw(np.random.default_rng([self.data_seed, 1]))
-        splits = {"train": _rows(points, labels), "test": _rows(*others)}
+        splits = {"train": _make_rows(points, labels), "test": _make_rows(*others)}
         return Data(
             train=splits["train"],
             evaluations={split: rows[: self.eval_rows] for split, rows in splits.items()},
@@ -115,7 +115,7 @@ class Toy(Task):
         return points[order].astype(np.float32), labels[order]
 
 
-def _rows(points: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+def _make_rows(points: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     return [
         {"points": point, "labels": int(label)} for point, label in zip(points, labels, strict=True)
     ]

@@ -19,7 +19,7 @@ LARGEST = 2**40
 log = logging.getLogger(__name__)
 
 
-def latest(folder: Path, before: int | None = None) -> tuple[Path | None, int]:
+def find_latest(folder: Path, before: int | None = None) -> tuple[Path | None, int]:
     """Return the newest complete checkpoint and its step; (None, 0) if there is none.
 
     Newer ones are deleted. A warning names those that are damaged, but not those that a kill left
@@ -31,7 +31,7 @@ def latest(folder: Path, before: int | None = None) -> tuple[Path | None, int]:
     """
     found: tuple[Path | None, int] = (None, 0)
     given_up = False
-    for step, path in sorted(_numbered(folder), reverse=True):
+    for step, path in sorted(_list_checkpoints(folder), reverse=True):
         if before is not None and step >= before:
             given_up = True
             shutil.rmtree(path, ignore_errors=True)
@@ -68,23 +68,23 @@ def find_fault(path: Path) -> str | None:
         except Exception as error:  # readers of damaged files raise many kinds
             return f"{item.name} cannot be read ({str(error).strip() or type(error).__name__})"
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    if not isinstance(state, dict) or state.get("global_step") != _step(path):
+    if not isinstance(state, dict) or state.get("global_step") != _parse_step(path):
         return f"{STATE} is of another step"
     return None
 
 
-def is_last(path: Path) -> bool:
+def is_complete_training(path: Path) -> bool:
     """Return True for a complete checkpoint after which nothing is left to train."""
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     return state["global_step"] >= state["max_steps"]
 
 
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    found = ((_step(path), path) for path in folder.glob("checkpoint-*"))
+def _list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    found = ((_parse_step(path), path) for path in folder.glob("checkpoint-*"))
     return [(step, path) for step, path in found if step is not None]
 
 
-def _step(path: Path) -> int | None:
+def _parse_step(path: Path) -> int | None:
     number = path.name.removeprefix("checkpoint-")
     return int(number) if number.isdecimal() else None
 

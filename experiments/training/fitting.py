@@ -27,14 +27,14 @@ def fit(trainer: Trainer) -> dict[str, Any]:
         damaged = predictions.find_first_damaged(trainer.run)
         if damaged is not None:
             log.warning("%s: damaged; its evaluation is made again", damaged)
-        checkpoint, step = checkpoints.latest(
+        checkpoint, step = checkpoints.find_latest(
             trainer.run / "checkpoints",
             before=None if damaged is None else predictions.parse_step(damaged),
         )
         if trainer.is_world_process_zero():
             while lost := _rewind(trainer, step, checkpoint):
                 log.warning("lost, and made again: %s", "; ".join(lost))
-                checkpoint, step = checkpoints.latest(trainer.run / "checkpoints", before=step)
+                checkpoint, step = checkpoints.find_latest(trainer.run / "checkpoints", before=step)
     trainer.checkpointed = step
     elapsed = trainer.history.elapsed()
     trainer.started = time.monotonic() - elapsed
@@ -65,7 +65,7 @@ def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
     if trainer.train_recipe.select is Select.best:
         needed = bool(predictions.count_evaluations(lines))
     else:
-        needed = checkpoint is not None and checkpoints.is_last(checkpoint)
+        needed = checkpoint is not None and checkpoints.is_complete_training(checkpoint)
     return lost + ([f"{kept_adapter.FOLDER}/"] if needed and not there else [])
 
 

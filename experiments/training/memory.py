@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DRY = ("language", "classification", "regression", "images")
-"""Heads whose batches `_inputs` can make."""
+"""Heads whose batches `_make_batch` can make."""
 LOGITS = 3
 """Copies in float32 of the logits when a loss is at its peak: they, their softmax, its gradient."""
 GIGABYTE = 1e9
 
 
-def expected(
+def estimate_memory(
     net: nn.Module, model: Model, task: Task, train: Train | None, data: Data | None
 ) -> dict[str, Any]:
     """Return the bytes that a run is expected to take.
@@ -56,9 +56,9 @@ def expected(
         `rows` and `tokens` of the micro-batch. None where nothing is known.
     """
     trained = sum(value.nbytes for value in net.parameters() if value.requires_grad)
-    weights = _weights(net, model.quantization if _on_meta(net) else None)
+    weights = _count_weight_bytes(net, model.quantization if _is_on_meta(net) else None)
     rows = 1 if train is None else train.batch_size // train.accumulation
-    tokens = _tokens(task, data)
+    tokens = _count_tokens(task, data)
     # The network is still on the CPU; the trainer moves it.
     device = "meta" if train is None else select_device(train.device)
     half = train is not None and train.precision is not Precision.fp32
@@ -72,26 +72,26 @@ def expected(
         "generation": None,
     }
     if isinstance(model, Transformer) and task.head.kind in _DRY:
-        found |= _passing(net, device, model, task, train, data, rows, tokens, half)
+        found |= _estimate_steps(net, device, model, task, train, data, rows, tokens, half)
     passing = max(found[key] or 0 for key in ("step", "evaluation", "generation"))
     fixed = sum(found[key] for key in ("weights", "gradients", "optimizer", "updates"))
     return found | {"total": fixed + passing, "rows": rows, "tokens": tokens}
 
 
-def describe(found: dict[str, Any]) -> str:
+def format_estimate(found: dict[str, Any]) -> str:
     """Return the estimate as one line for the log."""
     parts = ", ".join(
         f"{key} {found[key] / GIGABYTE:.3g}"
-        for key in ("weights", "gradients", "optimizer", "updates", *_PASSING)
+        for key in ("weights", "gradients", "optimizer", "updates", *_STEPS)
         if found[key] is not None
     )
     return f"{found['total'] / GIGABYTE:.3g} GB ({parts})"
 
 
-_PASSING = ("step", "evaluation", "generation")
+_STEPS = ("step", "evaluation", "generation")
 
 
-def _passing(
+def _estimate_steps(
     net: nn.Module,
     device: str,
     model: Transformer,
@@ -105,8 +105,8 @@ def _passing(
     """Return the bytes of a step, an evaluation batch and a batch of generated texts."""
     configuration = net.config
     vocabulary = configuration.vocab_size if task.head.kind == "language" else 0
-    workspace = _workspace(net, device)
-    saved = _saved(net, model, task.head, half, rows, tokens)
+    workspace = _estimate_workspace(net, device)
+    saved = _estimate_activations(net, model, task.head, half, rows, tokens)
     if saved is None:
         return {}
     saved += sum(_effective_weights(net, device, use, half) for use in ("save", "batched"))
@@ -135,7 +135,7 @@ def _passing(
     return found
 
 
-def _saved(
+def _estimate_activations(
     net: nn.Module,
     model: Transformer,
     head: Head,
@@ -146,7 +146,7 @@ def _saved(
     """Return the bytes that the forward pass saves for backward; None if a dry pass fails."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    learning = set(_learning(net))
+    learning = set(_find_trained(net))
     try:
         with FakeTensorMode():
             plain = dataclasses.replace(model, quantization=None, pretrained=False)
@@ -165,7 +165,7 @@ def _saved(
                 torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
                 torch.autocast("cpu", torch.bfloat16, enabled=half),
             ):
-                dry(**_inputs(dry.config, head, rows, tokens))
+                dry(**_make_batch(dry.config, head, rows, tokens))
             own_storages = {value.untyped_storage()._cdata for value in dry.parameters()}
             return sum(
                 value.untyped_storage().nbytes()
@@ -177,7 +177,7 @@ def _saved(
         return None
 
 
-def _inputs(configuration: Any, head: Head, rows: int, tokens: int | None) -> dict[str, Any]:
+def _make_batch(configuration: Any, head: Head, rows: int, tokens: int | None) -> dict[str, Any]:
     """Return a batch of the right shapes."""
     if head.kind == "images":
         size = configuration.image_size
@@ -191,7 +191,7 @@ def _inputs(configuration: Any, head: Head, rows: int, tokens: int | None) -> di
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def _learning(net: nn.Module) -> Iterator[str]:
+def _find_trained(net: nn.Module) -> Iterator[str]:
     """Yield names in the base model of trained parameters and of weights with an adapter."""
     for name, value in net.named_parameters():
         if value.requires_grad:
@@ -204,24 +204,24 @@ def _learning(net: nn.Module) -> Iterator[str]:
             yield f"{name.removeprefix('base_model.model.')}.weight"
 
 
-def _tokens(task: Task, data: Data | None) -> int | None:
+def _count_tokens(task: Task, data: Data | None) -> int | None:
     if data is not None and data.lengths is not None and len(data.lengths):
         return max(data.lengths)
     return task.max_length
 
 
-def _on_meta(net: nn.Module) -> bool:
+def _is_on_meta(net: nn.Module) -> bool:
     return any(value.is_meta for value in net.parameters())
 
 
-def _weights(net: nn.Module, quantization: Quantization | None) -> int:
+def _count_weight_bytes(net: nn.Module, quantization: Quantization | None) -> int:
     """Return the bytes of all parameters of the base model and its adapters.
 
     Args:
         net: quantised already, or on the meta device.
         quantization: quantisation that a network on the meta device would get.
     """
-    sizes = {id(value): _bytes(value) for value in net.parameters()}
+    sizes = {id(value): _count_bytes(value) for value in net.parameters()}
     sizes |= {id(value): value.nbytes for value in net.buffers()}
     if quantization is not None:
         output = net.get_output_embeddings()
@@ -238,7 +238,7 @@ def _weights(net: nn.Module, quantization: Quantization | None) -> int:
     return sum(sizes.values())
 
 
-def _bytes(value: nn.Parameter) -> int:
+def _count_bytes(value: nn.Parameter) -> int:
     """Return the bytes of one parameter, the scales of a quantised one included."""
     size = value.nbytes
     state = getattr(value, "quant_state", None)
@@ -284,7 +284,7 @@ def _effective_weights(
     return total
 
 
-def _workspace(net: nn.Module, device: str) -> int:
+def _estimate_workspace(net: nn.Module, device: str) -> int:
     """Return twice the bytes of the largest adapted matrix, or of a group of them, in float32.
 
     These hold updates and their gradients, or a weight that is dequantised for a product.

@@ -25,7 +25,7 @@ SCHEDULES = {
 }
 
 
-def training_arguments(train: Train, rows: int, run: Path, seed: int) -> TrainingArguments:
+def build_arguments(train: Train, rows: int, run: Path, seed: int) -> TrainingArguments:
     """Return the Trainer's arguments.
 
     Args:

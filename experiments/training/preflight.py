@@ -19,14 +19,14 @@ from fourierft.frozen_weight import frozen_weight
 from fourierft.layer import adapted_layers
 from fourierft.spectrum import atom_norm
 
-SMALLEST_REACH = 0.02
+MIN_REACH = 0.02
 """Smallest useful share of |W| that the whole training can move DeltaW by."""
 USEFUL_STEP = 2e-3
 """Share of |W| per step from which a short training is short, not hopeless: SmolLM2 learns E2E at
 9e-3 within forty steps, MiniLM's recipe has 2e-2."""
 
 
-def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
+def check_setting(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     """Estimate how far training can move each FourierFT layer.
 
     Args:
@@ -61,7 +61,7 @@ def check(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     step, start = _median(moves), _median(starts)
     reach = step * steps * mean_factor
     warnings = []
-    if reach < SMALLEST_REACH and step < USEFUL_STEP:
+    if reach < MIN_REACH and step < USEFUL_STEP:
         warnings.append(
             f"the adapter cannot learn: {steps} steps at train.learning_rate="
             f"{train.learning_rate:g} move DeltaW by at most {reach:.2%} of |W| ({step:.1e} per "

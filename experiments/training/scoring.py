@@ -38,7 +38,7 @@ def score(run: Path, task: Task, rule: Select, *, device: str = "auto") -> dict[
     splits = sorted({path.name.rpartition("-")[0] for path in predictions.get_paths(run)})
     evaluations = {split: predictions.load(run, split) for split in splits}
     if not task.selects:
-        return _last(run, task, evaluations, device)
+        return _score_last(run, task, evaluations, device)
     wanted = getattr(task, "splits", splits)
     chooser = task.selection_split
     needed = [wanted[0] if wanted else "any split", *([chooser] if chooser is not None else [])]
@@ -82,7 +82,7 @@ def score(run: Path, task: Task, rule: Select, *, device: str = "auto") -> dict[
 
 def check(run: Path, task: Task) -> None:
     """Raise RecordError unless the stored predictions agree with the scores of the history."""
-    wrong = list(differences(run, task))
+    wrong = list(find_differences(run, task))
     if wrong:
         raise RecordError(
             f"{run / predictions.FOLDER}: not the predictions of this run's evaluations",
@@ -90,7 +90,7 @@ def check(run: Path, task: Task) -> None:
         )
 
 
-def differences(run: Path, task: Task) -> Iterator[str]:
+def find_differences(run: Path, task: Task) -> Iterator[str]:
     """Yield every disagreement between stored predictions and scores of the history.
 
     That is predictions without a score, scores without predictions, and scores that differ.
@@ -110,21 +110,21 @@ def differences(run: Path, task: Task) -> Iterator[str]:
         for entry in predictions.load(run, split):
             for name, value in task.score(entry.predictions, entry.references).items():
                 there = scores.get((entry.step, f"{split}/{name}"), value)
-                if not _equal(value, there):
+                if not _are_close(value, there):
                     yield (
                         f"{predictions.FOLDER}/{split}-{entry.step:07d}.npz: {name} is {value!r}, "
                         f"history.jsonl has {there!r}"
                     )
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _are_close(one: Any, other: Any) -> bool:
     """Return True if equal up to the rounding of sums; values that are not finite equal null."""
     if not isinstance(other, (int, float)) or not math.isfinite(other):
         return not math.isfinite(one)
     return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
-def _last(
+def _score_last(
     run: Path, task: Task, evaluations: dict[str, list[Evaluation]], device: str
 ) -> dict[str, Any]:
     """Return the metrics of a task that selects no epoch: of its outputs and last evaluations."""
@@ -137,7 +137,7 @@ def _last(
         scores[split] = task.score(entry.predictions, entry.references) | scores.get(split, {})
     primary, chosen = None, {"value": None, "interval": None}
     if scores:  # none where nothing is held out and another command judges the outputs
-        split, name = _first(task.metrics, scores)
+        split, name = _choose_primary(task.metrics, scores)
         of_outputs = outputs is not None and name in outputs.scores.get(split, {})
         chosen = {
             "value": scores[split][name],
@@ -153,7 +153,7 @@ def _last(
     }
 
 
-def _first(metrics: list[str], scores: dict[str, dict[str, float]]) -> tuple[str, str]:
+def _choose_primary(metrics: list[str], scores: dict[str, dict[str, float]]) -> tuple[str, str]:
     """Return split and name of the first requested metric that any split has, else of any."""
     for name in metrics:
         for split, values in scores.items():

@@ -86,7 +86,7 @@ class Wandb(Tracking):
                 group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
                 job_type=run["method"],
                 name=f"{run['model']}-{run['task']}-{run['method']}-{run['seed']}",
-                tags=[run["model"], run["task"], run["method"], *_marks(run), *self.tags],
+                tags=[run["model"], run["task"], run["method"], *_make_tags(run), *self.tags],
                 config={**config, "parameters": parameters, "run": run},
                 reinit="finish_previous",
                 settings=wandb.Settings(init_timeout=INIT_SECONDS),
@@ -116,7 +116,7 @@ class Wandb(Tracking):
             run.finish(exit_code=0 if summary is not None else 1)
 
 
-def _marks(run: dict[str, Any]) -> list[str]:
+def _make_tags(run: dict[str, Any]) -> list[str]:
     """Return tags that tell a table's runs from others of the same model, task and method."""
     return [f"{key}-{run[key]}" for key in ("recipe", "profile") if run.get(key)]
 

@@ -16,13 +16,13 @@ from torch import nn
 from transformers import TrainerCallback
 
 from experiments.methods import Method
-from experiments.metrics.classification import shown
+from experiments.metrics.classification import format_score
 from experiments.metrics.selection import Evaluation, Select
 from experiments.results import kept_adapter, predictions
 from experiments.results.history import History
 from experiments.tasks import Data, Task
 from experiments.training.data_order import DataOrder
-from experiments.training.optimizer import build_optimizer, training_arguments
+from experiments.training.optimizer import build_arguments, build_optimizer
 from experiments.training.train_config import Train
 from fourierft.holding import hold_weights
 
@@ -58,7 +58,7 @@ class Trainer(transformers.Trainer):
         self.best: float | None = None
         self.checkpointed = 0
         self.diverged = False
-        arguments = training_arguments(train, len(data.train), run, seed)
+        arguments = build_arguments(train, len(data.train), run, seed)
         super().__init__(
             net,
             arguments,
@@ -202,14 +202,14 @@ class Trainer(transformers.Trainer):
             if position % every == 0 or state.global_step >= state.max_steps
             else logging.DEBUG
         )
-        told = "  ".join(f"{name} {shown(value)}" for name, value in scores.items())
+        told = "  ".join(f"{name} {format_score(value)}" for name, value in scores.items())
         log.log(
             level,
             "epoch %.4g, step %d/%d  loss %s  %s",
             state.epoch,
             state.global_step,
             state.max_steps,
-            shown(self.loss),
+            format_score(self.loss),
             told,
         )
 

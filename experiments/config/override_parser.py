@@ -13,13 +13,13 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from experiments.config.compose import CONF
 from experiments.errors import ConfigError
 
-LONGEST = 10_000
+MAX_LENGTH = 10_000
 """Characters of an override. Hydra's parser takes seconds for longer ones."""
-DEEPEST = 30
+MAX_DEPTH = 30
 """Levels of nested brackets."""
-CELLS = 10_000
+MAX_CELLS = 10_000
 """Runs of a sweep. Hydra composes all of them before the first starts."""
-SHOWN = 200
+MAX_SHOWN = 200
 """Characters of an override in a message."""
 
 
@@ -30,26 +30,26 @@ def parse(text: str) -> Override:
     Raises:
         ConfigError: not an override, or beyond the limits.
     """
-    if len(text) > LONGEST:
+    if len(text) > MAX_LENGTH:
         raise ConfigError(
-            f"{shown(text)}: {len(text):,} characters (allowed: {LONGEST:,}); "
+            f"{shorten(text)}: {len(text):,} characters (allowed: {MAX_LENGTH:,}); "
             "put longer values into a file of conf/ or of a folder given by --config-dir"
         )
-    if _depth(text) > DEEPEST:
-        raise ConfigError(f"{shown(text)}: more than {DEEPEST} nested brackets")
+    if _measure_depth(text) > MAX_DEPTH:
+        raise ConfigError(f"{shorten(text)}: more than {MAX_DEPTH} nested brackets")
     if "=" not in text and not text.startswith("~"):
-        raise ConfigError(f"{shown(text)}: not an override, write key=value")
+        raise ConfigError(f"{shorten(text)}: not an override, write key=value")
     try:
         return OverridesParser.create().parse_override(text)
     except Exception as error:  # the parser's own, and what its functions and numbers raise
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ConfigError(
-            f"{shown(text)}: not an override, write key=value ({reason}); "
+            f"{shorten(text)}: not an override, write key=value ({reason}); "
             "quote a value with special characters: 'key=\"…\"'"
         ) from error
 
 
-def count(override: Override) -> int:
+def count_values(override: Override) -> int:
     """Count the values of a sweep; 1 if it is not a sweep.
 
     Raises:
@@ -62,18 +62,18 @@ def count(override: Override) -> int:
         start, stop, step = (float(bound or 0) for bound in (value.start, value.stop, value.step))
         steps = (stop - start) / step if step else math.inf
         if not math.isfinite(steps):
-            raise ConfigError(f"{shown(override.input_line)}: an infinite range")
+            raise ConfigError(f"{shorten(override.input_line)}: an infinite range")
         return max(0, math.ceil(steps))
-    return len(options(override)) if isinstance(value, Glob) else len(value.list)
+    return len(match_options(override)) if isinstance(value, Glob) else len(value.list)
 
 
-def options(override: Override) -> list[str]:
+def match_options(override: Override) -> list[str]:
     """Return the options of conf/ that a glob matches."""
     folder = CONF / override.key_or_group
     return override.value().filter(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
-def spelled(override: Override, most: int | None = None) -> list[str]:
+def expand_sweep(override: Override, most: int | None = None) -> list[str]:
     """Expand a sweep into one override per value; leave others as they are.
 
     Args:
@@ -85,28 +85,29 @@ def spelled(override: Override, most: int | None = None) -> list[str]:
     """
     if not override.is_sweep_override():
         return [override.input_line]
-    number = count(override)
+    number = count_values(override)
     if number == 0:
-        raise ConfigError(f"{shown(override.input_line)}: has no values")
-    if number > CELLS:
+        raise ConfigError(f"{shorten(override.input_line)}: has no values")
+    if number > MAX_CELLS:
         raise ConfigError(
-            f"{shown(override.input_line)}: {number:,} values (allowed: {CELLS:,} runs in a sweep)"
+            f"{shorten(override.input_line)}: {number:,} values "
+            f"(allowed: {MAX_CELLS:,} runs in a sweep)"
         )
-    return [f"{override.get_key_element()}={one}" for one in islice(_values(override), most)]
+    return [f"{override.get_key_element()}={one}" for one in islice(_list_values(override), most)]
 
 
-def shown(text: str, most: int = SHOWN) -> str:
+def shorten(text: str, most: int = MAX_SHOWN) -> str:
     """Shorten an override, or a library's message about it, by leaving out its middle."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
-def _values(override: Override) -> Iterator[str]:
+def _list_values(override: Override) -> Iterator[str]:
     if isinstance(override.value(), Glob):
-        return iter(options(override))
+        return iter(match_options(override))
     return override.sweep_string_iterator()
 
 
-def _depth(text: str) -> int:
+def _measure_depth(text: str) -> int:
     """Return the deepest nesting of brackets."""
     depth = deepest = 0
     for letter in text:

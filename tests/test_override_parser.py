@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from experiments.config import sweep, words
+from experiments.config import override_parser, sweep
 from experiments.config.compose import register
 from experiments.errors import ConfigError
 
@@ -28,14 +28,16 @@ from experiments.errors import ConfigError
 def test_what_is_no_override(typed, said):
     began = time.process_time()
     with pytest.raises(ConfigError) as caught:
-        words.parse(typed)
+        override_parser.parse(typed)
     assert said in str(caught.value) and len(str(caught.value)) < 600
     assert time.process_time() - began < 2
 
 
 def test_long_texts_are_shown_in_part():
-    assert words.shown("x" * words.SHOWN) == "x" * words.SHOWN
-    assert words.shown("a" * 9000 + "b", 10) == "aaaaa…aaaab"
+    assert (
+        override_parser.shorten("x" * override_parser.MAX_SHOWN) == "x" * override_parser.MAX_SHOWN
+    )
+    assert override_parser.shorten("a" * 9000 + "b", 10) == "aaaaa…aaaab"
 
 
 @pytest.mark.parametrize(
@@ -60,17 +62,22 @@ def test_long_texts_are_shown_in_part():
     ],
 )
 def test_values_are_counted_without_being_spelled_out(typed, number):
-    assert words.count(words.parse(typed)) == number
+    assert override_parser.count_values(override_parser.parse(typed)) == number
 
 
 def test_spelled_as_hydra_does():
     register()
     for typed in ("x=range(0,1,0.25)", "x=1,'a b',[1,2],{a: 1},null", "x=sort(3,1,2)", "+x=1,2"):
-        override = words.parse(typed)
+        override = override_parser.parse(typed)
         values = list(override.sweep_string_iterator())
-        assert words.spelled(override) == [f"{override.get_key_element()}={one}" for one in values]
-    assert words.spelled(words.parse("x=range(5)"), 2) == ["x=0", "x=1"]
-    assert words.spelled(words.parse("method=glob(lora*)")) == ["method=lora", "method=lora_all"]
+        assert override_parser.expand_sweep(override) == [
+            f"{override.get_key_element()}={one}" for one in values
+        ]
+    assert override_parser.expand_sweep(override_parser.parse("x=range(5)"), 2) == ["x=0", "x=1"]
+    assert override_parser.expand_sweep(override_parser.parse("method=glob(lora*)")) == [
+        "method=lora",
+        "method=lora_all",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +93,8 @@ def test_spelled_as_hydra_does():
 )
 def test_sweeps_that_nobody_runs(typed, said):
     with pytest.raises(ConfigError, match="^") as caught:
-        words.spelled(words.parse(typed))
+        override_parser.expand_sweep(override_parser.parse(typed))
     assert said in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        list(sweep.cells(None, [typed]))
+        list(sweep.compose_cells(None, [typed]))
     assert said in str(caught.value)
