@@ -56,7 +56,7 @@ def test_long_texts_are_shown_in_part():
         ("seed=range(3,1)", 0),
         ("seed=range(1000000000)", 10**9),
         ("model=glob(gpt2_*)", 3),
-        ("model=glob([gpt2_*,vit_*],exclude=*_tiny)", 5),
+        ("model=glob([gpt2_*,vit_*],exclude=*_tiny)", 6),
         ("method.n=glob(*)", 0),
         ("x=interval(1,2)", 1),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import gaps
+from experiments.config import gaps, override_parser
 from experiments.config.compose import compose_config, register
 from experiments.config.run_config import IDENTITY, LATER, Mode
 from experiments.errors import UserError
