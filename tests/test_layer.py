@@ -119,3 +119,33 @@ def test_adapters_of_both_orientations_in_one_batch():
         for row, name in enumerate(("default", "other")):
             model.set_adapter(name)
             torch.testing.assert_close(mixed[row], model(x)[row], rtol=1e-4, atol=1e-4)
+
+
+class Pair(nn.Module):
+    """Two layers of one shape, which `batched` builds together, behind one of the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(10, 24), nn.Linear(10, 24)
+        self.last = nn.Linear(24, 10)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x) + self.second(x)))
+
+
+@pytest.mark.parametrize("memory", ["cache", "save", "batched"])
+def test_every_way_to_compute_knows_the_side(memory):
+    found = {}
+    for engine in (memory, "recompute"):
+        torch.manual_seed(0)
+        values = {"n_frequency": N, "scaling": ALPHA, "memory": engine}
+        targets = ["first", "second", "last"]
+        config = FourierFTConfig(**values, orientation="algorithm1", target_modules=targets)
+        model = get_peft_model(Pair().double(), config).double()
+        output = model(torch.ones(3, 10, dtype=torch.float64))
+        output.square().sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.requires_grad]
+        assert len(gradients) == 3
+        found[engine] = [output, *gradients]
+    for one, expected in zip(*found.values(), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-9, atol=1e-9)
