@@ -39,6 +39,7 @@ FOURIERFT = [
     {"model"},
     {"compact"},
     {"bank"},
+    {"serve"},
     {"__init__"},
 ]
 # Folders of commands that need little: they start at once, also where there is no torch.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..config import first_few
 from ..engine.mixed_batch import BASE
 from .bank_file import FileEntry, read_bank, write_bank
-from .places import AdapterPlace, BankedAdapter
+from .places import AdapterPlace, BankedAdapter, PinnedAdapter
 from .rows import BankedRows, gather_rows
 from .shelf import Shelf, Slot, get_key
 from .stored_adapter import StoredAdapter, make_heads, read_adapter
@@ -34,8 +34,7 @@ class AdapterBank:
     Example::
 
         bank = AdapterBank(net)
-        bank.add("alice", "adapters/alice")
-        bank.add("bob", "adapters/bob.safetensors")
+        bank.add_folder("adapters")
         with bank.rows(["alice", "bob", "__base__"]):
             net.generate(**three_prompts)
 
@@ -158,19 +157,34 @@ class AdapterBank:
             place = self._places.pop(name)
             place.shelf.free(place.slot)
 
+    def pin(self, name: str) -> PinnedAdapter:
+        """Copy an adapter, for rows that are to keep it over several batches, as when text is made.
+
+        Raises:
+            KeyError: No adapter has this name.
+        """
+        with self._lock:
+            place = self._places[name]
+            self._places.move_to_end(name)
+            (coefficients,) = place.shelf.gather([place.slot])
+            return PinnedAdapter(place.about, place.shelf, coefficients, place.heads)
+
     @contextlib.contextmanager
-    def rows(self, names: Sequence[str]) -> Iterator[None]:
+    def rows(self, names: Sequence[str | PinnedAdapter]) -> Iterator[None]:
         """Give every row of the batches inside the block its own adapter.
 
         What a model makes of a row (beams, tokens) keeps its adapter, if it stays in the order of
         rows.
 
         Args:
-            names: Names, one a row; ``__base__`` for a row without an adapter.
+            names: Names, or what `pin` returned, one a row; ``__base__`` for a row without an
+                adapter.
 
         Raises:
             ValueError: Unknown names; all of them are named.
         """
+        if isinstance(names, str) or not names:
+            raise ValueError(f"rows: got {names!r}, allowed a list of names, one a row")
         before = getattr(self._running, "rows", None)
         self._running.rows = self._gather(names)
         try:
@@ -268,25 +282,21 @@ class AdapterBank:
                 handle = modules[name].register_forward_hook(hook, with_kwargs=True)
                 self._handles[name] = handle
 
-    def _gather(self, names: Sequence[str]) -> BankedRows:
-        if isinstance(names, str) or not names:
-            raise ValueError(f"rows: got {names!r}, allowed a list of names, one a row")
+    def _gather(self, names: Sequence[str | PinnedAdapter]) -> BankedRows:
         with self._lock:
-            unknown = sorted(set(names) - self._places.keys() - {BASE})
+            asked = {name for name in names if isinstance(name, str)} - {BASE}
+            unknown = sorted(asked - self._places.keys())
             if unknown:
                 raise ValueError(f"rows: no adapters {', '.join(unknown[:20])} in the bank")
-            for name in set(names) - {BASE}:
-                self._places.move_to_end(name)
-            return gather_rows(names, self._places)
+            pinned = {name: self.pin(name) for name in asked}
+        return gather_rows([pinned.get(one) if isinstance(one, str) else one for one in names])
 
-    def _add_update(
-        self, name: str, module: nn.Module, args: tuple, output: Tensor
-    ) -> Tensor | None:
+    def _add_update(self, name: str, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         running = getattr(self._running, "rows", None)
         return None if running is None else running.add_update(name, args[0], output)
 
     def _apply_heads(
-        self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
+        self, name: str, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
     ) -> Tensor | None:
         running = getattr(self._running, "rows", None)
         return None if running is None else running.apply_heads(name, args, kwargs, output)

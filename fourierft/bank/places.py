@@ -49,3 +49,13 @@ class AdapterPlace(NamedTuple):
     def modules_to_save(self) -> list[str]:
         """Names of the head's modules, as a configuration holds them."""
         return sorted({path.rpartition(".")[2] for path in self.heads})
+
+
+class PinnedAdapter(NamedTuple):
+    """An adapter's values at one moment, for batches that outlast its replacement."""
+
+    about: BankedAdapter
+    shelf: Shelf
+    coefficients: Tensor
+    """(width of the shelf,), multiplied by alpha."""
+    heads: dict[str, nn.Module]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.mixed_batch import banked_update
-from .places import AdapterPlace
-from .shelf import Shelf, Slot
+from .places import PinnedAdapter
+from .shelf import Shelf
 
 
 class ShelfRows:
@@ -19,16 +19,16 @@ class ShelfRows:
 
     Args:
         shelf: The shelf.
-        slots: Places of the adapters, each once.
+        coefficients: (A, width), the adapters', each once.
         rows: Rows that have one of them, in order.
-        which: Per such row the index of its adapter among ``slots``.
+        which: Per such row the index of its adapter among them.
         every: True if these are all rows of the batch.
     """
 
     def __init__(
         self,
         shelf: Shelf,
-        slots: Sequence[Slot],
+        coefficients: Tensor,
         rows: Sequence[int],
         which: Sequence[int],
         every: bool,
@@ -36,7 +36,7 @@ class ShelfRows:
         self.shelf = shelf
         self.every = every
         self._rows, self._which = torch.tensor(rows), torch.tensor(which)
-        self._coefficients = shelf.gather(slots)
+        self._coefficients = coefficients
         self.on = cache(self._on)
         self.indices = cache(self._indices)
 
@@ -127,28 +127,29 @@ class BankedRows:
         return factor
 
 
-def gather_rows(names: Sequence[str], places: Mapping[str, AdapterPlace]) -> BankedRows:
-    """Copy the adapters of the rows of a batch.
+def gather_rows(adapters: Sequence[PinnedAdapter | None]) -> BankedRows:
+    """Arrange the adapters of the rows of a batch.
 
     Args:
-        names: Names, one a row; those that are in no place stand for none.
-        places: Adapters by name.
+        adapters: One a row; None for none.
     """
-    rows_of: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        if name in places:
-            rows_of.setdefault(name, []).append(row)
-    by_shelf: dict[Shelf, list[str]] = {}
-    for name in rows_of:
-        by_shelf.setdefault(places[name].shelf, []).append(name)
+    different: dict[int, PinnedAdapter] = {}
+    rows_of: dict[int, list[int]] = {}
+    for row, adapter in enumerate(adapters):
+        if adapter is not None:
+            different[id(adapter)] = adapter
+            rows_of.setdefault(id(adapter), []).append(row)
+    by_shelf: dict[Shelf, list[int]] = {}
+    for key, adapter in different.items():
+        by_shelf.setdefault(adapter.shelf, []).append(key)
     parts = []
-    for shelf, own in by_shelf.items():
-        pairs = sorted((row, index) for index, name in enumerate(own) for row in rows_of[name])
+    for shelf, keys in by_shelf.items():
+        pairs = sorted((row, index) for index, key in enumerate(keys) for row in rows_of[key])
         rows, which = zip(*pairs, strict=True)
-        slots = [places[name].slot for name in own]
-        parts.append(ShelfRows(shelf, slots, rows, which, len(rows) == len(names)))
-    heads = [HeadRows(places[name].heads, rows) for name, rows in rows_of.items()]
-    return BankedRows(len(names), parts, [head for head in heads if head.modules])
+        coefficients = torch.stack([different[key].coefficients for key in keys])
+        parts.append(ShelfRows(shelf, coefficients, rows, which, len(rows) == len(adapters)))
+    heads = [HeadRows(different[key].heads, rows) for key, rows in rows_of.items()]
+    return BankedRows(len(adapters), parts, [head for head in heads if head.modules])
 
 
 def _cut(value: Any, rows: Tensor, count: int) -> Any:

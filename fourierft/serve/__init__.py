@@ -1,0 +1,1 @@
+"""A server of one base model with many adapters, in OpenAI's protocol."""

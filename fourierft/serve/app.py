@@ -1,0 +1,200 @@
+"""The endpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..bank.places import BankedAdapter
+from .decoding import TextRequest
+from .protocol import AdapterSource, ChatRequest, CompletionRequest, Failure
+from .service import Service
+
+LARGEST_BODY = 2**20
+"""Bytes of the largest request."""
+_READ_TO_REFUSE = 64 * LARGEST_BODY  # most clients read no answer before they have sent it all
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application; it starts and stops the service's thread."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.scheduler.start()
+        yield
+        service.scheduler.stop()
+
+    app = FastAPI(title="fourierft", lifespan=lifespan)
+    app.add_middleware(_BodyLimit)
+
+    @app.exception_handler(Failure)
+    async def tell_failure(request: Request, failure: Failure) -> Response:
+        return JSONResponse(failure.body(), failure.status)
+
+    @app.exception_handler(RequestValidationError)
+    async def tell_invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = [
+            f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}"
+            for one in error.errors()
+        ]
+        return JSONResponse(Failure(400, "; ".join(problems)).body(), 400)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        found = [{"id": service.name, "object": "model", "owned_by": "base"}]
+        for name in sorted(service.bank.names):
+            found.append({"id": name, "object": "model", "owned_by": "adapter"})
+        return {"object": "list", "data": found}
+
+    @app.post("/v1/chat/completions")
+    async def chat(asked: ChatRequest) -> Response:
+        return await _answer(service, asked, "chat.completion")
+
+    @app.post("/v1/completions")
+    async def completions(asked: CompletionRequest) -> Response:
+        return await _answer(service, asked, "text_completion")
+
+    @app.get("/v1/adapters/{name}")
+    def describe(name: str) -> dict[str, Any]:
+        return _describe(_find(service, name))
+
+    @app.put("/v1/adapters/{name}")
+    def put(name: str, source: AdapterSource) -> dict[str, Any]:
+        return _describe(service.put(name, source.path))
+
+    @app.delete("/v1/adapters/{name}")
+    def remove(name: str) -> dict[str, Any]:
+        about = _find(service, name)
+        service.remove(name)
+        return _describe(about)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(_metrics(service))
+
+    return app
+
+
+def _find(service: Service, name: str) -> BankedAdapter:
+    try:
+        return service.bank.describe(name)
+    except KeyError:
+        raise Failure(404, f"no adapter {name!r}", "model_not_found") from None
+
+
+def _describe(about: BankedAdapter) -> dict[str, Any]:
+    return {
+        "name": about.name,
+        "version": about.version,
+        "checksum": about.checksum,
+        "parameters": about.parameters,
+        "bytes": about.nbytes,
+    }
+
+
+async def _answer(service: Service, asked: ChatRequest | CompletionRequest, kind: str) -> Response:
+    request = service.prepare(asked)
+    head = {
+        "id": f"cmpl-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": asked.model,
+    }
+    if asked.stream:
+        chunks = _stream(service, request, asked.stops, head)
+        first = await anext(chunks)  # so that a refusal still has its status
+        return StreamingResponse(_continue(first, chunks), media_type="text/event-stream")
+    pieces = [piece async for piece in service.write(request, asked.stops)]
+    text: dict[str, Any] = {"text": "".join(piece for piece, _ in pieces)}
+    if kind == "chat.completion":
+        text = {"message": {"role": "assistant", "content": text["text"]}}
+    count = {"prompt_tokens": len(request.tokens), "completion_tokens": request.made}
+    usage = {**count, "total_tokens": sum(count.values())}
+    choice = {"index": 0, **text, "finish_reason": pieces[-1][1]}
+    return JSONResponse({**head, "choices": [choice], "usage": usage})
+
+
+async def _stream(
+    service: Service, request: TextRequest, stops: list[str], head: dict[str, Any]
+) -> AsyncIterator[str]:
+    chat = head["object"] == "chat.completion"
+    if chat:
+        head = {**head, "object": "chat.completion.chunk"}
+    async for piece, reason in service.write(request, stops):
+        text = {"delta": {"role": "assistant", "content": piece}} if chat else {"text": piece}
+        choice = {"index": 0, **text, "finish_reason": reason}
+        yield f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+async def _continue(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    try:
+        async for chunk in rest:
+            yield chunk
+    except Failure as failure:  # the status is out already
+        yield f"data: {json.dumps(failure.body())}\n\n"
+
+
+def _metrics(service: Service) -> str:
+    counters, scheduler = service.scheduler.counters, service.scheduler
+    values = {
+        "requests_total": counters.requests,
+        "tokens_total": counters.tokens,
+        "failures_total": counters.failures,
+        "forward_passes_total": counters.batches,
+        "forward_seconds_total": round(counters.seconds, 3),
+        "requests_running": scheduler.running,
+        "requests_waiting": scheduler.waiting.qsize(),
+        "adapters": len(service.bank),
+        "adapter_bytes": service.bank.nbytes,
+    }
+    return "".join(f"fourierft_{name} {value}\n" for name, value in values.items())
+
+
+class _BodyLimit:
+    """Refuses bodies above `LARGEST_BODY`, of which no more than that is kept."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        chunks, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            if size <= LARGEST_BODY:
+                chunks.append(message.get("body", b""))
+            elif size > _READ_TO_REFUSE:
+                break
+        if size > LARGEST_BODY:
+            failure = Failure(413, f"a request may have {LARGEST_BODY} bytes")
+            await JSONResponse(failure.body(), 413)(scope, receive, send)
+            return
+        whole: list[Message] = [
+            {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+        ]
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self.app(scope, replay, send)

@@ -1,0 +1,188 @@
+"""Text for many requests at once; requests join and leave between tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from ..bank.adapter_bank import AdapterBank
+from ..bank.places import PinnedAdapter
+from ..engine.mixed_batch import BASE
+
+
+@dataclass(eq=False)
+class TextRequest:
+    """A text that is being made."""
+
+    tokens: list[int]
+    """The prompt."""
+    adapter: PinnedAdapter | None
+    """None for the base model."""
+    max_tokens: int
+    """New tokens at most."""
+    temperature: float = 0.0
+    """0: the likeliest token."""
+    top_p: float = 1.0
+    """Share of the probability that tokens are drawn from."""
+    seed: int | None = None
+    """Seed of the draws; None: another one each time."""
+    emit: Callable[[int | None, str | None], None] = lambda token, reason: None
+    """Function of a new token, None at the end, and of the reason for the end (stop, length)."""
+    cancelled: bool = False
+    """True once nobody waits for the text any more."""
+    made: int = 0
+    """New tokens so far."""
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator()
+        if self.seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(self.seed)
+
+    def choose(self, logits: Tensor) -> int:
+        """Return the next token for logits (vocabulary,)."""
+        if self.temperature == 0:
+            return int(logits.argmax())
+        shares = (logits.float().cpu() / self.temperature).softmax(-1)
+        if self.top_p < 1:
+            ordered, places = shares.sort(descending=True)
+            ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
+            return int(places[ordered.multinomial(1, generator=self.generator)])
+        return int(shares.multinomial(1, generator=self.generator))
+
+
+class Decoder:
+    """Texts that are made together, a token of each at a time.
+
+    Keys and values of all texts lie in one cache, padded at the left. New requests are read in a
+    batch of their own, whose cache is then joined to it.
+
+    Args:
+        bank: The adapters, and the causal language model that they are for.
+        ends: Tokens that end a text.
+    """
+
+    def __init__(self, bank: AdapterBank, ends: Sequence[int]) -> None:
+        self.bank = bank
+        self.ends = frozenset(ends)
+        self.requests: list[TextRequest] = []
+        self._cache: DynamicCache | None = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=self._net.device)
+        self._last = torch.zeros(0, dtype=torch.long, device=self._net.device)
+
+    @property
+    def _net(self) -> Any:
+        net: nn.Module = self.bank.net
+        return net
+
+    @torch.no_grad()
+    def join(self, requests: Sequence[TextRequest]) -> None:
+        """Read the prompts of requests, emit their first tokens and make them part of the batch."""
+        device, longest = self._net.device, max(len(request.tokens) for request in requests)
+        ids = torch.zeros(len(requests), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, request in enumerate(requests):
+            ids[row, longest - len(request.tokens) :] = torch.tensor(request.tokens)
+            mask[row, longest - len(request.tokens) :] = 1
+        ids, mask, cache = ids.to(device), mask.to(device), DynamicCache()
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        logits = self._run(requests, ids, mask, positions, cache)
+        self._cache = cache if self._cache is None else _concatenate(self._cache, cache)
+        self._mask = _stack_left(self._mask, mask)
+        self.requests = [*self.requests, *requests]
+        added = self._advance(requests, logits)
+        self._last = torch.cat([self._last, added])
+        self._drop_ended()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Emit one token of every text; texts that end leave."""
+        positions = self._mask.sum(1, keepdim=True)
+        self._mask = torch.cat([self._mask, torch.ones_like(positions)], 1)
+        logits = self._run(self.requests, self._last[:, None], self._mask, positions, self._cache)
+        self._last = self._advance(self.requests, logits)
+        self._drop_ended()
+
+    def _run(
+        self,
+        requests: Sequence[TextRequest],
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: DynamicCache | None,
+    ) -> Tensor:
+        with self.bank.rows([request.adapter or BASE for request in requests]):
+            found = self._net(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return found.logits[:, -1]
+
+    def _advance(self, requests: Sequence[TextRequest], logits: Tensor) -> Tensor:
+        """Choose and emit the next token of each request; -1 stands for a text that ends."""
+        chosen = []
+        for request, row in zip(requests, logits, strict=True):
+            token = request.choose(row)
+            request.made += 1
+            if request.cancelled or token in self.ends:
+                request.emit(None, "stop")
+                token = -1
+            elif request.made == request.max_tokens:
+                request.emit(token, None)
+                request.emit(None, "length")
+                token = -1
+            else:
+                request.emit(token, None)
+            chosen.append(token)
+        return torch.tensor(chosen, device=logits.device)
+
+    def _drop_ended(self) -> None:
+        keep = (self._last >= 0).nonzero()[:, 0]
+        if len(keep) == len(self.requests):
+            return
+        self.requests = [self.requests[row] for row in keep.tolist()]
+        self._last, self._mask = self._last[keep], self._mask[keep]
+        if not self.requests:
+            self._cache, self._mask = None, self._mask[:, :0]
+            return
+        unused = int(self._mask.any(0).int().argmax())  # columns that pad every text
+        self._mask = self._mask[:, unused:]
+        self._cache = _copy_cache(self._cache, lambda t: t[keep][:, :, unused:])
+
+
+def _concatenate(first: DynamicCache, second: DynamicCache) -> DynamicCache:
+    """Join the texts of two caches, both padded to the longer at the left."""
+    length = max(first.get_seq_length(), second.get_seq_length())
+
+    def pad(tensor: Tensor) -> Tensor:
+        return nn.functional.pad(tensor, (0, 0, length - tensor.shape[2], 0))
+
+    joined = DynamicCache()
+    for index, (one, other) in enumerate(zip(first.layers, second.layers, strict=True)):
+        keys = torch.cat([pad(one.keys), pad(other.keys)])
+        joined.update(keys, torch.cat([pad(one.values), pad(other.values)]), index)
+    return joined
+
+
+def _copy_cache(cache: Any, change: Callable[[Tensor], Tensor]) -> DynamicCache:
+    copied = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        copied.update(change(layer.keys), change(layer.values), index)
+    return copied
+
+
+def _stack_left(first: Tensor, second: Tensor) -> Tensor:
+    """Put the rows of two masks below each other, padded at the left."""
+    length = max(first.shape[1], second.shape[1])
+    return torch.cat([nn.functional.pad(t, (length - t.shape[1], 0)) for t in (first, second)])

@@ -1,0 +1,239 @@
+"""The server: texts made together equal texts made alone, over a real connection."""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel, get_peft_model
+
+from fourierft import AdapterBank, FourierFTConfig
+from fourierft.serve.decoding import Decoder, TextRequest
+
+NAMES = ["a", "b", "c"]
+
+
+def make_net(kind):
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64
+        )
+    else:
+        config = transformers.LlamaConfig(
+            vocab_size=64,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=64,
+        )
+    config.pad_token_id = config.eos_token_id = config.bos_token_id = 0
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def save_adapters(folder, kind):
+    targets = {"gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}[kind]
+    for seed, name in enumerate(NAMES):
+        config = FourierFTConfig(target_modules=targets, n_frequency=40, scaling=300.0)
+        torch.manual_seed(seed)
+        net = get_peft_model(make_net(kind), config)
+        net.save_pretrained(folder / name)
+
+
+class Collector:
+    def __init__(self, tokens, adapter, **options):
+        self.tokens, self.reason = [], None
+        self.request = TextRequest(tokens, adapter, emit=self.emit, **options)
+
+    def emit(self, token, reason):
+        if token is not None:
+            self.tokens.append(token)
+        self.reason = reason
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_texts_made_together_equal_texts_made_alone(kind, tmp_path):
+    """Prompts and texts of many lengths, that join while others are being made."""
+    save_adapters(tmp_path, kind)
+    net = make_net(kind)
+    bank = AdapterBank(net)
+    bank.add_folder(tmp_path)
+    decoder = Decoder(bank, [0])
+    generator = torch.Generator().manual_seed(3)
+    asked = []
+    for number in range(8):
+        length = int(torch.randint(1, 12, (), generator=generator))
+        tokens = torch.randint(1, 64, (length,), generator=generator).tolist()
+        name = [*NAMES, None][number % 4]
+        pinned = None if name is None else bank.pin(name)
+        asked.append((name, Collector(tokens, pinned, max_tokens=4 + 3 * number)))
+    waiting = [collector.request for _, collector in asked]
+    decoder.join([waiting.pop(0)])
+    while decoder.requests or waiting:
+        if decoder.requests:
+            decoder.step()
+        if waiting:
+            joining, waiting = waiting[:2], waiting[2:]
+            decoder.join(joining)
+    for name, collector in asked:
+        alone = make_net(kind)
+        if name is not None:
+            alone = PeftModel.from_pretrained(alone, tmp_path / name)
+        request = collector.request
+        found = alone.generate(
+            input_ids=torch.tensor([request.tokens]),
+            max_new_tokens=request.max_tokens,
+            do_sample=False,
+        )[0, len(request.tokens) :].tolist()
+        ended = found[-1] == 0
+        assert collector.tokens == (found[:-1] if ended else found)
+        assert collector.reason == ("stop" if ended else "length")
+
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def server(data_folder, tmp_path_factory):
+    """Function: path, body -> status and answer of a real server of a real, tiny LLaMA."""
+    pytest.importorskip("fastapi")
+    uvicorn = pytest.importorskip("uvicorn")
+    from fourierft.serve.app import make_app
+    from fourierft.serve.service import Service
+
+    source, folder = data_folder / "models/stories260K", tmp_path_factory.mktemp("adapters")
+    for seed, name in enumerate([*NAMES, "spare"]):
+        config = FourierFTConfig(target_modules=["q_proj", "v_proj"], n_frequency=40, scaling=20.0)
+        torch.manual_seed(seed)
+        base = transformers.AutoModelForCausalLM.from_pretrained(source)
+        get_peft_model(base, config).save_pretrained(folder / name)
+    (folder / "damaged.safetensors").write_bytes(b"nothing")
+    net = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = TEMPLATE
+    bank = AdapterBank(net)
+    for name in NAMES:
+        bank.add(name, folder / name)
+    service = Service(bank, tokenizer, "stories", folder, largest=8)
+    config = uvicorn.Config(make_app(service), host="127.0.0.1", port=0, log_level="warning")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    port = running.servers[0].sockets[0].getsockname()[1]
+
+    def ask(path, body=None, method=None):
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                status, text = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read().decode()
+        return status, json.loads(text) if text.startswith("{") else text
+
+    ask.folder, ask.source = folder, source
+    yield ask
+    running.should_exit = True
+    thread.join()
+
+
+def completion(model, prompt="Once upon a time", **options):
+    given = {"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 0, **options}
+    return "/v1/completions", given
+
+
+def alone(server, name, prompt="Once upon a time", count=12):
+    net = transformers.AutoModelForCausalLM.from_pretrained(server.source)
+    if name != "stories":
+        net = PeftModel.from_pretrained(net, server.folder / name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(server.source)
+    given = tokenizer(prompt, return_tensors="pt")
+    found = net.generate(**given, max_new_tokens=count, do_sample=False)[0]
+    return tokenizer.decode(found[given["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_many_clients_at_once(server):
+    """Each gets the text of its adapter alone, whatever it was made with."""
+    expected = {name: alone(server, name) for name in ["stories", *NAMES]}
+    assert len(set(expected.values())) > 1
+    names = list(expected) * 6
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda name: server(*completion(name)), names))
+    for name, (status, body) in zip(names, answers, strict=True):
+        assert status == 200 and body["choices"][0]["text"] == expected[name]
+        assert body["usage"]["completion_tokens"] == 12
+        assert body["choices"][0]["finish_reason"] == "length"
+
+
+def test_chat_streams_and_stops(server):
+    messages = [{"role": "user", "content": "Once upon a time"}]
+    asked = {"model": "b", "messages": messages, "max_tokens": 12, "temperature": 0}
+    _, whole = server("/v1/chat/completions", asked)
+    text = whole["choices"][0]["message"]["content"]
+    _, streamed = server("/v1/chat/completions", {**asked, "stream": True})
+    *chunks, done = [line[6:] for line in streamed.splitlines() if line]
+    assert done == "[DONE]"
+    choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
+    assert "".join(choice["delta"]["content"] for choice in choices) == text
+    assert choices[-1]["finish_reason"] == "length"
+    stop = text[3:6]
+    _, cut = server("/v1/chat/completions", {**asked, "stop": stop})
+    assert cut["choices"][0]["message"]["content"] == text[: text.find(stop)]
+    assert cut["choices"][0]["finish_reason"] == "stop"
+    drawn = [
+        server("/v1/chat/completions", {**asked, "temperature": 1.5, "top_p": 0.9, "seed": seed})[1]
+        for seed in (1, 1, 2)
+    ]
+    first, again, other = (one["choices"][0]["message"]["content"] for one in drawn)
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "word"),
+    [
+        (*completion("nobody"), 404, "no adapter 'nobody'"),
+        (*completion("a", n=2), 400, "n: got 2"),
+        (*completion("a", temperature=-1), 400, "temperature"),
+        (*completion("a", prompt="word " * 600), 400, "the model reads 512"),
+        ("/v1/completions", b"{", 400, "JSON"),
+        ("/v1/completions", {"model": "a"}, 400, "prompt"),
+        ("/v1/completions", b" " * 10_000_000, 413, "1048576 bytes"),
+        ("/v1/chat/completions", {"model": "a", "messages": []}, 400, "messages"),
+    ],
+)
+def test_what_cannot_be_done_is_said(server, path, body, status, word):
+    found, said = server(path, body)
+    assert found == status and word in said["error"]["message"]
+
+
+def test_adapters_come_and_go_while_texts_are_made(server):
+    before = alone(server, "a", count=60)
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(server, *completion("a", max_tokens=60)) for _ in range(4)]
+        while "requests_running 4" not in server("/metrics")[1] and not running[-1].done():
+            time.sleep(0.001)
+        status, about = server("/v1/adapters/a", {"path": "spare"}, "PUT")
+        assert status == 200 and about["version"] == 2
+        assert {one.result()[1]["choices"][0]["text"] for one in running} == {before}
+    assert server(*completion("a"))[1]["choices"][0]["text"] == alone(server, "spare")
+    for path, status in (("damaged.safetensors", 400), ("../x", 403), ("/etc", 403)):
+        assert server("/v1/adapters/b", {"path": path}, "PUT")[0] == status
+    assert server("/v1/adapters/b")[1]["version"] == 1
+    assert server("/v1/adapters/new", {"path": "b"}, "PUT")[0] == 200
+    assert [one["id"] for one in server("/v1/models")[1]["data"]] == ["stories", *NAMES, "new"]
+    assert server("/v1/adapters/new", method="DELETE")[0] == 200
+    assert server(*completion("new"))[0] == 404
+    assert server("/v1/adapters/a", {"path": "a"}, "PUT")[1]["version"] == 3
+    metrics = dict(line.split() for line in server("/metrics")[1].splitlines())
+    assert metrics["fourierft_adapters"] == "3" and int(metrics["fourierft_tokens_total"]) > 240
+    assert server("/health")[1] == {"status": "ok"}
