@@ -43,8 +43,7 @@ class AdapterBank:
 
     Args:
         net: The base model, without adapters of PEFT.
-        capacity: Largest number of adapters; a further one evicts that which was used longest ago.
-            None for no limit.
+        capacity: Adapters at most: a further one evicts that which was used longest ago.
     """
 
     def __init__(self, net: nn.Module, capacity: int | None = None) -> None:
@@ -177,8 +176,7 @@ class AdapterBank:
         rows.
 
         Args:
-            names: Names, or what `pin` returned, one a row; ``__base__`` for a row without an
-                adapter.
+            names: Names, or results of `pin`, one a row; ``__base__`` for no adapter.
 
         Raises:
             ValueError: Unknown names; all of them are named.
