@@ -57,7 +57,7 @@ def write_bank(
         slots: Place of each on its shelf.
     """
     tensors: dict[str, Tensor] = {}
-    described = []
+    described: list[dict[str, Any] | None] = []
     for number, shelf in enumerate(shelves):
         pairs = zip(entries, slots, strict=True)
         own = [slot for entry, slot in pairs if entry.shelf == number]

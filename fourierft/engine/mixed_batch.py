@@ -238,7 +238,9 @@ def banked_update(x: Tensor, transform: Transform, coefficients: Tensor, which: 
         return _update_by_adapter(x, terms, which)
 
 
-def _spectral_update(x: Tensor, transform: Fourier, coefficients: Tensor, which: Tensor) -> Tensor:
+def _spectral_update(
+    x: Tensor, transform: Transform, coefficients: Tensor, which: Tensor
+) -> Tensor:
     product, tokens = spectral_product(transform), x.flatten(0, 1)
     which = which.repeat_interleave(x.shape[1]) if x.shape[1] != 1 else which
     return _SpectralProduct.apply(product, tokens, coefficients, which).view(*x.shape[:-1], -1)

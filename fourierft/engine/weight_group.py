@@ -66,7 +66,7 @@ def prepare_weights(
     first = members[0]
     device = first.weight.device.type
     with torch.inference_mode(False), torch.no_grad(), without_autocast(device):
-        updates = None
+        updates: Any = None
         for position, (transform, alpha, _) in enumerate(first.terms):
             stacked = torch.stack([member.terms[position].coefficients for member in members])
             update = transform.update(scaled(stacked, alpha))

@@ -119,7 +119,11 @@ class Service:
             Failure: Too many requests wait, or the batch failed.
         """
         loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[int | None, str | None]]()
-        request.emit = lambda *event: loop.call_soon_threadsafe(events.put_nowait, event)
+
+        def emit(token: int | None, reason: str | None) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, (token, reason))
+
+        request.emit = emit
         if not self.scheduler.submit(request):
             raise Failure(503, "too many requests wait; try again later")
         tokens: list[int] = []
