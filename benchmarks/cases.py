@@ -32,7 +32,7 @@ def adapt(net: nn.Module, method: str | Engine, n: int, targets: list[str]) -> n
 
     Args:
         net: With nothing adapted yet.
-        method: `frozen`, `lora`, `stock` (PEFT's FourierFT), or ours: `cache`, `recompute`,
+        method: `frozen`, `lora`, `stock` (PEFT's FourierFT), or ours: `auto`, `cache`, `recompute`,
             `dense`, `sampled` (the last two cache as well), or with any other `Engine`.
         n: Coefficients per matrix.
         targets: Modules to adapt.
@@ -47,6 +47,7 @@ def adapt(net: nn.Module, method: str | Engine, n: int, targets: list[str]) -> n
         tuner = StockModel(net, config, "default")
     else:
         named = {
+            "auto": Engine(),
             "recompute": Engine("recompute"),
             "dense": Engine("cache", "dense"),
             "sampled": Engine("cache", "sampled"),

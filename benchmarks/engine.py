@@ -96,7 +96,7 @@ def generation(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
 
 def steps(options: argparse.Namespace) -> Iterator[BenchmarkRow]:
     """Time whole optimizer steps and evaluations of a model of RoBERTa-base's shape."""
-    methods = ("frozen", "cache", "recompute", "lora", "stock")
+    methods = ("frozen", "auto", "cache", "recompute", "lora", "stock")
     models = {method: TimedModel(method, torch.float32, options.device) for method in methods}
     large, small = BATCHES.items()
     rows: dict[str, Callable[[TimedModel], Callable]] = {

@@ -61,9 +61,10 @@ class FourierFTConfig(StockConfig):
             spectrum are then of shape (in, out), and the weight gets the transpose. Unbiased
             entries make equally distributed updates either way, but one entry seed makes two
             different functions.
-        memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``save`` or
-            ``recompute`` (`Engine`). This and the next two control the computation: they are not
-            saved, and are taken from a model's first adapter (`configure` sets them later).
+        memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``save``,
+            ``recompute`` or ``spectral`` (`Engine`). This and the next two control the computation:
+            they are not saved, and are taken from a model's first adapter (`configure` sets them
+            later).
         gradient: ``auto``, ``dense`` or ``sampled``.
         precision: ``rounded`` or ``exact``.
 

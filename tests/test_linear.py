@@ -17,6 +17,7 @@ from fourierft.spectrum import sample_entries
 
 SHAPES = [(48, 48), (63, 40), (20, 33)]
 MODES = [Engine(m, g) for m in ("cache", "save", "recompute") for g in ("dense", "sampled")]
+MODES.append(Engine("spectral"))
 
 
 class Case:

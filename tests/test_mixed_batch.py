@@ -7,7 +7,8 @@ from peft import get_peft_model
 
 from fourierft import FourierFTConfig, delta_weight
 from fourierft.bases.transform import make_transform
-from fourierft.engine.mixed_batch import mixed_update, prefers_groups, spectral_product
+from fourierft.engine.mixed_batch import mixed_update, prefers_groups
+from fourierft.engine.spectral import spectral_product
 from fourierft.engine.weight_cache import AdapterTerm
 from fourierft.spectrum import sample_entries
 

@@ -44,6 +44,7 @@ class MemoryMode(Enum):
     cache = "cache"
     save = "save"
     recompute = "recompute"
+    spectral = "spectral"
 
 
 class Gradient(Enum):
@@ -120,7 +121,8 @@ class FourierFT(Adapter):
     authors' code, another function for the same entry seed; null: eq4."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
     """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; batched:
-    save, built for many matrices at once; recompute: one full-size weight less per matrix."""
+    save, built for many matrices at once; recompute: one full-size weight less per matrix;
+    spectral: products by way of spectra, for few tokens."""
     gradient: Gradient = field(default=Gradient.auto, metadata=LOCAL)
     """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper."""
     precision: UpdatePrecision | None = None

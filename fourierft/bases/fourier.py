@@ -14,6 +14,10 @@ FLOP = 1 / 95  # one operation of a float32 matrix product
 SAMPLE = 0.25  # one token of one coefficient
 _FFT = 2.3  # one number transformed and laid out for sampling
 _PLANE = 2.6  # one number of a two-dimensional transform
+_BUILD = 2.5  # one number of W0 + S
+# By way of spectra, forward and backward:
+_PRODUCTS = 2.4  # one number of a token
+_TERMS = 0.3  # one coefficient of a token
 
 
 class Fourier:
@@ -119,6 +123,15 @@ class Fourier:
         d1, d2 = self.shape
         sampled = tokens * (_FFT * (d1 + d2) + SAMPLE * self.n)
         return sampled < d1 * d2 * (2 * tokens * FLOP + _PLANE)
+
+    def prefers_spectra(self, tokens: int) -> bool:
+        """Return True if products by way of spectra should be faster than building S for them.
+
+        A build is taken to serve four micro-batches of this size.
+        """
+        d1, d2 = self.shape
+        products = tokens * (_PRODUCTS * (d1 + d2) + _TERMS * self.n)
+        return 4 * products < _BUILD * d1 * d2
 
     def _top(self, coefficients: Tensor) -> Tensor:
         """Return S[p] for p = 0 ... d1 // 2."""

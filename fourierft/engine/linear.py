@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..bases.transform import Transform
 from ..frozen_weight import dequantised_4bit, is_4bit
-from ..tensors import HALF, get_version, without_autocast
+from ..tensors import HALF, check_versions, get_version, without_autocast
 from .gradient import Signal, Spectra, coefficient_gradients, share_spectra, weight_gradient
-from .settings import DEFAULT, Engine, choose_memory, samples_gradient
+from .settings import DEFAULT, Engine, choose_memory, samples_gradient, uses_spectra
+from .spectral import spectral_linear
 from .weight_cache import AdapterTerm, WeightCache, WeightLayout, effective_weight, summed_update
 from .weight_group import PreparedWeight
 
@@ -92,6 +93,9 @@ def adapted_linear(
     if not torch.is_grad_enabled() and cache is not None and cache.holders:
         effective = cache.get_held(weight, terms, layout)
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
+    tokens = x.numel() // max(x.shape[-1], 1)
+    if uses_spectra(engine, x, base, terms, tokens):
+        return spectral_linear(x, weight, bias, terms[0], transposed)
     chosen = choose_memory(engine, device, base)
     if chosen != "cache":
         cache = None
@@ -102,7 +106,6 @@ def adapted_linear(
         effective, plane = prepared
     if not torch.is_grad_enabled():
         return (_to_columns if transposed else _to_rows)(x, effective, bias)
-    tokens = x.numel() // max(x.shape[-1], 1)
     sampled = [samples_gradient(engine, device, term.transform, tokens) for term in terms]
     transforms, alphas, coefficients = zip(*terms, strict=True)
     sources = coefficients if plane is None or any(sampled) else (plane,)
@@ -211,11 +214,7 @@ def _coefficient_gradients(
 def _differentiable_weight(ctx: Any, weight: Tensor | None) -> Tensor:
     """Return the effective weight as a function of the coefficients, for second derivatives."""
     operands = ctx.operands
-    if ctx.versions != [get_version(c) for c in operands.coefficients]:
-        raise RuntimeError(
-            "coefficients were modified by an inplace operation between the forward pass and "
-            "this derivative of it"
-        )
+    check_versions(operands.coefficients, ctx.versions)
     exact = operands.layout.interleaved or operands.layout.dtype == torch.float32
     weight = weight if operands.packed is None else operands.packed
     total = _differentiable_sum(weight, operands.terms(operands.coefficients))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -13,9 +11,8 @@ from ..bases.fourier import Fourier
 from ..bases.transform import Transform
 from ..tensors import without_autocast
 from .linear import adapted_linear
+from .spectral import spectral_product
 from .weight_cache import AdapterTerm
-
-_TOKENS_AT_ONCE = 64  # so that their spectra stay in the processor's cache
 
 BASE = "__base__"
 """PEFT's name for a row without an adapter."""
@@ -25,97 +22,6 @@ _ROUND_TRIP = 3.0  # one number of a token to its spectrum, laid out and back
 _TERM = 6.0  # one coefficient of one token
 _BUILD = 4.0  # one number of W0 + DeltaW
 _PRODUCT = 2 / 95  # one multiplication and addition of a matrix product
-
-
-class SpectralProduct:
-    """``y_t = S(c_a(t)) x_t`` for many vectors of coefficients on the same entries.
-
-    With ``X_t = rfft(x_t)`` the update of Eq. 2-4 acts on a token as
-
-    ``Y_t[u] = sum over entries l with u_l = u of c_a(t),l conj(X_t[v_l])``,
-    ``y_t = 1 / (d1 d2) irfft(Y_t)``.
-
-    Nothing of size d1 x d2 is made, nothing is merged, tokens may come in any order, and the cost
-    does not depend on the number of adapters.
-
-    Args:
-        transform: Shape and entries, (out, in).
-    """
-
-    def __init__(self, transform: Fourier) -> None:
-        self.transform = transform
-        d1, d2 = transform.shape
-        u, v = transform.entries
-        # (u, v) and (-u, -v) are the same cosine: u goes to the half spectrum that irfft reads.
-        folded = 2 * u > d1
-        u, v = torch.where(folded, -u % d1, u), torch.where(folded, -v % d2, v)
-        # irfft counts every row twice, but not the first and, of an even size, the last.
-        weights = torch.where((u == 0) | (2 * u == d1), 1.0, 0.5).double() * transform.scale
-        mirrored = 2 * v > d2  # X[v] is the conjugate of X[d2 - v]
-        self._columns = torch.where(mirrored, d2 - v, v)
-        self._weights = {dtype: weights.to(dtype) for dtype in (torch.float32, torch.float64)}
-        self._rows = u
-        self._signs = torch.where(mirrored, 1.0, -1.0)  # of the imaginary part
-        self._adders: dict[torch.dtype, Tensor] = {}
-
-    @cached_property
-    def transposed(self) -> SpectralProduct:
-        """Product with the transpose of S."""
-        return SpectralProduct(self.transform.transposed)
-
-    def __call__(self, x: Tensor, coefficients: Tensor, which: Tensor) -> Tensor:
-        """Multiply every token with the update of its adapter; no gradient.
-
-        Args:
-            x: (T, d2), float32 or float64.
-            coefficients: (A, n), of the same dtype.
-            which: Index of each token's adapter, int64 (T,).
-
-        Returns:
-            (T, d1).
-        """
-        weighted = coefficients * self._weights[x.dtype]
-        if len(x) <= _TOKENS_AT_ONCE:
-            return self._product(x, weighted, which)
-        chunks = zip(x.split(_TOKENS_AT_ONCE), which.split(_TOKENS_AT_ONCE), strict=True)
-        return torch.cat([self._product(tokens, weighted, own) for tokens, own in chunks])
-
-    def _product(self, x: Tensor, weighted: Tensor, which: Tensor) -> Tensor:
-        tokens = len(x)
-        spectrum = torch.view_as_real(torch.fft.rfft(x)).flatten(1).t().contiguous()  # (2 f, T)
-        terms = spectrum.view(-1, 2, tokens).index_select(0, self._columns)  # (n, 2, T)
-        terms.mul_(weighted.index_select(0, which).t()[:, None])
-        summed = torch.sparse.mm(self._adder(x.dtype), terms.view(-1, tokens))  # (2 f, T)
-        half = torch.view_as_complex(summed.t().contiguous().view(tokens, -1, 2))
-        return torch.fft.irfft(half, n=self.transform.shape[0], norm="forward")
-
-    def _adder(self, dtype: torch.dtype) -> Tensor:
-        """Return the matrix (2 f, 2 n) that sums the terms of each row and takes conjugates."""
-        if dtype not in self._adders:
-            terms = torch.arange(2 * self.transform.n, device=self._rows.device)
-            rows = torch.stack([2 * self._rows, 2 * self._rows + 1], 1).flatten()
-            values = torch.stack([torch.ones_like(self._signs), self._signs], 1).flatten()
-            order = torch.argsort(rows, stable=True)
-            size = 2 * (self.transform.shape[0] // 2 + 1)
-            counts = torch.bincount(rows, minlength=size)
-            starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Sparse", UserWarning)  # beta; unchecked
-                self._adders[dtype] = torch.sparse_csr_tensor(
-                    starts,
-                    terms[order],
-                    values[order].to(dtype),
-                    size=(size, len(terms)),
-                    check_invariants=False,
-                )
-        return self._adders[dtype]
-
-
-@lru_cache(maxsize=128)
-def spectral_product(transform: Fourier) -> SpectralProduct:
-    """Return the product that all layers with this transform share."""
-    with torch.inference_mode(False):  # it outlives the caller
-        return SpectralProduct(transform)
 
 
 class _SpectralProduct(torch.autograd.Function):

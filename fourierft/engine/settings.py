@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from ..bases.fourier import Fourier
 from ..bases.transform import Transform
+from ..tensors import HALF
+from .weight_cache import AdapterTerm
 
-MEMORY = ("auto", "batched", "cache", "save", "recompute")
+MEMORY = ("auto", "batched", "cache", "save", "recompute", "spectral")
 GRADIENT = ("auto", "dense", "sampled")
 PRECISION = ("rounded", "exact")
 
@@ -29,8 +34,10 @@ class Engine(NamedTuple):
     memory: str = "auto"
     """Use of memory: cache keeps W0 + DeltaW until it changes, save until the backward pass,
     recompute computes it in both passes; batched is save for many layers at once (`ForwardPass`).
-    auto: recompute for quantised weights, cache on CPUs, batched or save on accelerators (see
-    `prefers_group`), where comparing values waits for the queue (estimated, not measured)."""
+    spectral multiplies with W0 and, by way of spectra, with DeltaW (recompute where it cannot).
+    auto: recompute for quantised weights; on CPUs spectral for few tokens that are trained with,
+    else cache; batched or save on accelerators (see `prefers_group`), where comparing values waits
+    for the queue (estimated, not measured)."""
     gradient: str = "auto"
     """Computation of the coefficients' gradient: dense by way of dL/dW, sampled without it; auto
     takes the cheaper."""
@@ -54,7 +61,7 @@ def engine_problems(engine: Engine) -> list[str]:
 
 def choose_memory(engine: Engine, device: str, weight: Tensor | None) -> str:
     """Return the use of memory that the settings come to on this device."""
-    memory = engine.memory
+    memory = "recompute" if engine.memory == "spectral" else engine.memory
     if memory == "auto":
         # The update alone is for quantised weights, where a full-size copy would undo their point.
         if weight is None:
@@ -66,6 +73,24 @@ def choose_memory(engine: Engine, device: str, weight: Tensor | None) -> str:
     if memory == "cache" and _get_current_dispatch_mode() is not None:
         return "recompute"  # selective checkpointing replays operations: the same ones again
     return memory
+
+
+def uses_spectra(
+    engine: Engine, x: Tensor, weight: Tensor | None, terms: Sequence[AdapterTerm], tokens: int
+) -> bool:
+    """Return True if an input is multiplied with W0 and, by its spectrum, with DeltaW."""
+    if engine.memory not in ("auto", "spectral") or engine.gradient == "dense":
+        return False
+    transform, _, c = terms[0]
+    plain = weight is not None and weight.dtype == x.dtype and x.dtype not in HALF
+    if not (plain and tokens and len(terms) == 1 and isinstance(transform, Fourier)):
+        return False
+    if not (x.is_cuda or torch.backends.mkl.is_available()) or _get_current_dispatch_mode():
+        return False
+    if engine.memory == "spectral":
+        return True
+    learns = torch.is_grad_enabled() and c.requires_grad  # else one build is good for many inputs
+    return learns and x.device.type == "cpu" and transform.prefers_spectra(tokens)
 
 
 def samples_gradient(engine: Engine, device: str, transform: Transform, tokens: int) -> bool:
