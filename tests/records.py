@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.run_config import Config
+from experiments.report.comparison import reference
 from experiments.results.history import read_history
 from experiments.results.identity import to_plain
 from experiments.results.record import Record, write_record
@@ -76,6 +77,9 @@ def scored(
                 "scores": {"validation": {name: value}}}  # fmt: skip
 
     marked = {name: {"fingerprint": mark} for name, mark in (inputs or {}).items()}
+    if weights == WEIGHTS:  # of a paper's base model: the published ones
+        known = reference.weights().get(config["model"]["name"]) or {}
+        weights = known.get("fingerprint") or WEIGHTS
     record = Record(
         run={
             **{key: config[key]["name"] for key in ("model", "task", "method")},

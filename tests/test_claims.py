@@ -247,7 +247,6 @@ def test_figure6_from_histories(tmp_path, compose):
     shown = text.markdown(page)
     assert page.verdicts == {Verdict.supported: 2, Verdict.contradicted: 1}
     assert "holds in 0 of 3 epochs" in shown and "over 3 seeds alone" in shown
-    assert "weights unverified" in shown
     assert len(next(page.pictures).draw().axes) == 3
 
 

@@ -107,9 +107,9 @@ def test_the_site_shows_every_cell_and_every_run(built, outputs):
 
 
 def site_weights():
-    from records import WEIGHTS
+    from experiments.report.comparison import reference
 
-    return WEIGHTS
+    return reference.weights()["roberta_base"]["fingerprint"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from records import scored
 
 from experiments.config import sweep
-from experiments.report import run_state, status
+from experiments.report import costs, run_state
 from experiments.report.__main__ import main
 from experiments.report.run_state import State
 from experiments.results import lock
@@ -84,8 +84,10 @@ def test_a_figure_of_several_experiments_and_how_to_go_on(tmp_path, capsys):
     assert main(["status", "experiment=figure4", *narrow, "--outputs", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     given = f"task=rte model=minilm 'task.path=two words' output={tmp_path}`"
+    start = "To continue: `.venv/bin/python -m experiments.search search=figure4"
     for name in ("figure4_fourierft", "figure4_fourierft_qqp", "figure4_lora"):
-        assert f"To continue: `.venv/bin/python train.py experiment={name} {given}" in shown
+        assert f"{start} experiment={name} {given}" in shown
+    assert "| figure4_lora" in shown and "unknown" in shown, "MiniLM has no forecast"
 
 
 def test_wrong_requests(tmp_path, capsys):
@@ -107,7 +109,7 @@ def test_wrong_requests(tmp_path, capsys):
     ],  # fmt: skip
 )
 def test_durations(seconds, shown):
-    assert status.duration(seconds) == shown
+    assert costs.duration(seconds) == shown
 
 
 def test_folders_of_any_name(tmp_path, capsys):

@@ -120,15 +120,20 @@ def test_too_few_seeds_and_cut_files(tmp_path, cola, monkeypatch):
     assert "1,043 rows of validation" in found(tmp_path).judgements["best"].reason
 
 
+def forget_weights(monkeypatch):
+    """Forget the published fingerprint of RoBERTa-base."""
+    unknown = {"repo": "FacebookAI/roberta-base", "fingerprint": None}
+    monkeypatch.setitem(reference.weights(), "roberta_base", unknown)
+
+
 def test_weights_must_agree(tmp_path, cola, plain, monkeypatch):
     five(tmp_path, cola)
     rte = plain("model=roberta_base", "task=rte", "method=fourierft")
     scored(tmp_path, rte, 0, 0.79, weights="other")
+    assert "weights" not in found(tmp_path).judgements["best"].reason
+    assert "another fingerprint" in found(tmp_path, "rte").judgements["best"].reason
+    forget_weights(monkeypatch)
     assert "different weights" in found(tmp_path).judgements["best"].reason
-    monkeypatch.setitem(
-        reference.weights(), "roberta_base", {"repo": "FacebookAI/roberta-base", "fingerprint": "x"}
-    )
-    assert "another fingerprint" in found(tmp_path).judgements["best"].reason
 
 
 def test_seeds_of_other_data_are_not_averaged(tmp_path, cola):
@@ -331,8 +336,10 @@ def test_a_verdict_needs_the_papers_recipe(tmp_path, cola, changes, reason):
     assert told.verdict.value == "not comparable" and reason in told.reason
 
 
-def test_unknown_weights_stand_with_the_verdict(tmp_path, cola):
+def test_unknown_weights_stand_with_the_verdict(tmp_path, cola, monkeypatch):
     five(tmp_path, cola)
+    assert UNVERIFIED not in found(tmp_path).judgements["best"].reason
+    forget_weights(monkeypatch)
     assert found(tmp_path).judgements["best"].reason.endswith(UNVERIFIED)
     assert UNVERIFIED in registry.build("table2", run_index.collect(tmp_path)).summary
 

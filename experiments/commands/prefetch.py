@@ -12,7 +12,7 @@ from experiments.config import overrides, paths, sweep
 from experiments.config.compose import register
 from experiments.config.run_config import Config
 from experiments.errors import ConfigError, HubUnavailable, RecordError, UserError
-from experiments.hub import manifest, wheels
+from experiments.hub import manifest, pins, wheels
 from experiments.models import Transformer
 
 HELP = """\
@@ -83,6 +83,8 @@ def prefetch(given: list[str], path: Path, wheel: Path | None = None) -> None:
             repositories.append(manifest.describe(download, hub.fetch(download)))
         except UserError as error:
             failed.append("; ".join([error.summary, *error.problems]))
+            continue
+        print(f"  {pins.compare(repositories[-1]).describe()}", flush=True)
     if failed:
         raise HubUnavailable("some downloads failed, no manifest was written", failed)
     manifest.write(path, given, repositories)
@@ -144,6 +146,8 @@ def check_manifest(path: Path) -> None:
         raise RecordError(
             f"the cache {constants.HF_HUB_CACHE} does not hold what {path} lists", wrong
         )
+    for one in repositories:
+        print(f"{one['kind']} {one['repo']}: {pins.compare(one).describe()}")
     number = sum(len(one["files"]) for one in repositories)
     print(f"all {number} files of {len(repositories)} repositories are here; run with offline=true")
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+import yaml
 from hydra.core.override_parser.types import Override
 
 from experiments.config import override_parser
@@ -82,6 +83,20 @@ def compose_cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator
             yield Cell(
                 overrides=varied, complete=overrides, config=None, seeds=seeds, problem=problem
             )
+
+
+def read_search(experiment: str | None) -> tuple[list[str], int]:
+    """Return the keys that the search of an experiment chooses, and the trials of each cell.
+
+    Args:
+        experiment: the field `experiment` of a run, after which a search in conf/search/ is named;
+            without one there are no keys and 1 trial.
+    """
+    path = CONF / "search" / f"{experiment}.yaml"
+    if not path.is_file():
+        return [], 1
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return list(found["space"]), found["trials"]
 
 
 def get_sweep_overrides(start: list[str]) -> list[str]:

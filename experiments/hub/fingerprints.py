@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +111,11 @@ def compute_fingerprint(files: Files) -> str:
     if _get_stamps(files) == stamps and _are_settled(stamps, began):
         _remember(files, stamps, found)
     return found
+
+
+def combine_digests(digests: Iterable[bytes]) -> str:
+    """Return the fingerprint of files whose names are not hashed, from the SHA-256 of each."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def read_remembered(files: Files, stamps: list[tuple[int, ...]] | None = None) -> str | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import shlex
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.config import paths, sweep
 from experiments.errors import UserError
+from experiments.report import costs
 from experiments.report.comparison.verdict import Verdict
+from experiments.report.costs import StatusRow
+from experiments.report.forecast import forecast_seconds
 from experiments.report.pages import registry
 from experiments.report.render import site, text
 from experiments.report.render.document import (
@@ -27,22 +28,10 @@ from experiments.report.render.document import (
     Shown,
     Table,
 )
-from experiments.report.run_state import RunState, State, look
+from experiments.report.run_state import RunState, State, look, look_at_trials
 from experiments.results.identity import get_run_dir
 
 OUTPUTS = Path("outputs")
-MINUTE, HOUR, DAY = 60, 3600, 86400
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatusRow:
-    """Cell of an experiment over its seeds."""
-
-    name: str
-    key: tuple[str, str, str]
-    """Model, task and method: similar cells take similar times."""
-    runs: dict[int, RunState]
-    problem: str = ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -85,11 +74,20 @@ def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[StatusRow]:
             continue
         config, runs = cell.config, {}
         config.output = str(outputs)
+        space, trials = sweep.read_search(config.experiment)
         for seed in cell.seeds:
             config.seed = seed
-            runs[seed] = look(get_run_dir(config), config)
-        key = (config.model.name, config.task.name, config.method.name)
-        yield StatusRow(name=label, key=key, runs=runs)
+            if trials > 1:
+                runs[seed] = look_at_trials(config, space, trials)
+            else:
+                runs[seed] = look(get_run_dir(config), config)
+        yield StatusRow(
+            name=label,
+            key=(config.model.name, config.task.name, config.method.name),
+            runs=runs,
+            forecast=forecast_seconds(config),
+            trials=trials,
+        )
 
 
 def _called(name: str) -> list[str]:
@@ -107,7 +105,7 @@ def board(boards: dict[str, list[StatusRow]], outputs: Path, given: Sequence[str
         outputs: folder of the runs.
         given: overrides that narrow their sweeps, for the command that continues them.
     """
-    blocks: list[Block] = []
+    blocks: list[Block] = [Prose(costs.INTRODUCTION), costs.tabulate(boards)]
     everything = [row for found in boards.values() for row in found]
     total = _told(everything)
     if len(boards) > 1:
@@ -117,7 +115,11 @@ def board(boards: dict[str, list[StatusRow]], outputs: Path, given: Sequence[str
         notes = list(_notes(found, outputs))
         blocks += [Items(notes)] if notes else []
         if any(one.state is not State.done for row in found for one in row.runs.values()):
-            command = shlex.join(["train.py", f"experiment={name}", *given, *_elsewhere(outputs)])
+            words = [f"experiment={name}", *given, *_elsewhere(outputs)]
+            searched = any(row.trials > 1 for row in found)
+            # A space is named after its figure.
+            start = ["-m", "experiments.search", f"search={name.split('_')[0]}"]
+            command = shlex.join([*(start if searched else ["train.py"]), *words])
             blocks.append(Prose(f"To continue: `.venv/bin/python {command}`"))
     counts = Counter(one.state for row in everything for one in row.runs.values())
     return Page(name=site.STATUS, title="Status", blocks=blocks, summary=total, verdicts=counts)
@@ -139,46 +141,9 @@ def _told(found: Sequence[StatusRow]) -> str:
     ]
     problems = sum(bool(row.problem) for row in found)
     parts += [f"{problems} cells that cannot be composed"] if problems else []
-    left, workers = time_left(found), max(1, counts[State.running])
     if counts[State.done] == len(runs) and not problems:
         return f"{', '.join(parts)}."
-    if left is None:
-        return f"{', '.join(parts)}; time left unknown, no similar run is done."
-    several = f", {duration(left / workers)} on the {workers} running" if workers > 1 else ""
-    return f"{', '.join(parts)}; about {duration(left)} left on one worker{several}."
-
-
-def time_left(found: Sequence[StatusRow]) -> float | None:
-    """Estimate the seconds that all unfinished runs will take, one after the other.
-
-    Each takes the mean of the most similar finished runs: of its cell, else of its base model and
-    task, else of all. None if nothing is finished.
-    """
-
-    def mean(rows: Sequence[StatusRow]) -> float | None:
-        spent = [one.seconds for row in rows for one in row.runs.values() if one.seconds]
-        return statistics.fmean(spent) if spent else None
-
-    total, overall = 0.0, mean(found)
-    for row in found:
-        like = [other for other in found if other.key[:2] == row.key[:2]]
-        each = next((one for one in (mean([row]), mean(like), overall) if one is not None), None)
-        for one in row.runs.values():
-            if one.state is State.done:
-                continue
-            needed = one.left if one.left is not None else each
-            if needed is None:
-                return None
-            total += needed
-    return total
-
-
-def duration(seconds: float) -> str:
-    """Format a duration as one number and unit."""
-    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} s"
+    return f"{', '.join(parts)}; {costs.format_left(found, max(1, counts[State.running]))}."
 
 
 def _table(name: str, found: Sequence[StatusRow], outputs: Path) -> Table:

@@ -13,7 +13,7 @@ import yaml
 from experiments.errors import RecordError
 
 REFERENCE = Path(__file__).resolve().parents[2] / "reference"
-ABOUT = ("claims", "deviations", "protocols", "weights")
+ABOUT = ("claims", "costs", "deviations", "protocols", "weights")
 """Files about the tables that are not tables themselves."""
 
 COUNTS = {"": 1, "k": 1000, "K": 1000, "M": 1000**2}
@@ -55,6 +55,11 @@ def load(name: str) -> dict[str, Any]:
         facts = {**facts, "datasets": _read(facts["datasets"]).get("datasets")}
     protocol = protocols().get(name)
     return facts if protocol is None else {**protocol.get("form", {}), **facts, "how": protocol}
+
+
+def costs() -> dict[str, Any]:
+    """Return the facts behind the forecast of GPU hours, and the authors' own costs."""
+    return _read("costs")
 
 
 def deviations() -> dict[str, Any]:
