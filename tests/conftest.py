@@ -32,9 +32,10 @@ if str(ROOT) not in sys.path:
 
 
 def pytest_collection_finish():
-    """Spares every run's collections of garbage a look at all that was imported."""
+    """Has garbage collected more rarely, and without a look at all that was imported."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 class NetworkUse(RuntimeError):
