@@ -26,6 +26,14 @@ class _Pattern(NamedTuple):
     columns: Tensor
     source: Tensor
     factors: Tensor
+    size: tuple[int, ...]
+
+    def fill(self, coefficients: Tensor) -> Tensor:
+        """Return the matrix for these coefficients."""
+        values = coefficients.index_select(0, self.source).mul_(self.factors)
+        return torch.sparse_csr_tensor(
+            self.starts, self.columns, values, size=self.size, check_invariants=False
+        )
 
 
 class SpectralProduct:
@@ -96,15 +104,8 @@ class SpectralProduct:
         tokens, dtype = spectrum.shape[1], spectrum.dtype
         if dtype not in self._patterns:
             self._patterns[dtype] = self._make_pattern(dtype)
-        starts, columns, source, factors = self._patterns[dtype]
-        size = 2 * (self.transform.shape[0] // 2 + 1), len(spectrum)
-        values = coefficients.index_select(0, source).mul_(factors)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse", UserWarning)  # beta
-            matrix = torch.sparse_csr_tensor(
-                starts, columns, values, size=size, check_invariants=False
-            )
-        summed = (matrix @ spectrum).t().contiguous().view(tokens, -1, 2)
+        summed = self._patterns[dtype].fill(coefficients) @ spectrum
+        summed = summed.t().contiguous().view(tokens, -1, 2)
         return torch.fft.irfft(
             torch.view_as_complex(summed), n=self.transform.shape[0], norm="forward"
         )
@@ -115,10 +116,15 @@ class SpectralProduct:
         columns = torch.cat([2 * self._columns, 2 * self._columns + 1])
         signs = torch.cat([torch.ones_like(self._signs), self._signs])
         order = torch.argsort(rows, stable=True)
-        counts = torch.bincount(rows, minlength=2 * (self.transform.shape[0] // 2 + 1))
+        size = tuple(2 * (side // 2 + 1) for side in self.transform.shape)
+        counts = torch.bincount(rows, minlength=size[0])
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         factors = (signs * self._weights[dtype].repeat(2))[order].to(dtype)
-        return _Pattern(starts, columns[order], order % self.transform.n, factors)
+        pattern = _Pattern(starts, columns[order], order % self.transform.n, factors, size)
+        with warnings.catch_warnings():  # the first in a process: sparse tensors are beta
+            warnings.filterwarnings("ignore", "Sparse", UserWarning)
+            pattern.fill(factors)
+        return pattern
 
     def _product(self, x: Tensor, weighted: Tensor, which: Tensor) -> Tensor:
         tokens = len(x)
