@@ -85,6 +85,30 @@ def nothing_prepared():
         sys.modules["experiments.run.data_cache"]._last = None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def conf_read_once():
+    """Files of conf/ are parsed anew only if they changed: a quarter of every composition."""
+    if "hydra" not in sys.modules:
+        yield
+        return
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+    read, known = FileConfigSource.load_config, {}
+
+    def load_config(self, config_path):
+        file = Path(self.path, self._normalize_file_name(config_path))
+        if not file.is_file():
+            return read(self, config_path)
+        key = (self.provider, file, file.stat().st_mtime_ns, file.stat().st_size)
+        if key not in known:
+            known[key] = read(self, config_path)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileConfigSource, "load_config", load_config)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_folder():
     """Folder of real data: FOURIERFT_DATA, or shared/data beside the checkout."""
