@@ -6,6 +6,7 @@ import warnings
 import bitsandbytes as bnb
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from bitsandbytes import functional
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
@@ -122,10 +123,13 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("placed", [False, True])
 @pytest.mark.parametrize("kind", ["nf4-double", "fp4"])
-def test_four_bits_take_the_products_of_a_floating_layer(kind, x):
-    """W0 + DeltaW forward and backward, and dL/dW."""
+def test_four_bits_take_the_products_of_a_floating_layer(kind, placed, x):
+    """W0 + DeltaW forward and backward, and dL/dW; also where `device_map` has placed the layer."""
     layer = layers(build(kind, gradient="dense"))[0]
+    if placed:
+        add_hook_to_module(layer.base_layer, AlignDevicesHook(execution_device="cpu"))
     with Products() as products:
         layer(x.requires_grad_()).sum().backward()
     assert products.found == ["aten::addmm", "aten::mm", "aten::mm"]

@@ -61,7 +61,7 @@ def test_strategies_are_those_of_the_engine(monkeypatch):
 
 def test_checks_find_a_wrong_gradient(plan, monkeypatch):
     """The rows report and do not raise."""
-    wanted = ("default, float32", "Conv1D", "gradient checkpointing", "one row")
+    wanted = ("default, float32", "Conv1D", "gradient checkpointing", "one row", "4-bit weight")
     every = correctness.checks()
     monkeypatch.setattr(correctness, "checks", lambda: {name: every[name] for name in wanted})
     assert all(row["passed"] for row in correctness.measure_correctness(plan))

@@ -11,10 +11,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
 from benchmarks.cases import ALPHA, adapt
-from benchmarks.gpu.contestants import strategies
+from benchmarks.gpu.contestants import count_syncs, strategies
 from benchmarks.gpu.sections import Plan, Row, describe_error
-from fourierft import Engine
+from fourierft import Engine, hold_weights
 from fourierft.bases.reference import reference_update
+from fourierft.frozen_weight import dequantised_4bit
 
 # Relative errors: roundings of the format, times what sums over the tokens add.
 LIMITS = {torch.float32: 3e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -150,7 +151,7 @@ def check_grad_scaler(plan: Plan) -> float:
 
 
 def check_quantised(plan: Plan, bits: int) -> float:
-    """Share of the adapter in output and gradient of a layer of bitsandbytes."""
+    """Results of a layer of bitsandbytes; of 8 bits, which rounds inputs, the adapter's share."""
     import bitsandbytes
 
     side = 64 if plan.tiny else 1024
@@ -164,13 +165,27 @@ def check_quantised(plan: Plan, bits: int) -> float:
         base = bitsandbytes.nn.Linear8bitLt(side, side, bias=False, has_fp16_weights=False)
         base.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False)
     dtype = torch.bfloat16 if bits == 4 else torch.float16
-    problem = Problem(base.to(plan.device), (side, side), dtype, plan, Engine())
+    base = base.to(plan.device)
+    problem = Problem(base, (side, side), dtype, plan, Engine())
+    if bits == 4:
+        return problem.error(dequantised_4bit(base.weight))
     y, _, dc = problem.results()
     with torch.no_grad():
         share = y.float() - problem.layer.get_base_layer()(problem.x).float()
     nothing = torch.zeros(side, side)
     expected = problem.expected(nothing)
     return max(relative_error(share, expected[0]), relative_error(dc, expected[2]))
+
+
+def check_holding(plan: Plan) -> float:
+    """Held weights: the same output, and on a GPU no call that waits."""
+    problem = make_problem(plan)
+    with torch.no_grad(), hold_weights(problem.layer):
+        problem.layer(problem.x)
+        if plan.device == "cuda" and (waits := count_syncs(lambda: problem.layer(problem.x))):
+            raise RuntimeError(f"a call waits {waits} times for the GPU")
+        y = problem.layer(problem.x)
+    return relative_error(y, problem.expected()[0])
 
 
 def check_sharding(plan: Plan) -> float:
@@ -230,7 +245,8 @@ def checks() -> dict[str, tuple[Callable[[Plan], float], float]]:
         "gradient checkpointing": (check_checkpointing, single),
         "torch.compile": (check_compile, single),
         "GradScaler at 65536": (check_grad_scaler, LIMITS[torch.float16]),
-        "4-bit weight": (lambda plan: check_quantised(plan, 4), 2 * LIMITS[torch.bfloat16]),
+        "held weights": (check_holding, single),
+        "4-bit weight": (lambda plan: check_quantised(plan, 4), LIMITS[torch.bfloat16]),
         "8-bit weight": (lambda plan: check_quantised(plan, 8), 2 * LIMITS[torch.bfloat16]),
         "FSDP2 on one rank": (check_sharding, 1e-5),
     }
