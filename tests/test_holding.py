@@ -158,6 +158,17 @@ def test_a_change_that_does_not_show_is_loud(part, model, x):
         assert torch.equal(model(x), truth(model, x))
 
 
+def test_memory_that_was_freed_is_not_read(model, x):
+    """As FSDP frees weights between their uses."""
+    storage = layers(model)[0].base_layer.weight.untyped_storage()
+    size = storage.nbytes()
+    with torch.no_grad(), hold_weights(model):
+        model(x)
+        storage.resize_(0)
+        assert all(layer._cache.holds_truth() for layer in layers(model))
+    storage.resize_(size)
+
+
 def test_errors_inside_leave_the_layers_as_they_were(model, x):
     engines = [layer.engine for layer in layers(model)]
     with pytest.raises(KeyboardInterrupt), torch.no_grad(), hold_weights(model):

@@ -62,7 +62,7 @@ def effective_weight(
 
 
 class _Origin(NamedTuple):
-    """The tensor of one adapter's coefficients, and its state that the host knows."""
+    """A tensor, and its state that the host knows."""
 
     tensor: Any  # weak reference
     address: int
@@ -86,7 +86,7 @@ class _Entry(NamedTuple):
     made_of: list[Any]
     origins: list[_Origin]
     coefficients: list[Tensor]  # their values
-    weight: Any  # weak reference
+    weight: _Origin | None
     probed: Tensor | None  # a view of the weight
     probe: Tensor | None  # its values
 
@@ -127,14 +127,14 @@ class WeightCache:
             return entry.effective
         self._entry = entry = None  # frees the old weight before the new one is made
         effective = effective_weight(weight, terms, layout)
-        reference = probed = probe = None
+        origin = probed = probe = None
         with torch.inference_mode(False), torch.no_grad():
             origins = [_Origin.of(term.coefficients) for term in terms]
             coefficients = [term.coefficients.detach().clone() for term in terms]
             if weight is not None:
-                reference, probed = weakref.ref(weight), _probed(weight)
+                origin, probed = _Origin.of(weight), _probed(weight)
                 probe = probed.clone()
-        self._entry = _Entry(effective, made_of, origins, coefficients, reference, probed, probe)
+        self._entry = _Entry(effective, made_of, origins, coefficients, origin, probed, probe)
         return effective
 
     def get_held(
@@ -143,10 +143,8 @@ class WeightCache:
         """Return the effective weight by what the host knows of its tensors, not their values."""
         held = self._held
         if held is not None and held.made_of == _ingredients(weight, terms, layout):
-            if (weight is None or held.weight() is weight) and all(
-                origin.fits(term.coefficients)
-                for origin, term in zip(held.origins, terms, strict=True)
-            ):
+            found = [weight, *(term.coefficients for term in terms)]
+            if all(map(_fits, [held.weight, *held.origins], found)):
                 return held.effective
         self._held = held = None
         effective = self.get(weight, terms, layout)
@@ -158,11 +156,15 @@ class WeightCache:
         held = self._held
         if held is None:
             return True
-        for origin, kept in zip(held.origins, held.coefficients, strict=True):
-            tensor = origin.tensor()
-            if tensor is not None and origin.fits(tensor) and not torch.equal(tensor, kept):
+        pairs = [*zip(held.origins, held.coefficients, strict=True), (held.weight, held.probe)]
+        for origin, kept in pairs:
+            tensor = None if origin is None else origin.tensor()
+            # One that was seen to change is not what was used; FSDP even frees its memory.
+            if tensor is None or not origin.fits(tensor):
+                continue
+            if not torch.equal(held.probed if origin is held.weight else tensor, kept):
                 return False
-        return held.probe is None or torch.equal(held.probe, held.probed)
+        return True
 
     def release(self, keep: bool) -> None:
         """End one block of `hold_weights`; ``keep`` the weight where it is cached anyway."""
@@ -177,6 +179,10 @@ class WeightCache:
 
     def __reduce__(self) -> tuple[type, tuple]:
         return WeightCache, ()
+
+
+def _fits(origin: _Origin | None, tensor: Tensor | None) -> bool:
+    return tensor is None if origin is None else origin.fits(tensor)
 
 
 def _ingredients(
@@ -194,7 +200,7 @@ def _ingredients(
 
 def _is_current(entry: _Entry, weight: Tensor | None, terms: Sequence[AdapterTerm]) -> bool:
     if weight is not None and not (
-        entry.weight() is weight and torch.equal(entry.probe, entry.probed)
+        entry.weight.tensor() is weight and torch.equal(entry.probe, entry.probed)
     ):
         return False
     for kept, term in zip(entry.coefficients, terms, strict=True):
