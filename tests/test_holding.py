@@ -169,6 +169,20 @@ def test_memory_that_was_freed_is_not_read(model, x):
     storage.resize_(size)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_held_call_is_captured_as_a_graph(model, x):
+    model, x = model.cuda(), x.cuda()
+    with torch.no_grad(), hold_weights(model):
+        expected = model(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = model(x)
+        graph.replay()
+        torch.testing.assert_close(found, expected)
+
+
 def test_errors_inside_leave_the_layers_as_they_were(model, x):
     engines = [layer.engine for layer in layers(model)]
     with pytest.raises(KeyboardInterrupt), torch.no_grad(), hold_weights(model):
