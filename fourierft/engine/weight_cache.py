@@ -78,6 +78,11 @@ class _Origin(NamedTuple):
         same = self.tensor() is tensor and self.address == tensor.data_ptr()
         return same and self.version == get_version(tensor)
 
+    def is_intact(self) -> bool:
+        """Return True if the tensor still exists, and was not seen to change."""
+        tensor = self.tensor()
+        return tensor is not None and self.fits(tensor)
+
 
 class _Entry(NamedTuple):
     """An effective weight and its ingredients."""
@@ -156,15 +161,15 @@ class WeightCache:
         held = self._held
         if held is None:
             return True
-        pairs = [*zip(held.origins, held.coefficients, strict=True), (held.weight, held.probe)]
-        for origin, kept in pairs:
-            tensor = None if origin is None else origin.tensor()
-            # One that was seen to change is not what was used; FSDP even frees its memory.
-            if tensor is None or not origin.fits(tensor):
-                continue
-            if not torch.equal(held.probed if origin is held.weight else tensor, kept):
+        # Only of intact tensors: FSDP even frees the memory of others.
+        if held.weight is not None and held.weight.is_intact():
+            if not torch.equal(held.probe, held.probed):
                 return False
-        return True
+        return all(
+            torch.equal(origin.tensor(), kept)
+            for origin, kept in zip(held.origins, held.coefficients, strict=True)
+            if origin.is_intact()
+        )
 
     def release(self, keep: bool) -> None:
         """End one block of `hold_weights`; ``keep`` the weight where it is cached anyway."""
@@ -199,10 +204,12 @@ def _ingredients(
 
 
 def _is_current(entry: _Entry, weight: Tensor | None, terms: Sequence[AdapterTerm]) -> bool:
-    if weight is not None and not (
-        entry.weight.tensor() is weight and torch.equal(entry.probe, entry.probed)
-    ):
-        return False
+    if weight is not None:
+        origin = entry.weight
+        if origin is None or origin.tensor() is not weight:
+            return False
+        if not torch.equal(entry.probe, entry.probed):
+            return False
     for kept, term in zip(entry.coefficients, terms, strict=True):
         if not torch.equal(kept, term.coefficients):
             return False
