@@ -20,7 +20,7 @@ from experiments.run.description import describe_environment
 from experiments.tasks import Data, dreambooth_data
 from experiments.training import optimizer
 from experiments.training.backends import check_device, set_matmul
-from experiments.training.train_config import Matmul, Precision, Train
+from experiments.training.train_config import Matmul, Precision, Sharding, Train
 
 RECIPE = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
 
@@ -48,6 +48,12 @@ def test_bf16_on_a_card_without_it_is_refused_in_a_line(gpus):
         check_device(Train(**RECIPE, precision=Precision.bf16))
     check_device(Train(**RECIPE, precision=Precision.bf16, device="cpu"))
     check_device(Train(**RECIPE, precision=Precision.fp16))
+
+
+def test_processes_beside_gpus_do_not_share_on_the_cpu(gpus):
+    check_device(Train(**RECIPE, sharding=Sharding.fsdp))
+    with pytest.raises(UserError, match="train.sharding=fsdp: divides among GPUs"):
+        check_device(Train(**RECIPE, sharding=Sharding.fsdp, device="cpu"))
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from peft import PeftModel
 from experiments.run.build import build_network
 from experiments.tasks import Data
 from experiments.training import memory
+from experiments.training.train_config import Sharding
+from experiments.training.weight_bytes import count_weight_bytes
 
 COUNT = ["mode=count", "task=alpaca", "source=none"]
 FOURIER = ["method=fourierft", "method.n=1000", "method.alpha=8"]
@@ -65,7 +67,7 @@ def test_quantised_weights_of_a_known_model(compose):
 def test_quantised_weights_are_what_was_counted_without_them(story, compose, quantization):
     _, net = story(f"model.quantization={quantization}", *FOURIER)
     found = counted(compose, "model=stories260k", f"model.quantization={quantization}", *FOURIER)
-    measured = memory._count_weight_bytes(net, None)
+    measured = count_weight_bytes(net, None)
     assert found["weights"] == pytest.approx(measured, rel=0.02)
     assert measured < 4 * 260_032, "nothing was quantised"
 
@@ -174,6 +176,23 @@ def test_a_step_counts_what_is_saved_for_its_backward_pass(story, monkeypatch):
     # Groups of five layers: their updates, and of the gradients as much.
     assert steps["batched"] == steps["save"] + 2 * 4 * (5 - 1) * 64 * 64
     assert found["save"]["total"] == found["cache"]["total"] > found["recompute"]["total"]
+
+
+def test_processes_that_share_a_network_need_a_part_each(story, monkeypatch):
+    run, net = story("method=full", "train.learning_rate=1e-4", "train.batch_size=8")
+    alone = memory.estimate_memory(net, run.model, run.task, run.train, data_of(50))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    replica = memory.estimate_memory(net, run.model, run.task, run.train, data_of(50))
+    run.train.sharding = Sharding.fsdp
+    part = memory.estimate_memory(net, run.model, run.task, run.train, data_of(50))
+    for key in ("weights", "gradients", "optimizer"):
+        assert replica[key] == alone[key]
+        assert part[key] == pytest.approx(alone[key] / 4, abs=1)
+    assert (alone["rows"], replica["rows"], part["rows"]) == (8, 2, 2)
+    block = sum(value.nbytes for value in net.model.layers[0].parameters())
+    outside = alone["gradients"] - len(net.model.layers) * block
+    assert part["gathered"] == 3 * block + outside and "gathered" not in alone
+    assert "gathered" in memory.format_estimate(part)
 
 
 def test_models_that_are_no_transformers_have_no_step(compose):

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.methods import METHODS, Method
+from experiments.methods.fourierft import MemoryMode
 from experiments.models import MODELS, Model
 from experiments.results.identity import BEFORE, LOCAL, find_local, flatten
 from experiments.tasks import TASKS, Task
@@ -137,6 +138,12 @@ class Config:
             yield (
                 f"{asked}: model.quantization={self.model.quantization.value} cannot be divided "
                 "(allowed: train.sharding=none, a whole quantised model on each GPU)"
+            )
+        memory = getattr(self.method, "memory", MemoryMode.recompute)
+        if memory not in (MemoryMode.auto, MemoryMode.recompute):
+            yield (
+                f"{asked}: method.memory={memory.value} may keep whole weights "
+                "(allowed: auto, recompute)"
             )
         if not self.method.shardable:
             yield (

@@ -79,6 +79,7 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
         UserError: the device, weights or data do not fit the run.
     """
     from experiments.training.backends import check_device, set_matmul
+    from experiments.training.sharding import keep_no_weights
 
     check_device(config.train)
     set_matmul(config.train)
@@ -86,7 +87,10 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
     processor, data = data_cache.load(
         config.model, config.task, weights, dataset_path, device=config.train.device
     )
-    return Parts(processor=processor, data=data, network=build_network(config, weights))
+    network = build_network(config, weights)
+    if config.train.sharding is Sharding.fsdp:
+        keep_no_weights(network)
+    return Parts(processor=processor, data=data, network=network)
 
 
 def build_trainer(

@@ -27,6 +27,7 @@ from experiments.run.description import (
     format_time,
 )
 from experiments.run.session import Session, session
+from experiments.training.determinism import deterministic_algorithms
 from experiments.training.train_config import Sharding
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def run(config: Config) -> Record:
         distributed.check_processes(config.train.batch_size, config.train.accumulation, sharded)
     if config.offline:
         hub.go_offline()
-    with session(get_run_dir(config), config) as current:
+    with (
+        session(get_run_dir(config), config) as current,
+        deterministic_algorithms(config.train),
+    ):
         if distributed.rank():
             run_worker(current)
         else:
@@ -125,7 +129,10 @@ def train(current: Session) -> Record:
         memory=peak,
         environment=machine
         | describe_environment(parts.data, trainer.args.device, inputs_read)
-        | {"sharding": config.train.sharding.value},
+        | {
+            "sharding": config.train.sharding.value,
+            "deterministic": config.train.deterministic,
+        },
     )
 
 

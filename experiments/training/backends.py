@@ -6,7 +6,7 @@ import os
 
 from experiments.device import select_device
 from experiments.errors import UserError
-from experiments.training.train_config import Matmul, Precision, Train
+from experiments.training.train_config import Matmul, Precision, Sharding, Train
 
 
 def check_device(train: Train) -> None:
@@ -34,6 +34,8 @@ def check_device(train: Train) -> None:
     elif train.matmul is Matmul.tf32 and torch.cuda.get_device_capability() < (8, 0):
         name = torch.cuda.get_device_name()
         problems.append(f"train.matmul=tf32: {name} has no TF32 (allowed there: ieee)")
+    if train.sharding is Sharding.fsdp and not gpu and torch.cuda.is_available():
+        problems.append("train.sharding=fsdp: divides among GPUs (train.device: auto, cuda)")
     if gpu and here > torch.cuda.device_count():
         problems.append(
             f"torchrun: {here} processes on {torch.cuda.device_count()} GPUs (allowed: one a GPU)"

@@ -18,8 +18,10 @@ import torch
 from torch import nn
 
 from experiments.device import select_device
-from experiments.models import Model, Quantization, Transformer
+from experiments.models import Model, Transformer
+from experiments.training import sharding
 from experiments.training.train_config import Precision, Train
+from experiments.training.weight_bytes import count_weight_bytes
 from fourierft.engine.settings import choose_memory, group_size
 from fourierft.frozen_weight import is_quantised
 from fourierft.layer import adapted_layers
@@ -53,19 +55,22 @@ def estimate_memory(
         `weights`, `gradients`, `optimizer`, `updates` (W0 + DeltaW kept by FourierFT layers); then
         the most that comes and goes: `step` (forward and backward of one micro-batch),
         `evaluation`, `generation` (keys and values); `total`, of which those three count once;
-        `rows` and `tokens` of the micro-batch. None where nothing is known.
+        `rows` and `tokens` of the micro-batch. None where nothing is known. Under torchrun all of
+        it is of one process; sharded, `gathered` is what it has whole for a while.
     """
     trained = sum(value.nbytes for value in net.parameters() if value.requires_grad)
-    weights = _count_weight_bytes(net, model.quantization if _is_on_meta(net) else None)
-    rows = 1 if train is None else train.batch_size // train.accumulation
+    weights = count_weight_bytes(net, model.quantization if _is_on_meta(net) else None)
+    rows, parts = 1, sharding.count_parts(train)
+    if train is not None:
+        rows = train.batch_size // train.accumulation // sharding.count_ranks()
     tokens = _count_tokens(task, data)
     # The network is still on the CPU; the trainer moves it.
     device = "meta" if train is None else select_device(train.device)
     half = train is not None and train.precision is not Precision.fp32
     found: dict[str, Any] = {
-        "weights": weights,
-        "gradients": trained,
-        "optimizer": 2 * trained,  # AdamW's two averages
+        "weights": math.ceil(weights / parts),
+        "gradients": math.ceil(trained / parts),
+        "optimizer": math.ceil(2 * trained / parts),  # AdamW's two averages
         "updates": _effective_weights(net, device, "cache", half),
         "step": None,
         "evaluation": None,
@@ -73,8 +78,12 @@ def estimate_memory(
     }
     if isinstance(model, Transformer) and task.head.kind in _DRY:
         found |= _estimate_steps(net, device, model, task, train, data, rows, tokens, half)
-    passing = max(found[key] or 0 for key in ("step", "evaluation", "generation"))
-    fixed = sum(found[key] for key in ("weights", "gradients", "optimizer", "updates"))
+    if parts > 1:
+        found["gathered"] = sharding.count_gathered_bytes(net)
+        if found["generation"] is not None:  # by the first process, with the whole network
+            found["generation"] += max(0, weights - found["weights"] - found["gathered"])
+    passing = max(found[key] or 0 for key in _STEPS)
+    fixed = sum(found.get(key, 0) for key in _LASTING)
     return found | {"total": fixed + passing, "rows": rows, "tokens": tokens}
 
 
@@ -82,12 +91,13 @@ def format_estimate(found: dict[str, Any]) -> str:
     """Return the estimate as one line for the log."""
     parts = ", ".join(
         f"{key} {found[key] / GIGABYTE:.3g}"
-        for key in ("weights", "gradients", "optimizer", "updates", *_STEPS)
-        if found[key] is not None
+        for key in (*_LASTING, *_STEPS)
+        if found.get(key) is not None
     )
     return f"{found['total'] / GIGABYTE:.3g} GB ({parts})"
 
 
+_LASTING = ("weights", "gradients", "optimizer", "updates", "gathered")
 _STEPS = ("step", "evaluation", "generation")
 
 
@@ -212,41 +222,6 @@ def _count_tokens(task: Task, data: Data | None) -> int | None:
 
 def _is_on_meta(net: nn.Module) -> bool:
     return any(value.is_meta for value in net.parameters())
-
-
-def _count_weight_bytes(net: nn.Module, quantization: Quantization | None) -> int:
-    """Return the bytes of all parameters of the base model and its adapters.
-
-    Args:
-        net: quantised already, or on the meta device.
-        quantization: quantisation that a network on the meta device would get.
-    """
-    sizes = {id(value): _count_bytes(value) for value in net.parameters()}
-    sizes |= {id(value): value.nbytes for value in net.buffers()}
-    if quantization is not None:
-        output = net.get_output_embeddings()
-        for module in net.modules():
-            frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
-            if frozen and module is not output:
-                numbers, rows = module.weight.numel(), module.weight.shape[0]
-                sizes[id(module.weight)] = (
-                    numbers + 4 * rows
-                    if quantization is Quantization.int8
-                    # Half a byte; a byte for the scale of 64; a float for that of 256 scales.
-                    else numbers // 2 + numbers // 64 + numbers // (64 * 256) * 4
-                )
-    return sum(sizes.values())
-
-
-def _count_bytes(value: nn.Parameter) -> int:
-    """Return the bytes of one parameter, the scales of a quantised one included."""
-    size = value.nbytes
-    state = getattr(value, "quant_state", None)
-    while state is not None:
-        size += state.absmax.nbytes
-        state = state.state2
-    scales = getattr(value, "SCB", None)
-    return size + (scales.nbytes if scales is not None else 0)
 
 
 def _effective_weights(

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from experiments.device import select_device
 from experiments.seeding import stream
+from experiments.training.sharding import count_ranks
 from experiments.training.train_config import Precision, Schedule, Sharding, Train
 from fourierft.counting import in_head
 
@@ -34,7 +35,7 @@ def build_arguments(train: Train, rows: int, run: Path, seed: int) -> TrainingAr
         run: the run folder, which gets `checkpoints`.
         seed: seed of the run.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
+    ranks = count_ranks()
     batch = train.batch_size // train.accumulation // ranks
     updates = math.ceil(math.ceil(rows / batch / ranks) / train.accumulation)  # per epoch
     evaluate_every = math.ceil(round(updates * train.eval_every, 6))

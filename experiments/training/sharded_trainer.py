@@ -19,8 +19,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from experiments.training.sharding import find_block_classes
 from experiments.training.trainer import Trainer
-from fourierft.layer import adapted_layers
 
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 
@@ -29,9 +29,6 @@ class ShardedTrainer(Trainer):
     """A `Trainer` whose ranks share the network among them."""
 
     def __init__(self, net: nn.Module, *args: Any, **kwargs: Any) -> None:
-        for layer in adapted_layers(net).values():
-            if layer.engine.memory == "auto":  # kept weights of full size would undo the sharding
-                layer.engine = layer.engine._replace(memory="recompute")
         self._whole = _copy_without_values(net)
         super().__init__(net, *args, **kwargs)
 
@@ -44,7 +41,7 @@ class ShardedTrainer(Trainer):
             plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
             state.fsdp_plugin, state.distributed_type = plugin, DistributedType.FSDP
             self.is_fsdp_enabled = True
-        plugin.transformer_cls_names_to_wrap = find_blocks(self.model)
+        plugin.transformer_cls_names_to_wrap = find_block_classes(self.model)
         # bf16 means autocast over fp32 weights, as everywhere else.
         plugin.mixed_precision_policy = None
 
@@ -114,15 +111,6 @@ class ShardedTrainer(Trainer):
         self.optimizer.load_state_dict(state)
         scheduler = torch.load(folder / SCHEDULER, map_location="cpu", weights_only=True)
         self.lr_scheduler.load_state_dict(scheduler)
-
-
-def find_blocks(net: nn.Module) -> list[str]:
-    """Return the classes of the blocks that are gathered one after another.
-
-    Embeddings come apart, by accelerate's own rule.
-    """
-    names = getattr(net, "_no_split_modules", None) or []
-    return sorted(name for name in names if not name.endswith("Embeddings"))
 
 
 def _copy_without_values(net: nn.Module) -> nn.Module:

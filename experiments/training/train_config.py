@@ -93,6 +93,8 @@ class Train:
     """Processes that read and augment rows beside the training, one per core at most."""
     gradient_checkpointing: bool = field(default=False, metadata=LOCAL)
     """Compute activations again in the backward pass: less memory, more time."""
+    deterministic: bool = field(default=False, metadata=LOCAL)
+    """Operations of a GPU that give the same bits in every run, at a cost in time."""
     sharding: Sharding = field(default=Sharding.none, metadata=LOCAL)
     """Under torchrun: none, every process has the whole network; fsdp, a part of it (FSDP2)."""
     device: str = field(default="auto", metadata=LOCAL)

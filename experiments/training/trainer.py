@@ -24,6 +24,7 @@ from experiments.tasks import Data, Task
 from experiments.training.data_order import DataOrder
 from experiments.training.optimizer import build_arguments, build_optimizer
 from experiments.training.train_config import Train
+from experiments.training.unused_parameters import find_unused
 from fourierft.holding import hold_weights
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,25 @@ class Trainer(transformers.Trainer):
     def network(self) -> nn.Module:
         """The trained network, without the wrappers of distributed training."""
         return self.accelerator.unwrap_model(self.model)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if self.args.world_size > 1 and not self.is_fsdp_enabled:
+            unused = self._find_unused()
+            if unused:
+                log.info("trained without effect on the loss: %s", ", ".join(unused[:5]))
+            self.accelerator.ddp_handler.find_unused_parameters = bool(unused)
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def _find_unused(self) -> list[str]:
+        """Return the trained parameters that the loss of one row leaves out, the same on all ranks.
+
+        DDP would look for them in every step, or wait in vain for the gradient of one.
+        """
+        row = self.train_dataset[next(iter(self._get_train_sampler()))]
+        inputs = self._prepare_inputs(self.data_collator([row]))
+        gpus = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus), self.accelerator.autocast():
+            return find_unused(self.model.train(), self.compute_loss(self.model, inputs))
 
     def collect(self) -> nn.Module:
         """Return the network to save what was trained from, on the first process.
