@@ -15,7 +15,7 @@ INTRODUCTION = (
     "GPU hours are of all runs, on {name}: **estimated, not measured** ({accuracy}; "
     "`experiments/reference/costs.yaml`). The time left takes finished runs of the same base model "
     "and task where there are some."
-).format(**reference.costs()["gpu"])
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,11 @@ def format_left(found: Sequence[StatusRow], workers: int) -> str:
     return "; ".join(parts)
 
 
+def introduce() -> Prose:
+    """Say what the GPU hours rest on."""
+    return Prose(INTRODUCTION.format(**reference.costs()["gpu"]))
+
+
 def show(boards: Mapping[str, Sequence[StatusRow]]) -> Page:
     """Build the page of the costs of every experiment, and of the authors' own."""
     authors = reference.costs()["authors"]
@@ -127,7 +132,7 @@ def show(boards: Mapping[str, Sequence[StatusRow]]) -> Page:
         name="costs",
         title="Cost of every table and figure",
         blocks=[
-            Prose(INTRODUCTION),
+            introduce(),
             tabulate(boards),
             Prose(
                 "Rows of QNLI and QQP have a guessed length. Table 4 and Figure 1 also need 240 "

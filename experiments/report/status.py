@@ -105,7 +105,7 @@ def board(boards: dict[str, list[StatusRow]], outputs: Path, given: Sequence[str
         outputs: folder of the runs.
         given: overrides that narrow their sweeps, for the command that continues them.
     """
-    blocks: list[Block] = [Prose(costs.INTRODUCTION), costs.tabulate(boards)]
+    blocks: list[Block] = [costs.introduce(), costs.tabulate(boards)]
     everything = [row for found in boards.values() for row in found]
     total = _told(everything)
     if len(boards) > 1:
