@@ -4,6 +4,7 @@ between any two steps of that."""
 import copy
 import json
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -77,10 +78,10 @@ def contents(folder):
 
 
 def begin(place, config):
-    """What `begin` says, as a path that stays valid."""
+    """What `prepare` returns, as a path that stays valid; None for the record of a finished run."""
     with acquire_lock(place) as held:
         work = work_folder.prepare(held, config)
-        return None if work is None else held.get_visible_path(work)
+        return held.get_visible_path(work) if isinstance(work, Path) else None
 
 
 def beside(place):

@@ -19,7 +19,7 @@ from experiments.errors import DataError, RecordError, UserError
 from experiments.files import write_atomically
 from experiments.hub.fingerprints import Files, compute_fingerprint, compute_size, read_remembered
 from experiments.results import stored
-from experiments.results.record import FAILURE, Record
+from experiments.results.record import Record
 
 INPUTS_FILE = "inputs.json"
 MODEL = ("weights", "model settings", "tokenizer")
@@ -160,16 +160,12 @@ def check(
 ) -> None:
     """Raise RecordError if the run in a folder has other inputs than the present ones.
 
-    A failed run is not checked: other inputs may be the fix.
-
     Args:
         run_dir: the run folder.
         config: the requested run.
         record: record of the finished run there; None for an interrupted one.
         max_bytes: see `describe`.
     """
-    if record is None and (run_dir / FAILURE).exists():
-        return
     known = read_inputs(run_dir) if record is None else get_inputs(record)
     wrong = find_differences(known, describe(config, max_bytes)) if known else []
     if wrong:

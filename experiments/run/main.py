@@ -53,18 +53,11 @@ def run(config: Config) -> Record:
     ):
         if distributed.rank():
             run_worker(current)
+        elif current.record is not None:
+            current.record = late_answers.answer_pending(config, current.run_dir, current.record)
         else:
-            run_main(current)
+            current.finish(train(current) if config.mode.trains else count(config))
     return current.record
-
-
-def run_main(current: Session) -> None:
-    """Make the run, or what a finished one lacks."""
-    config = current.config
-    if current.record is not None:
-        current.record = late_answers.answer_pending(config, current.run_dir, current.record)
-    else:
-        current.finish(train(current) if config.mode.trains else count(config))
 
 
 def run_worker(current: Session) -> None:

@@ -90,13 +90,13 @@ def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
             current.weights, current.dataset_path = data_cache.locate(config)
         run_dir.mkdir(parents=True, exist_ok=True)
         with lock.acquire_lock(run_dir) as folder_lock:
-            work_dir = work_folder.prepare(folder_lock, config)
-            if work_dir is not None:
-                current.folder_lock, current.work_dir = folder_lock, work_dir
+            prepared = work_folder.prepare(folder_lock, config)
+            if isinstance(prepared, Path):
+                current.folder_lock, current.work_dir = folder_lock, prepared
                 with _log_and_close(current):
                     yield current
                 return
-        finished = read_record(run_dir)  # done since the first look, or by a start that was killed
+        finished = prepared  # since the first look, or by a start that was killed
     else:
         work_folder.clean_finished(run_dir)
     inputs.check(run_dir, config, finished)

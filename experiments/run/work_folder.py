@@ -20,13 +20,13 @@ from experiments.files import MOVING_ASIDE, REPETITION, write_atomically
 from experiments.results import inputs, kept_adapter
 from experiments.results.identity import to_plain
 from experiments.results.lock import LOCK, FolderLock, acquire_lock, find_links
-from experiments.results.record import CONFIG, FAILURE, RECORD
+from experiments.results.record import CONFIG, FAILURE, RECORD, Record, read_record
 from experiments.results.run_folder import find_record, is_same_run, read_configuration
 
 CHECKPOINTS = "checkpoints"
 
 
-def prepare(folder_lock: FolderLock, config: Any) -> Path | None:
+def prepare(folder_lock: FolderLock, config: Any) -> Path | Record:
     """Prepare a run folder, completing first what an earlier start left incomplete.
 
     What must not be continued is moved aside: what another configuration, or this one with other
@@ -34,7 +34,7 @@ def prepare(folder_lock: FolderLock, config: Any) -> Path | None:
     repetition has not made itself.
 
     Returns:
-        Where to make the run, by the owner's link; None if the run is finished.
+        Where to make the run, by the owner's link; the record if the run is finished.
 
     Raises:
         RecordError: the folder holds another run, or one that began with other inputs.
@@ -45,13 +45,14 @@ def prepare(folder_lock: FolderLock, config: Any) -> Path | None:
         _move_aside(folder_lock)
     settled = complete_repetition(folder_lock) is not None
     if config.force and settled and _can_resume(root, config):
-        return None
+        return read_record(root)
     work = root
     if not config.force:
-        if find_record(folder_lock.run_dir, config) is not None:
-            return None
-        inputs.check(folder_lock.run_dir, config, None)
-        if _list_items(root) and not _can_resume(root, config):
+        if (record := find_record(folder_lock.run_dir, config)) is not None:
+            return record
+        if (root / CONFIG).exists() and not (root / FAILURE).exists():  # interrupted: of this run
+            inputs.check(folder_lock.run_dir, config, None)
+        elif _list_items(root) and not _can_resume(root, config):
             _move_aside(folder_lock)
     elif (root / RECORD).exists():
         work = root / REPETITION
