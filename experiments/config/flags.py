@@ -38,7 +38,7 @@ class CommandLine:
 def parse_arguments(arguments: list[str]) -> CommandLine:
     """Parse a command line; everything that does not fit goes into `problems`."""
     parser = get_args_parser()
-    parser.error = _raise_parser_error  # else it ends the process with its usage
+    parser.error = _raise_parser_error  # type: ignore[method-assign]  # else it ends the process with its usage
     try:
         found, rest = parser.parse_known_intermixed_args(arguments)
     except ConfigError as error:

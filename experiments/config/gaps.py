@@ -40,7 +40,7 @@ def find_gaps(cfg: DictConfig) -> Iterator[str]:
         yield f"{', '.join(keys)}: {text}"
 
 
-def _find_unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
+def _find_unknown(node: Any, prefix: str = "") -> Iterator[str]:
     """Yield dotted keys that `+key=value` added where the schema has no such field."""
     kind = OmegaConf.get_type(node)
     known = {entry.name for entry in fields(kind)} if is_dataclass(kind) else None

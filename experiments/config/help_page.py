@@ -53,7 +53,8 @@ def format_help() -> str:
         if name not in (*FOLLOWING, "train", "hydra", "search"):
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {name:<15}{', '.join(options)}")
-    parts = [("method", kind) for kind in METHODS] + [("train", Train)]
+    parts: list[tuple[str, type]] = [("method", kind) for kind in METHODS]
+    parts.append(("train", Train))
     parts += [("model", kind) for kind in MODELS]
     values = {
         f"{section}.{name}": [one.name for one in choices]

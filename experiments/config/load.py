@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,7 +39,7 @@ def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Conf
     changes = find_changes(cfg, overrides)
     cfg.variant = name_variant(changes)
     try:
-        config: Config = OmegaConf.to_object(cfg)
+        config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
         raise ConfigError("not a run", [str(error).splitlines()[0]]) from error
     problems = list(find_mistyped(config)) or list(config.problems())

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, RangeSweep
@@ -57,7 +58,7 @@ def count_values(override: Override) -> int:
     """
     if not override.is_discrete_sweep():
         return 1
-    value = override.value()
+    value: Any = override.value()
     if isinstance(value, RangeSweep):
         start, stop, step = (float(bound or 0) for bound in (value.start, value.stop, value.step))
         steps = (stop - start) / step if step else math.inf
@@ -70,7 +71,8 @@ def count_values(override: Override) -> int:
 def match_options(override: Override) -> list[str]:
     """Return the options of conf/ that a glob matches."""
     folder = CONF / override.key_or_group
-    return override.value().filter(sorted(path.stem for path in folder.glob("*.yaml")))
+    pattern: Any = override.value()
+    return pattern.filter(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 def expand_sweep(override: Override, most: int | None = None) -> list[str]:
@@ -84,7 +86,7 @@ def expand_sweep(override: Override, most: int | None = None) -> list[str]:
         ConfigError: no values, or too many.
     """
     if not override.is_sweep_override():
-        return [override.input_line]
+        return [override.input_line or ""]
     number = count_values(override)
     if number == 0:
         raise ConfigError(f"{shorten(override.input_line)}: has no values")
@@ -96,8 +98,9 @@ def expand_sweep(override: Override, most: int | None = None) -> list[str]:
     return [f"{override.get_key_element()}={one}" for one in islice(_list_values(override), most)]
 
 
-def shorten(text: str, most: int = MAX_SHOWN) -> str:
+def shorten(text: str | None, most: int = MAX_SHOWN) -> str:
     """Shorten an override, or a library's message about it, by leaving out its middle."""
+    text = text or ""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 

@@ -84,7 +84,7 @@ def compose_checked(
     if found or whole or swept or lenient or _find_invalid_options(single, folders):
         found = list(dict.fromkeys(found + _find_invalid(single, folders))) or whole
     alone = not (found or swept or of_search or folders[1:] or set(typed.flags) - {"--run"})
-    of_hydra = any(_is_hydra(one) or "${hydra:" in one.input_line for one in given)
+    of_hydra = any(_is_hydra(one) or "${hydra:" in (one.input_line or "") for one in given)
     if cfg is None or not alone or of_hydra or cfg.hydra.mode is RunMode.MULTIRUN:
         return found, None
     with open_dict(cfg):
@@ -107,8 +107,9 @@ def _list_folders(given: list[Override], added: str | None) -> list[Path]:
     """Return the folders of options: conf/, and those of --config-dir and hydra.searchpath."""
     paths = [added] if added is not None else []
     for one in given:
-        if one.key_or_group == "hydra.searchpath" and isinstance(one.value(), list):
-            paths += [str(path).removeprefix("file://") for path in one.value()]
+        value = one.value()
+        if one.key_or_group == "hydra.searchpath" and isinstance(value, list):
+            paths += [str(path).removeprefix("file://") for path in value]
     return [CONF, *(Path(path).absolute() for path in paths)]
 
 
@@ -139,11 +140,11 @@ def _expand(override: Override) -> list[Override]:
             for text in override_parser.expand_sweep(override, _MAX_CHECKED)
         ]
     except ConfigError:
-        return []  # said by _too_many
+        return []  # said by _find_large_sweeps
 
 
 def _take_first(override: Override) -> list[str]:
-    return [one.input_line for one in _expand(override)[:1]]
+    return [one.input_line or "" for one in _expand(override)[:1]]
 
 
 def _try_compose(texts: list[str], folders: list[Path]) -> tuple[list[str], DictConfig | None]:
@@ -166,12 +167,13 @@ def _find_invalid(single: list[Override], folders: list[Path]) -> list[str]:
     """Return a line for each override that does not fit by itself."""
     found = _find_invalid_options(single, folders)
     choices = [one for one in single if _is_group(one, folders)]
-    valid = {one.key_or_group: one.input_line for one in choices if not _check_option(one, folders)}
+    valid = [one for one in choices if not _check_option(one, folders)]
     values = [one for one in single if not _is_group(one, folders)]
     if not values:
         return found
+    by_group = {one.key_or_group: one.input_line or "" for one in valid}
     try:
-        cfg = compose_config(_add_search_path(list(valid.values()), folders))
+        cfg = compose_config(_add_search_path(list(by_group.values()), folders))
     except ConfigError as error:
         return found or error.problems
     return found + [line for one in values for line in _check_value(one, cfg)]

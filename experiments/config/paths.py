@@ -32,7 +32,7 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
 def find_output(arguments: Sequence[str], default: str = "outputs") -> str | None:
     """Return the folder of all runs that overrides set; None if it is swept or interpolated."""
-    found = default
+    found: str | None = default
     for override in filter(None, map(_parse, arguments)):
         if override.key_or_group == "output":
             value = None if override.is_sweep_override() else override.value()

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -41,12 +41,12 @@ def restore_config(found: dict[str, Any], changes: list[str]) -> Config:
         imported = list(_find_foreign_code(schema, found)) if "model.path" not in given else []
         if imported:
             raise ConfigError("a record names code, which is never imported", imported)
-        cfg = OmegaConf.merge(schema, escape_interpolations(found))
+        cfg = cast(DictConfig, OmegaConf.merge(schema, escape_interpolations(found)))
         for key, value in given.items():
             OmegaConf.update(cfg, key, None if value == "null" else escape_interpolations(value))
         for part, name, own in _list_code_fields(schema):
             cfg[part][name] = own
-        config: Config = OmegaConf.to_object(cfg)
+        config = cast(Config, OmegaConf.to_object(cfg))
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -67,11 +67,11 @@ def restore_task(found: Any) -> Task:
     """
     option = _find_option("task", found)
     node = _compose_schema(option).copy().task
-    known = {entry.name for entry in fields(OmegaConf.get_type(node))}
+    known = {entry.name for entry in fields(cast(type, OmegaConf.get_type(node)))}
     try:
         for key in known & found.keys():  # a field that is gone since then had its old meaning
             node[key] = escape_interpolations(found[key])
-        task: Task = OmegaConf.to_object(node)
+        task = cast(Task, OmegaConf.to_object(node))
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{option}: {_format_error(error)}") from error
     wrong = list(find_mistyped(task, "task."))
@@ -115,7 +115,7 @@ def _compose_schema(*options: str) -> DictConfig:
 def _list_code_fields(schema: DictConfig) -> Iterator[tuple[str, str, Any]]:
     """Yield part, name and value in conf/ of every field that names code."""
     for part in PARTS:
-        for entry in fields(OmegaConf.get_type(schema[part])):
+        for entry in fields(cast(type, OmegaConf.get_type(schema[part]))):
             if entry.metadata.get("code"):
                 yield part, entry.name, schema[part][entry.name]
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from experiments import hub
 from experiments.hub.fingerprints import Files
@@ -214,7 +214,8 @@ class DreamBooth(Task):
 
         folder = run_dir / image_files.FOLDER
         folder.mkdir(exist_ok=True)
-        for number, photo in enumerate(data.train.photos):
+        photos = cast(Pairs, data.train).photos
+        for number, photo in enumerate(photos):
             image_files.save(photo, folder / image_files.SUBJECT / f"{number:02d}.png")
         plain = net.get_base_model() if hasattr(net, "get_base_model") else net
         device, training = next(net.parameters()).device, net.training
@@ -236,7 +237,7 @@ class DreamBooth(Task):
         rows = [
             (prompt, [image_files.read(path) for path in paths]) for prompt, paths in drawn.items()
         ]
-        image_files.save(image_files.draw_grid(rows, data.train.photos), folder / image_files.GRID)
+        image_files.save(image_files.draw_grid(rows, photos), folder / image_files.GRID)
 
     def evaluate_outputs(self, run_dir: Path, *, device: str = "auto") -> OutputScores | None:
         """See `Task.evaluate_outputs`: all drawn images against the photos, whatever the prompt."""
@@ -276,7 +277,7 @@ class DreamBooth(Task):
 
     def _subject(self, source: str | None) -> Subject:
         """Read photos and prompts, downloaded if necessary."""
-        folder = Path(source)
+        folder = Path(source or self.repo)
         if self.path is None:
             folder = hub.fetch(*self.downloads())
         return read_subject(folder, self.subject, self.class_name, self.prompts)

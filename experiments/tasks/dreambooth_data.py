@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ NOISE_SEED = 0
 """Seed of that noise."""
 
 
-class Pairs:
+class Pairs(Sequence):
     """Training rows: photo and class image number i, each list repeated.
 
     Without class images a row is a photo. There are as many rows as the longer list has images, or
@@ -50,7 +51,7 @@ class Pairs:
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
+    def __getitem__(self, row: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         parts = [self.own[row % len(self.own)]]
         if self.others:
             parts.append(self.others[row % len(self.others)])

@@ -229,7 +229,7 @@ class E2E(Language):
     def _folder(self, source: str | None) -> Path:
         """Return the folder with the files, downloaded if necessary."""
         if self.path is not None:
-            return Path(source)
+            return Path(source or self.path)
         return hub.fetch(*self.downloads())
 
 

@@ -53,9 +53,9 @@ def find_files(folder: Path, place: str) -> dict[str, Path]:
     if "test" not in found and (folder / "testset.csv").is_file():
         missing.append("testset.csv holds no references, so nothing could be scored with it")
     if missing:
-        present = sorted(item.name for item in folder.iterdir())[:12]
-        held = f"the folder holds: {', '.join(present) or 'nothing'}"
-        raise DataError(f"{place}: not E2E's data", [*missing, held])
+        names_there = sorted(item.name for item in folder.iterdir())[:12]
+        missing.append(f"the folder holds: {', '.join(names_there) or 'nothing'}")
+        raise DataError(f"{place}: not E2E's data", missing)
     return found
 
 

@@ -144,9 +144,9 @@ class Glue(Task):
         missing = [name for name, found in files.items() if not found]
         if missing:
             present = sorted(item.name for item in folder.iterdir())[:12]
-            place = f"task.path={self.path}" if self.path else f"dataset {self.repo}"
+            said = f"task.path={self.path}" if self.path else f"dataset {self.repo}"
             raise DataError(
-                f"{place}: not the data of task={self.name}",
+                f"{said}: not the data of task={self.name}",
                 [
                     f"no {name}.parquet (or {name}-*.parquet) there or in {self.subset}/"
                     for name in missing
@@ -162,7 +162,7 @@ class Glue(Task):
         what `hf download` put into the cache.
         """
         if self.path is not None:
-            return Path(source)
+            return Path(source or self.path)
         return hub.fetch(*self.downloads())
 
     def _read(self, source: str | None) -> tuple[dict[str, Dataset], str]:

@@ -178,12 +178,12 @@ def align_labels(splits: dict[str, Labelled], classes: int) -> list[str]:
             f"task.classes={classes}"
         )
     for name, split in splits.items():
-        if split.names != train.names and None not in (split.names, train.names):
+        if split.names is not None and train.names is not None and split.names != train.names:
             for more, fewer, where in (
-                (split, train, f"{name}, not in train"),
-                (train, split, f"train, not in {name}"),
+                (split.names, train.names, f"{name}, not in train"),
+                (train.names, split.names, f"train, not in {name}"),
             ):
-                only = [one for one in more.names if one not in set(fewer.names)]
+                only = [one for one in more if one not in set(fewer)]
                 if only:
                     problems.append(f"classes in {where}: {shorten_list(only)}")
             if sorted(split.names) == sorted(train.names):

@@ -91,9 +91,10 @@ def make_training_view(content: Any, side: int, draw: np.random.Generator) -> np
     if factor == 1:
         part = image.crop(crop.box).resize((side, side), Image.Resampling.BILINEAR)
     else:
-        box = tuple(
+        left, top, right, bottom = (
             min(edge / factor, limit) for edge, limit in zip(crop.box, image.size * 2, strict=True)
         )
+        box = (left, top, right, bottom)
         part = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
     if crop.mirrored:
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

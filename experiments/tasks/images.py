@@ -102,8 +102,9 @@ class Images(Task):
     def inputs(self) -> dict[str, Files]:
         """See `Task.inputs`."""
         repos = self._repos if self.path is None else [self.repo]
-        folders = [hub.locate_local(repo, self.path, kind="dataset") for repo in repos]
-        if None in folders:
+        found_at = [hub.locate_local(repo, self.path, kind="dataset") for repo in repos]
+        folders = [folder for folder in found_at if folder is not None]
+        if len(folders) < len(repos):
             return {}
         found = self._sources(*folders)
         return {f"{split} data": image_folder.list_files(found[split]) for split in self._needed}
@@ -156,7 +157,7 @@ class Images(Task):
     def _folders(self, source: str | None) -> list[Path]:
         """Return the folders of the data, downloaded if necessary."""
         if self.path is not None:
-            return [Path(source)]
+            return [Path(source or self.path)]
         return [hub.fetch(download) for download in self.downloads()]
 
     def _sources(self, *folders: Path) -> dict[str, list[Path]]:
@@ -255,7 +256,7 @@ class Views(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: int) -> dict[str, Any]:
+    def __getitem__(self, key: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         """Return `pixel_values` (side, side, 3) uint8 and `labels`, a class number."""
         if key >= len(self) and not self.augmented:
             raise IndexError(key)

@@ -281,7 +281,7 @@ class Instruction(Language):
     def _read(self, source: str | None) -> tuple[Dataset, str]:
         """Read all rows, and hash their file."""
         if self.path is not None:
-            path = self._file(Path(source))
+            path = self._file(Path(source or self.path))
         else:
             path = hub.fetch(*self.downloads()) / self.file
         return alpaca.read_rows(path, self.name)

@@ -5,7 +5,7 @@ Each is a dataclass that conf/task/*.yaml fills.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class Data:
     """Training rows with a key `labels`."""
     evaluations: dict[str, Sequence[dict[str, Any]]]
     """Labelled rows per split; the first split selects the epoch."""
-    prompts: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
+    prompts: Mapping[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
     """Prompts that the finished network continues or draws, per split or benchmark."""
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     """Function from rows to a padded batch of tensors."""

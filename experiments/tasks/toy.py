@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,7 @@ class Toy(Task):
 
         angles = 2 * np.pi * np.arange(self.classes) / self.classes
         centres = self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (classes, 2)
-        labels = np.repeat(np.arange(self.classes), self.points_per_class)
+        labels: np.ndarray = np.repeat(np.arange(self.classes), self.points_per_class)
         points = centres[labels] + self.noise * draw.standard_normal((labels.size, 2))
         order = draw.permutation(labels.size)
         return points[order].astype(np.float32), labels[order]
@@ -121,7 +121,7 @@ def _make_rows(points: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack points (B, 2) and labels (B,)."""
     import numpy as np
     import torch
