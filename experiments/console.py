@@ -62,7 +62,7 @@ def _wrap_stream(
         io.BufferedWriter(_TolerantStream(number, name, told)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=stream.line_buffering or number == 2,
+        line_buffering=bool(stream.line_buffering) or number == 2,
     )
 
 

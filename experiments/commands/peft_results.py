@@ -131,7 +131,7 @@ def _adapter(run_dir: Path) -> dict[str, Any] | None:
 
 def _metrics(record: Record, run_dir: Path) -> list[dict[str, Any]]:
     """Return one entry per evaluation, and a last one with the score shown in tables."""
-    primary = record.metrics.get("primary") or {}
+    primary = (record.metrics or {}).get("primary") or {}
     key = f"{primary.get('split')}/{primary.get('name')}"
     entries, loss = [], None
     for line in read_history(run_dir):

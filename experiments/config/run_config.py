@@ -69,6 +69,13 @@ class Config:
     variant: str = field(default="", metadata={"computed": True, **LOCAL})
     """Differences from the recipe, as in the name of the run folder; computed."""
 
+    @property
+    def training(self) -> Train:
+        """The optimisation of a run that trains."""
+        if self.train is None:
+            raise TypeError("mode=count has no optimisation")
+        return self.train
+
     @staticmethod
     def identify(config: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a plain configuration that identify a run, with dotted keys."""

@@ -70,12 +70,10 @@ class CausalLM(Transformer):
             from experiments.models.byte_tokenizers import make_byte_tokenizer
 
             return make_byte_tokenizer(self.positions(source), causal=True)
-        if (
-            source is None
-            and not (Path(self.tokenizer).expanduser() / "tokenizer_config.json").is_file()
-        ):
+        own = Path(self.tokenizer or "").expanduser()
+        if source is None and not (own / "tokenizer_config.json").is_file():
             raise DataError(f"model.tokenizer={self.tokenizer}: tokenizer_config.json not found")
-        tokenizer = self.load_tokenizer(source or str(Path(self.tokenizer).expanduser()))
+        tokenizer = self.load_tokenizer(source or str(own))
         largest, rows = max(tokenizer.get_vocab().values()), self.configuration(source).vocab_size
         if largest >= rows:
             raise ConfigError(

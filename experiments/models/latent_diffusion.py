@@ -68,6 +68,7 @@ class Denoiser(nn.Module):
             last = self.noise.config.num_train_timesteps
             steps = torch.randint(last, (len(mean),), device=mean.device)
         if states is None:
+            assert self.text_encoder is not None  # it is trained too
             states = self.text_encoder(tokens)[0]
         noisy = self.noise.add_noise(latents, noise, steps)
         predicted = self.unet(noisy, steps, encoder_hidden_states=states).sample
@@ -170,7 +171,7 @@ class LatentSpace:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
         logging.set_verbosity(verbosity)
-        made = StableDiffusionPipeline(
+        made: Any = StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder if text_encoder is None else text_encoder,
             tokenizer=self.tokenizer,

@@ -88,7 +88,11 @@ class Transformer(Model):
                 f"model.path={path}: not a folder of a pretrained model, config.json not found"
             )
         return hub.locate(
-            self.repo, self._given, probe=self.weights_file, option="model.path", offline=offline
+            self.repo or self.name,
+            self._given,
+            probe=self.weights_file,
+            option="model.path",
+            offline=offline,
         )
 
     @property
@@ -126,7 +130,7 @@ class Transformer(Model):
         carried = self.package is not None and importlib.util.find_spec(self.package) is not None
         if not self.pretrained or self.path is not None or carried or self.wheel is not None:
             return []
-        return [hub.Download(repo=self.repo, patterns=FILES)]
+        return [hub.Download(repo=self.repo or self.name, patterns=FILES)]
 
     def configuration(self, source: str | None, **head: Any) -> Any:
         """Return the transformers configuration: read from `source`, or built from `sizes`."""

@@ -90,7 +90,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")
         self.before = _read_status("VmRSS") or 0
 
-    def peak(self) -> dict[str, int | None]:
+    def peak(self) -> dict[str, Any]:
         """Return bytes: `peak_rss` of this process, `peak_gpu` (None on a CPU) and `taken`.
 
         `taken` is `peak_gpu`, or the growth of the process.

@@ -40,7 +40,7 @@ def build_base(config: Config, weights: str | None) -> nn.Module:
     from experiments.seeding import stream
 
     torch.manual_seed(stream(config.seed, "head"))
-    return config.model.build(config.task.head, weights, device=config.train.device)
+    return config.model.build(config.task.head, weights, device=config.training.device)
 
 
 def build_network(config: Config, weights: str | None) -> nn.Module:
@@ -68,7 +68,7 @@ def restore_trained(config: Config, net: nn.Module, run_dir: Path) -> nn.Module:
     """Return a fresh base model with what a run kept beside its weights, where it computes."""
     net = config.method.restore(net, run_dir / kept_adapter.FOLDER, merged=False)
     if config.model.quantization is None:  # quantised weights are where they stay
-        net = net.to(select_device(config.train.device))
+        net = net.to(select_device(config.training.device))
     return net
 
 
@@ -81,14 +81,14 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
     from experiments.training.backends import check_device, set_matmul
     from experiments.training.sharding import keep_no_weights
 
-    check_device(config.train)
-    set_matmul(config.train)
+    check_device(config.training)
+    set_matmul(config.training)
     config.task.check()
     processor, data = data_cache.load(
-        config.model, config.task, weights, dataset_path, device=config.train.device
+        config.model, config.task, weights, dataset_path, device=config.training.device
     )
     network = build_network(config, weights)
-    if config.train.sharding is Sharding.fsdp:
+    if config.training.sharding is Sharding.fsdp:
         keep_no_weights(network)
     return Parts(processor=processor, data=data, network=network)
 
@@ -108,13 +108,13 @@ def build_trainer(
     from experiments.training.trainer import Trainer
 
     kind = Trainer
-    if config.train.sharding is Sharding.fsdp:
+    if config.training.sharding is Sharding.fsdp:
         from experiments.training.sharded_trainer import ShardedTrainer as kind
 
     return kind(
         network,
         data,
-        train=config.train,
+        train=config.training,
         task=config.task,
         method=config.method,
         head=config.model.head,

@@ -84,10 +84,10 @@ def _restore_network(
     """Return the trained network, its adapter beside the weights, and the processor."""
     from experiments.training.backends import check_device, set_matmul
 
-    check_device(config.train)
-    set_matmul(config.train)
+    check_device(config.training)
+    set_matmul(config.training)
     config.task.check()
-    processor = config.model.processor(weights, device=config.train.device)
+    processor = config.model.processor(weights, device=config.training.device)
     net = build_base(config, weights)  # downloads, if need be
     inputs.check_model(run_dir, config, record)
     return restore_trained(config, net, run_dir), processor
@@ -98,4 +98,10 @@ def _wrap_prompts(pending: dict[str, Any], record: Record) -> Any:
     from experiments.tasks import Data
 
     fingerprint = record.environment.get("data") or ""
-    return Data(train=(), evaluations={}, prompts=pending, collate=list, fingerprint=fingerprint)
+    return Data(
+        train=(),
+        evaluations={},
+        prompts=pending,
+        collate=lambda rows: {"rows": rows},  # never called
+        fingerprint=fingerprint,
+    )

@@ -57,6 +57,7 @@ def run(config: Config) -> Record:
             current.record = late_answers.answer_pending(config, current.run_dir, current.record)
         else:
             current.finish(train(current) if config.mode.trains else count(config))
+    assert current.record is not None  # finished, by this process or another
     return current.record
 
 
@@ -84,7 +85,7 @@ def train(current: Session) -> Record:
     from experiments.training import fitting, memory, scoring
 
     machine = environment.describe()  # of the code that runs, not of what is there in the end
-    peak_memory = environment.PeakMemory(select_device(config.train.device))
+    peak_memory = environment.PeakMemory(select_device(config.training.device))
     with distributed.main_process_first("prepared"):
         before = inputs.describe(config)
         parts = build_parts(config, current.weights, current.dataset_path)
@@ -98,7 +99,7 @@ def train(current: Session) -> Record:
 
     answering = time.monotonic()
     network = trainer.network
-    if config.train.sharding is Sharding.fsdp and parts.data.prompts:
+    if config.training.sharding is Sharding.fsdp and parts.data.prompts:
         # This rank alone answers, with the network as it was trained last.
         network = restore_trained(config, build_base(config, current.weights), work_dir)
     config.task.generate(network, parts.processor, parts.data, work_dir, config.seed)
@@ -109,8 +110,10 @@ def train(current: Session) -> Record:
 
     written = folder_lock.get_visible_path(work_dir)
     scoring.check(written, config.task)
-    metrics = scoring.score(written, config.task, config.train.select, device=config.train.device)
-    step = (metrics[config.train.select.value] or {}).get("step")
+    metrics = scoring.score(
+        written, config.task, config.training.select, device=config.training.device
+    )
+    step = (metrics[config.training.select.value] or {}).get("step")
     return Record(
         run=describe_run(config),
         config=to_plain(config),
@@ -123,8 +126,8 @@ def train(current: Session) -> Record:
         environment=machine
         | describe_environment(parts.data, trainer.args.device, inputs_read)
         | {
-            "sharding": config.train.sharding.value,
-            "deterministic": config.train.deterministic,
+            "sharding": config.training.sharding.value,
+            "deterministic": config.training.deterministic,
         },
     )
 
@@ -133,7 +136,7 @@ def check_before_training(config: Config, parts: Parts) -> dict[str, Any]:
     """Log before training if this setting can learn, and the memory that it takes."""
     from experiments.training import memory, preflight
 
-    checks = preflight.check_setting(parts.network, config.train, len(parts.data.train))
+    checks = preflight.check_setting(parts.network, config.training, len(parts.data.train))
     for warning in checks["warnings"]:
         log.warning("preflight: %s", warning)
     checks["memory"] = memory.estimate_memory(

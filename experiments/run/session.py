@@ -125,6 +125,7 @@ def _log_and_close(current: Session) -> Iterator[None]:
         if earlier is not None:
             log.info("the earlier run is kept in %s", earlier)
         work_folder.remove_temporary(folder_lock.path)
+    assert current.record is not None  # else the block has raised
     print(f"{summarize(current.record)}\n{current.run_dir}", flush=True)
 
 

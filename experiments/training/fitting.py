@@ -56,7 +56,9 @@ def _rewind(trainer: Trainer, step: int, checkpoint: Path | None) -> list[str]:
     scores = {at: one for at, one in _primary_scores(trainer).items() if math.isfinite(one)}
     if scores:
         best = trainer.train_recipe.select is Select.best
-        kept_adapter.add_label(trainer.run, max(scores, key=scores.get if best else None))
+        kept_adapter.add_label(
+            trainer.run, max(scores, key=scores.__getitem__) if best else max(scores)
+        )
     trainer.history.cut(step)
     predictions.delete_after(trainer.run, step)
     lines = trainer.history.lines()

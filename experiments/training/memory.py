@@ -136,7 +136,7 @@ def _estimate_steps(
         heads = getattr(configuration, "num_key_value_heads", configuration.num_attention_heads)
         width = configuration.hidden_size // configuration.num_attention_heads * heads
         size = next(value.element_size() for value in net.parameters() if not is_quantised(value))
-        texts = task.generation_batch_size * getattr(task, "beams", 1)
+        texts = getattr(task, "generation_batch_size", 1) * getattr(task, "beams", 1)
         most = configuration.max_position_embeddings
         texts *= min(data.longest or most, most)
         cache = texts * 2 * width * configuration.num_hidden_layers * size

@@ -13,6 +13,7 @@ from experiments.metrics.selection import Evaluation, Select, select
 from experiments.results import predictions
 from experiments.results.history import read_history
 from experiments.tasks import Task
+from experiments.tasks.task import OutputScores
 
 CLOSE = 1e-9
 """Relative difference allowed for sums of another processor."""
@@ -128,23 +129,24 @@ def _score_last(
     run: Path, task: Task, evaluations: dict[str, list[Evaluation]], device: str
 ) -> dict[str, Any]:
     """Return the metrics of a task that selects no epoch: of its outputs and last evaluations."""
-    outputs = task.evaluate_outputs(run, device=device)
-    scores = dict(outputs.scores) if outputs is not None else {}
+    outputs = task.evaluate_outputs(run, device=device) or OutputScores(scores={})
+    scores = dict(outputs.scores)
     epoch = step = None
     for split, entries in evaluations.items():
         entry = entries[-1]
         epoch, step = entry.epoch, entry.step
         scores[split] = task.score(entry.predictions, entry.references) | scores.get(split, {})
-    primary, chosen = None, {"value": None, "interval": None}
+    primary: dict[str, Any] | None = None
+    chosen: dict[str, Any] = {"value": None, "interval": None}
     if scores:  # none where nothing is held out and another command judges the outputs
         split, name = _choose_primary(task.metrics, scores)
-        of_outputs = outputs is not None and name in outputs.scores.get(split, {})
+        of_outputs = name in outputs.scores.get(split, {})
         chosen = {
             "value": scores[split][name],
             "interval": outputs.interval if of_outputs else None,
         }
         primary = {"name": name, "split": split, "select": Select.last.value, **chosen}
-    details = {"measured_with": outputs.details} if outputs is not None and outputs.details else {}
+    details = {"measured_with": outputs.details} if outputs.details else {}
     return {
         "primary": primary,
         "best": None,

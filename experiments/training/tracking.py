@@ -78,10 +78,11 @@ class Wandb(Tracking):
             ) from error
 
         try:
+            mode: Any = self.mode
             self._run = wandb.init(
                 project=self.project,
                 entity=self.entity,
-                mode=self.mode,
+                mode=mode,
                 dir=folder,
                 group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
                 job_type=run["method"],

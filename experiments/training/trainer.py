@@ -140,7 +140,8 @@ class Trainer(transformers.Trainer):
         self.check()
         if self.is_world_process_zero():
             predictions.check(self.run, self.history.lines())
-        began, values = time.monotonic(), {}
+        began = time.monotonic()
+        values: dict[str, float] = {}
         for split in self.data.evaluations:
             with hold_weights(self.network, quantised=False):
                 output = self.evaluation_loop(
@@ -163,7 +164,7 @@ class Trainer(transformers.Trainer):
         self.evaluating += time.monotonic() - began
         self._record(values)
         self._tell(values)
-        self.control = self.callback_handler.on_evaluate(
+        self.control: transformers.TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, values
         )
         return values
@@ -236,8 +237,8 @@ class Trainer(transformers.Trainer):
     def _keep(self, score: float) -> None:
         """Save the adapter if this evaluation is the best so far, or the last."""
         if self.train_recipe.select is Select.best:
-            nothing = self.best is None or not math.isfinite(self.best)
-            wanted = nothing or (math.isfinite(score) and score > self.best)
+            best = math.nan if self.best is None else self.best
+            wanted = not math.isfinite(best) or (math.isfinite(score) and score > best)
         else:
             wanted = self.state.global_step >= self.state.max_steps
         if wanted:
