@@ -111,7 +111,8 @@ def test_torchrun_commands_compose(command, compose):
     if "--wrap" in words:
         words = shlex.split(words[words.index("--wrap") + 1])
     start = words.index("train.py")
-    assert all(word.startswith("--") for word in words[1:start])
+    launched = [word for word in words[:start] if word.startswith("--")]
+    assert launched and any(word.endswith("torchrun") for word in words[:start])
     assert compose(words[start + 1 :]).mode.trains
 
 
