@@ -67,6 +67,6 @@ def test_local_fields_are_those_of_earlier_versions():
         "method": {"memory", "gradient"},
         "train": {
             *("accumulation", "eval_batch_size", "checkpoint_every"),
-            *("workers", "gradient_checkpointing", "device"),
+            *("workers", "gradient_checkpointing", "device", "sharding", "deterministic"),
         },
     }
