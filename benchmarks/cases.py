@@ -25,6 +25,8 @@ from fourierft.bases.reference import reference_update
 from fourierft.layer import adapted_layers
 
 ALPHA = 150.0
+WRITER = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8}
+WRITER |= {"num_attention_heads": 12, "num_key_value_heads": 12, "vocab_size": 1000}
 
 
 def adapt(net: nn.Module, method: str | Engine, n: int, targets: list[str]) -> nn.Module:
@@ -127,9 +129,7 @@ def continuation(
             4-bit weights in a product of their own (as it was before `hold_weights`).
     """
     torch.manual_seed(0)
-    sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8}
-    heads = {"num_attention_heads": 12, "num_key_value_heads": 12, "vocab_size": 1000}
-    net = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).to(device).eval()
+    net = LlamaForCausalLM(LlamaConfig(**WRITER)).to(device).eval()
     if four_bits:
         for path, layer in list(net.model.named_modules()):
             if type(layer) is nn.Linear:

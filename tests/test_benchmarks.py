@@ -86,6 +86,10 @@ def test_every_section_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(engine, "LAYERS", [(32, 4, 1000), (32, 4, 30)])
     monkeypatch.setattr(engine, "PLANES", [40])
     monkeypatch.setattr(engine, "QUANTISED", [(64, 4)])
+    monkeypatch.setattr(engine, "GENERATED", [1])
+    tiny = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    tiny |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+    monkeypatch.setattr(cases, "WRITER", cases.WRITER | tiny)
     small = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 1000}
     monkeypatch.setattr(cases, "RobertaConfig", functools.partial(cases.RobertaConfig, **small))
     monkeypatch.setattr(engine, "TimedModel", lambda *a: cases.TimedModel(*a, layers=1))
