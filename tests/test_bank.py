@@ -299,3 +299,58 @@ def test_the_example_of_the_document(folder, tmp_path, monkeypatch):
     names = {"net": make_encoder(), "three_texts": {"input_ids": tokens(3)}}
     exec(block, names)
     assert len(names["bank"]) == 2
+
+
+@torch.no_grad()
+def test_heads_are_found_as_peft_finds_them(tmp_path):
+    """By the end of a path, also in a file of the whole bank; of another size they are refused."""
+    save(tmp_path, "b", make_encoder, ["query"], modules_to_save=["pooler.dense"])
+    net, x = make_encoder(), tokens(2)
+    bank = AdapterBank(net)
+    bank.add("b", tmp_path / "b")
+    bank.save(tmp_path / "all.safetensors")
+    again = AdapterBank(make_encoder())
+    again.load(tmp_path / "all.safetensors")
+    expected = alone(tmp_path / "b", make_encoder, x)
+    assert (expected - make_encoder()(x).logits).norm() > 1e-3
+    for one in (bank, again):
+        with one.rows(["b", "b"]):
+            assert (one.net(x).logits - expected).abs().max() < 1e-5
+    wide = transformers.BertForSequenceClassification(
+        transformers.BertConfig(**TINY, intermediate_size=48, num_labels=5)
+    )
+    save(tmp_path, "a", make_encoder, ["query"])
+    bank.add("a", tmp_path / "a")
+    bank.save(tmp_path / "all.safetensors")
+    other = AdapterBank(wide)
+    with pytest.raises(ValueError, match="found shape"):
+        other.load(tmp_path / "all.safetensors")
+    assert len(other) == 0 and other.nbytes == 0
+
+
+def test_weights_that_are_read_are_refused(tmp_path):
+    net = torch.nn.ModuleDict({"a": torch.nn.MultiheadAttention(8, 2)})
+    config = FourierFTConfig(target_modules=["out_proj"], n_frequency=4, scaling=1.0)
+    get_peft_model(net, config).save_pretrained(tmp_path / "a")
+    bank = AdapterBank(torch.nn.ModuleDict({"a": torch.nn.MultiheadAttention(8, 2)}))
+    with pytest.raises(ValueError, match="read a weight"):
+        bank.add("a", tmp_path / "a")
+
+
+def test_names_of_a_folder_and_shelves_that_are_empty(folder, tmp_path):
+    shutil.copytree(folder / "a", tmp_path / "x")
+    shutil.copy(folder / "file.safetensors", tmp_path / "x.safetensors")
+    bank = AdapterBank(make_encoder())
+    with pytest.raises(ValueError, match="x: two of this name"):
+        bank.add_folder(tmp_path)
+    (tmp_path / "x.safetensors").unlink()
+    text = (tmp_path / "x" / "adapter_config.json").read_text()
+    (tmp_path / "x" / "adapter_config.json").write_text(
+        text.replace('"query"', '"(["').replace('"value"', '"(["')
+    )
+    with pytest.raises(ValueError, match="x"):
+        bank.add_folder(tmp_path)
+    bank.add("a", folder / "a")
+    bank.replace("a", folder / "c")
+    bank.remove("a")
+    assert bank.nbytes == 0

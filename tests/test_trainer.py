@@ -207,7 +207,7 @@ def test_a_diverged_run_has_no_best_and_shows_no_score(tiny, tmp_path, capsys):
     from experiments.results.record import read_record
     from experiments.run import main
 
-    config = tiny("train.learning_rate=1e30", "train.epochs=2", "train.max_grad_norm=1e30")
+    config = tiny("train.learning_rate=1e30", "train.epochs=6", "train.max_grad_norm=1e30")
     record = main.run(config)
     out = capsys.readouterr().out
     assert record.metrics["best"] is None and "diverged: " in out

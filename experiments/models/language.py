@@ -112,6 +112,8 @@ class CausalLM(Transformer):
         if head.kind in ("classification", "regression"):
             classifier = AutoModelForSequenceClassification
             net = self.network(classifier, source, meta, loading, **labels(head))
+            if not meta:  # the last token is looked for before the padding
+                net.config.pad_token_id = self.processor(source).pad_token_id
         else:
             net = self.network(AutoModelForCausalLM, source, meta, loading)
             net.loss_type = "ForCausalLM"  # what GPT-2 falls back to, with a warning

@@ -20,7 +20,7 @@ from .bank_file import FileEntry, read_bank, write_bank
 from .places import AdapterPlace, BankedAdapter, PinnedAdapter
 from .rows import BankedRows, gather_rows
 from .shelf import Shelf, Slot, get_key
-from .stored_adapter import StoredAdapter, make_heads, read_adapter
+from .stored_adapter import StoredAdapter, list_adapters, make_heads, read_adapter
 
 
 class AdapterBank:
@@ -128,14 +128,11 @@ class AdapterBank:
             ValueError: Some adapters do not fit, or their names are taken: all of them are named,
                 and none is added.
         """
-        sources = {
-            path.stem if path.suffix == ".safetensors" else path.name: path
-            for path in sorted(Path(folder).iterdir())
-            if path.suffix == ".safetensors" or (path / "adapter_config.json").is_file()
-        }
-        problems = [
-            f"{name}: the bank has an adapter of this name" for name in sources if name in self
-        ]
+        paths = list_adapters(Path(folder))
+        names = [path.stem if path.is_file() else path.name for path in paths]
+        sources = dict(zip(names, paths, strict=True))
+        problems = [f"{name}: an adapter of this name is there" for name in names if name in self]
+        problems += [f"{name}: two of this name" for name in sources if names.count(name) > 1]
         read = {}
         for name, path in sources.items():
             try:
@@ -153,8 +150,7 @@ class AdapterBank:
             KeyError: No adapter has this name.
         """
         with self._lock:
-            place = self._places.pop(name)
-            place.shelf.free(place.slot)
+            self._free(self._places.pop(name))
 
     def pin(self, name: str) -> PinnedAdapter:
         """Copy an adapter, for rows that are to keep it over several batches, as when text is made.
@@ -216,6 +212,7 @@ class AdapterBank:
             taken = sorted(name for name in names if name in self)
             if taken:
                 raise ValueError(f"{path}: names that the bank has: {first_few(taken)}")
+            heads = [make_heads(self.net, one.head, one.modules_to_save) for one in found.entries]
             slots = []
             for number, (shelf, block) in enumerate(zip(found.shelves, found.blocks, strict=True)):
                 key = get_key(shelf.layers, shelf.config)
@@ -226,9 +223,9 @@ class AdapterBank:
                     BankedAdapter(**entry.about),
                     found.shelves[entry.shelf],
                     next(slots[entry.shelf]),
-                    make_heads(self.net, entry.head, entry.modules_to_save),
+                    own,
                 )
-                for entry in found.entries
+                for entry, own in zip(found.entries, heads, strict=True)
             ]
 
     def close(self) -> None:
@@ -257,13 +254,19 @@ class AdapterBank:
         """Enter an adapter whose coefficients are stored, in place of one of its name."""
         self._watch(shelf, heads)
         old = self._places.pop(about.name, None)
-        if old is not None:
-            old.shelf.free(old.slot)
         self._places[about.name] = AdapterPlace(about, shelf, slot, heads)
         self._versions[about.name] = about.version
+        if old is not None:
+            self._free(old)
         while self.capacity is not None and len(self._places) > self.capacity:
             self.remove(next(iter(self._places)))
         return about
+
+    def _free(self, place: AdapterPlace) -> None:
+        """Give a place back, and a shelf that nothing lies on any more."""
+        place.shelf.free(place.slot)
+        if not any(other.shelf is place.shelf for other in self._places.values()):
+            del self._shelves[get_key(place.shelf.layers, place.shelf.config)]
 
     def _watch(self, shelf: Shelf, heads: dict[str, nn.Module]) -> None:
         """Put hooks on the layers and heads of an adapter that have none yet."""

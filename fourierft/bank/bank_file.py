@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..compact import config_fields
 from ..config import FourierFTConfig, first_few, open_safetensors
 from .shelf import Shelf, Slot, hash_row
-from .stored_adapter import AdaptedLayer, find_layers
+from .stored_adapter import AdaptedLayer, find_head_problems, find_layers
 
 FORMAT = "fourierft-bank-1"
 
@@ -118,6 +118,9 @@ def read_bank(net: nn.Module, path: Path) -> BankFile:
                 for name, tensor in tensors.items()
                 if name.startswith(start)
             }
+            problems = find_head_problems(net, head)
+            if problems:
+                raise ValueError(first_few(problems))
             found.entries.append(FileEntry(about, places.index(shelf), saved, head))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged, its description cannot be read ({error})") from error

@@ -47,8 +47,8 @@ class AdapterPlace(NamedTuple):
 
     @property
     def modules_to_save(self) -> list[str]:
-        """Names of the head's modules, as a configuration holds them."""
-        return sorted({path.rpartition(".")[2] for path in self.heads})
+        """Paths of the head's modules, as a configuration may hold them."""
+        return sorted(self.heads)
 
 
 class PinnedAdapter(NamedTuple):

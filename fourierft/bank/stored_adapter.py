@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from peft import PeftConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor, nn
 
+from ..bypass import weights_read_by
 from ..compact import fingerprint_layers, read_compact
 from ..config import FourierFTConfig, first_few, layer_n, open_safetensors
 from ..frozen_weight import SUPPORTED, weight_shape
@@ -68,9 +70,18 @@ def read_adapter(net: nn.Module, source: str | Path) -> StoredAdapter:
     source = Path(source)
     try:
         return _read_folder(net, source) if source.is_dir() else _read_file(net, source)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError, re.error) as error:
         text = str(error)
         raise ValueError(text if text.startswith(str(source)) else f"{source}: {text}") from error
+
+
+def list_adapters(folder: Path) -> list[Path]:
+    """Return the folders and compact files in a folder that look like adapters, by name."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix == ".safetensors" or (path / "adapter_config.json").is_file()
+    ]
 
 
 def _read_file(net: nn.Module, path: Path) -> StoredAdapter:
@@ -135,7 +146,33 @@ def find_layers(net: nn.Module, config: FourierFTConfig) -> tuple[AdaptedLayer, 
         raise ValueError(
             f"target_modules: got {config.target_modules}, which match no linear layer"
         )
+    unseen = [layer.name for layer in found if _is_read(net, layer.name)]
+    if unseen:
+        raise ValueError(
+            f"target_modules: the modules around {first_few(unseen)} read a weight instead of "
+            "calling the layer, so that nothing can be added to its output; use PEFT's model"
+        )
     return tuple(found)
+
+
+def _is_read(net: nn.Module, name: str) -> bool:
+    """Return True if the module around a layer computes with its weight."""
+    around, _, own = name.rpartition(".")
+    return own in weights_read_by(type(net.get_submodule(around)))
+
+
+def find_head_problems(net: nn.Module, head: Mapping[str, Tensor]) -> list[str]:
+    """Return a message for every parameter of a head that does not fit a base model."""
+    parameters, problems = dict(net.named_parameters()), []
+    for name, tensor in sorted(head.items()):
+        if name not in parameters:
+            problems.append(f"{name}: not in the model")
+        elif parameters[name].shape != tensor.shape:
+            shapes = tuple(tensor.shape), tuple(parameters[name].shape)
+            problems.append(f"{name}: found shape {shapes[0]}, expected {shapes[1]}")
+        elif not torch.isfinite(tensor).all():
+            problems.append(f"{name}: not finite")
+    return problems
 
 
 def make_heads(
@@ -144,6 +181,14 @@ def make_heads(
     """Return copies of a base model's modules with an adapter's parameters, by their paths.
 
     Whole modules: to put parameters into the base model's for a call would show them to threads.
+
+    Args:
+        net: The base model.
+        head: Parameters by name.
+        modules_to_save: Ends of the modules' paths, as PEFT reads them.
+
+    Raises:
+        ValueError: Parameters that belong to none of the modules.
     """
     made: dict[str, nn.Module] = {}
     for name, module in net.named_modules():
@@ -152,13 +197,16 @@ def make_heads(
             for key, value in head.items()
             if key.startswith(f"{name}.")
         }
-        if not own or name.rpartition(".")[2] not in modules_to_save:
+        if not own or not name.endswith(tuple(modules_to_save)):
             continue
         copied = made[name] = copy.deepcopy(module)
         copied._forward_hooks.clear()
         for key, value in own.items():
             copied.get_parameter(key).data.copy_(value)
         copied.requires_grad_(False).eval()
+    lost = [key for key in head if not any(key.startswith(f"{name}.") for name in made)]
+    if lost:
+        raise ValueError(f"modules_to_save: {list(modules_to_save)} do not hold {first_few(lost)}")
     return made
 
 
@@ -176,15 +224,7 @@ def _checked(
         problems.append(f"{coefficients.numel()} coefficients found, {expected} expected")
     if not torch.isfinite(coefficients).all():
         problems.append("some coefficients are not finite")
-    parameters = dict(net.named_parameters())
-    for name, tensor in sorted(head.items()):
-        if name not in parameters:
-            problems.append(f"{name}: not in the model")
-        elif parameters[name].shape != tensor.shape:
-            shapes = tuple(tensor.shape), tuple(parameters[name].shape)
-            problems.append(f"{name}: found shape {shapes[0]}, expected {shapes[1]}")
-        elif not torch.isfinite(tensor).all():
-            problems.append(f"{name}: not finite")
+    problems += find_head_problems(net, head)
     if problems:
         raise ValueError(first_few(problems))
     return StoredAdapter(config, layers, coefficients, head)

@@ -163,10 +163,10 @@ class WeightCache:
             return True
         # Only of intact tensors: FSDP even frees the memory of others.
         if held.weight is not None and held.weight.is_intact():
-            if not torch.equal(held.probe, held.probed):
+            if not _are_equal(held.probe, held.probed):
                 return False
         return all(
-            torch.equal(origin.tensor(), kept)
+            _are_equal(origin.tensor(), kept)
             for origin, kept in zip(held.origins, held.coefficients, strict=True)
             if origin.is_intact()
         )
@@ -208,12 +208,21 @@ def _is_current(entry: _Entry, weight: Tensor | None, terms: Sequence[AdapterTer
         origin = entry.weight
         if origin is None or origin.tensor() is not weight:
             return False
-        if not torch.equal(entry.probe, entry.probed):
+        if not _are_equal(entry.probe, entry.probed):
             return False
     for kept, term in zip(entry.coefficients, terms, strict=True):
-        if not torch.equal(kept, term.coefficients):
+        if not _are_equal(kept, term.coefficients):
             return False
     return True
+
+
+def _are_equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Compare values; NaN equals NaN, as a diverged training has changed nothing either."""
+    if one is None or other is None or one.shape != other.shape:
+        return one is other
+    if torch.equal(one, other):
+        return True
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _probed(weight: Tensor) -> Tensor:

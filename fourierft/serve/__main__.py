@@ -55,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bank.add_folder(folder)
     except (OSError, ValueError) as error:
         sys.exit(f"fourierft.serve: {error}")
-    service = Service(bank, tokenizer, given.name or given.base, folder, given.batch)
+    name = given.name or given.base
+    if name in bank:
+        sys.exit(f"fourierft.serve: {name} is the base model and an adapter: choose another --name")
+    service = Service(bank, tokenizer, name, folder, given.batch)
     print(
         f"{service.name} and {len(bank)} adapters: http://{given.host}:{given.port}/v1", flush=True
     )

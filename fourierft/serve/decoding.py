@@ -50,7 +50,9 @@ class TextRequest:
         """Return the next token for logits (vocabulary,)."""
         if self.temperature == 0:
             return int(logits.argmax())
-        shares = (logits.float().cpu() / self.temperature).softmax(-1)
+        logits = logits.float().cpu()
+        # Below the smallest temperature logits would overflow; it is greedy anyway.
+        shares = ((logits - logits.max()) / max(self.temperature, 1e-4)).softmax(-1)
         if self.top_p < 1:
             ordered, places = shares.sort(descending=True)
             ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
@@ -133,7 +135,12 @@ class Decoder:
         """Choose and emit the next token of each request; -1 stands for a text that ends."""
         chosen = []
         for request, row in zip(requests, logits, strict=True):
-            token = request.choose(row)
+            try:
+                token = request.choose(row)
+            except RuntimeError:  # logits that are not numbers: an adapter that diverged
+                request.emit(None, "error")
+                chosen.append(-1)
+                continue
             request.made += 1
             if request.cancelled or token in self.ends:
                 request.emit(None, "stop")

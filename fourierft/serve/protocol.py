@@ -43,7 +43,8 @@ class _Options(BaseModel):
     @property
     def stops(self) -> list[str]:
         """Texts before which the answer ends."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [stop for stop in stops if stop]
 
 
 class Message(BaseModel):

@@ -52,20 +52,25 @@ class Service:
             Failure: The folder has no such adapter, or it is damaged.
         """
         folder = self._writable_folder()
-        path = (folder / source).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise Failure(403, f"path: got {source!r}, allowed what lies in the folder of adapters")
         if name == self.name:
             raise Failure(400, f"name: got {name!r}, which is the base model")
         try:
+            path = (folder / source).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise Failure(403, f"path: got {source!r}, allowed what lies in the folder")
             return (self.bank.replace if name in self.bank else self.bank.add)(name, path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise Failure(400, str(error)) from error
+        except KeyError:  # removed meanwhile
+            raise Failure(404, f"no adapter {name!r}", "model_not_found") from None
 
     def remove(self, name: str) -> None:
         """Remove an adapter; texts that are being made with it go on."""
         self._writable_folder()
-        self.bank.remove(name)
+        try:
+            self.bank.remove(name)
+        except KeyError:
+            raise Failure(404, f"no adapter {name!r}", "model_not_found") from None
 
     def prepare(self, asked: ChatRequest | CompletionRequest) -> TextRequest:
         """Return the text to make.
@@ -140,7 +145,7 @@ class Service:
                 if found:
                     text, reason = text[: min(found)], "stop"
                 elif reason is None:
-                    text = text.removesuffix(_UNFINISHED)
+                    text = text.rstrip(_UNFINISHED)
                     text = text[: max(len(text) - held, len(sent))]
                 if reason is not None or len(text) > len(sent):
                     yield text[len(sent) :], reason
