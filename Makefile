@@ -15,7 +15,7 @@ JUDGE_URL ?=
 PRICES ?= --price-in 30 --price-out 60
 
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
-.PHONY: help install quickstart $(RUNS) figure3 figure4 figure8 figure9 figure10 smoke benchmark gpu test test-slow lint format clean
+.PHONY: help install quickstart $(RUNS) table7 table8 table9 table10 table11 table12 figure3 figure4 figure8 figure9 figure10 smoke benchmark gpu test test-slow lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -47,12 +47,12 @@ $(RUNS): install
 	$(if $(filter table4 figure1,$@),$(grade)) \
 	$(BIN)/python -m experiments.report $@ && exit $$status
 
-grade = $(BIN)/python -m experiments.judge --all outputs --model $(JUDGE) $(addprefix --questions ,$(QUESTIONS)) \
+grade = $(BIN)/python -m experiments.judge --all outputs --model $(JUDGE) $(if $(QUESTIONS),--questions $(QUESTIONS),--prompts ours) \
 	  $(if $(JUDGE_URL),--base-url $(JUDGE_URL) || status=1;,--dry-run $(PRICES); \
 	  echo "nothing was graded: set JUDGE_URL (and QUESTIONS); what is missing and its cost stand above";)
 
-# Sampling maps, answers and images of the runs there are; nothing is run.
-figure3 figure8 figure9 figure10: install
+# Settings and data sets, sampling maps, answers and images of the runs there are; nothing is run.
+table7 table8 table9 table10 table11 table12 figure3 figure8 figure9 figure10: install
 	$(BIN)/python -m experiments.report $@
 
 figure4: install  ## every size searched with 30 trials, then the report

@@ -20,7 +20,8 @@ NOISE = {0: -0.1, 1: 0.0, 2: 0.1}
 
 
 def sample(mean, noise=NOISE):
-    return Sample(values={seed: mean + one for seed, one in noise.items()})
+    scale = 1 + 0.1 * (mean % 7)  # equal differences would say nothing about their error
+    return Sample(values={seed: mean + scale * one for seed, one in noise.items()})
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,14 @@ def test_paired_difference_by_hand():
     assert found.smallest == pytest.approx(4.302653 / 6)  # Student's quantile of two degrees
     assert found.interval == pytest.approx((7 / 6 - 4.302653 / 6, 7 / 6 + 4.302653 / 6))
     assert found.probability == pytest.approx(0.00990, abs=1e-5)
+
+
+def test_seeds_that_happen_to_agree_tell_nothing():
+    """Three equal differences, but for rounding, without rows: their error is not zero."""
+    better = Sample(values={0: 0.8, 1: 0.81, 2: 0.82})
+    worse = Sample(values={0: 0.7, 1: 0.71, 2: 0.72})
+    found = paired.compare(better, worse)
+    assert found.seeds == 3 and found.error is None
 
 
 def test_rows_add_to_the_error():

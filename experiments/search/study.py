@@ -176,7 +176,9 @@ class Study:
             problems.append(f"direction: found {self._study.direction.name.lower()}")
         if problems:
             raise ConfigError(
-                f"{self.folder}: another search lies there (move it away to start anew)", problems
+                f"{self.folder}: another search lies there (give its own intervals on the command "
+                "line to go on with it, or move it away to start anew)",
+                problems,
             )
         for key, value in settings.items():
             self._study.set_user_attr(key, value)

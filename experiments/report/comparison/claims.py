@@ -165,7 +165,7 @@ def judge(claims: Sequence[Claim]) -> list[Judgement]:
 def _judge(claim: Claim, probability: float | None, times: int) -> Judgement:
     """Judge a claim by its corrected probability, which is `times` the plain one or more."""
     evidence = claim.evidence
-    absent = f"{claim.missing} points missing" if claim.missing else ""
+    absent = f"{claim.missing} point{'s' * (claim.missing > 1)} missing" if claim.missing else ""
     if evidence is None:
         return Judgement(verdict=Verdict.not_run, reason=absent)
     held = sum(one.holds for one in claim.parts.values())

@@ -19,6 +19,8 @@ from experiments.results import predictions
 if TYPE_CHECKING:
     import numpy as np
 
+SMALLEST_VARIANCE = 1e-18
+"""Variance of a mean difference below which it is rounding."""
 SEEDS = 3
 """Seeds that both settings must share before anything is told."""
 LEVEL = 0.05
@@ -116,6 +118,8 @@ def compare(of: Sample, than: Sample, factor: float = 1.0) -> Difference:
         return found
     of_seeds = statistics.variance(differences) / len(shared)
     of_rows = (row_error or 0.0) ** 2
+    if of_seeds < SMALLEST_VARIANCE and not of_rows:
+        return found  # seeds that happen to agree say nothing about the error
     freedom = math.inf
     if of_seeds > 0:
         freedom = (of_seeds + of_rows) ** 2 * (len(shared) - 1) / of_seeds**2
@@ -196,5 +200,8 @@ def resampled(run_dir: Path, split: str, step: int, metric: str) -> tuple[np.nda
     scores = []
     for _ in range(RESAMPLES):
         rows = draw.choice(count, count)
-        scores.append(take(entry.predictions[rows], entry.references[rows]))
+        try:
+            scores.append(take(entry.predictions[rows], entry.references[rows]))
+        except Exception:  # of arrays that are not this metric's, which `verify` reports
+            return None
     return (np.array(scores), count) if np.isfinite(scores).all() else None

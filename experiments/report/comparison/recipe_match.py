@@ -39,8 +39,10 @@ def deviations(setting: Setting, fields: Collection[Any]) -> list[str]:
     if recipe != "paper":
         return [f"recipe {recipe}: {NO_RECIPE}"]
     here, same = LATER | setting.first.identity, PLAIN.get(setting.run["method"], {})
+    # To the letter of a misprinted table: the other value is not the one that is printed.
+    named = "corrected" if setting.run.get("recipe") == "printed" else "paper"
     return [
-        f"{key.rpartition('.')[2]} {told}, paper {_shown(value)}"
+        f"{key.rpartition('.')[2]} {told}, {named} {_shown(value)}"
         for key, value in wanted.items()
         if key not in SAID_ELSEWHERE.union(fields)
         if (told := _deviating(here, key, value, same.get(key))) is not None

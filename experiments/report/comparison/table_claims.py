@@ -59,7 +59,11 @@ def weigh(facts: dict[str, Any], table: dict[str, Any], cells: Sequence[PaperCel
         used = [grid[row.position, column.key] for row in (of, *others) for column in columns]
         for claim, read in ((found.printed, _printed), (found.ours, lambda one: _ours(one, rule))):
             claim.missing += sum(read(cell) is None for cell in used)
-            if all(read(cell) is not None for cell in used):
+            complete = all(read(cell) is not None for cell in used)
+            averaged = complete and over == "average"
+            if averaged and not _share_seeds((of, *others), columns, grid, read):
+                claim.missing += 1
+            elif complete:
                 evidence = _case(facts, case, of, others, columns, over, grid, read)
                 claim.parts[f"{number}"] = evidence
         for cell in used:
@@ -71,6 +75,21 @@ def weigh(facts: dict[str, Any], table: dict[str, Any], cells: Sequence[PaperCel
             if cell.suspect:
                 found.doubts.append(f"{cell.row.label}, {cell.column.name}: {cell.suspect}")
     return found
+
+
+def _share_seeds(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    grid: dict[tuple[int, str], PaperCell],
+    read: Read,
+) -> bool:
+    """Return True if each row has a seed that all columns have, as its average needs."""
+
+    def seeds(row: Row, column: Column) -> set[int]:
+        found = read(grid[row.position, column.key])
+        return set() if found is None else set(found.values)
+
+    return all(set.intersection(*(seeds(row, each) for each in columns)) for row in rows)
 
 
 def _rows(case: dict[str, Any], cells: Sequence[PaperCell]) -> tuple[Row, list[Row]]:
@@ -134,7 +153,9 @@ def _compare(check: str, words: str, sides: list[Sample], case: dict[str, Any]) 
     evidence = comparison(words, better, worse, ahead=1 + (gain - HALF) / 100)
     reached = 100 * evidence.shown.value / worse.mean
     words = f"{words}, {reached:+.1f} % for {gain:+.1f} %"
-    return replace(evidence, words=words, holds=reached >= gain - HALF)
+    holds = reached >= gain - HALF
+    # Support says "above" alone: a smaller gain than the claimed one is none of it.
+    return replace(evidence, words=words, holds=holds, support=evidence.support if holds else 1.0)
 
 
 def _printed(cell: PaperCell) -> Sample | None:

@@ -49,7 +49,7 @@ def show(index: RunIndex) -> Page:
     against = sum(one.printed_verdict is Verdict.contradicted for one in found)
     told_here = ", ".join(f"{counts[one]} {one.value}" for one in Verdict if counts[one])
     summary = (
-        f"{len(found)} claims, {against} of them not what the paper's own numbers say; "
+        f"{len(found)} claims, {against} of them contradicted by the paper's own numbers; "
         f"here: {told_here}."
     )
     return Page(
@@ -101,12 +101,13 @@ def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
     printed = claim.printed.evidence
     own, verdict = "not printed", None
     if printed is not None:
+        doubts = len(claim.doubts)
         held = sum(one.holds for one in claim.printed.parts.values())
         words = [
-            f"in {held} of {len(claim.printed.parts)} cases",
+            f"holds in {held} of {len(claim.printed.parts)} cases",
             claims.describe(printed),
             "" if claim.spread is None else f"printed ± up to {claim.spread:g}",
-            f"{len(claim.doubts)} doubtful cells" if claim.doubts else "",
+            f"{doubts} doubtful cell{'s' * (doubts > 1)}" if doubts else "",
         ]
         own = "; ".join(filter(None, words))
         verdict = Verdict.supported if printed.holds else Verdict.contradicted
@@ -245,7 +246,7 @@ def _line(one: Finding) -> Line:
     )
     own: Cell = Shown(text=one.printed, tone="muted")
     if one.printed_verdict is not None:
-        holds = "holds" if one.printed_verdict is Verdict.supported else "does not hold"
+        holds = "yes" if one.printed_verdict is Verdict.supported else "no"
         own = (Shown(text=f"**{holds}**", tone=one.printed_verdict.tone), one.printed)
     return Line(cells=[claim, own, one.evidence, show_verdict(one.judgement), one.untested or "–"])
 
