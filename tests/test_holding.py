@@ -159,6 +159,15 @@ def test_a_change_that_does_not_show_is_loud(part, model, x):
         assert torch.equal(model(x), truth(model, x))
 
 
+def test_a_diverged_adapter_is_not_a_changed_one(model, x):
+    """NaN differs from itself."""
+    layer = layers(model)[1]
+    with torch.no_grad():
+        layer.fourierft_spectrum["default"][0] = float("nan")
+        with hold_weights(model):
+            assert model(x).isnan().any()
+
+
 def test_memory_that_was_freed_is_not_read(model, x):
     """As FSDP frees weights between their uses."""
     storage = layers(model)[0].base_layer.weight.untyped_storage()

@@ -219,13 +219,8 @@ class AdapterBank:
                 found.shelves[number] = shelf = self._shelves.setdefault(key, shelf)
                 slots.append(iter(shelf.attach(block, found.checksums[number])))
             return [
-                self._place(
-                    BankedAdapter(**entry.about),
-                    found.shelves[entry.shelf],
-                    next(slots[entry.shelf]),
-                    own,
-                )
-                for entry, own in zip(found.entries, heads, strict=True)
+                self._place(BankedAdapter(**about), found.shelves[shelf], next(slots[shelf]), own)
+                for (about, shelf, *_), own in zip(found.entries, heads, strict=True)
             ]
 
     def close(self) -> None:
