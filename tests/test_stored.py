@@ -230,7 +230,7 @@ def test_hostile_files_in_run_folders(toy, tmp_path, compose, hostile, capsys):
         assert command(["export", str(folder)]) == 1
     arguments = [
         *("--all", str(folder), "--questions", str(questions.parent), "--model", "gpt-4"),
-        *("--dry-run", "--base-url", "http://127.0.0.1:9"),
+        *("--dry-run", "--base-url", "http://127.0.0.1:9", "--prompts", "ours"),
     ]
     with limit(60):
         assert judge(arguments) in (0, 1)
