@@ -45,4 +45,6 @@ __all__ = [
     "stored_bytes",
 ]
 
+__version__ = "0.1.0"
+
 register()

@@ -3,11 +3,18 @@
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.metadata import Metadata
+from setuptools import Distribution
+from setuptools.config.pyprojecttoml import apply_configuration
+
+import fourierft
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,7 +82,7 @@ def needed(names):
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("pyproject.toml", "README.md", *(p for p in _sources())):
+    for name in ("pyproject.toml", "README.md", "LICENSE", *_sources()):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "-w", str(folder)]
@@ -86,14 +93,55 @@ def wheel(tmp_path_factory):
 
 
 def _sources():
-    return [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("fourierft/**/*.py"))]
+    paths = [*ROOT.glob("fourierft/**/*.py"), ROOT / "fourierft" / "py.typed"]
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
+
+
+@pytest.fixture(scope="module")
+def declared():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what setuptools will refuse one day
+        return apply_configuration(Distribution(), ROOT / "pyproject.toml")
+
+
+def test_every_package_is_declared(declared):
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("fourierft/**/__init__.py")}
+    assert set(declared.packages) == {".".join(folder.parts) for folder in folders}
+    for package, names in declared.package_data.items():
+        assert all((ROOT / package / name).is_file() for name in names) and names
+
+
+def test_version_and_licence_stand_once(declared):
+    described = declared.metadata
+    assert described.get_version() == fourierft.__version__
+    assert described.license_expression == "Apache-2.0"
+    assert (ROOT / "LICENSE").read_text().split()[:2] == ["Apache", "License"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (fourierft.__version__, "Apache-2.0")
+    assert re.search(rf"^## {re.escape(fourierft.__version__)}\b", _read("CHANGELOG.md"), re.M)
+
+
+def test_workflow_and_templates_are_read():
+    for path in [*ROOT.glob(".github/**/*.yml"), ROOT / ".pre-commit-config.yaml"]:
+        assert yaml.safe_load(path.read_text()), path
+    workflow = yaml.safe_load(_read(".github/workflows/ci.yml"))
+    assert workflow["jobs"]["tests"]["steps"][-1]["run"] == "bash .ci/run"
+
+
+def _read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_wheel_holds_every_module_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         modules = [name for name in archive.namelist() if ".dist-info/" not in name]
+        (described,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        described = Metadata.from_email(archive.read(described), validate=True)
     assert sorted(modules) == _sources()
+    assert str(described.version) == fourierft.__version__
+    assert described.license_files == ["LICENSE"] and not described.license
+    assert described.description_content_type == "text/markdown"
 
 
 @pytest.mark.slow
