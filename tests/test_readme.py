@@ -1,5 +1,6 @@
-"""Every command of the README is one that works: it composes, or its target exists."""
+"""Every command of the README and the docs works: it composes, or its target exists."""
 
+import functools
 import itertools
 import re
 import shlex
@@ -11,6 +12,7 @@ import yaml
 
 from experiments.commands import results as of_results
 from experiments.config import sweep
+from experiments.config.compose import register
 from experiments.judge import arguments
 from experiments.report.pages import registry
 
@@ -18,6 +20,9 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/runs.md",
+    "docs/paper.md",
+    "docs/library.md",
     "docs/validation.md",
     "docs/performance.md",
     "docs/judge.md",
@@ -40,7 +45,7 @@ def commands(start: str) -> list[str]:
             for line in block.replace("\\\n", " ").splitlines():
                 if line.strip().startswith(start):
                     found.append(line.split("  #")[0].strip())
-    return found
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("command", commands(".venv/bin/python train.py"))
@@ -73,20 +78,30 @@ def test_train_commands_compose(command, compose):
 
 
 @pytest.mark.slow
-def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+def test_python_of_the_documents_runs(tmp_path, monkeypatch):
     """All blocks in order, on a model of RoBERTa's form."""
+    from transformers import AutoModelForSequenceClassification as Classifier
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     settings = RobertaConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=32)
-    models = [RobertaForSequenceClassification(settings) for _ in range(2)]
-    names = dict(zip(("base_model", "fresh_base_model"), models, strict=True))
-    names["batches"] = 2 * [{"input_ids": torch.tensor([[0, 7, 2]])}]
+    build = functools.partial(RobertaForSequenceClassification, settings)
+    monkeypatch.setattr(Classifier, "from_pretrained", lambda name, num_labels: build())
+    row = {"input_ids": torch.tensor([0, 7, 2]), "labels": torch.tensor(1)}
+    names = {"rows": 8 * [row], "batches": [{"input_ids": row["input_ids"][None]}]}
+    names |= {"base_model": build(), "fresh_base_model": build()}
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 2
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/library.md")]
+    blocks = [block for text in texts for block in re.findall(r"```python\n(.*?)```", text, re.S)]
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, names)
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+    assert len(names["coefficients"]) == 4 and len(names["head"]) == 4
     assert type(names["merged"]) is RobertaForSequenceClassification
+
+
+def test_readme_stays_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_there_are_train_commands():
@@ -120,6 +135,7 @@ def test_torchrun_commands_compose(command, compose):
 def test_prefetch_commands_are_understood(command):
     from experiments.config import overrides
 
+    register()
     word, *rest = shlex.split(command)[3:]
     assert word == "prefetch" and (rest[0] == "--check" or overrides.find_problems(rest) == [])
 

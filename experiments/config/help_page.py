@@ -35,7 +35,7 @@ Choices (group=option):
 Values with fixed choices:
 {values}
 Any value (key=value), several (key=a,b with -m), one run in full (--cfg job --resolve).
-See README.md for the rest.
+docs/runs.md explains the rest.
 """
 
 
