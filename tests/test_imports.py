@@ -63,7 +63,7 @@ PEFT = {
     f"fourierft/{name}.py"
     for name in (
         *("compact", "config", "layer", "model", "module", "row_adapters"),
-        *("bank/adapter_bank", "bank/stored_adapter"),
+        *("bank/adapter_bank", "bank/base_model", "bank/stored_adapter"),
     )
 }
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "sklearn", "scipy", "wandb"}

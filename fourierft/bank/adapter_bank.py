@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from ..config import first_few
 from ..engine.mixed_batch import BASE
 from .bank_file import FileEntry, read_bank, write_bank
+from .base_model import BaseModel
 from .places import AdapterPlace, BankedAdapter, PinnedAdapter
 from .rows import BankedRows, gather_rows
 from .shelf import Shelf, Slot, get_key
-from .stored_adapter import StoredAdapter, list_adapters, make_heads, read_adapter
+from .stored_adapter import StoredAdapter, list_adapters, read_adapter
 
 
 class AdapterBank:
@@ -53,6 +54,7 @@ class AdapterBank:
             raise ValueError(f"capacity: got {capacity}, allowed 1 or more, or None")
         self.net = net
         self.capacity = capacity
+        self._base = BaseModel(net)
         self._places: OrderedDict[str, AdapterPlace] = OrderedDict()
         self._shelves: dict[Any, Shelf] = {}
         self._versions: dict[str, int] = {}
@@ -105,7 +107,7 @@ class AdapterBank:
             raise ValueError(f"name: got {name!r}, which the bank has: replace or remove it")
         if not name or name == BASE:
             raise ValueError(f"name: got {name!r}, allowed any other than {BASE}")
-        return self._store(name, str(source), read_adapter(self.net, source))
+        return self._store(name, str(source), read_adapter(self._base, source))
 
     def replace(self, name: str, source: str | Path) -> BankedAdapter:
         """Put another adapter in the place of one, as the next version; see `add`.
@@ -115,7 +117,7 @@ class AdapterBank:
         """
         if name not in self._places:
             raise KeyError(name)
-        return self._store(name, str(source), read_adapter(self.net, source))
+        return self._store(name, str(source), read_adapter(self._base, source))
 
     def add_folder(self, folder: str | Path) -> list[BankedAdapter]:
         """Add every adapter in a folder under the name of its folder or file.
@@ -136,7 +138,7 @@ class AdapterBank:
         read = {}
         for name, path in sources.items():
             try:
-                read[name] = read_adapter(self.net, path)
+                read[name] = read_adapter(self._base, path)
             except ValueError as error:
                 problems.append(str(error))
         if problems or not sources:
@@ -206,13 +208,13 @@ class AdapterBank:
             ValueError: The file is damaged or for another model, or names are taken. Nothing is
                 added then. Coefficients are compared with their checksums when first used.
         """
-        found = read_bank(self.net, Path(path))
+        found = read_bank(self._base, Path(path))
         with self._lock:
             names = [entry.about["name"] for entry in found.entries]
             taken = sorted(name for name in names if name in self)
             if taken:
                 raise ValueError(f"{path}: names that the bank has: {first_few(taken)}")
-            heads = [make_heads(self.net, one.head, one.modules_to_save) for one in found.entries]
+            heads = [self._base.make_heads(one.head, one.modules_to_save) for one in found.entries]
             slots = []
             for number, (shelf, block) in enumerate(zip(found.shelves, found.blocks, strict=True)):
                 key = get_key(shelf.layers, shelf.config)
@@ -230,7 +232,7 @@ class AdapterBank:
         self._handles.clear()
 
     def _store(self, name: str, source: str, adapter: StoredAdapter) -> BankedAdapter:
-        heads = make_heads(self.net, adapter.head, adapter.config.modules_to_save or ())
+        heads = self._base.make_heads(adapter.head, adapter.config.modules_to_save or ())
         tensors = [adapter.coefficients, *adapter.head.values()]
         size = sum(tensor.nbytes for tensor in tensors)
         with self._lock:

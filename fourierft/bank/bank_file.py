@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..compact import config_fields
 from ..config import FourierFTConfig, first_few, open_safetensors
+from .base_model import AdaptedLayer, BaseModel
 from .shelf import Shelf, Slot, hash_row
-from .stored_adapter import AdaptedLayer, find_head_problems, find_layers
 
 FORMAT = "fourierft-bank-1"
 
@@ -86,7 +86,7 @@ def write_bank(
         draft.unlink(missing_ok=True)
 
 
-def read_bank(net: nn.Module, path: Path) -> BankFile:
+def read_bank(base: BaseModel, path: Path) -> BankFile:
     """Open a file of `write_bank` and compare it with a base model.
 
     Raises:
@@ -105,7 +105,7 @@ def read_bank(net: nn.Module, path: Path) -> BankFile:
         for number, shelf in enumerate(said["shelves"]):
             if shelf is None:
                 continue
-            _check_layers(net, shelf)
+            _check_layers(base, shelf)
             config = FourierFTConfig(**shelf["config"], inference_mode=True)
             found.shelves.append(Shelf(_layers(shelf), config))
             found.blocks.append(tensors[f"coefficients.{number}"])
@@ -118,7 +118,7 @@ def read_bank(net: nn.Module, path: Path) -> BankFile:
                 for name, tensor in tensors.items()
                 if name.startswith(start)
             }
-            problems = find_head_problems(net, head)
+            problems = base.find_head_problems(head)
             if problems:
                 raise ValueError(first_few(problems))
             found.entries.append(FileEntry(about, places.index(shelf), saved, head))
@@ -133,9 +133,9 @@ def _layers(shelf: dict[str, Any]) -> tuple[AdaptedLayer, ...]:
     return tuple(AdaptedLayer(name, (out, in_), n) for name, out, in_, n in shelf["layers"])
 
 
-def _check_layers(net: nn.Module, shelf: dict[str, Any]) -> None:
+def _check_layers(base: BaseModel, shelf: dict[str, Any]) -> None:
     config = FourierFTConfig(**shelf["config"], inference_mode=True)
-    expected, found = set(find_layers(net, config)), set(_layers(shelf))
+    expected, found = set(base.find_layers(config)), set(_layers(shelf))
     wrong = [f"{layer.name} {layer.shape}" for layer in sorted(found - expected, key=str)]
     if wrong or expected != found:
         raise ValueError(f"for a model with other layers: {first_few(wrong) or 'some are missing'}")

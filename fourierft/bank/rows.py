@@ -14,6 +14,17 @@ from .places import PinnedAdapter
 from .shelf import Shelf
 
 
+class PlacedRows(NamedTuple):
+    """Tensors of `ShelfRows` on one device."""
+
+    rows: Tensor
+    which: Tensor
+    coefficients: Tensor
+    """(A, width)."""
+    by_row: Tensor
+    """(width, rows): each row's coefficients."""
+
+
 class ShelfRows:
     """Rows of a batch whose adapters lie on one shelf.
 
@@ -38,16 +49,12 @@ class ShelfRows:
         self._rows, self._which = torch.tensor(rows), torch.tensor(which)
         self._coefficients = coefficients
         self.on = cache(self._on)
-        self.indices = cache(self._indices)
 
-    def _on(self, device: torch.device) -> Tensor:
-        """Return the coefficients (A, width) on a device."""
-        return self._coefficients.to(device)
-
-    def _indices(self, factor: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return rows and adapters where each row of the batch became ``factor`` rows."""
-        rows = (self._rows[:, None] * factor + torch.arange(factor)).flatten()
-        return rows.to(device), self._which.repeat_interleave(factor).to(device)
+    def _on(self, device: torch.device) -> PlacedRows:
+        rows, which = self._rows.to(device), self._which.to(device)
+        coefficients = self._coefficients.to(device)
+        by_row = coefficients.index_select(0, which).t().contiguous()
+        return PlacedRows(rows, which, coefficients, by_row)
 
 
 class HeadRows(NamedTuple):
@@ -81,20 +88,24 @@ class BankedRows:
             output: Its output, (rows, ..., out).
         """
         for part in self.parts:
-            if name not in part.shelf.columns:
+            columns = part.shelf.columns.get(name)
+            if columns is None:
                 continue
-            factor = self._factor(x)
-            rows, which = part.indices(factor, x.device)
-            own = x if part.every else x.index_select(0, rows)
-            tokens = own.reshape(len(own), -1, own.shape[-1])
+            self._factor(x)  # raises where the rows do not fit
+            placed = part.on(x.device)
+            tokens = x.reshape(self.count, -1, x.shape[-1])
             update = banked_update(
-                tokens,
+                tokens if part.every else tokens.index_select(0, placed.rows),
                 part.shelf.transform(name, x.device),
-                part.on(x.device)[:, part.shelf.columns[name]],
-                which,
-            )
-            update = update.reshape(*own.shape[:-1], -1).to(output.dtype)
-            output = output + update if part.every else output.index_add(0, rows, update)
+                placed.coefficients[:, columns],
+                placed.which,
+                placed.by_row[columns],
+            ).to(output.dtype)
+            if part.every:
+                output = output + update.view(output.shape)
+            else:
+                rows = output.reshape(self.count, -1, output.shape[-1])
+                output = rows.index_add(0, placed.rows, update).view(output.shape)
         return output
 
     def apply_heads(self, name: str, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor:

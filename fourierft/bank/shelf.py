@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..bases.transform import Transform, get_transform
 from ..config import FourierFTConfig, alpha, applied_from_right, basis, frequency_bias
-from .stored_adapter import AdaptedLayer, StoredAdapter
+from .base_model import AdaptedLayer
+from .stored_adapter import StoredAdapter
 
 Slot = tuple[int, int]
 """Block and row."""
@@ -55,10 +56,9 @@ class Shelf:
         if not self._free:
             self._free.extend(reversed(self._append(torch.empty(_BLOCK, self.width))))
         slot = self._free.pop()
-        row = self._row(slot)
-        row.copy_(adapter.coefficients)
-        for layer in self.layers:
-            row[self.columns[layer.name]].mul_(alpha(adapter.config, layer.shape))
+        alphas = torch.tensor([alpha(adapter.config, layer.shape) for layer in self.layers])
+        counts = torch.tensor([layer.n for layer in self.layers])
+        torch.mul(adapter.coefficients, alphas.repeat_interleave(counts), out=self._row(slot))
         return slot
 
     def attach(self, block: Tensor, checksums: Sequence[str]) -> list[Slot]:

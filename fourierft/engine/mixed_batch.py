@@ -18,37 +18,43 @@ BASE = "__base__"
 """PEFT's name for a row without an adapter."""
 
 # Nanoseconds on one AVX2 core, as in `fourier`. Only their ratios decide.
-_ROUND_TRIP = 3.0  # one number of a token to its spectrum, laid out and back
-_TERM = 6.0  # one coefficient of one token
+_ROUND_TRIP = 4.0  # one number of a token to its spectrum, laid out and back
+_TERM = 2.0  # one coefficient of one token
 _BUILD = 4.0  # one number of W0 + DeltaW
 _PRODUCT = 2 / 95  # one multiplication and addition of a matrix product
 
 
 class _SpectralProduct(torch.autograd.Function):
-    """`SpectralProduct`, differentiable once with respect to tokens and coefficients."""
+    """`SpectralProduct` for (B, T, in), differentiable once."""
 
     @staticmethod
     def forward(ctx, product, x, coefficients, which):
+        """Multiply.
+
+        ``coefficients``: (A, n) and each row's index among them, which get a gradient; or
+        (n, B) and None.
+        """
+        by_row = coefficients if which is None else coefficients.index_select(0, which).t()
         ctx.product = product
-        ctx.save_for_backward(x, coefficients, which)
-        return product(x, coefficients, which)
+        ctx.save_for_backward(x, coefficients, which, by_row)
+        return product(x.flatten(0, 1), by_row).view(*x.shape[:-1], -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
-        x, coefficients, which = ctx.saved_tensors
+        x, coefficients, which, by_row = ctx.saved_tensors
         product, transform = ctx.product, ctx.product.transform
         dx = gradient = None
         with without_autocast(dy.device.type):
             if ctx.needs_input_grad[1]:
-                dx = product.transposed(dy, coefficients, which)
+                dx = product.transposed(dy.flatten(0, 1), by_row).view(x.shape)
             if ctx.needs_input_grad[2]:
                 gradient = torch.zeros_like(coefficients)
                 for adapter in which.unique().tolist():
-                    tokens = (which == adapter).nonzero()[:, 0]
+                    rows = (which == adapter).nonzero()[:, 0]
                     gradient[adapter] = transform.sampled(
-                        transform.analyse_rows(dy.index_select(0, tokens)),
-                        transform.analyse_columns(x.index_select(0, tokens)),
+                        transform.analyse_rows(dy.index_select(0, rows).flatten(0, 1)),
+                        transform.analyse_columns(x.index_select(0, rows).flatten(0, 1)),
                     )
         return None, dx, gradient, None
 
@@ -118,18 +124,21 @@ def _group_update(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Ten
         coefficients = torch.stack([term.coefficients for term in terms]).to(x.dtype)
         alphas = [term.alpha for term in terms]
         coefficients = coefficients * coefficients.new_tensor(alphas)[:, None]
-        return _spectral_update(x, transform, coefficients, which)
+        return _SpectralProduct.apply(spectral_product(transform), x, coefficients, which)
     return _update_by_adapter(x, terms, which)
 
 
-def banked_update(x: Tensor, transform: Transform, coefficients: Tensor, which: Tensor) -> Tensor:
+def banked_update(
+    x: Tensor, transform: Transform, coefficients: Tensor, which: Tensor, by_row: Tensor
+) -> Tensor:
     """Return ``DeltaW_a(b) x_b`` for coefficients that lie in one tensor.
 
     Args:
         x: (B, T, in): rows of T tokens.
         transform: Transform of all adapters, as (out, in).
-        coefficients: (A, n), multiplied by alpha.
+        coefficients: (A, n), multiplied by alpha; no gradient reaches them.
         which: Index of each row's adapter, int64 (B,).
+        by_row: (n, B), each row's coefficients, which outlast a call where the rows stay the same.
 
     Returns:
         (B, T, out), float32, or float64 where ``x`` is.
@@ -139,17 +148,9 @@ def banked_update(x: Tensor, transform: Transform, coefficients: Tensor, which: 
         if not x.numel():
             return x.new_zeros(*x.shape[:-1], transform.shape[0])
         if _is_spectral(x, transform, len(coefficients)):
-            return _spectral_update(x, transform, coefficients.to(x.dtype), which)
+            return _SpectralProduct.apply(spectral_product(transform), x, by_row.to(x.dtype), None)
         terms = [AdapterTerm(transform, 1.0, one) for one in coefficients]
         return _update_by_adapter(x, terms, which)
-
-
-def _spectral_update(
-    x: Tensor, transform: Transform, coefficients: Tensor, which: Tensor
-) -> Tensor:
-    product, tokens = spectral_product(transform), x.flatten(0, 1)
-    which = which.repeat_interleave(x.shape[1]) if x.shape[1] != 1 else which
-    return _SpectralProduct.apply(product, tokens, coefficients, which).view(*x.shape[:-1], -1)
 
 
 def _update_by_adapter(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Tensor:

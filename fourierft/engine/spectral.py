@@ -16,7 +16,7 @@ from ..tensors import check_versions, get_version, without_autocast
 from .gradient import weight_gradient
 from .weight_cache import AdapterTerm, summed_update
 
-_TOKENS_AT_ONCE = 64  # so that their spectra stay in the processor's cache
+_TOKENS_AT_ONCE = 128  # so that their spectra stay in the processor's cache
 
 
 class _Pattern(NamedTuple):
@@ -62,7 +62,7 @@ class SpectralProduct:
         weights = torch.where((u == 0) | (2 * u == d1), 1.0, 0.5).double() * transform.scale
         mirrored = 2 * v > d2  # X[v] is the conjugate of X[d2 - v]
         self._columns = torch.where(mirrored, d2 - v, v)
-        self._weights = {dtype: weights.to(dtype) for dtype in (torch.float32, torch.float64)}
+        self._weights = weights
         self._rows = u
         self._signs = torch.where(mirrored, 1.0, -1.0)  # of the imaginary part
         self._adders: dict[torch.dtype, Tensor] = {}
@@ -74,22 +74,27 @@ class SpectralProduct:
         """Product with the transpose of S."""
         return SpectralProduct(self.transform.transposed)
 
-    def __call__(self, x: Tensor, coefficients: Tensor, which: Tensor) -> Tensor:
-        """Multiply every token with the update of its adapter; no gradient.
+    def __call__(self, x: Tensor, coefficients: Tensor) -> Tensor:
+        """Multiply every token with the update of its row's adapter; no gradient.
 
         Args:
-            x: (T, d2), float32 or float64.
-            coefficients: (A, n), of the same dtype.
-            which: Index of each token's adapter, int64 (T,).
+            x: (T, d2), float32 or float64: as many tokens of every row, row by row.
+            coefficients: (n, rows), those of every row's adapter, of the same dtype.
 
         Returns:
             (T, d1).
         """
-        weighted = coefficients * self._weights[x.dtype]
-        if len(x) <= _TOKENS_AT_ONCE:
-            return self._product(x, weighted, which)
-        chunks = zip(x.split(_TOKENS_AT_ONCE), which.split(_TOKENS_AT_ONCE), strict=True)
-        return torch.cat([self._product(tokens, weighted, own) for tokens, own in chunks])
+        count, repeat = len(x), len(x) // coefficients.shape[1]
+        parts = []
+        for start in range(0, count, _TOKENS_AT_ONCE):
+            stop = min(start + _TOKENS_AT_ONCE, count)
+            if repeat == 1:
+                own = coefficients[:, start:stop]
+            else:
+                rows = torch.arange(start, stop, device=x.device) // repeat
+                own = coefficients.index_select(1, rows)
+            parts.append(self._product(x[start:stop], own))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def multiply(self, spectrum: Tensor, coefficients: Tensor) -> Tensor:
         """Multiply tokens with the update of one adapter, by way of their spectrum.
@@ -119,28 +124,29 @@ class SpectralProduct:
         size = tuple(2 * (side // 2 + 1) for side in self.transform.shape)
         counts = torch.bincount(rows, minlength=size[0])
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        factors = (signs * self._weights[dtype].repeat(2))[order].to(dtype)
+        factors = (signs * self._weights.repeat(2))[order].to(dtype)
         pattern = _Pattern(starts, columns[order], order % self.transform.n, factors, size)
         with warnings.catch_warnings():  # the first in a process: sparse tensors are beta
             warnings.filterwarnings("ignore", "Sparse", UserWarning)
             pattern.fill(factors)
         return pattern
 
-    def _product(self, x: Tensor, weighted: Tensor, which: Tensor) -> Tensor:
+    def _product(self, x: Tensor, coefficients: Tensor) -> Tensor:
         tokens = len(x)
         spectrum = torch.view_as_real(torch.fft.rfft(x)).flatten(1).t().contiguous()  # (2 f, T)
         terms = spectrum.view(-1, 2, tokens).index_select(0, self._columns)  # (n, 2, T)
-        terms.mul_(weighted.index_select(0, which).t()[:, None])
+        terms.mul_(coefficients[:, None])
         summed = torch.sparse.mm(self._adder(x.dtype), terms.view(-1, tokens))  # (2 f, T)
         half = torch.view_as_complex(summed.t().contiguous().view(tokens, -1, 2))
         return torch.fft.irfft(half, n=self.transform.shape[0], norm="forward")
 
     def _adder(self, dtype: torch.dtype) -> Tensor:
-        """Return the matrix (2 f, 2 n) that sums the terms of each row and takes conjugates."""
+        """Return the matrix (2 f, 2 n) that sums the weighted terms of each row, or conjugates."""
         if dtype not in self._adders:
             terms = torch.arange(2 * self.transform.n, device=self._rows.device)
             rows = torch.stack([2 * self._rows, 2 * self._rows + 1], 1).flatten()
-            values = torch.stack([torch.ones_like(self._signs), self._signs], 1).flatten()
+            signs = torch.stack([torch.ones_like(self._signs), self._signs], 1)
+            values = (signs * self._weights[:, None]).flatten()
             order = torch.argsort(rows, stable=True)
             size = 2 * (self.transform.shape[0] // 2 + 1)
             counts = torch.bincount(rows, minlength=size)

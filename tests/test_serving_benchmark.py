@@ -1,0 +1,68 @@
+"""The benchmark of mixed batches: it rehearses in seconds, and its goals are computed from rows."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.serving import __main__ as serving
+from benchmarks.serving import contestants, picture, sections
+
+
+def test_rehearsal(tmp_path, capsys):
+    out, drawn = tmp_path / "serving.json", tmp_path / "serving.png"
+    serving.main(["--dry", "--out", str(out), "--picture", str(drawn)])
+    result = json.loads(out.read_text())
+    assert result.keys() == {"machine", *sections.SECTIONS, "goals"}
+    assert [row["adapters"] for row in result["decode"]] == sections.DRY.adapters
+    assert {goal["goal"] for goal in result["goals"]} == serving.GOALS.keys()
+    for row in result["decode"]:
+        assert {"base", "bank", "LoRA, adapter_names", "LoRA, gathered", "merged"} <= row.keys()
+    last = result["resident"][-1]
+    assert last["adapters"] == 130 and last["bank MB"] < 1.5 * last["coefficients MB"]
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert all(f"## {name}" in printed for name in sections.SECTIONS)
+
+
+def test_goals_are_of_the_worst_case():
+    decode = [
+        {"adapters": count, "bank / LoRA": ratio, "bank / bank at 1": flat}
+        for count, ratio, flat in ((1, 1.2, 1.0), (128, 0.1, 1.1), (1, 0.7, 1.0), (128, 0.4, 1.0))
+    ]
+    found = {goal["goal"]: goal for goal in serving.check_goals({"decode": decode})}
+    assert found["bank / LoRA at the most adapters"]["found"] == 0.4
+    assert not found["bank / LoRA at the most adapters"]["reached"]
+    assert found["bank / LoRA at any number"]["found"] == 1.2
+    assert found["flat: bank / bank at 1"]["reached"]
+
+
+@torch.no_grad()
+def test_forms_of_lora_agree():
+    layer = contestants.TimedLayer(32, rows=6, tokens=2, most=3, n=20)
+    one_by_one = layer.by_names(layer.lora, 3)()
+    assert (layer.gathered(3)() - one_by_one).abs().max() < 1e-4
+    assert (one_by_one - layer.ready()).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_wrong_updates_are_not_timed(monkeypatch):
+    monkeypatch.setattr("fourierft.bank.rows.banked_update", lambda x, *args: x)
+    with pytest.raises(ArithmeticError, match="not those of adapter_names"):
+        contestants.TimedLayer(32, rows=6, tokens=1, most=3, n=20)
+
+
+def test_picture_has_a_panel_per_side():
+    rows = [
+        {"d": d, "of": "x", "rows": 8, "adapters": count, "base": 1.0, "bank": 0.5, "merged": 2.0}
+        for d in (32, 64)
+        for count in (1, 8)
+    ]
+    figure = picture.draw(rows)
+    assert len(figure.axes) == 2
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.5, 0.5]
+
+
+def test_unknown_sections():
+    with pytest.raises(SystemExit, match="nothing: allowed decode, prefill"):
+        serving.main(["nothing"])
