@@ -15,8 +15,10 @@ from ..config import FourierFTConfig, first_few, layer_n
 from ..frozen_weight import SUPPORTED, weight_shape
 
 # Of a configuration, what `find_layers` depends on.
-_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-_FIELDS += ("n_frequency", "n_frequency_pattern")
+_FIELDS = (
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("n_frequency", "n_frequency_pattern"),
+)
 
 
 @dataclass(frozen=True)
