@@ -114,13 +114,11 @@ class TimedLayer:
 
     def bank_rows(self, adapters: int) -> Step:
         """Return the forward pass with `AdapterBank`, in a batch that has begun."""
-        with self.bank.rows(self.names(adapters)):
-            rows = self.bank._running.rows
+        rows = self.bank.gather(self.names(adapters))
 
         def step() -> None:
-            self.bank._running.rows = rows
-            self.banked(self.x)
-            self.bank._running.rows = None
+            with self.bank.rows(rows):
+                self.banked(self.x)
 
         return step
 

@@ -39,8 +39,8 @@ class AdapterBank:
         with bank.rows(["alice", "bob", "__base__"]):
             net.generate(**three_prompts)
 
-    The model may run in several threads, each with its own rows. Gradients reach the inputs, not
-    the adapters: those are trained with PEFT's ``adapter_names=``.
+    Each thread has rows of its own. Gradients reach the inputs, not the adapters: those are
+    trained with PEFT's ``adapter_names=``.
 
     Args:
         net: The base model, without adapters of PEFT.
@@ -166,12 +166,8 @@ class AdapterBank:
             (coefficients,) = place.shelf.gather([place.slot])
             return PinnedAdapter(place.about, place.shelf, coefficients, place.heads)
 
-    @contextlib.contextmanager
-    def rows(self, names: Sequence[str | PinnedAdapter]) -> Iterator[None]:
-        """Give every row of the batches inside the block its own adapter.
-
-        What a model makes of a row (beams, tokens) keeps its adapter, if it stays in the order of
-        rows.
+    def gather(self, names: Sequence[str | PinnedAdapter]) -> BankedRows:
+        """Arrange the adapters of a batch, for several blocks of `rows`.
 
         Args:
             names: Names, or results of `pin`, one a row; ``__base__`` for no adapter.
@@ -181,8 +177,25 @@ class AdapterBank:
         """
         if isinstance(names, str) or not names:
             raise ValueError(f"rows: got {names!r}, allowed a list of names, one a row")
+        with self._lock:
+            asked = {name for name in names if isinstance(name, str)} - {BASE}
+            unknown = sorted(asked - self._places.keys())
+            if unknown:
+                raise ValueError(f"rows: no adapters {', '.join(unknown[:20])} in the bank")
+            pinned = {name: self.pin(name) for name in asked}
+        return gather_rows([pinned.get(one) if isinstance(one, str) else one for one in names])
+
+    @contextlib.contextmanager
+    def rows(self, names: Sequence[str | PinnedAdapter] | BankedRows) -> Iterator[None]:
+        """Give every row of the batches inside the block its own adapter.
+
+        What a model makes of a row (beams, tokens) keeps its adapter if the order of rows stays.
+
+        Args:
+            names: See `gather`; or its result.
+        """
         before = getattr(self._running, "rows", None)
-        self._running.rows = self._gather(names)
+        self._running.rows = names if isinstance(names, BankedRows) else self.gather(names)
         try:
             yield
         finally:
@@ -233,16 +246,12 @@ class AdapterBank:
 
     def _store(self, name: str, source: str, adapter: StoredAdapter) -> BankedAdapter:
         heads = self._base.make_heads(adapter.head, adapter.config.modules_to_save or ())
-        tensors = [adapter.coefficients, *adapter.head.values()]
-        size = sum(tensor.nbytes for tensor in tensors)
+        number = adapter.coefficients.numel()
         with self._lock:
             version = self._versions.get(name, 0) + 1
-            number = adapter.coefficients.numel()
-            about = BankedAdapter(name, version, adapter.checksum, source, number, size)
+            about = BankedAdapter(name, version, adapter.checksum, source, number, adapter.nbytes)
             key = get_key(adapter.layers, adapter.config)
-            if key not in self._shelves:
-                self._shelves[key] = Shelf(adapter.layers, adapter.config)
-            shelf = self._shelves[key]
+            shelf = self._shelves.setdefault(key, Shelf(adapter.layers, adapter.config))
             return self._place(about, shelf, shelf.put(adapter), heads)
 
     def _place(
@@ -279,15 +288,6 @@ class AdapterBank:
                 hook = partial(self._apply_heads, name)
                 handle = modules[name].register_forward_hook(hook, with_kwargs=True)
                 self._handles[name] = handle
-
-    def _gather(self, names: Sequence[str | PinnedAdapter]) -> BankedRows:
-        with self._lock:
-            asked = {name for name in names if isinstance(name, str)} - {BASE}
-            unknown = sorted(asked - self._places.keys())
-            if unknown:
-                raise ValueError(f"rows: no adapters {', '.join(unknown[:20])} in the bank")
-            pinned = {name: self.pin(name) for name in asked}
-        return gather_rows([pinned.get(one) if isinstance(one, str) else one for one in names])
 
     def _add_update(self, name: str, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         running = getattr(self._running, "rows", None)

@@ -33,6 +33,11 @@ class StoredAdapter:
     """Parameters of the modules in ``modules_to_save`` by their names in the base model."""
 
     @property
+    def nbytes(self) -> int:
+        """Memory of coefficients and head."""
+        return sum(tensor.nbytes for tensor in (self.coefficients, *self.head.values()))
+
+    @property
     def checksum(self) -> str:
         """SHA-256 over coefficients and head, its first 16 digits."""
         digest = hashlib.sha256(self.coefficients.numpy().tobytes())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from .service import Service
 
 LARGEST_BODY = 2**20
 """Bytes of the largest request."""
+_CLOSED = 499  # nginx's status of a request whose client is gone; nobody reads it
 _READ_TO_REFUSE = 64 * LARGEST_BODY  # most clients read no answer before they have sent it all
 
 
@@ -60,12 +62,14 @@ def make_app(service: Service) -> FastAPI:
         return {"object": "list", "data": found}
 
     @app.post("/v1/chat/completions")
-    async def chat(asked: ChatRequest) -> Response:
-        return await _answer(service, asked, "chat.completion")
+    async def chat(asked: ChatRequest, connection: Request) -> Response:
+        answer = _answer(service, asked, "chat.completion")
+        return await _unless_closed(connection, answer)
 
     @app.post("/v1/completions")
-    async def completions(asked: CompletionRequest) -> Response:
-        return await _answer(service, asked, "text_completion")
+    async def completions(asked: CompletionRequest, connection: Request) -> Response:
+        answer = _answer(service, asked, "text_completion")
+        return await _unless_closed(connection, answer)
 
     @app.get("/v1/adapters/{name}")
     def describe(name: str) -> dict[str, Any]:
@@ -103,6 +107,24 @@ def _describe(about: BankedAdapter) -> dict[str, Any]:
         "parameters": about.parameters,
         "bytes": about.nbytes,
     }
+
+
+async def _unless_closed(connection: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """Wait for an answer; one whose client closes the connection is cancelled."""
+
+    async def wait_for_close() -> None:
+        while (await connection.receive())["type"] != "http.disconnect":
+            pass
+
+    answering, closing = asyncio.create_task(answer), asyncio.create_task(wait_for_close())
+    try:
+        await asyncio.wait({answering, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        return Response(status_code=_CLOSED)
+    finally:
+        answering.cancel()
+        closing.cancel()
 
 
 async def _answer(service: Service, asked: ChatRequest | CompletionRequest, kind: str) -> Response:

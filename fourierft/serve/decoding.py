@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import DynamicCache
 
 from ..bank.adapter_bank import AdapterBank
 from ..bank.places import PinnedAdapter
+from ..bank.rows import BankedRows
 from ..engine.mixed_batch import BASE
 
 
@@ -75,6 +77,7 @@ class Decoder:
         self.bank = bank
         self.ends = frozenset(ends)
         self.requests: list[TextRequest] = []
+        self._rows: BankedRows | None = None
         self._cache: DynamicCache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=self._net.device)
         self._last = torch.zeros(0, dtype=torch.long, device=self._net.device)
@@ -95,10 +98,13 @@ class Decoder:
             mask[row, longest - len(request.tokens) :] = 1
         ids, mask, cache = ids.to(device), mask.to(device), DynamicCache()
         positions = (mask.cumsum(1) - 1).clamp_min(0)
-        logits = self._run(requests, ids, mask, positions, cache)
-        self._cache = cache if self._cache is None else _concatenate(self._cache, cache)
-        self._mask = _stack_left(self._mask, mask)
-        self.requests = [*self.requests, *requests]
+        logits = self._run(self._gather(requests), ids, mask, positions, cache)
+        if self._cache is None:
+            self._cache = cache
+        else:
+            self._cache = _map_layers(partial(_stack_left, dim=-2), self._cache, cache)
+        self._mask = _stack_left(self._mask, mask, dim=-1)
+        self.requests, self._rows = [*self.requests, *requests], None
         added = self._advance(requests, logits)
         self._last = torch.cat([self._last, added])
         self._drop_ended()
@@ -108,19 +114,24 @@ class Decoder:
         """Emit one token of every text; texts that end leave."""
         positions = self._mask.sum(1, keepdim=True)
         self._mask = torch.cat([self._mask, torch.ones_like(positions)], 1)
-        logits = self._run(self.requests, self._last[:, None], self._mask, positions, self._cache)
+        if self._rows is None:
+            self._rows = self._gather(self.requests)
+        logits = self._run(self._rows, self._last[:, None], self._mask, positions, self._cache)
         self._last = self._advance(self.requests, logits)
         self._drop_ended()
 
+    def _gather(self, requests: Sequence[TextRequest]) -> BankedRows:
+        return self.bank.gather([request.adapter or BASE for request in requests])
+
     def _run(
         self,
-        requests: Sequence[TextRequest],
+        rows: BankedRows,
         ids: Tensor,
         mask: Tensor,
         positions: Tensor,
         cache: DynamicCache | None,
     ) -> Tensor:
-        with self.bank.rows([request.adapter or BASE for request in requests]):
+        with self.bank.rows(rows):
             found = self._net(
                 input_ids=ids,
                 attention_mask=mask,
@@ -158,38 +169,30 @@ class Decoder:
         keep = (self._last >= 0).nonzero()[:, 0]
         if len(keep) == len(self.requests):
             return
-        self.requests = [self.requests[row] for row in keep.tolist()]
+        self.requests, self._rows = [self.requests[row] for row in keep.tolist()], None
         self._last, self._mask = self._last[keep], self._mask[keep]
         if not self.requests:
             self._cache, self._mask = None, self._mask[:, :0]
             return
         unused = int(self._mask.any(0).int().argmax())  # columns that pad every text
         self._mask = self._mask[:, unused:]
-        self._cache = _copy_cache(self._cache, lambda t: t[keep][:, :, unused:])
+        self._cache = _map_layers(lambda t: t[keep][:, :, unused:], self._cache)
 
 
-def _concatenate(first: DynamicCache, second: DynamicCache) -> DynamicCache:
-    """Join the texts of two caches, both padded to the longer at the left."""
-    length = max(first.get_seq_length(), second.get_seq_length())
-
-    def pad(tensor: Tensor) -> Tensor:
-        return nn.functional.pad(tensor, (0, 0, length - tensor.shape[2], 0))
-
-    joined = DynamicCache()
-    for index, (one, other) in enumerate(zip(first.layers, second.layers, strict=True)):
-        keys = torch.cat([pad(one.keys), pad(other.keys)])
-        joined.update(keys, torch.cat([pad(one.values), pad(other.values)]), index)
-    return joined
+def _map_layers(change: Callable[..., Tensor], *caches: Any) -> DynamicCache:
+    """Return a cache whose keys and values are functions of those of other caches."""
+    return DynamicCache(
+        [
+            (change(*(one.keys for one in layers)), change(*(one.values for one in layers)))
+            for layers in zip(*(cache.layers for cache in caches), strict=True)
+        ]
+    )
 
 
-def _copy_cache(cache: Any, change: Callable[[Tensor], Tensor]) -> DynamicCache:
-    copied = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        copied.update(change(layer.keys), change(layer.values), index)
-    return copied
-
-
-def _stack_left(first: Tensor, second: Tensor) -> Tensor:
-    """Put the rows of two masks below each other, padded at the left."""
-    length = max(first.shape[1], second.shape[1])
-    return torch.cat([nn.functional.pad(t, (length - t.shape[1], 0)) for t in (first, second)])
+def _stack_left(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    """Put the rows of two tensors below each other, padded at the left along a dimension."""
+    length = max(first.shape[dim], second.shape[dim])
+    after = [0, 0] * (-1 - dim)
+    return torch.cat(
+        [nn.functional.pad(t, [*after, length - t.shape[dim], 0]) for t in (first, second)]
+    )
