@@ -12,6 +12,7 @@ from .counting import Counts, count, fourierft_parameters, lora_parameters, stor
 from .engine.settings import Engine
 from .holding import hold_weights
 from .layer_settings import configure
+from .lora_export import export_lora
 from .model import (
     FourierFTConfig,
     FourierFTLayer,
@@ -37,6 +38,7 @@ __all__ = [
     "count",
     "delta_weight",
     "export_compact",
+    "export_lora",
     "fourierft_parameters",
     "hold_weights",
     "import_compact",

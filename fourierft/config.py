@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from .bases.transform import check_basis
 from .engine.settings import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
-from .spectrum import alpha_of_norm
+from .spectrum import EntryRegion, alpha_of_norm
 
 # What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that
 # it does not know and would go on to compute something else; an unknown type makes it stop.
@@ -26,7 +26,7 @@ EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 # Fields that define an adapter and that PEFT's configuration does not have.
 EXTENSIONS = (
     *("frequency_bias_center", "frequency_bias_bandwidth"),
-    *("basis", "scaling_mode", "orientation"),
+    *("basis", "scaling_mode", "orientation", "entry_rows"),
 )
 
 SCALING_MODES = ("plain", "norm")
@@ -35,14 +35,14 @@ ORIENTATIONS = ("eq4", "algorithm1")
 
 @dataclass
 class FourierFTConfig(StockConfig):
-    """Configuration of FourierFT: PEFT's own, plus a frequency bias, a basis and a way to scale.
+    """Configuration of FourierFT: PEFT's own, plus where entries lie, a basis and a way to scale.
 
     The fields of `peft.FourierFTConfig` keep their names, meanings and defaults, among them
     ``n_frequency`` (n), ``scaling`` (alpha) and ``random_loc_seed`` (entry seed; PEFT's default is
     777, the paper used 2024).
 
     A configuration that PEFT can express is saved exactly as PEFT saves it. One with a frequency
-    bias, another basis, ``norm`` or ``algorithm1`` is saved under the type
+    bias, another basis, ``norm``, ``algorithm1`` or ``entry_rows`` is saved under the type
     ``FOURIERFT_EXTENDED``, which PEFT without this package refuses to load.
 
     Args:
@@ -61,6 +61,9 @@ class FourierFTConfig(StockConfig):
             spectrum are then of shape (in, out), and the weight gets the transpose. Unbiased
             entries make equally distributed updates either way, but one entry seed makes two
             different functions.
+        entry_rows: Number of rows of the spectrum that hold all entries, so that DeltaW has at most
+            twice that rank and `export_lora` is exact; None for any rows. With ``algorithm1``
+            they are rows of the transposed spectrum: columns. Not with a bias or another basis.
         memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``save``,
             ``recompute`` or ``spectral`` (`Engine`). This and the next two control the computation:
             they are not saved, and are taken from a model's first adapter (`configure` sets them
@@ -85,6 +88,9 @@ class FourierFTConfig(StockConfig):
     )
     orientation: str = field(
         default=ORIENTATIONS[0], metadata={"help": f"Side of DeltaW, one of {ORIENTATIONS}."}
+    )
+    entry_rows: int | None = field(
+        default=None, metadata={"help": "Rows that hold all entries; None for any (full rank)."}
     )
     memory: str = field(
         default=DEFAULT.memory, metadata={"help": f"Keep W0 + DeltaW? One of {MEMORY}."}
@@ -113,6 +119,8 @@ class FourierFTConfig(StockConfig):
                 del values[name]
         if not applied_from_right(self):  # so that files are those of versions without the field
             values.pop("orientation", None)
+        if self.entry_rows is None:
+            values.pop("entry_rows", None)
         return values
 
     @classmethod
@@ -160,11 +168,12 @@ def first_few(problems: Sequence[str]) -> str:
     return "; ".join(problems[:4]) + more
 
 
-def frequency_bias(config: StockConfig) -> tuple[float | None, float]:
-    """Return centre and bandwidth of the frequency bias; PEFT's own configuration has none."""
-    return (
+def entry_region(config: StockConfig) -> EntryRegion:
+    """Return where entries may lie; in PEFT's own configuration anywhere, with equal chances."""
+    return EntryRegion(
         getattr(config, "frequency_bias_center", None),
         getattr(config, "frequency_bias_bandwidth", 200.0),
+        getattr(config, "entry_rows", None),
     )
 
 
@@ -198,7 +207,8 @@ def engine(config: StockConfig) -> Engine:
 def is_extended(config: StockConfig) -> bool:
     """Return True if PEFT's own tuner cannot compute what this configuration describes."""
     return (
-        frequency_bias(config)[0] is not None
+        entry_region(config).center is not None
+        or entry_region(config).rows is not None
         or basis(config) != "fourier"
         or scaling_mode(config) != "plain"
         or applied_from_right(config)
@@ -221,13 +231,20 @@ def check_config(config: StockConfig) -> None:
         problems.append(f"scaling (alpha): got {config.scaling!r}, allowed above 0")
     if not _is_whole(config.random_loc_seed):
         problems.append(f"random_loc_seed: got {config.random_loc_seed!r}, allowed an integer")
-    center, bandwidth = frequency_bias(config)
+    center, bandwidth, rows = entry_region(config)
     if center is not None and not (_is_finite(center) and center >= 0):
         problems.append(
             f"frequency_bias_center: got {center!r}, allowed 0 or above (or None for no bias)"
         )
     if not (_is_finite(bandwidth) and bandwidth > 0):
         problems.append(f"frequency_bias_bandwidth: got {bandwidth!r}, allowed above 0")
+    if rows is not None and not (_is_whole(rows) and rows >= 1):
+        problems.append(f"entry_rows: got {rows!r}, allowed whole numbers from 1 (or None for any)")
+    if rows is not None and (center is not None or basis(config) != "fourier"):
+        problems.append(
+            f"entry_rows: got {rows!r}, allowed without frequency_bias_center and with "
+            "basis 'fourier' alone"
+        )
     try:
         check_basis(basis(config))
     except ValueError as error:

@@ -1,5 +1,6 @@
 """The adapters of a linear layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,15 +9,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer, onload_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .bases.few_rows import FewRows
 from .bases.transform import Transform, apply_transform, get_transform
-from .config import alpha, applied_from_right, basis, frequency_bias
+from .config import alpha, applied_from_right, basis, entry_region
 from .engine.linear import adapted_weight
 from .engine.settings import Engine, choose_memory
 from .engine.weight_cache import AdapterTerm, WeightCache
 from .engine.weight_group import Ingredients
 from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, is_plain, weight_shape
 from .offloading import execution_device, restore_offloaded
-from .spectrum import sample_entries
+from .spectrum import EntryRegion, most_rows, sample_entries
 
 
 class FourierFTLayer(BaseTunerLayer):
@@ -41,7 +43,7 @@ class FourierFTLayer(BaseTunerLayer):
         "fourierft_n_frequency",
         "fourierft_scaling",
         "fourierft_random_loc_seed",
-        "fourierft_frequency_bias",
+        "fourierft_entry_region",
         "fourierft_basis",
         "fourierft_from_right",
         "_transforms",
@@ -53,7 +55,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_n_frequency: dict[str, int] = {}
         self.fourierft_scaling: dict[str, float] = {}
         self.fourierft_random_loc_seed: dict[str, int] = {}
-        self.fourierft_frequency_bias: dict[str, tuple[float | None, float]] = {}
+        self.fourierft_entry_region: dict[str, EntryRegion] = {}
         self.fourierft_basis: dict[str, str] = {}
         self.fourierft_from_right: dict[str, bool] = {}
         """True for ``x DeltaW``, with a spectrum of shape (in, out): Algorithm 1."""
@@ -81,18 +83,17 @@ class FourierFTLayer(BaseTunerLayer):
         """Add an adapter with fresh coefficients.
 
         Raises:
-            ValueError: ``n_frequency`` is below 1 or above the number of weights.
+            ValueError: ``n_frequency`` is below 1 or above the number of weights, or of those that
+                few rows hold.
         """
-        cells = self.out_features * self.in_features
-        if not 1 <= n_frequency <= cells:
-            raise ValueError(
-                f"n_frequency: got {n_frequency}, allowed 1 to "
-                f"{self.out_features} * {self.in_features} = {cells}"
-            )
+        shape = self.out_features, self.in_features
+        problem = size_problem(config, shape, n_frequency)
+        if problem:
+            raise ValueError(problem)
         self.fourierft_n_frequency[adapter_name] = n_frequency
-        self.fourierft_scaling[adapter_name] = alpha(config, (self.out_features, self.in_features))
+        self.fourierft_scaling[adapter_name] = alpha(config, shape)
         self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
-        self.fourierft_frequency_bias[adapter_name] = frequency_bias(config)
+        self.fourierft_entry_region[adapter_name] = entry_region(config)
         self.fourierft_basis[adapter_name] = basis(config)
         self.fourierft_from_right[adapter_name] = applied_from_right(config)
         self._transforms.pop(adapter_name, None)
@@ -145,7 +146,7 @@ class FourierFTLayer(BaseTunerLayer):
             self._spectrum_shape(adapter_name),
             self.fourierft_n_frequency[adapter_name],
             self.fourierft_random_loc_seed[adapter_name],
-            self.fourierft_frequency_bias[adapter_name],
+            self.fourierft_entry_region[adapter_name],
             self.fourierft_basis[adapter_name],
             self.coefficients(adapter_name).device,
             transposed != self.fourierft_from_right[adapter_name],
@@ -165,7 +166,7 @@ class FourierFTLayer(BaseTunerLayer):
             self._spectrum_shape(adapter_name),
             self.fourierft_n_frequency[adapter_name],
             self.fourierft_random_loc_seed[adapter_name],
-            *self.fourierft_frequency_bias[adapter_name],
+            **self.fourierft_entry_region[adapter_name]._asdict(),
             device=self.coefficients(adapter_name).device,
         )
         return entries.flip(0) if self.fourierft_from_right[adapter_name] else entries
@@ -179,6 +180,18 @@ class FourierFTLayer(BaseTunerLayer):
         term = self._term(adapter_name)
         update = apply_transform(term.transform, term.coefficients, term.alpha)
         return update.t().contiguous() if self.fan_in_fan_out else update
+
+    def factors(self, adapter_name: str) -> tuple[Tensor, Tensor]:
+        """Return (out, r) and (r, in) whose product is DeltaW, float64; for entries in few rows.
+
+        Raises:
+            ValueError: The entries of this adapter may lie in all rows.
+        """
+        transform = self._shared_transform(adapter_name, False)
+        if not isinstance(transform, FewRows):
+            raise ValueError(f"adapter {adapter_name!r}: its entries are not confined to few rows")
+        c = self.coefficients(adapter_name).double() * self.fourierft_scaling[adapter_name]
+        return transform.factors(c)
 
     def _term(self, adapter_name: str) -> AdapterTerm:
         return AdapterTerm(
@@ -248,3 +261,26 @@ def adapted_layers(model: nn.Module) -> dict[str, FourierFTLayer]:
     return {
         name: module for name, module in model.named_modules() if isinstance(module, FourierFTLayer)
     }
+
+
+def size_problem(
+    config: StockConfig, shape: Sequence[int], n: int, name: str | None = None
+) -> str | None:
+    """Return a message if n entries do not fit into a weight, or into the rows that hold them.
+
+    Args:
+        config: The adapter's.
+        shape: (out, in) of the weight.
+        n: Number of entries.
+        name: Path of the layer, for the message.
+    """
+    rows, (d1, d2) = entry_region(config).rows, shape
+    where = f" for {name}" if name else ""
+    if rows is not None:
+        d1, d2 = (d2, d1) if applied_from_right(config) else (d1, d2)
+        if rows > most_rows((d1, d2)):
+            return f"entry_rows: got {rows}{where}, allowed 1 to {most_rows((d1, d2))}"
+        d1 = rows
+    if not 1 <= n <= d1 * d2:
+        return f"n_frequency: got {n}{where}, allowed 1 to {d1} * {d2} = {d1 * d2}"
+    return None

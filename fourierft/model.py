@@ -25,7 +25,7 @@ from .config import (
 )
 from .forward_pass import unwatch_forwards, watch_forwards
 from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
-from .layer import FourierFTLayer, adapted_layers
+from .layer import FourierFTLayer, adapted_layers, size_problem
 from .module import FourierFTLinear
 from .row_adapters import row_adapters
 
@@ -156,12 +156,8 @@ class FourierFTModel(BaseTuner):
                 continue
             key, n = layer_n(peft_config, name)
             matched_keys.add(key)
-            out_features, in_features = weight_shape(layer)
-            if n > out_features * in_features:
-                wrong_sizes.append(
-                    f"n_frequency: got {n} for {name}, allowed 1 to "
-                    f"{out_features} * {in_features} = {out_features * in_features}"
-                )
+            if problem := size_problem(peft_config, weight_shape(layer), n, name):
+                wrong_sizes.append(problem)
         if wrong_types:
             raise TypeError(
                 f"target_modules: got {'; '.join(wrong_types)}, allowed {_SUPPORTED_NAMES}"

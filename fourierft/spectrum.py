@@ -1,7 +1,8 @@
-"""Trained entries of the spectrum: uniformly drawn, or favouring a band (Eq. 5)."""
+"""Trained entries of the spectrum: uniformly drawn, favouring a band (Eq. 5), or in few rows."""
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,17 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 # Cells of the spectrum handled at once by the biased draw: 32 MiB per float64 buffer, whatever
 # the size of the weight. The entries drawn do not depend on it.
 _CELLS_AT_ONCE = 2**22
+
+
+class EntryRegion(NamedTuple):
+    """Part of the spectrum that entries are drawn from."""
+
+    center: float | None = None
+    """Favoured central frequency; None for no bias."""
+    bandwidth: float = 200.0
+    """Width of the favoured band."""
+    rows: int | None = None
+    """Number of rows that hold all entries; None for any."""
 
 
 # Dynamo would look through the cache and trace a new draw into every compiled call.
@@ -21,25 +33,29 @@ def sample_entries(
     center: float | None = None,
     bandwidth: float = 200.0,
     device: torch.device | str | None = None,
+    rows: int | None = None,
 ) -> Tensor:
     """Draw the ``n`` trained entries of a ``d1 x d2`` spectrum, without replacement.
 
     Without ``center`` every entry is equally likely, and the draw is PEFT's: the first ``n`` of a
     random permutation of ``d1 * d2`` from a CPU generator. With ``center`` the entries follow the
-    Gaussian band-pass of Eq. 5 (see `band_pass`). Either way the entries for ``n`` are the first
-    ``n`` of those for any larger ``n``.
+    Gaussian band-pass of Eq. 5 (see `band_pass`). With ``rows`` they are uniform in so many rows,
+    themselves drawn from rows 0 to ``d1 // 2``: the others are conjugates and would add nothing to
+    the rank. Whichever it is, the entries for ``n`` are the first ``n`` of those for any larger
+    ``n``.
 
     One draw serves every layer of the same shape. It is cached, per device: **do not write into
     the returned tensor**.
 
     Args:
         shape: ``(d1, d2)``, the (out, in) features of the adapted weight.
-        n: Number of entries, 1 to ``d1 * d2``.
+        n: Number of entries, 1 to ``d1 * d2`` (``rows * d2``).
         seed: Entry seed; the global random state is neither read nor moved.
         center: Favoured central frequency ``f_c`` in index units, at least 0; None for no bias.
         bandwidth: Width ``W`` of the band in index units, above 0; ignored without ``center``.
         device: Device of the entries (default CPU). They are drawn on the CPU in any case,
             so they are the same everywhere. On ``meta`` nothing is drawn.
+        rows: Number of rows, 1 to ``d1 // 2 + 1``, without ``center``; None for all of them.
 
     Returns:
         Rows ``u`` and columns ``v``, int64 of shape (2, n); ``(0, 0)`` is the zero frequency.
@@ -48,17 +64,27 @@ def sample_entries(
         ValueError: A value is outside its range; the message names it.
     """
     d1, d2 = _checked_shape(shape)
-    if not 1 <= n <= d1 * d2:
-        raise ValueError(f"n: got {n}, allowed 1 to {d1} * {d2} = {d1 * d2}")
+    if rows is not None and not 1 <= rows <= most_rows((d1, d2)):
+        raise ValueError(f"rows: got {rows}, allowed 1 to {most_rows((d1, d2))} (or None for any)")
+    held = rows or d1
+    if not 1 <= n <= held * d2:
+        raise ValueError(f"n: got {n}, allowed 1 to {held} * {d2} = {held * d2}")
     if center is None:
         bias = None
+    elif rows is not None:
+        raise ValueError(f"rows: got {rows} and center {center}, allowed one of them")
     else:
         _check_band(center, bandwidth)
         bias = (float(center), float(bandwidth))
     target = torch.device("cpu" if device is None else device)
     if target.type == "meta":
         return torch.empty(2, n, dtype=torch.int64, device="meta")
-    return _entries((d1, d2), int(n), int(seed), bias, target)
+    return _entries((d1, d2), int(n), int(seed), bias, rows, target)
+
+
+def most_rows(shape: Sequence[int]) -> int:
+    """Return the number of rows of a spectrum that are not conjugates of others."""
+    return shape[0] // 2 + 1
 
 
 def band_pass(shape: Sequence[int], center: float, bandwidth: float = 200.0) -> Tensor:
@@ -125,14 +151,19 @@ def _entries(
     n: int,
     seed: int,
     bias: tuple[float, float] | None,
+    rows: int | None,
     device: torch.device,
 ) -> Tensor:
     # A tensor made under inference_mode could never take part in training afterwards, one made
     # under a fake mode holds no numbers, and this one outlives the caller.
     with torch.inference_mode(False), unset_fake_temporarily():
         if device.type != "cpu":
-            return _entries(shape, n, seed, bias, torch.device("cpu")).to(device)
+            return _entries(shape, n, seed, bias, rows, torch.device("cpu")).to(device)
         generator = torch.Generator("cpu").manual_seed(seed)
+        if rows is not None:
+            chosen = torch.randperm(most_rows(shape), generator=generator, device="cpu")[:rows]
+            flat = torch.randperm(rows * shape[1], generator=generator, device="cpu")[:n]
+            return torch.stack([chosen[flat // shape[1]], flat % shape[1]])
         if bias is None:
             flat = torch.randperm(shape[0] * shape[1], generator=generator, device="cpu")[:n]
         else:

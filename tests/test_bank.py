@@ -35,6 +35,7 @@ SETTINGS = {  # two share their entries, the others do not
     "c": dict(n_frequency=9, scaling=300.0, basis="orthogonal"),
     "d": dict(n_frequency=20, scaling=200.0, orientation="algorithm1"),
     "e": dict(n_frequency=20, scaling=2.0, scaling_mode="norm", frequency_bias_center=3.0),
+    "f": dict(n_frequency=20, scaling=200.0, entry_rows=2),
 }
 
 
@@ -71,16 +72,16 @@ def tokens(rows, length=5, seed=1):
 
 @torch.no_grad()
 def test_every_row_is_as_with_its_adapter_alone(folder):
-    net, x = make_encoder(), tokens(7)
+    net, x = make_encoder(), tokens(8)
     bank = AdapterBank(net)
     added = bank.add_folder(folder)
-    assert [one.name for one in added] == ["a", "b", "c", "d", "e", "file"]
-    names = ["b", "__base__", "a", "d", "c", "e", "file"]
+    assert [one.name for one in added] == ["a", "b", "c", "d", "e", "f", "file"]
+    names = ["b", "__base__", "a", "d", "c", "e", "f", "file"]
     with bank.rows(names):
         found = net(x).logits
     before = make_encoder()(x).logits
     for row, name in enumerate(names):
-        path = folder / ("e" if name == "file" else name)
+        path = folder / ("f" if name == "file" else name)
         one = x[row : row + 1]
         expected = before[row] if name == "__base__" else alone(path, make_encoder, one)[0]
         assert (found[row] - expected).norm() < 1e-6 * expected.norm() + 1e-6, name
@@ -247,7 +248,7 @@ def test_memory_is_that_of_the_coefficients(folder):
 
 @torch.no_grad()
 def test_a_file_of_the_whole_bank(folder, tmp_path):
-    x, names = tokens(6), ["a", "b", "c", "d", "e", "file"]
+    x, names = tokens(7), ["a", "b", "c", "d", "e", "f", "file"]
     first = AdapterBank(make_encoder())
     first.add_folder(folder)
     first.replace("c", folder / "c")

@@ -56,6 +56,7 @@ VALUES = {
     "random": {"basis": "random", "random_loc_seed": 11},
     "norm": {"scaling_mode": "norm", "scaling": 0.5},
     "algorithm1": {"orientation": "algorithm1"},
+    "rows": {"entry_rows": 4},
     "head": {"modules_to_save": ["head"]},
     "one": {"target_modules": "conv"},
 }

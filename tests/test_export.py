@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from peft import PeftModel
 from pyarrow import parquet
 from transformers import (
     AutoModelForCausalLM,
@@ -20,10 +21,12 @@ from transformers import (
 )
 
 from experiments.commands import export
+from experiments.config.restore import restore_config
 from experiments.errors import RecordError
 from experiments.models.gpt2_attention import SplitAttention, fuse_attention, split_attention
 from experiments.results import predictions
-from experiments.results.record import Record
+from experiments.results.record import Record, read_record
+from experiments.run.build import build_base
 from experiments.run.main import run
 
 ROOT = Path(__file__).parent.parent
@@ -109,12 +112,6 @@ def test_a_language_model(method, meanings, compose, tmp_path):
         assert float(losses[-int(count) :].sum()) == pytest.approx(float(total), rel=1e-5)
 
     if method in ("fourierft", "lora"):
-        from peft import PeftModel
-
-        from experiments.config.restore import restore_config
-        from experiments.results.record import read_record
-        from experiments.run.build import build_base
-
         settings = restore_config(read_record(place).config, [])
         adapted = PeftModel.from_pretrained(build_base(settings, None), place / "adapter").eval()
         given = tokenizer(TEXT, return_tensors="pt")
@@ -127,7 +124,8 @@ def test_a_language_model(method, meanings, compose, tmp_path):
 @pytest.mark.parametrize("method", ["fourierft", "full"])
 def test_a_classifier(method, sentences, compose, tmp_path):
     choice = ["model=minilm", "model.pretrained=false", "task=rte", f"method={method}"]
-    place = finished(compose, tmp_path, *choice, "train.select=last")
+    rows = ["method.entry_rows=20"] * (method == "fourierft")
+    place = finished(compose, tmp_path, *choice, *rows, "train.select=last")
     out = tmp_path / "plain"
     assert export.main([str(place), str(out)]) == 0
     plain = (out / "config.json").stat().st_mode
@@ -135,14 +133,23 @@ def test_a_classifier(method, sentences, compose, tmp_path):
     assert [path.stat().st_mode for path in weights] == [plain, plain], "others may read them"
     net = AutoModelForSequenceClassification.from_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
-    rows = parquet.read_table(sentences / "validation.parquet").to_pydict()
+    data = parquet.read_table(sentences / "validation.parquet").to_pydict()
     given = tokenizer(
-        rows["sentence1"][:16], rows["sentence2"][:16], padding=True, return_tensors="pt"
+        data["sentence1"][:16], data["sentence2"][:16], padding=True, return_tensors="pt"
     )
     with torch.no_grad():
         logits = net(**given).logits.numpy()
     stored = predictions.load(place, "validation")[-1]
     np.testing.assert_allclose(logits, stored.predictions, atol=1e-5)
+    if not rows:
+        return
+    assert export.main([str(place), str(tmp_path / "lora"), "--lora"]) == 0
+    settings = restore_config(read_record(place).config, [])
+    adapted = PeftModel.from_pretrained(build_base(settings, None), tmp_path / "lora").eval()
+    assert adapted.peft_config["default"].peft_type == "LORA"
+    with torch.no_grad():
+        found = adapted(**given).logits.numpy()
+    np.testing.assert_allclose(found, stored.predictions, atol=1e-5)
 
 
 @pytest.fixture
@@ -161,6 +168,7 @@ def test_what_cannot_be_exported(toy, tmp_path, capsys):
     assert "not a model of transformers" in refused(capsys, toy, out)
     assert "not a finished run" in refused(capsys, tmp_path, out)
     assert "already exists" in refused(capsys, toy, tmp_path)
+    assert "not exactly a LoRA adapter (method=fourierft" in refused(capsys, toy, out, "--lora")
     text = refused(capsys, toy, out, "method.n=3", "train.epochs=1")
     assert "method.n=3 (allowed: model.path, model.tokenizer, offline)" in text
     assert "train.epochs=1" in text

@@ -342,7 +342,13 @@ EXTENDED = {"frequency_bias_center": 4.0, "frequency_bias_bandwidth": 2.0}
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize(
     "bias",
-    [{}, EXTENDED, {"scaling_mode": "norm", "scaling": 0.1}, {"orientation": "algorithm1"}],
+    [
+        {},
+        EXTENDED,
+        {"scaling_mode": "norm", "scaling": 0.1},
+        {"orientation": "algorithm1"},
+        {"entry_rows": 4},
+    ],
 )
 def test_save_and_load(tmp_path, bias, low_memory, x):
     model = adapted(modules_to_save=["head"], **bias)
@@ -371,10 +377,11 @@ def test_save_and_load(tmp_path, bias, low_memory, x):
 def test_config_round_trips():
     sides = {"orientation": "algorithm1"}, {"orientation": "eq4"}
     plain = {}, {"basis": "fourier", "scaling": 3.0}
-    for values in (*plain, EXTENDED, {"scaling_mode": "norm"}, *sides):
+    for values in (*plain, EXTENDED, {"scaling_mode": "norm"}, {"entry_rows": 2}, *sides):
         first = config(**values)
         assert peft.get_peft_config(first.to_dict()) == first
         assert ("orientation" in first.to_dict()) == (first.orientation == "algorithm1")
+        assert ("entry_rows" in first.to_dict()) == (first.entry_rows is not None)
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
@@ -470,6 +477,9 @@ def test_gpt2_conv1d_is_adapted_without_warnings():
         ({"scaling_mode": "unit"}, "scaling_mode: got 'unit', allowed plain, norm"),
         ({"orientation": "eq3"}, "orientation: got 'eq3', allowed eq4, algorithm1"),
         ({"basis": "cosine"}, "basis: got 'cosine', allowed 'fourier', 'random'"),
+        ({"entry_rows": 0}, "entry_rows: got 0, allowed whole numbers from 1"),
+        ({"entry_rows": 2, "basis": "dct"}, "entry_rows: got 2, allowed without freq.* 'fourier'"),
+        ({"entry_rows": 2, "frequency_bias_center": 1.0}, "entry_rows: got 2, allowed without"),
         ({"n_frequency": 0, "scaling": -1}, "n_frequency: .*; scaling"),
     ],
 )

@@ -37,7 +37,7 @@ FOURIERFT = [
     {"forward_pass", "holding", "layer_settings", "row_adapters"},
     {"module"},
     {"model"},
-    {"compact"},
+    {"compact", "lora_export"},
     {"bank"},
     {"serve"},
     {"__init__"},
@@ -62,7 +62,7 @@ HYDRA = {"train.py", "experiments/search/space.py"}
 PEFT = {
     f"fourierft/{name}.py"
     for name in (
-        *("compact", "config", "layer", "model", "module", "row_adapters"),
+        *("compact", "config", "layer", "lora_export", "model", "module", "row_adapters"),
         *("bank/adapter_bank", "bank/base_model", "bank/stored_adapter"),
     )
 }

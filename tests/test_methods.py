@@ -72,6 +72,7 @@ METHODS = {
     "biased": (fourier(frequency_bias=FrequencyBias(center=4.0)), ("fourierft_spectrum",)),
     "dct": (fourier(basis=Basis.dct), ("fourierft_spectrum",)),
     "algorithm1": (fourier(orientation=Orientation.algorithm1), ("fourierft_spectrum",)),
+    "rows": (fourier(entry_rows=2), ("fourierft_spectrum",)),
     "lora": (lora(), ("lora_A", "lora_B")),
     "vera": (of_peft("VERA", r=8), ("vera_lambda",)),
     "dora": (
@@ -171,6 +172,7 @@ def test_counts(name):
         "biased": 2 * 50,
         "dct": 2 * 50,
         "algorithm1": 2 * 50,
+        "rows": 2 * 50,
         "lora": 2 * 4 * 2 * WIDTH,
         "vera": 2 * (8 + WIDTH),
         "dora": 2 * (4 * 2 * WIDTH + WIDTH),
@@ -251,7 +253,7 @@ def test_fourierft_settings_reach_the_layers():
         assert layer.fourierft_n_frequency["default"] == 50
         assert layer.fourierft_scaling["default"] == 100.0
         assert layer.fourierft_random_loc_seed["default"] == 2024
-        assert layer.fourierft_frequency_bias["default"] == (3.0, 9.0)
+        assert layer.fourierft_entry_region["default"] == (3.0, 9.0, None)
 
 
 def test_norm_scaling_reaches_the_layers():

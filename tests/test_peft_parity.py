@@ -119,11 +119,13 @@ OUR_VALUES = {
     "bias": {"frequency_bias_center": 5.0, "frequency_bias_bandwidth": 3.0},
     "norm": {"scaling": 0.5, "scaling_mode": "norm"},
     "algorithm1": {"orientation": "algorithm1"},
+    "rows": {"entry_rows": 4},
 }
 EXTENDED = {
     "bias": ("frequency_bias_center", 5.0),
     "norm": ("scaling_mode", "norm"),
     "algorithm1": ("orientation", "algorithm1"),
+    "rows": ("entry_rows", 4),
 }
 
 

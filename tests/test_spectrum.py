@@ -60,6 +60,15 @@ def test_draw_is_shared_and_leaves_the_global_random_state_alone(center):
     assert not torch.equal(sample_entries((40, 50), 30, 12, center), first)
 
 
+@pytest.mark.parametrize("shape", [(64, 96), (31, 48), (5, 12)])
+def test_entries_of_few_rows_are_any_of_their_cells(shape):
+    u, v = entries = sample_entries(shape, 3 * shape[1], 5, rows=3)
+    assert len(set(u.tolist())) == 3 and u.max() <= shape[0] // 2
+    assert len(set(flat(entries, shape).tolist())) == 3 * shape[1] and v.max() < shape[1]
+    assert torch.equal(sample_entries(shape, 9, 5, rows=3), entries[:, :9])
+    assert not torch.equal(sample_entries(shape, 9, 6, rows=3), entries[:, :9])
+
+
 def test_bandwidth_without_center_changes_nothing():
     assert sample_entries((9, 9), 9, 0, None, 1.0) is sample_entries((9, 9), 9, 0, None, 2.0)
 
@@ -199,6 +208,10 @@ def test_biased_draw_beyond_the_limit_of_multinomial():
         ({"center": math.nan}, "center: got nan"),
         ({"center": 3.0, "bandwidth": 0.0}, "bandwidth: got 0.0, allowed above 0"),
         ({"center": 3.0, "bandwidth": -5.0}, "bandwidth"),
+        ({"rows": 0}, "rows: got 0, allowed 1 to 4"),
+        ({"rows": 5}, "rows: got 5, allowed 1 to 4"),
+        ({"rows": 2, "n": 15}, "n: got 15, allowed 1 to 2 \\* 7 = 14"),
+        ({"rows": 2, "center": 3.0}, "rows: got 2 and center 3.0, allowed one of them"),
     ],
 )
 def test_errors_name_value_and_range(arguments, named):

@@ -3,6 +3,9 @@
 The adapter is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
 `from_pretrained(OUT)` of transformers (or diffusers) works without this project. If the base
 model's weights have moved, add `model.path=FOLDER` after OUT.
+
+With --lora the adapter stays apart, as LoRA that PEFT loads without this project: exact for runs of
+FourierFT with `method.entry_rows`, refused for others.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from experiments.results.record import RECORD, Record, read_record
 from experiments.results.stored import make_printable
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from experiments.config.run_config import Config
 
 ADAPTER = 2**40
@@ -30,13 +35,14 @@ ALLOWED = ("model.path", "model.tokenizer", "offline")
 """Keys of the record that may be overridden."""
 
 
-def export_model(run: Path, to: Path, changes: list[str]) -> None:
+def export_model(run: Path, to: Path, changes: list[str], lora: bool = False) -> None:
     """Build the base model of a run, load the kept epoch's adapter into it, and save it.
 
     Args:
         run: a run folder with metrics.json.
         to: folder that does not exist yet.
         changes: `key=value` for some of ALLOWED.
+        lora: write the adapter alone, as LoRA.
 
     Raises:
         UserError: nothing to export, weights that are missing or not the run's, or `to` exists.
@@ -53,6 +59,11 @@ def export_model(run: Path, to: Path, changes: list[str]) -> None:
     recorded = restore_config(record.config, changes)
     if not (run / "adapter").is_dir():
         raise RecordError(f"{run}: no adapter (mode={recorded.mode.value})")
+    if lora and getattr(recorded.method, "entry_rows", None) is None:
+        raise UserError(
+            f"{run}: not exactly a LoRA adapter (method={recorded.method.name}, "
+            "method.entry_rows=null); export it merged, without --lora"
+        )
     if recorded.offline:
         hub.go_offline()
     weights = recorded.model.locate(recorded.offline)
@@ -74,6 +85,12 @@ def export_model(run: Path, to: Path, changes: list[str]) -> None:
         if not path.is_dir():
             stored.check_file(path, ADAPTER)
     kept_adapter.check(run, record)
+    draft = to.with_name(f".{to.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    if lora:
+        _write_lora(recorded, net, run / "adapter", draft)
+        draft.rename(to)
+        return
     net = fuse_attention(recorded.method.restore(net, run / "adapter"))
     plain = recorded.model.plain(net, weights)
     if plain is None:
@@ -82,14 +99,31 @@ def export_model(run: Path, to: Path, changes: list[str]) -> None:
             "nothing to export"
         )
     processor = recorded.model.processor(weights)
-    draft = to.with_name(f".{to.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     plain.save_pretrained(draft)
     if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
         processor.save_pretrained(draft)
     set_default_mode(draft)
     draft.rename(to)
+
+
+def _write_lora(recorded: Config, net: nn.Module, adapter: Path, to: Path) -> None:
+    """Write the adapter as LoRA for the model as transformers builds it.
+
+    Raises:
+        UserError: the run's network has other modules than that model.
+    """
+    from experiments.models.gpt2_attention import SplitAttention
+    from fourierft import export_lora
+
+    split = any(isinstance(part, SplitAttention) for part in net.modules())
+    if split or not hasattr(net, "save_pretrained"):
+        raise UserError(
+            f"model={recorded.model.name}: its adapted modules are not those of transformers' "
+            "model; export it merged, without --lora"
+        )
+    export_lora(recorded.method.restore(net, adapter, merged=False), to)
+    set_default_mode(to)
 
 
 def _check_counts(recorded: Config, record: Record) -> None:
@@ -133,10 +167,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("out", type=Path, help="folder to write, which must not exist")
+    parser.add_argument("--lora", action="store_true", help="write the adapter alone, as LoRA")
     parser.add_argument("changes", nargs="*", metavar="key=value", help=", ".join(ALLOWED))
     asked = parser.parse_intermixed_args(arguments)
     try:
-        export_model(asked.run, asked.out, asked.changes)
+        export_model(asked.run, asked.out, asked.changes, asked.lora)
     except UserError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1

@@ -119,6 +119,9 @@ class FourierFT(Adapter):
     orientation: Orientation | None = field(default=None, metadata={BEFORE: None})
     """Side of DeltaW: eq4 adds DeltaW x, algorithm1 x DeltaW as the paper's Algorithm 1 and the
     authors' code, another function for the same entry seed; null: eq4."""
+    entry_rows: int | None = field(default=None, metadata={BEFORE: None})
+    """Number of rows of the spectrum that hold all entries: DeltaW of rank twice that, exported as
+    LoRA exactly; with orientation=algorithm1 columns; null: any rows."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
     """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; batched:
     save, built for many matrices at once; recompute: one full-size weight less per matrix;
@@ -163,6 +166,15 @@ class FourierFT(Adapter):
             )
         if not bias.bandwidth > 0:
             yield f"method.frequency_bias.bandwidth={bias.bandwidth}: must be positive"
+        if self.entry_rows is None:
+            return
+        if self.entry_rows < 1:
+            yield f"method.entry_rows={self.entry_rows}: must be at least 1, or null for any rows"
+        if bias.center is not None or self.basis is not Basis.fourier:
+            yield (
+                f"method.entry_rows={self.entry_rows}: needs method.basis=fourier and uniform "
+                "entries (method.frequency_bias.center=null)"
+            )
 
     def configuration(self, head: Sequence[str]) -> PeftConfig:
         """See `Adapter.configuration`."""
@@ -178,6 +190,7 @@ class FourierFT(Adapter):
             basis=self.basis.value,
             scaling_mode=(self.scaling or Scaling.plain).value,
             orientation=(self.orientation or Orientation.eq4).value,
+            entry_rows=self.entry_rows,
             memory=self.memory.value,
             gradient=self.gradient.value,
             precision=(self.precision or UpdatePrecision.rounded).value,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COMPARED = (
     *("peft_type", "target_modules", "r", "lora_alpha", "n_frequency", "scaling", "scaling_mode"),
     *("random_loc_seed", "frequency_bias_center", "frequency_bias_bandwidth", "basis"),
-    "orientation",
+    *("orientation", "entry_rows"),
 )
 """Fields that must agree between an adapter's configuration and its run's."""
 

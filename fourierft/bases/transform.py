@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from ..spectrum import sample_entries
+from ..spectrum import EntryRegion, sample_entries
 from ..tensors import without_autocast
+from .few_rows import FewRows
 from .fourier import Fourier
 from .matrices import MATRIX_BASES, MatrixBasis
 
@@ -45,7 +46,7 @@ def get_transform(
     shape: Sequence[int],
     n: int,
     seed: int,
-    bias: tuple[float | None, float],
+    region: EntryRegion,
     basis: str,
     device: torch.device,
     transposed: bool = False,
@@ -57,21 +58,24 @@ def get_transform(
             for an update that is applied from the right.
         n: Number of entries.
         seed: Entry seed (see `sample_entries`).
-        bias: Centre and bandwidth of the frequency bias.
+        region: Part of the spectrum that holds the entries.
         basis: One of `BASES`.
         device: Device of the entries.
         transposed: Return the transform to (d2, d1), as the transposed weight is stored.
     """
-    return _cached_transform(tuple(shape), n, seed, bias, basis, torch.device(device), transposed)
+    return _cached_transform(tuple(shape), n, seed, region, basis, torch.device(device), transposed)
 
 
 @lru_cache(maxsize=128)
-def _cached_transform(shape, n, seed, bias, basis, device, transposed):
+def _cached_transform(shape, n, seed, region, basis, device, transposed):
     # The result outlives the caller, and may be trained with.
     with torch.inference_mode(False), unset_fake_temporarily():
         if transposed:
-            return _cached_transform(shape, n, seed, bias, basis, device, False).transposed
-        return make_transform(shape, sample_entries(shape, n, seed, *bias, device), basis, seed)
+            return _cached_transform(shape, n, seed, region, basis, device, False).transposed
+        entries = sample_entries(shape, n, seed, **region._asdict(), device=device)
+        if region.rows is not None and not entries.is_meta:
+            return FewRows(shape, entries)
+        return make_transform(shape, entries, basis, seed)
 
 
 def scaled(coefficients: Tensor, alpha: float) -> Tensor:
