@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -142,7 +143,7 @@ def server(data_folder, tmp_path_factory):
             status, text = error.code, error.read().decode()
         return status, json.loads(text) if text.startswith("{") else text
 
-    ask.folder, ask.source = folder, source
+    ask.folder, ask.source, ask.port = folder, source, port
     yield ask
     running.should_exit = True
     thread.join()
@@ -241,6 +242,31 @@ def test_adapters_come_and_go_while_texts_are_made(server):
     metrics = dict(line.split() for line in server("/metrics")[1].splitlines())
     assert metrics["fourierft_adapters"] == "3" and int(metrics["fourierft_tokens_total"]) > 240
     assert server("/health")[1] == {"status": "ok"}
+
+
+def metrics(server):
+    lines = server("/metrics")[1].splitlines()
+    return {name.removeprefix("fourierft_"): float(value) for name, value in map(str.split, lines)}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_whose_client_is_gone_ends(server, stream):
+    """Not at its 450 tokens, and nobody else is disturbed."""
+    before = metrics(server)["tokens_total"]
+    path, body = completion("c", max_tokens=450, stream=stream)
+    body = json.dumps(body).encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        while metrics(server)["tokens_total"] == before:
+            time.sleep(0.01)
+    assert server(*completion("a"))[1]["choices"][0]["text"] == alone(server, "a")
+    while metrics(server)["requests_running"]:
+        time.sleep(0.01)
+    assert metrics(server)["tokens_total"] - before < 300
 
 
 def test_small_temperatures_and_broken_logits(tmp_path):
