@@ -1,7 +1,7 @@
 """Batches in which every row has an adapter of its own: `python -m benchmarks.serving [--dry]`.
 
-Every form of a layer runs in turns with the others, on one thread. Writes JSON, prints tables,
-draws a picture; three minutes.
+Every form runs in turns with the others, on one thread, whose own time is taken: a busy machine
+counts little. Writes JSON, prints tables, draws a picture; three minutes.
 """
 
 from __future__ import annotations
