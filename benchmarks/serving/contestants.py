@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from benchmarks.cases import ALPHA
+from benchmarks.timing import MOST
 from fourierft import AdapterBank, FourierFTConfig
 
 RANK = 8
@@ -92,11 +94,11 @@ class TimedLayer:
         whole = nn.Linear(side, side, bias=False)
         self.weight = whole.weight.detach()
         product = F.linear(self.x, self.weight)
-        ours = add_adapters(Block(whole), fourierft_config(n, ["layer"]), most)
+        ours = add_adapters(Block(copy.deepcopy(whole)), fourierft_config(n, ["layer"]), most)
         lora = add_adapters(Block(ReadyLinear(product)), lora_config(["layer"]), most)
         self.ours, self.lora = (model.base_model.model.layer for model in (ours, lora))
-        self.banked = ReadyLinear(product)
-        self.bank = AdapterBank(Block(self.banked))
+        self.whole, self.readied = whole.requires_grad_(False), ReadyLinear(product)
+        self.bank = AdapterBank(Block(self.whole))
         fill_bank(self.bank, ours)
         self._check()
 
@@ -106,19 +108,30 @@ class TimedLayer:
 
     def base(self) -> Tensor:
         """Multiply with the base weight."""
-        return F.linear(self.x, self.weight)
+        return self.whole(self.x)
 
     def ready(self) -> Tensor:
-        """Return the product that all others but the merged weights begin with."""
-        return self.banked(self.x)
+        """Return the product that LoRA begins with here."""
+        return self.readied(self.x)
 
     def bank_rows(self, adapters: int) -> Step:
-        """Return the forward pass with `AdapterBank`, in a batch that has begun."""
+        """Return the forward pass with `AdapterBank` while its rows stay, as when text is made."""
         rows = self.bank.gather(self.names(adapters))
 
         def step() -> None:
             with self.bank.rows(rows):
-                self.banked(self.x)
+                self.whole(self.x)
+
+        return step
+
+    def bank_once(self, adapters: int) -> Step:
+        """Return the forward pass with `AdapterBank` for rows that are new every time."""
+        names = self.names(adapters)
+        fresh = iter([self.bank.gather(names) for _ in range(2 * MOST + 3)])
+
+        def step() -> None:
+            with self.bank.rows(next(fresh)):
+                self.whole(self.x)
 
         return step
 
@@ -136,7 +149,7 @@ class TimedLayer:
 
         def step() -> Tensor:
             inner = torch.bmm(self.x, down.index_select(0, which))
-            return self.banked(self.x).add_(torch.bmm(inner, up.index_select(0, which)))
+            return self.ready().add_(torch.bmm(inner, up.index_select(0, which)))
 
         return step
 
@@ -159,9 +172,9 @@ class TimedLayer:
         """Raise ArithmeticError if bank and names do not agree: no time of them would count."""
         names = self.names(min(3, len(self.bank)))
         with self.bank.rows(names):
-            found = self.banked(self.x)
-        found -= self.ready()
+            found = self.whole(self.x)
+        found -= self.base()
         expected = self.ours(self.x, adapter_names=names)
-        expected -= F.linear(self.x, self.ours.base_layer.weight)
+        expected -= self.base()
         if not (found - expected).norm() <= 1e-3 * expected.norm():
             raise ArithmeticError("the bank's updates are not those of adapter_names")

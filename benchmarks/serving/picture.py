@@ -1,4 +1,4 @@
-"""Cost of a batch over the number of adapters in it, a panel per layer."""
+"""Time of a batch over the number of adapters in it, a panel per layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = {
-    "bank": ("FourierFT", style.STYLES["fourierft"]),
+    "bank": ("FourierFT, rows stay", style.STYLES["fourierft"]),
+    "bank, once": ("FourierFT, new rows", style.STYLES["peft"]),
     "LoRA, adapter_names": ("LoRA r=8, one by one (PEFT)", style.STYLES["lora"]),
     "LoRA, gathered": ("LoRA r=8, gathered matrices", style.STYLES["bitfit"]),
     "merged": ("a merged weight per adapter", style.OTHER),
@@ -27,7 +28,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         own = [row for row in rows if row["d"] == side]
         style.style(axes)
         for form, (label, (colour, dash, mark)) in LINES.items():
-            found = [(row["adapters"], row[form]) for row in own if row.get(form, 0) > 0]
+            found = [(row["adapters"], row["base"] + row[form]) for row in own if form in row]
             axes.plot(
                 *zip(*found, strict=True) if found else ([], []),
                 color=colour,
@@ -42,7 +43,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(f"{side} x {side} ({own[0]['of']})", fontsize=11, color=style.INK)
-    places[0].set_ylabel(f"added to a batch of {rows[0]['rows']} tokens, ms", color=style.INK)
+    places[0].set_ylabel(f"layer and adapters, {rows[0]['rows']} tokens, ms", color=style.INK)
     figure.tight_layout(rect=(0, 0, 1, 0.86))
     figure.legend(
         *places[0].get_legend_handles_labels(),

@@ -110,6 +110,7 @@ def _race_layer(layer: TimedLayer, adapters: list[int], seconds: float, case: Ro
     for count in adapters:
         forms = {
             "bank": layer.bank_rows(count),
+            "bank, once": layer.bank_once(count),
             "adapter_names": layer.by_names(layer.ours, count),
             "LoRA, adapter_names": layer.by_names(layer.lora, count),
             "LoRA, gathered": layer.gathered(count),
@@ -120,16 +121,14 @@ def _race_layer(layer: TimedLayer, adapters: list[int], seconds: float, case: Ro
     found = race(contestants, seconds, clock=time.process_time)
     ms = {name: result["ms"] for name, result in found.items()}
     for count in adapters:
-        ours, lora = ms[f"bank {count}"], ms[f"LoRA, adapter_names {count}"]
         row = case | {"rows": layer.rows, "tokens": layer.x.shape[1], "adapters": count}
-        row |= {"base": ms["base"], "bank": ours - ms["ready"]}
-        for form in ("LoRA, adapter_names", "LoRA, gathered"):
-            row[form] = ms[f"{form} {count}"] - ms["ready"]
-        for form in ("adapter_names", "merged"):  # whole products, which may replace the base's
+        row["base"] = ms["base"]
+        for form in forms:
             if f"{form} {count}" in ms:
-                row[form] = ms[f"{form} {count}"] - ms["base"]
-        row["bank / LoRA"] = (ours - ms["ready"]) / (lora - ms["ready"])
-        row["bank / bank at 1"] = found[f"bank {count}"]["ratio"]
+                # LoRA is added to a product made beforehand; the others may replace it.
+                row[form] = ms[f"{form} {count}"] - ms["ready" if "LoRA" in form else "base"]
+        for form in ("bank", "bank, once"):
+            row[f"{form} / LoRA"] = row[form] / row["LoRA, adapter_names"]
         yield row
 
 

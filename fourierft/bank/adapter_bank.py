@@ -7,17 +7,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import first_few
 from ..engine.mixed_batch import BASE
 from .bank_file import FileEntry, read_bank, write_bank
 from .base_model import BaseModel
+from .hooks import ModelHooks
 from .places import AdapterPlace, BankedAdapter, PinnedAdapter
 from .rows import BankedRows, gather_rows
 from .shelf import Shelf, Slot, get_key
@@ -28,8 +28,9 @@ class AdapterBank:
     """Adapters of one base model, of which every row of a batch can have another.
 
     The coefficients of adapters with the same layers and entries lie in common tensors, and nothing
-    of the model's modules is replaced: hooks add ``DeltaW_a x`` to the outputs of the adapted
-    layers (`banked_update`), at a cost that does not grow with the number of adapters. Adapters
+    of the model's modules is replaced: the adapted layers add ``DeltaW_a x`` (`banked_update`), at
+    a cost that does not grow with the number of adapters, or multiply with ``W0 + DeltaW_a`` where
+    there are few (`MergedWeights`), until `close`. Adapters
     come, go and are replaced while batches run: a batch works with the values it began with.
 
     Example::
@@ -55,22 +56,17 @@ class AdapterBank:
         self.net = net
         self.capacity = capacity
         self._base = BaseModel(net)
+        self._hooks = ModelHooks(net)
         self._places: OrderedDict[str, AdapterPlace] = OrderedDict()
         self._shelves: dict[Any, Shelf] = {}
         self._versions: dict[str, int] = {}
-        self._handles: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._running = threading.local()
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
-
-    def __deepcopy__(self, memo: dict) -> AdapterBank:
-        # Reached through the hooks of a module that is copied: the copy asks the same bank.
-        return self
 
     @property
     def names(self) -> list[str]:
@@ -194,12 +190,8 @@ class AdapterBank:
         Args:
             names: See `gather`; or its result.
         """
-        before = getattr(self._running, "rows", None)
-        self._running.rows = names if isinstance(names, BankedRows) else self.gather(names)
-        try:
+        with self._hooks.run(names if isinstance(names, BankedRows) else self.gather(names)):
             yield
-        finally:
-            self._running.rows = before
 
     def save(self, path: str | Path) -> None:
         """Write all adapters to one safetensors file, of which `load` reads what is used."""
@@ -239,10 +231,8 @@ class AdapterBank:
             ]
 
     def close(self) -> None:
-        """Remove the hooks; the model is as it was."""
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles.clear()
+        """Undo all changes; the model is as it was."""
+        self._hooks.remove()
 
     def _store(self, name: str, source: str, adapter: StoredAdapter) -> BankedAdapter:
         heads = self._base.make_heads(adapter.head, adapter.config.modules_to_save or ())
@@ -258,7 +248,7 @@ class AdapterBank:
         self, about: BankedAdapter, shelf: Shelf, slot: Slot, heads: dict[str, nn.Module]
     ) -> BankedAdapter:
         """Enter an adapter whose coefficients are stored, in place of one of its name."""
-        self._watch(shelf, heads)
+        self._hooks.watch(shelf.columns, heads)
         old = self._places.pop(about.name, None)
         self._places[about.name] = AdapterPlace(about, shelf, slot, heads)
         self._versions[about.name] = about.version
@@ -273,28 +263,3 @@ class AdapterBank:
         place.shelf.free(place.slot)
         if not any(other.shelf is place.shelf for other in self._places.values()):
             del self._shelves[get_key(place.shelf.layers, place.shelf.config)]
-
-    def _watch(self, shelf: Shelf, heads: dict[str, nn.Module]) -> None:
-        """Put hooks on the layers and heads of an adapter that have none yet."""
-        if self._handles.keys() >= {*heads, *shelf.columns}:
-            return
-        modules = dict(self.net.named_modules())
-        for name in shelf.columns:
-            if name not in self._handles:
-                hook = partial(self._add_update, name)
-                self._handles[name] = modules[name].register_forward_hook(hook)
-        for name in heads:
-            if name not in self._handles:
-                hook = partial(self._apply_heads, name)
-                handle = modules[name].register_forward_hook(hook, with_kwargs=True)
-                self._handles[name] = handle
-
-    def _add_update(self, name: str, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        running = getattr(self._running, "rows", None)
-        return None if running is None else running.add_update(name, args[0], output)
-
-    def _apply_heads(
-        self, name: str, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
-    ) -> Tensor | None:
-        running = getattr(self._running, "rows", None)
-        return None if running is None else running.apply_heads(name, args, kwargs, output)

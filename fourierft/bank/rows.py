@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.mixed_batch import banked_update
+from .merged_weights import MergedWeights
 from .places import PinnedAdapter
 from .shelf import Shelf
 
@@ -50,6 +51,13 @@ class ShelfRows:
         self._coefficients = coefficients
         self.on = cache(self._on)
 
+    def merge(self, count: int) -> MergedWeights:
+        """Return the merged weights for a batch of ``count`` rows."""
+        which = [-1] * count
+        for row, index in zip(self._rows.tolist(), self._which.tolist(), strict=True):
+            which[row] = index
+        return MergedWeights(len(self._coefficients), which)
+
     def _on(self, device: torch.device) -> PlacedRows:
         rows, which = self._rows.to(device), self._which.to(device)
         coefficients = self._coefficients.to(device)
@@ -78,6 +86,22 @@ class BankedRows:
         self.count = count
         self.parts = parts
         self.heads = heads
+        self._merged = parts[0].merge(count) if len(parts) == 1 else None
+
+    def multiply(self, name: str, layer: nn.Module, x: Tensor) -> Tensor | None:
+        """Return the output of a layer with every row's update; see `MergedWeights.multiply`."""
+        if self._merged is None or name not in self.parts[0].shelf.columns:
+            return None
+        self._factor(x)
+        (part,) = self.parts
+        out = self._merged.multiply(
+            name,
+            layer,
+            part.shelf.transform(name, x.device),
+            part.on(x.device).coefficients[:, part.shelf.columns[name]],
+            x.reshape(self.count, -1, x.shape[-1]),
+        )
+        return None if out is None else out.view(*x.shape[:-1], -1)
 
     def add_update(self, name: str, x: Tensor, output: Tensor) -> Tensor:
         """Return the output of a layer with every row's update added.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,7 @@ BASE = "__base__"
 _ROUND_TRIP = 4.0  # one number of a token to its spectrum, laid out and back
 _TERM = 2.0  # one coefficient of one token
 _BUILD = 4.0  # one number of W0 + DeltaW
+_SEPARATE = 0.6  # one number of a further weight that a batch is multiplied with
 _PRODUCT = 2 / 95  # one multiplication and addition of a matrix product
 
 
@@ -91,6 +93,27 @@ def mixed_update(x: Tensor, terms: Sequence[AdapterTerm], rows: Sequence[int]) -
         return out
 
 
+def update_cost(tokens: int, transform: Transform) -> float:
+    """Return the expected nanoseconds of adding the updates of all tokens."""
+    if not isinstance(transform, Fourier):
+        return math.inf
+    return _spectral_cost(tokens, transform.n, transform.shape)
+
+
+def build_cost(adapters: int, shape: tuple[int, int]) -> float:
+    """Return the expected nanoseconds of building W0 + DeltaW of some adapters."""
+    return adapters * _BUILD * math.prod(shape)
+
+
+def separate_cost(groups: Sequence[int], shape: tuple[int, int]) -> float:
+    """Return the expected nanoseconds that one product per group takes longer than one of all."""
+    return (len(groups) - 1) * _SEPARATE * math.prod(shape)
+
+
+def _spectral_cost(tokens: int, n: int, shape: tuple[int, int]) -> float:
+    return tokens * (_ROUND_TRIP * sum(shape) + _TERM * n)
+
+
 def prefers_groups(
     tokens: int, adapters: int, n: int, shape: tuple[int, int], replaces_base: bool
 ) -> bool:
@@ -103,12 +126,10 @@ def prefers_groups(
         shape: Shape of the weight.
         replaces_base: The product per adapter is with W0 + DeltaW, so that W0's own is saved.
     """
-    d1, d2 = shape
-    spectral = tokens * (_ROUND_TRIP * (d1 + d2) + _TERM * n)
-    grouped = adapters * _BUILD * d1 * d2
+    grouped = build_cost(adapters, shape)
     if not replaces_base:
-        grouped += tokens * d1 * d2 * _PRODUCT
-    return grouped < spectral
+        grouped += tokens * math.prod(shape) * _PRODUCT
+    return grouped < _spectral_cost(tokens, n, shape)
 
 
 def _group_update(x: Tensor, terms: Sequence[AdapterTerm], which: Tensor) -> Tensor:
