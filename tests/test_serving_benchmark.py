@@ -64,5 +64,5 @@ def test_picture_has_a_panel_per_side():
 
 
 def test_unknown_sections():
-    with pytest.raises(SystemExit, match="nothing: allowed decode, prefill"):
+    with pytest.raises(SystemExit, match="nothing: allowed resident, latency"):
         serving.main(["nothing"])

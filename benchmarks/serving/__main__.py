@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = known if known["machine"] == result["machine"] else result
     print(json.dumps(result["machine"]), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for name in options.sections or SECTIONS:
+    chosen = [name for name in SECTIONS if name in (options.sections or SECTIONS)]
+    for name in chosen:
         print(f"\n## {name}: {SECTIONS[name].__doc__}\n", flush=True)
         result[name] = list(SECTIONS[name](DRY if options.dry else FULL))
         print(table(rounded(result[name])), flush=True)

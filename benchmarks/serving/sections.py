@@ -253,4 +253,5 @@ def latency(sizes: Sizes) -> Iterator[Row]:
             yield {"operation": what, "ms": found["ms"]}
 
 
-SECTIONS = {f.__name__: f for f in (decode, prefill, models, resident, latency)}
+# Memory first: what a process has freed it takes again without growing.
+SECTIONS = {f.__name__: f for f in (resident, latency, decode, prefill, models)}
