@@ -313,7 +313,8 @@ def test_close_leaves_the_model_as_it_was(folder):
 @torch.no_grad()
 def test_the_example_of_the_document(folder, tmp_path, monkeypatch):
     """docs/serving.md, on the encoder, with its names."""
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.S)
+    page = (ROOT / "docs/serving.md").read_text()
+    (block,) = re.findall(r"```python\n(import torch\n.*?)```", page, re.S)
     for name, source in (("alice", "a"), ("bob", "b")):
         shutil.copytree(folder / source, tmp_path / "adapters" / name)
     monkeypatch.chdir(tmp_path)

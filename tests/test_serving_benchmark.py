@@ -54,13 +54,14 @@ def test_wrong_updates_are_not_timed(monkeypatch):
 
 def test_picture_has_a_panel_per_side():
     rows = [
-        {"d": d, "of": "x", "rows": 8, "adapters": count, "base": 1.0, "bank": 0.5, "merged": 2.0}
+        {"d": d, "of": "x", "rows": 8, "adapters": count, "base": 1.0, "bank": 0.5, "merged": -2.0}
         for d in (32, 64)
         for count in (1, 8)
     ]
     figure = picture.draw(rows)
     assert len(figure.axes) == 2
-    assert list(figure.axes[0].lines[0].get_ydata()) == [1.5, 1.5]
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.5, 0.5]
+    assert list(figure.axes[0].lines[-2].get_ydata()) == [picture.LOWEST] * 2
 
 
 def test_unknown_sections():

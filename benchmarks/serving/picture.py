@@ -18,6 +18,9 @@ LINES = {
     "merged": ("a merged weight per adapter", style.OTHER),
 }
 
+LOWEST = 0.05
+"""Of the base layer's time: less is drawn as this, for nothing at all has no logarithm."""
+
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw the rows of `sections.decode`."""
@@ -26,9 +29,10 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     places = figure.subplots(1, len(sides), squeeze=False)[0]
     for axes, side in zip(places, sides, strict=True):
         own = [row for row in rows if row["d"] == side]
+        lowest = LOWEST * own[0]["base"]
         style.style(axes)
         for form, (label, (colour, dash, mark)) in LINES.items():
-            found = [(row["adapters"], row["base"] + row[form]) for row in own if form in row]
+            found = [(row["adapters"], max(row[form], lowest)) for row in own if form in row]
             axes.plot(
                 *zip(*found, strict=True) if found else ([], []),
                 color=colour,
@@ -43,7 +47,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(f"{side} x {side} ({own[0]['of']})", fontsize=11, color=style.INK)
-    places[0].set_ylabel(f"layer and adapters, {rows[0]['rows']} tokens, ms", color=style.INK)
+    places[0].set_ylabel(f"added to a batch of {rows[0]['rows']} tokens, ms", color=style.INK)
     figure.tight_layout(rect=(0, 0, 1, 0.86))
     figure.legend(
         *places[0].get_legend_handles_labels(),
