@@ -64,7 +64,7 @@ class FourierFTConfig(StockConfig):
         entry_rows: Number of rows of the spectrum that hold all entries, so that DeltaW has at most
             twice that rank and `export_lora` is exact; None for any rows. With ``algorithm1``
             they are rows of the transposed spectrum: columns. Not with a bias or another basis.
-        memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``save``,
+        memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``kept``, ``save``,
             ``recompute`` or ``spectral`` (`Engine`). This and the next two control the computation:
             they are not saved, and are taken from a model's first adapter (`configure` sets them
             later).

@@ -1,8 +1,9 @@
 """One forward pass of a model, in which layers of one shape build their weights together.
 
 A weight is built when the first layer of its group is called, and is good for this pass alone: what
-changes coefficients does so between passes, so no values need to be compared. A layer that is
-called outside a pass of its model builds its own weight.
+changes coefficients does so between passes, so no values need to be compared. Where a step has
+several passes it may be kept until an optimizer steps. A layer that is called outside a pass of its
+model builds its own weight.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from .engine.kept_weights import KeptWeights, count_steps, may_keep, raise_if_stale
 from .engine.settings import group_size, prefers_group
 from .engine.weight_cache import AdapterTerm, WeightLayout
-from .engine.weight_group import Ingredients, PreparedWeight, prepare_weights
+from .engine.weight_group import Ingredients, PreparedWeight, build_weights, make_planes
 from .layer import FourierFTLayer, adapted_layers
 
 
@@ -88,13 +90,44 @@ class ForwardPass:
             found = other.ingredients()
             if found is not None and found.kind() == kind:
                 group[other] = found
-        chosen = layer.engine.memory == "batched" or prefers_group(shape, len(group))
-        if len(group) == 1 or not chosen:
+        memory = layer.engine.memory
+        if memory != "kept" and len(group) == 1:
+            return
+        if memory == "auto" and not prefers_group(shape, len(group)):
             return
         members = list(group.values())
-        prepared = prepare_weights(members, layout, differentiable)
-        for other, member, weight in zip(group, members, prepared, strict=True):
-            self._prepared[other] = _Prepared(weight, member.state(), layout, differentiable)
+        planes: list[Tensor | None] = [None] * len(members)
+        if differentiable:
+            effective = _get_weights(list(group), members, layout)
+            planes = make_planes(members, layout)
+        else:
+            effective = build_weights(members, layout)
+        for other, member, *weight in zip(group, members, effective, planes, strict=True):
+            prepared = PreparedWeight(*weight)
+            self._prepared[other] = _Prepared(prepared, member.state(), layout, differentiable)
+
+
+def _get_weights(
+    layers: Sequence[FourierFTLayer], members: Sequence[Ingredients], layout: WeightLayout
+) -> list[Tensor]:
+    """Return weights to train with: built, or kept since the last optimizer step."""
+    caches = [layer._cache for layer in layers]
+    first, kept = caches[0], caches[0].kept
+    if kept is not None and all(cache.kept is kept for cache in caches):
+        if may_keep(members) and kept.fits(members, layout):
+            return kept.use_again()
+    kept = None
+    for cache in caches:
+        cache.kept = None  # frees the old weights before the new ones are made
+    effective = build_weights(members, layout)
+    first.accumulates |= first.last_step == count_steps()
+    first.last_step = count_steps()
+    memory = layers[0].engine.memory
+    if (memory == "kept" or (memory == "auto" and first.accumulates)) and may_keep(members):
+        kept = KeptWeights(members, layout, effective)
+        for cache in caches:
+            cache.kept = kept
+    return effective
 
 
 class _Passes(threading.local):
@@ -138,6 +171,7 @@ def _begin(net: nn.Module, args: Any) -> None:
     if torch.compiler.is_compiling():
         return
     _end(net)  # of a call that was interrupted
+    raise_if_stale(wait=not torch.is_grad_enabled())
     layers = _layers_of.get(net)
     if layers is None:
         found = adapted_layers(net).values()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from .config import first_few
+from .engine.kept_weights import raise_if_stale
 from .engine.settings import choose_memory
 from .frozen_weight import is_quantised
 from .layer import FourierFTLayer, adapted_layers
@@ -40,6 +41,7 @@ def hold_weights(model: nn.Module, quantised: bool = True) -> Iterator[None]:
         if layer.engine.memory != "recompute"
         and (quantised or not is_quantised(layer.get_base_layer().weight))
     }
+    raise_if_stale()
     stale: list[str] = []
     for layer in layers.values():
         layer._cache.holders += 1

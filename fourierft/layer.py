@@ -13,7 +13,7 @@ from .bases.few_rows import FewRows
 from .bases.transform import Transform, apply_transform, get_transform
 from .config import alpha, applied_from_right, basis, entry_region
 from .engine.linear import adapted_weight
-from .engine.settings import Engine, choose_memory
+from .engine.settings import GROUPED, Engine, choose_memory
 from .engine.weight_cache import AdapterTerm, WeightCache
 from .engine.weight_group import Ingredients
 from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, is_plain, weight_shape
@@ -205,11 +205,11 @@ class FourierFTLayer(BaseTunerLayer):
 
     def prepares_weight(self) -> bool:
         """Return True if the engine's settings build the weights of many layers together."""
-        if self.engine.memory not in ("auto", "batched"):
+        if self.engine.memory not in ("auto", *GROUPED):
             return False
         weight = self.get_base_layer().weight
         ordinary = weight if is_ordinary(weight) else None
-        return choose_memory(self.engine, weight.device.type, ordinary) == "batched"
+        return choose_memory(self.engine, weight.device.type, ordinary) in GROUPED
 
     def ingredients(self) -> Ingredients | None:
         """Return what the weight of the next call is made of; None unless that is plain and known.

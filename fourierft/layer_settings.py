@@ -26,8 +26,8 @@ def configure(
 
     Args:
         model: Any module that holds such layers.
-        memory: ``auto``, ``batched``, ``cache``, ``save``, ``recompute`` or ``spectral``; None
-            leaves it as it is, as below.
+        memory: ``auto``, ``batched``, ``cache``, ``kept``, ``save``, ``recompute`` or
+            ``spectral``; None leaves it as it is, as below.
         gradient: ``auto``, ``dense`` or ``sampled``.
         precision: ``rounded`` or ``exact``.
 

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
 from .config import engine
+from .engine.kept_weights import raise_if_stale
 from .engine.linear import adapted_linear
 from .engine.mixed_batch import BASE, group_rows, mixed_update, prefers_groups
 from .engine.weight_cache import AdapterTerm
@@ -161,6 +162,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         return term._replace(transform=self._shared_transform(adapter, False))
 
     def _save_to_state_dict(self, *args: Any) -> None:
+        raise_if_stale()
         restore_offloaded(self.fourierft_spectrum)  # before it is saved itself
         super()._save_to_state_dict(*args)
 
@@ -192,6 +194,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         ]
         if not added:
             return
+        raise_if_stale()
         layer = self.get_base_layer()
         frozen = self._frozen or frozen_weight(layer)
         names = [*self.merged_adapters, *added]

@@ -98,13 +98,13 @@ def assert_true(model):
 def groups(monkeypatch):
     """Sizes of the groups that are built."""
     seen = []
-    original = forward_pass.prepare_weights
+    original = forward_pass.build_weights
 
-    def prepare(members, *args):
+    def build(members, *args):
         seen.append(len(members))
         return original(members, *args)
 
-    monkeypatch.setattr(forward_pass, "prepare_weights", prepare)
+    monkeypatch.setattr(forward_pass, "build_weights", build)
     return seen
 
 

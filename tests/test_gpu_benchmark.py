@@ -61,7 +61,14 @@ def test_strategies_are_those_of_the_engine(monkeypatch):
 
 def test_checks_find_a_wrong_gradient(plan, monkeypatch):
     """The rows report and do not raise."""
-    wanted = ("default, float32", "Conv1D", "gradient checkpointing", "one row", "4-bit weight")
+    wanted = (
+        "default, float32",
+        "Conv1D",
+        "kept weights",
+        "gradient checkpointing",
+        "one row",
+        "4-bit weight",
+    )
     every = correctness.checks()
     monkeypatch.setattr(correctness, "checks", lambda: {name: every[name] for name in wanted})
     assert all(row["passed"] for row in correctness.measure_correctness(plan))
@@ -220,9 +227,9 @@ def gpu_sections():
 
 def test_checks_build_layers_together(plan, monkeypatch):
     built = []
-    original = forward_pass.prepare_weights
+    original = forward_pass.build_weights
     monkeypatch.setattr(
-        forward_pass, "prepare_weights", lambda *a: built.append(len(a[0])) or original(*a)
+        forward_pass, "build_weights", lambda *a: built.append(len(a[0])) or original(*a)
     )
     checks = correctness.checks()
     for name in ("batched dense, float32", "batched dense, bfloat16"):

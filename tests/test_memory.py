@@ -168,13 +168,15 @@ def test_a_step_counts_what_is_saved_for_its_backward_pass(story, monkeypatch):
     """`memory=save` without checkpointing: in all layers at once."""
     monkeypatch.setattr(memory, "_estimate_activations", lambda *_: 1000)
     cells, found = 5 * (64 * 64 + 64 * 32), {}
-    for use in ("save", "cache", "recompute", "batched"):
+    for use in ("save", "cache", "recompute", "batched", "kept"):
         run, net = story(*FOURIER, f"method.memory={use}")
         found[use] = memory.estimate_memory(net, run.model, run.task, run.train, data_of(50))
     steps = {use: one["step"] for use, one in found.items()}
     assert steps["save"] == steps["recompute"] + 4 * cells == steps["cache"] + 4 * cells
     # Groups of five layers: their updates, and of the gradients as much.
     assert steps["batched"] == steps["save"] + 2 * 4 * (5 - 1) * 64 * 64
+    assert steps["kept"] == steps["batched"] - 4 * cells  # that are there before
+    assert found["kept"]["total"] == found["batched"]["total"]
     assert found["save"]["total"] == found["cache"]["total"] > found["recompute"]["total"]
 
 

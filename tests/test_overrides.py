@@ -110,7 +110,7 @@ def test_help_names_every_option_of_every_choice():
             assert path.stem in page
     assert "method.basis        fourier, random, orthogonal, dct, hartley" in page
     assert "train.schedule" in page
-    assert "method.memory       auto, batched, cache, save, recompute, spectral" in page
+    assert "method.memory       auto, batched, cache, kept, save, recompute, spectral" in page
 
 
 def test_launchers_that_cannot_work_here_are_refused(monkeypatch):

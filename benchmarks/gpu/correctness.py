@@ -15,6 +15,7 @@ from benchmarks.gpu.contestants import count_syncs, strategies
 from benchmarks.gpu.sections import Plan, Row, describe_error
 from fourierft import Engine, hold_weights
 from fourierft.bases.reference import reference_update
+from fourierft.engine.kept_weights import raise_if_stale
 from fourierft.frozen_weight import dequantised_4bit
 
 # Relative errors: roundings of the format, times what sums over the tokens add.
@@ -116,6 +117,27 @@ def check_staleness(plan: Plan) -> float:
             optimizer.step()
             worst = max(worst, problem.error())
     return worst
+
+
+def check_keeping(plan: Plan) -> float:
+    """Weights that are kept for the passes of a step: right, without a wait, loud when stale."""
+    problem = make_problem(plan, engine=Engine("kept"))
+    trained = [layer.fourierft_spectrum[_ADAPTER] for layer in problem.run.children()]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, fused=True)
+    worst = 0.0
+    for _ in range(3):
+        problem.spectrum.grad = problem.results()[2]
+        if plan.device == "cuda" and (waits := count_syncs(problem.results)):
+            raise ArithmeticError(f"a micro-batch waits {waits} times")
+        optimizer.step()
+        worst = max(worst, problem.error())
+    problem.spectrum.data.mul_(2)
+    problem.results()
+    try:
+        raise_if_stale()
+    except RuntimeError:
+        return max(worst, problem.error())
+    raise ArithmeticError("stale weights were not found")
 
 
 def check_checkpointing(plan: Plan) -> float:
@@ -242,6 +264,7 @@ def checks() -> dict[str, tuple[Callable[[Plan], float], float]]:
         "one row": (lambda plan: make_problem(plan, size=(1, 7)).error(), single),
         "Conv1D": (check_conv1d, single),
         "fused AdamW, no stale weight": (check_staleness, single),
+        "kept weights": (check_keeping, single),
         "gradient checkpointing": (check_checkpointing, single),
         "torch.compile": (check_compile, single),
         "GradScaler at 65536": (check_grad_scaler, LIMITS[torch.float16]),

@@ -9,6 +9,7 @@ import torch
 from benchmarks.cases import layer_step
 from benchmarks.gpu.contestants import count_operations, measure_race, measure_replays, strategies
 from benchmarks.gpu.sections import Plan, Row, describe_error
+from fourierft.engine.settings import GROUPED
 
 # Square side and tokens: RoBERTa-base and -large, GPT-2 L, LLaMA-2-7B; micro-batches and batches.
 SHAPES = [(768, 4096), (1024, 4096), (1280, 2048), (4096, 512), (4096, 2048), (4096, 8192)]
@@ -21,7 +22,7 @@ def measure_layers(plan: Plan) -> Iterator[Row]:
     Without those that build many layers together: a model's steps show them.
     """
     shapes = TINY_SHAPES if plan.tiny else SHAPES
-    alone = {name: e for name, e in strategies().items() if e.memory != "batched"}
+    alone = {name: e for name, e in strategies().items() if e.memory not in GROUPED}
     dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
     for kind, dtype in dtypes.items():
         for d, tokens in shapes:

@@ -42,6 +42,7 @@ class MemoryMode(Enum):
     auto = "auto"
     batched = "batched"
     cache = "cache"
+    kept = "kept"
     save = "save"
     recompute = "recompute"
     spectral = "spectral"
@@ -124,8 +125,9 @@ class FourierFT(Adapter):
     LoRA exactly; with orientation=algorithm1 columns; null: any rows."""
     memory: MemoryMode = field(default=MemoryMode.auto, metadata=LOCAL)
     """Use of memory; cache: fastest on a CPU; save: kept until the backward pass alone; batched:
-    save, built for many matrices at once; recompute: one full-size weight less per matrix;
-    spectral: products by way of spectra, for few tokens."""
+    save, built for many matrices at once; kept: batched, built once for all micro-batches of a
+    step; recompute: one full-size weight less per matrix; spectral: products by way of spectra,
+    for few tokens."""
     gradient: Gradient = field(default=Gradient.auto, metadata=LOCAL)
     """Way to the gradient: dense by dL/dW, sampled without it; auto takes the cheaper."""
     precision: UpdatePrecision | None = None

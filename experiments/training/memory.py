@@ -22,7 +22,7 @@ from experiments.models import Model, Transformer
 from experiments.training import sharding
 from experiments.training.train_config import Precision, Train
 from experiments.training.weight_bytes import count_weight_bytes
-from fourierft.engine.settings import choose_memory, group_size
+from fourierft.engine.settings import GROUPED, choose_memory, group_size
 from fourierft.frozen_weight import is_quantised
 from fourierft.layer import adapted_layers
 
@@ -71,7 +71,7 @@ def estimate_memory(
         "weights": math.ceil(weights / parts),
         "gradients": math.ceil(trained / parts),
         "optimizer": math.ceil(2 * trained / parts),  # AdamW's two averages
-        "updates": _effective_weights(net, device, "cache", half),
+        "updates": sum(_effective_weights(net, device, use, half) for use in ("cache", "kept")),
         "step": None,
         "evaluation": None,
         "generation": None,
@@ -237,7 +237,8 @@ def _effective_weights(
     Args:
         net: network with its adapters.
         device: where it will compute.
-        memory: `cache`, from step to step; `save` or `batched`, from forward to backward pass.
+        memory: `cache` or `kept`, from step to step; `save` or `batched`, from forward to backward
+            pass.
         half: products are in half precision.
         held: in `hold_weights`, where all layers cache but those that recompute on demand.
         quantised: count layers with a quantised W0 too.
@@ -269,6 +270,6 @@ def _estimate_workspace(net: nn.Module, device: str) -> int:
         shape, weight = (layer.out_features, layer.in_features), layer.get_base_layer().weight
         alone.add(shape)
         kept = None if is_quantised(weight) else weight
-        together[shape] += choose_memory(layer.engine, device, kept) == "batched"
+        together[shape] += choose_memory(layer.engine, device, kept) in GROUPED
     groups = {shape: min(layers, group_size(shape)) for shape, layers in together.items()}
     return 2 * 4 * max(max(groups.get(shape, 1), 1) * math.prod(shape) for shape in alone)

@@ -13,7 +13,7 @@ from ..bases.transform import Transform
 from ..frozen_weight import dequantised_4bit, is_4bit
 from ..tensors import HALF, check_versions, get_version, without_autocast
 from .gradient import Signal, Spectra, coefficient_gradients, share_spectra, weight_gradient
-from .settings import DEFAULT, Engine, choose_memory, samples_gradient, uses_spectra
+from .settings import DEFAULT, GROUPED, Engine, choose_memory, samples_gradient, uses_spectra
 from .spectral import spectral_linear
 from .weight_cache import AdapterTerm, WeightCache, WeightLayout, effective_weight, summed_update
 from .weight_group import PreparedWeight
@@ -99,7 +99,7 @@ def adapted_linear(
     chosen = choose_memory(engine, device, base)
     if chosen != "cache":
         cache = None
-    prepared = prepare(terms, layout) if prepare is not None and chosen == "batched" else None
+    prepared = prepare(terms, layout) if prepare is not None and chosen in GROUPED else None
     if prepared is None:
         effective, plane = _effective(cache, weight, terms, layout), None
     else:

@@ -14,7 +14,8 @@ from ..bases.transform import Transform
 from ..tensors import HALF
 from .weight_cache import AdapterTerm
 
-MEMORY = ("auto", "batched", "cache", "save", "recompute", "spectral")
+MEMORY = ("auto", "batched", "cache", "kept", "save", "recompute", "spectral")
+GROUPED = ("batched", "kept")  # built for many layers at once
 GRADIENT = ("auto", "dense", "sampled")
 PRECISION = ("rounded", "exact")
 
@@ -33,11 +34,13 @@ class Engine(NamedTuple):
 
     memory: str = "auto"
     """Use of memory: cache keeps W0 + DeltaW until it changes, save until the backward pass,
-    recompute computes it in both passes; batched is save for many layers at once (`ForwardPass`).
+    recompute computes it in both passes; batched is save for many layers at once (`ForwardPass`),
+    kept the same from one optimizer step to the next (`KeptWeights`).
     spectral multiplies with W0 and, by way of spectra, with DeltaW (recompute where it cannot).
     auto: recompute for quantised weights; on CPUs spectral for few tokens that are trained with,
     else cache; batched or save on accelerators (see `prefers_group`), where comparing values waits
-    for the queue (estimated, not measured)."""
+    for the queue, and kept instead of batched once a step was seen to have several passes
+    (estimated, not measured)."""
     gradient: str = "auto"
     """Computation of the coefficients' gradient: dense by way of dL/dW, sampled without it; auto
     takes the cheaper."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from ..bases.transform import Transform, apply_transform, scaled
 from ..frozen_weight import dequantised_4bit, is_4bit
 from ..tensors import get_version, without_autocast
+
+if TYPE_CHECKING:
+    from .kept_weights import KeptWeights
 
 
 class AdapterTerm(NamedTuple):
@@ -111,10 +114,16 @@ class WeightCache:
         self._held: _Entry | None = None
         self.holders = 0
         """Number of blocks of `hold_weights` that this layer is in."""
+        self.kept: KeptWeights | None = None
+        """Weights of this layer's group that serve until an optimizer steps."""
+        self.last_step = -1
+        """Number of optimizer steps before the last build of the group that begins here."""
+        self.accumulates = False
+        """True once that group was built twice without a step in between."""
 
     def clear(self) -> None:
         """Drop the cached weight."""
-        self._entry = self._held = None
+        self._entry = self._held = self.kept = None
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +146,7 @@ class WeightCache:
             origins = [_Origin.of(term.coefficients) for term in terms]
             coefficients = [term.coefficients.detach().clone() for term in terms]
             if weight is not None:
-                origin, probed = _Origin.of(weight), _probed(weight)
+                origin, probed = _Origin.of(weight), probe_weight(weight)
                 probe = probed.clone()
         self._entry = _Entry(effective, made_of, origins, coefficients, origin, probed, probe)
         return effective
@@ -225,7 +234,7 @@ def _are_equal(one: Tensor | None, other: Tensor | None) -> bool:
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
-def _probed(weight: Tensor) -> Tensor:
+def probe_weight(weight: Tensor) -> Tensor:
     """Return a view of at least 64 elements over rows and columns; all of a small weight."""
     weight = weight.detach()
     if not weight.is_contiguous():

@@ -50,15 +50,12 @@ class PreparedWeight(NamedTuple):
     It holds one number."""
 
 
-def prepare_weights(
-    members: Sequence[Ingredients], layout: WeightLayout, differentiable: bool
-) -> list[PreparedWeight]:
+def build_weights(members: Sequence[Ingredients], layout: WeightLayout) -> list[Tensor]:
     """Build the effective weights of layers of one kind.
 
     Args:
         members: The layers' ingredients, all of one kind.
         layout: Layout of the results, not interleaved.
-        differentiable: Make planes for the layers that learn.
 
     Returns:
         One a layer, each in memory of its own, so that each is freed by itself.
@@ -75,14 +72,19 @@ def prepare_weights(
         for member, update in zip(members, updates, strict=True):
             out = torch.empty(update.shape, dtype=layout.dtype, device=update.device)
             effective.append(torch.add(member.weight, update, out=out))
+    return effective
+
+
+def make_planes(members: Sequence[Ingredients], layout: WeightLayout) -> list[Tensor | None]:
+    """Return a plane for every layer that learns (see `PreparedWeight`)."""
     planes: list[Tensor | None] = [None] * len(members)
     learning = [index for index, member in enumerate(members) if _learns(member)]
-    if differentiable and learning:
+    if learning:
         coefficients = [term.coefficients for index in learning for term in members[index].terms]
-        made = _Planes.apply(Planes(first.terms, layout.dtype), *coefficients)
+        made = _Planes.apply(Planes(members[0].terms, layout.dtype), *coefficients)
         for index, plane in zip(learning, made, strict=True):
             planes[index] = plane
-    return list(map(PreparedWeight, effective, planes))
+    return planes
 
 
 def _learns(member: Ingredients) -> bool:
