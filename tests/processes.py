@@ -131,6 +131,22 @@ def ranks(number: int, program: str, *words: str) -> tuple[list[int], str]:
     return [process.returncode for process in started], printed
 
 
+def nodes(number: int, program: str, *words: str) -> tuple[list[int], str]:
+    """A program on nodes of one process each, as `torchrun --nnodes=NUMBER` starts it on each.
+
+    Returns:
+        The launchers' exit statuses, and what they and the program printed.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    started = [
+        Started("tests/node.py", str(number), endpoint, program, *words) for _ in range(number)
+    ]
+    printed = "".join(process.communicate(timeout=300)[0] for process in started)
+    return [process.returncode for process in started], printed
+
+
 def torchrun(number: int, program: str, *words: str) -> tuple[int, str]:
     """A program on several ranks, which a real torchrun starts; once more if gloo aborts."""
     for _ in range(2):

@@ -13,6 +13,8 @@ def test_entries_of_the_product(monkeypatch):
         rows, columns = torch.randn(5, 9, dtype=dtype), torch.randn(6, 9, dtype=dtype)
         expected = (rows @ columns.T)[ROWS, COLUMNS]
         torch.testing.assert_close(sampling(rows, columns), expected)
+        pattern = sampling._pattern(dtype)  # MKL copies other indices in every call
+        assert {pattern.crow_indices().dtype, pattern.col_indices().dtype} == {torch.int32}
         with monkeypatch.context() as patch:  # a machine without MKL
             patch.setattr(torch.backends.mkl, "is_available", lambda: False)
             patch.setattr(torch.sparse, "sampled_addmm", None)

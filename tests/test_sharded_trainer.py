@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from processes import ranks
+from processes import nodes, ranks
+from pyarrow import parquet
 from safetensors.torch import load_file
 from test_distributed import METHODS, REGRESSION
 from trained_parts import fit
@@ -19,13 +20,24 @@ from experiments.run.main import run
 
 SCORE = "validation/pearson"
 SHARDED = "train.sharding=fsdp"
-METHODS = METHODS | {"full": ["method=full", "train.learning_rate=1e-4"]}
+METHODS = METHODS | {
+    "full": ["method=full", "train.learning_rate=1e-4"],
+    "bitfit": ["method=bitfit", "train.learning_rate=5e-3"],
+    "linear_probe": ["method=linear_probe", "train.learning_rate=5e-3"],
+}
+IMAGES = [
+    *("model=vit_tiny", "model.sizes.num_hidden_layers=2", "task=cifar10", "source=none"),
+    *("task.train_rows=32", "train.batch_size=32"),
+]
 FEW = ["train.epochs=4", "task.eval_rows=24", "train.checkpoint_every=1"]
 VARIANTS = {
     "fourierft": [],
     "lora": ["train.accumulation=2", "train.max_grad_norm=0.5"],
     "full": ["train.gradient_checkpointing=true"],
     "bf16": ["train.precision=bf16"],
+    "bitfit": [],
+    "linear_probe": [],
+    "vit": [],
 }
 """What is begun by one process and continued by two, each with something that sharding touches."""
 
@@ -47,11 +59,17 @@ def read_weights(folder):
 def trained(data_folder, tmp_path_factory):
     """Folders of runs of one process, and of the same runs that were sharded for some steps."""
     root = tmp_path_factory.mktemp("sharded")
-    data = f"task.path={data_folder}/glue/stsb"
+    for split in ("train", "test"):
+        table = parquet.read_table(data_folder / f"cifar10/{split}.parquet")
+        parquet.write_table(table.slice(0, 64), root / f"{split}.parquet")
 
     def words(name):
+        base, folder = REGRESSION, f"{data_folder}/glue/stsb"
+        if name == "vit":
+            base, folder = IMAGES, root
         method = METHODS.get(name, METHODS["fourierft"])
-        return [*REGRESSION, *method, *FEW, *VARIANTS.get(name, []), data, f"output={root}"]
+        given = *base, *method, *FEW, *VARIANTS.get(name, [])
+        return [*given, f"task.path={folder}", f"output={root}"]
 
     jobs = []
     for name in VARIANTS:
@@ -60,6 +78,9 @@ def trained(data_folder, tmp_path_factory):
         jobs.append([[*words(name), SHARDED], f"{root}/{name}-two"])
     replicated = [*words("lora"), "train.epochs=1"]
     jobs += [[replicated, f"{root}/used"], [replicated, f"{root}/unused", None, True]]
+    (root / "nodes.json").write_text(json.dumps([[[*words("nodes"), SHARDED], f"{root}/nodes"]]))
+    statuses, printed = nodes(2, "tests/trained_parts.py", f"{root}/nodes.json")
+    assert statuses == [0, 0], printed[-3000:]
     for number, given in (2, jobs), (4, [[[*words("four"), SHARDED], f"{root}/four", 3]]):
         (root / "jobs.json").write_text(json.dumps(given))
         statuses, printed = ranks(number, "tests/trained_parts.py", f"{root}/jobs.json")
@@ -95,6 +116,16 @@ def test_a_run_of_one_process_goes_on_sharded(trained, name):
 def test_a_run_of_four_processes_goes_on_in_one(trained):
     wanted = read_losses(trained / "fourierft-alone")
     assert read_losses(trained / "four") == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_nodes_train_as_one_process_does(trained):
+    """Each with a launcher of its own, and one process that is the first of its node."""
+    wanted = read_losses(trained / "fourierft-alone")
+    assert read_losses(trained / "nodes") == pytest.approx(wanted, abs=1e-5)
+    assert read_scores(trained / "nodes") == pytest.approx(
+        read_scores(trained / "fourierft-alone"), abs=1e-5
+    )
 
 
 @pytest.mark.slow

@@ -46,12 +46,21 @@ class SampledProduct:
 
     def _pattern(self, dtype: torch.dtype) -> Tensor:
         if dtype not in self._patterns:
-            counts = torch.bincount(self._rows, minlength=self._shape[0])
-            starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+            starts, columns = compress_rows(self._rows, self._columns, self._shape[0])
             zeros = torch.zeros(len(self._rows), dtype=dtype, device=self._rows.device)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sparse", UserWarning)  # beta; unchecked
                 self._patterns[dtype] = torch.sparse_csr_tensor(
-                    starts, self._columns, zeros, size=self._shape, check_invariants=False
+                    starts, columns, zeros, size=self._shape, check_invariants=False
                 )
         return self._patterns[dtype]
+
+
+def compress_rows(rows: Tensor, columns: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Return where each row starts and the columns, of cells sorted by row, for sparse products.
+
+    In int32: MKL would copy others in every call.
+    """
+    counts = torch.bincount(rows, minlength=number)
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return starts.int(), columns.int()
