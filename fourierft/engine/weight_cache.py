@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 from ..bases.transform import Transform, apply_transform, scaled
 from ..frozen_weight import dequantised_4bit, is_4bit
 from ..tensors import get_version, without_autocast
-
-if TYPE_CHECKING:
-    from .kept_weights import KeptWeights
 
 
 class AdapterTerm(NamedTuple):
@@ -114,8 +111,8 @@ class WeightCache:
         self._held: _Entry | None = None
         self.holders = 0
         """Number of blocks of `hold_weights` that this layer is in."""
-        self.kept: KeptWeights | None = None
-        """Weights of this layer's group that serve until an optimizer steps."""
+        self.kept: Any = None
+        """`KeptWeights` of this layer's group."""
         self.last_step = -1
         """Number of optimizer steps before the last build of the group that begins here."""
         self.accumulates = False
