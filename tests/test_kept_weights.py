@@ -9,6 +9,8 @@ from test_forward_pass import assert_true, batch, build, groups, layers  # noqa:
 from test_weight_cache import CHANGES, OPTIMIZERS
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.gpu import correctness
+from benchmarks.gpu.sections import Plan
 from fourierft import configure, forward_pass, hold_weights
 from fourierft.engine import kept_weights
 from fourierft.engine.kept_weights import KeptWeights, count_steps, raise_if_stale
@@ -286,3 +288,10 @@ def test_a_layer_alone_is_kept_too(groups):  # noqa: F811
     groups.clear()
     backward(model)
     assert groups == [1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu(tmp_path):
+    plan = Plan("cuda", tiny=True, seconds=0.0, out=tmp_path, data=None, weights=None, jobs=1)
+    assert correctness.check_keeping(plan) < 3e-6

@@ -41,9 +41,7 @@ _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 1
 _LARGE |= {"intermediate_size": 4096}
 SHAPES = {
     "RoBERTa-base": Shape(*_ENCODER, {}, ["query", "value"], 32, 128),
-    "RoBERTa-base, 4 micro-batches": Shape(
-        *_ENCODER, {}, ["query", "value"], 4, 128, ("fp32", "bf16"), 4
-    ),
+    "RoBERTa-base, 4 micro-batches": Shape(*_ENCODER, {}, ["query", "value"], 4, 128, ("bf16",), 4),
     "RoBERTa-large": Shape(*_ENCODER, _LARGE, ["query", "value"], 32, 128),
     "GPT-2 M": Shape(
         "GPT2", "GPT2LMHeadModel", {"n_embd": 1024, "n_layer": 24, "n_head": 16}, ["c_attn"], 8, 256

@@ -72,7 +72,7 @@ class KeptWeights:
                     torch.cuda.Event(),
                 )
                 host.copy_(differs, non_blocking=True)
-                event.record()
+                event.record(torch.cuda.current_stream(differs.device))
                 self._copy = host, event
         if self not in _compared:
             _compared.append(self)
@@ -80,7 +80,7 @@ class KeptWeights:
 
     def has_arrived(self) -> bool:
         """Return True if the result of the last comparison can be read without waiting."""
-        return self._copy[1].query() if self._copy else not self._differs.is_cuda
+        return self._copy[1].query() if self._copy else self._differs.is_cpu
 
     def is_stale(self) -> bool:
         """Return True if they were used after a change; wait for the last comparison."""
