@@ -268,6 +268,14 @@ def test_auto_keeps_weights_once_a_step_had_two_passes(monkeypatch, groups):  # 
     assert_true(model)
 
 
+def test_memory_is_given_back_by_a_step(model):
+    backward(model)
+    kept = [layer._cache.kept for layer in layers(model)]
+    assert [len(one.effective) for one in kept] == [3] * 6
+    model.optimizer[0].step()
+    assert not any(one.effective for one in kept)
+
+
 def test_nothing_is_kept_for_a_graph_that_is_replayed(model, groups, monkeypatch):  # noqa: F811
     backward(model)
     groups.clear()

@@ -71,7 +71,7 @@ def estimate_memory(
         "weights": math.ceil(weights / parts),
         "gradients": math.ceil(trained / parts),
         "optimizer": math.ceil(2 * trained / parts),  # AdamW's two averages
-        "updates": sum(_effective_weights(net, device, use, half) for use in ("cache", "kept")),
+        "updates": _effective_weights(net, device, "cache", half),
         "step": None,
         "evaluation": None,
         "generation": None,
@@ -119,7 +119,7 @@ def _estimate_steps(
     saved = _estimate_activations(net, model, task.head, half, rows, tokens)
     if saved is None:
         return {}
-    saved += sum(_effective_weights(net, device, use, half) for use in ("save", "batched"))
+    saved += sum(_effective_weights(net, device, use, half) for use in ("save", *GROUPED))
     if train is not None and train.gradient_checkpointing:
         layers = configuration.num_hidden_layers
         inputs = layers * rows * (tokens or 1) * configuration.hidden_size * 4
@@ -237,8 +237,7 @@ def _effective_weights(
     Args:
         net: network with its adapters.
         device: where it will compute.
-        memory: `cache` or `kept`, from step to step; `save` or `batched`, from forward to backward
-            pass.
+        memory: `cache`, from step to step; `save`, `batched` or `kept`, within one.
         half: products are in half precision.
         held: in `hold_weights`, where all layers cache but those that recompute on demand.
         quantised: count layers with a quantised W0 too.

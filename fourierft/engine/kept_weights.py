@@ -24,6 +24,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 _steps = 0  # of all optimizers
 _optimizers: WeakSet[Optimizer] = WeakSet()  # that have reported a step
+_alive: WeakSet[KeptWeights] = WeakSet()
 _compared: list[KeptWeights] = []  # whose comparisons were not read for the last time
 
 
@@ -52,6 +53,7 @@ class KeptWeights:
             self._values = [torch.cat(parts) for parts in self._probes.values()]
         self._differs: Tensor | None = None
         self._copy: tuple[Tensor, torch.cuda.Event] | None = None  # of the result, for the host
+        _alive.add(self)
 
     def fits(self, members: Sequence[Ingredients], layout: WeightLayout) -> bool:
         """Return True if the host knows of no change."""
@@ -158,6 +160,8 @@ def _end_step(optimizer: Optimizer, *_: Any) -> None:
     global _steps
     _steps += 1
     _optimizers.add(optimizer)
+    for kept in _alive:
+        kept.effective = []
     raise_if_stale(wait=False)
 
 
