@@ -12,10 +12,13 @@ if __name__ == "__main__":
     if help_page.is_requested(sys.argv[1:]):
         sys.exit(print(help_page.format_help()))  # before the imports below, which take longer
 
+import contextlib
 import os
+import time
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,14 +26,18 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.config import flags, overrides, paths
+from experiments.config import flags, overrides, paths, sweep
 from experiments.config.compose import check_names, register
 from experiments.config.load import load_config
 from experiments.config.run_config import Config
 from experiments.errors import UserError
 from experiments.results.identity import get_run_dir
+from experiments.results.record import RECORD
 from experiments.results.run_folder import find_failure
-from experiments.run import distributed, output_errors
+from experiments.run import distributed, output_errors, sweep_log
+
+if TYPE_CHECKING:
+    from experiments.results.record import Record
 
 register()
 
@@ -46,8 +53,19 @@ def main(cfg: DictConfig) -> None:
     register()
     console.protect_streams()
     given = HydraConfig.get()
-    sweeping = given.mode is RunMode.MULTIRUN
-    train(cfg, given.overrides.task, choices=given.runtime.choices, sweeping=sweeping)
+    words, choices = given.overrides.task, given.runtime.choices
+    if given.mode is not RunMode.MULTIRUN:
+        train(cfg, words, choices=choices)
+        return
+    number, began = given.job.num + 1, time.monotonic()
+    sweep_log.announce(number, words)
+    try:
+        record, before = train(cfg, words, choices=choices, sweeping=True)
+    except Exception as error:
+        name = "" if isinstance(error, CellFailed) else f"{type(error).__name__}: "
+        sweep_log.add_failure(number, words, time.monotonic() - began, f"{name}{error}")
+        raise
+    sweep_log.add_record(number, words, time.monotonic() - began, record, before=before)
 
 
 def train(
@@ -56,7 +74,7 @@ def train(
     *,
     choices: Mapping[str, Any] | None = None,
     sweeping: bool = False,
-) -> None:
+) -> tuple[Record, bool]:
     """Train what a configuration says.
 
     Args:
@@ -64,6 +82,9 @@ def train(
         given: overrides of which it was composed.
         choices: options that Hydra chose, if nobody has checked them yet.
         sweeping: True for one cell of several.
+
+    Returns:
+        The record, and True if it was there before.
     """
     if sweeping and distributed.size() > 1:
         distributed.abort(
@@ -76,16 +97,19 @@ def train(
         run_config = load_config(cfg, given)
         if sweeping and not run_config.retry_failed:
             refuse_failed(run_config)
+        before = not run_config.force and (get_run_dir(run_config) / RECORD).exists()
         from experiments.run.main import run
 
-        run(run_config)
+        return run(run_config), before
     except KeyboardInterrupt:
         sys.exit("train.py: interrupted; the same command goes on from the last checkpoint")
     except UserError as error:
         message = f"train.py: {error}"
         if not sweeping:
             distributed.abort(message)
-        print(message, file=sys.stderr, flush=True)
+        first = sweep_log.find_same_failure(message)
+        told = message if first is None else f"train.py: failed as run {first}"
+        print(told, file=sys.stderr, flush=True)
         raise CellFailed(message) from None
 
 
@@ -132,10 +156,31 @@ def start() -> None:
         distributed.abort(f"train.py: {kind}{reason}")
 
 
+@contextlib.contextmanager
+def summarize_sweep(arguments: list[str]) -> Iterator[None]:
+    """Print a table of the sweep's runs behind them, however they ended."""
+    output = find_output(arguments)
+    choices = None if output is None else sweep.find_choices(arguments)
+    if choices is None:
+        yield
+        return
+    sweep_log.begin(Path(output), choices)
+    try:
+        yield
+    finally:
+        if (table := sweep_log.finish(Path(output))) is not None:
+            print(table, flush=True)
+
+
+def find_output(arguments: list[str]) -> str | None:
+    """Return the folder of all runs; None if nothing is to be run."""
+    given = {word for word in arguments if word.startswith("-")}
+    return paths.find_output(arguments) if given <= {"--run", "--multirun"} else None
+
+
 def make_folder(arguments: list[str]) -> None:
     """Make the folder of all runs where something is to be run, before Hydra writes there."""
-    given = {word for word in arguments if word.startswith("-")}
-    output = paths.find_output(arguments) if given <= {"--run", "--multirun"} else None
+    output = find_output(arguments)
     if output is not None:
         try:
             output_errors.make_folder(output)
@@ -147,6 +192,7 @@ if __name__ == "__main__":
     sys.argv[1:], composed = check(paths.quote_paths(sys.argv[1:]))
     make_folder(sys.argv[1:])
     if composed is None:
-        start()
+        with summarize_sweep(sys.argv[1:]):
+            start()
     else:
         train(composed, flags.parse_arguments(sys.argv[1:]).overrides)

@@ -85,3 +85,25 @@ def test_peak_memory_is_of_the_block():
         pytest.skip("no /proc: not measured")
     assert grown["peak_rss"] - first > 150 * 2**20
     assert grown["taken"] == grown["peak_gpu"] or grown["taken"] > 150 * 2**20
+
+
+def test_memory_of_a_later_run_is_its_own():
+    """Not what it needs beyond the memory that an earlier run has freed."""
+
+    def allocate():
+        blocks = [bytearray(2**16) for _ in range(3000)]  # small enough for malloc to keep
+        for block in blocks:
+            block[::4096] = b"x" * 16
+        return blocks
+
+    memory = environment.PeakMemory()
+    if memory.peak()["peak_rss"] is None or memory.peak()["peak_gpu"] is not None:
+        pytest.skip("not measured by the process's size")
+    earlier = allocate()
+    pins = earlier[::30]  # so that it cannot just shrink the heap
+    first = memory.peak()["taken"]
+    del earlier
+    memory = environment.PeakMemory()
+    later = allocate()
+    assert memory.peak()["taken"] > 0.8 * first > 100 * 2**20
+    assert len(pins) + len(later) == 3100

@@ -401,8 +401,10 @@ def test_damaged_reference_is_named(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_report_writes_all_of_it_under_outputs_by_default(tmp_path):
+def test_report_writes_all_of_it_under_outputs_by_default(tmp_path, capsys):
     assert main(["all", "--outputs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*registry.names(), "site:"]  # a line a page
     for name in registry.names():
         for suffix in ("md", "csv", "tex", "html"):
             assert (tmp_path / f"report/{name}.{suffix}").exists()

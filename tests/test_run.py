@@ -267,10 +267,12 @@ def test_a_failed_cell_does_not_stop_the_sweep_and_the_status_tells(tmp_path):
     assert [path.parent.parent.name for path in tmp_path.rglob("failure.json")] == [
         "n=9999,epochs=60"
     ]
+    assert "run 1 of 2: method.n=9999\n" in output and "2 runs: 1 failed, 1 done\n" in output
     failure = next(tmp_path.rglob("failure.json"))
     before = failure.stat().st_mtime_ns
     again, _ = train("method.n=9999,64", *TOY, f"output={tmp_path}", "-m").communicate(timeout=300)
     assert "failed before" in again and "retry_failed=true" in again, again
+    assert "2 runs: 1 failed, 1 done before\n" in again, again
     assert failure.stat().st_mtime_ns == before
     words = "method.n=9999,64", *TOY, f"output={tmp_path}", "retry_failed=true", "-m"
     output, _ = train(*words).communicate(timeout=300)

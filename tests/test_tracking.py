@@ -20,6 +20,7 @@ RUN = {
     "model": "roberta_base",
     "task": "cola",
     "method": "fourierft",
+    "variant": "n=200,learning_rate=0.1",
     "seed": 3,
     "experiment": None,
 }
@@ -150,6 +151,7 @@ def test_wandb_offline_writes_config_history_and_summary(tmp_path, monkeypatch):
     assert config["method"] == CONFIG["method"] and config["parameters"] == COUNTS
     runs = [record.run for record in found if record.WhichOneof("record_type") == "run"]
     assert runs[0].run_group == "table2" and runs[0].job_type == "fourierft"
+    assert runs[0].display_name == "roberta_base cola fourierft n=200,learning_rate=0.1 seed=3"
     assert set(runs[0].tags) == {"roberta_base", "cola", "fourierft", "t"}
     logged = [
         {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import yaml
 from hydra.core.override_parser.types import Override
 
-from experiments.config import override_parser
+from experiments.config import flags, override_parser
 from experiments.config.compose import CONF, compose_config, register
 from experiments.config.load import load_config
 from experiments.config.run_config import Config
@@ -48,25 +48,15 @@ def compose_cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator
         ConfigError: unknown experiment, invalid override, or a search, whose cells are not known
             in advance.
     """
-    register()
-    if experiment is not None and experiment not in list_experiments():
-        allowed = ", ".join(list_experiments())
-        raise ConfigError(f"experiment={experiment}: unknown (allowed: {allowed})")
-    start = [f"experiment={experiment}"] if experiment is not None else []
-    where = start[0] if start else "overrides"
+    choices = list_choices(experiment, given)
+    where = f"experiment={experiment}" if experiment is not None else "overrides"
+    start = [where] if experiment is not None else []
+    texts = [text.partition("=")[2] for text in choices.pop("seed", ["seed=0"])]
     try:
-        own = get_sweep_overrides(start)
-        typed = {one.key_or_group: one for one in _parse_all(given)}
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {'; '.join([error.summary, *error.problems])}") from error
-    axes = {one.key_or_group: one for one in _parse_all(own)} | typed
-    choices = {key: _list_choices(where, axis) for key, axis in axes.items()}
-    try:
-        seeds = [int(text.partition("=")[2]) for text in choices.pop("seed", ["seed=0"])]
+        seeds = [int(text) for text in texts]
     except ValueError:
-        raise ConfigError(
-            f"{override_parser.shorten(axes['seed'].input_line)}: a seed is an integer"
-        ) from None
+        given_seeds = override_parser.shorten(f"seed={','.join(texts)}")
+        raise ConfigError(f"{where}: {given_seeds}: a seed is an integer") from None
     number = math.prod(map(len, choices.values())) * len(seeds)
     if number > override_parser.MAX_CELLS:
         raise ConfigError(
@@ -83,6 +73,49 @@ def compose_cells(experiment: str | None, given: Sequence[str] = ()) -> Iterator
             yield Cell(
                 overrides=varied, complete=overrides, config=None, seeds=seeds, problem=problem
             )
+
+
+def list_choices(experiment: str | None, given: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return the overrides of every key that a sweep sets, one per value.
+
+    Args:
+        experiment: see `compose_cells`.
+        given: likewise.
+
+    Raises:
+        ConfigError: see `compose_cells`.
+    """
+    register()
+    if experiment is not None and experiment not in list_experiments():
+        allowed = ", ".join(list_experiments())
+        raise ConfigError(f"experiment={experiment}: unknown (allowed: {allowed})")
+    start = [f"experiment={experiment}"] if experiment is not None else []
+    where = start[0] if start else "overrides"
+    try:
+        own = get_sweep_overrides(start)
+        typed = {one.key_or_group: one for one in _parse_all(given)}
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {'; '.join([error.summary, *error.problems])}") from error
+    axes = {one.key_or_group: one for one in _parse_all(own)} | typed
+    return {key: _list_choices(where, axis) for key, axis in axes.items()}
+
+
+def find_choices(arguments: list[str]) -> dict[str, list[str]] | None:
+    """Return `list_choices` of a command line that asks for a sweep; None for one run."""
+    typed = flags.parse_arguments(arguments)
+    experiment: str | None = None
+    given = []
+    for text in typed.overrides:
+        key, _, value = text.partition("=")
+        if key == "experiment":
+            experiment = value
+        else:
+            given.append(text)
+    try:
+        choices = list_choices(experiment, given)
+    except ConfigError:  # Hydra refuses it too
+        return None
+    return choices if experiment is not None or "--multirun" in typed.flags else None
 
 
 def read_search(experiment: str | None) -> tuple[list[str], int]:

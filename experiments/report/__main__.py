@@ -15,9 +15,12 @@ from experiments.report.plots import style
 from experiments.report.render import site, text
 from experiments.report.render.document import Page
 
+SHOWN = 5
+"""Records that do not count and are named in the terminal; the last page has all of them."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print and write what was asked for.
+    """Write what was asked for; print pages that are named, else a line about every page.
 
     Returns:
         0 if all of it was shown (with or without runs), 1 if something could not be, 2 for an
@@ -52,9 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
             written = write(page, asked.to)
             built.append(page)
             waiting += site.missing(page, asked.to, {*waiting, *(page.name for page in built)})
-            if name in shown:
+            if name in asked.names:
                 print(text.markdown(page))
                 print(f"written: {', '.join(map(str, written))}\n", flush=True)
+            elif whole:
+                print(f"{name:<{max(map(len, known))}}  {page.summary}", flush=True)
         except (UserError, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
@@ -64,8 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"{asked.to}: the site cannot be written ({error})", file=sys.stderr)
         failures += 1
-    for record in found.excluded:
+    for record in found.excluded[:SHOWN]:
         print(f"left out: {record}", file=sys.stderr)
+    if len(found.excluded) > SHOWN:
+        more = f"left out: {len(found.excluded) - SHOWN} more, see {asked.to}/troubles.md"
+        print(more, file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import platform
@@ -82,6 +83,9 @@ class PeakMemory:
         self.gpu = None if device == "cpu" else device
 
         gc.collect()  # what an earlier run of this process left
+        with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+            # Freed memory that malloc keeps would be taken anew without the process growing.
+            ctypes.CDLL(None).malloc_trim(0)
         if self.gpu is not None:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.gpu)

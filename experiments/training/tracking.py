@@ -7,6 +7,7 @@ a sweep would share the first one's wandb run.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+
+log = logging.getLogger(__name__)
 
 INIT_SECONDS = 30.0  # that wandb may take to reach its server
 NO_SERVICE = "or without any service: tracking=local"
@@ -86,7 +89,7 @@ class Wandb(Tracking):
                 dir=folder,
                 group=self.group or run["experiment"] or f"{run['model']}-{run['task']}",
                 job_type=run["method"],
-                name=f"{run['model']}-{run['task']}-{run['method']}-{run['seed']}",
+                name=_name(run),
                 tags=[run["model"], run["task"], run["method"], *_make_tags(run), *self.tags],
                 config={**config, "parameters": parameters, "run": run},
                 reinit="finish_previous",
@@ -104,6 +107,8 @@ class Wandb(Tracking):
                     NO_SERVICE,
                 ],
             ) from error
+        if self._run.url:
+            log.info("wandb: %s", self._run.url)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """See `Tracking.log`."""
@@ -115,6 +120,12 @@ class Wandb(Tracking):
         if run is not None:  # else the run ended before it was tracked
             run.summary.update(summary or {})
             run.finish(exit_code=0 if summary is not None else 1)
+
+
+def _name(run: dict[str, Any]) -> str:
+    """Return a name with all that tells a run from others of its sweep, as in its folder."""
+    parts = [run[key] for key in ("model", "task", "method", "variant") if run.get(key)]
+    return " ".join([*parts, f"seed={run['seed']}"])
 
 
 def _make_tags(run: dict[str, Any]) -> list[str]:

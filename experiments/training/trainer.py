@@ -23,6 +23,7 @@ from experiments.results.history import History
 from experiments.tasks import Data, Task
 from experiments.training.data_order import DataOrder
 from experiments.training.optimizer import build_arguments, build_optimizer
+from experiments.training.progress import TrainingBar
 from experiments.training.train_config import Train
 from experiments.training.unused_parameters import find_unused
 from fourierft.holding import hold_weights
@@ -73,6 +74,10 @@ class Trainer(transformers.Trainer):
         # accumulation steps and ranks (its issue 47688).
         self.model_accepts_loss_kwargs &= task.head.kind == "language"
         self.remove_callback(transformers.PrinterCallback)
+        self.bar: TrainingBar | None = None
+        if self.pop_callback(transformers.ProgressCallback) is not None:  # on a terminal
+            self.bar = TrainingBar()
+            self.add_callback(self.bar)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
         recipe, data = self.train_recipe, self.data
@@ -213,6 +218,8 @@ class Trainer(transformers.Trainer):
 
     def _tell(self, scores: dict[str, float]) -> None:
         """Log one line per evaluation, about twenty of them on the terminal."""
+        if self.bar is not None:
+            self.bar.show(self.loss, scores)
         state = self.state
         position, every = (
             state.global_step // state.eval_steps,

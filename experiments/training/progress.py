@@ -1,0 +1,50 @@
+"""Progress bar of a training on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+
+from experiments.metrics.classification import format_score
+
+
+class TrainingBar(ProgressCallback):
+    """Bar with steps, time left, the last loss and the scores of the last evaluation.
+
+    `run_log` prints above it. It is removed after training: the log has all that it showed.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar at the step that the training goes on from."""
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                unit="step",
+                dynamic_ncols=True,
+                leave=False,
+            )
+        self.current_step = state.global_step
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Advance the bar of an evaluation; every split has its own."""
+        bar = self.prediction_bar
+        if bar is not None and bar.n == bar.total:
+            bar.close()
+            self.prediction_bar = None
+        super().on_prediction_step(args, state, control, **kwargs)
+
+    def show(self, loss: float, scores: Mapping[str, float]) -> None:
+        """Show the values of an evaluation."""
+        if self.training_bar is not None:
+            values = {"loss": loss, **scores}
+            self.training_bar.set_postfix_str(
+                ", ".join(f"{name} {format_score(value)}" for name, value in values.items())
+            )
