@@ -23,6 +23,7 @@ DOCUMENTS = [
     "docs/runs.md",
     "docs/paper.md",
     "docs/library.md",
+    "examples/README.md",
     "docs/validation.md",
     "docs/performance.md",
     "docs/judge.md",
