@@ -74,6 +74,7 @@ def find_plain(*parts: str) -> tuple[str, dict[str, Any]]:
     return cfg.recipe, _flatten_scientific(cfg)
 
 
+@cache
 def find_recipe(model: str, task: str, method: str) -> tuple[str, dict[str, Any]] | None:
     """Return name and scientific fields of the recipe of these parts; None if conf/ has none."""
     register()

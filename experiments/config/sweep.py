@@ -92,7 +92,7 @@ def list_choices(experiment: str | None, given: Sequence[str] = ()) -> dict[str,
     start = [f"experiment={experiment}"] if experiment is not None else []
     where = start[0] if start else "overrides"
     try:
-        own = get_sweep_overrides(start)
+        own = get_sweep_overrides(start) if start else []
         typed = {one.key_or_group: one for one in _parse_all(given)}
     except ConfigError as error:
         raise ConfigError(f"{where}: {'; '.join([error.summary, *error.problems])}") from error

@@ -109,6 +109,13 @@ METRICS: dict[str, Metric] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+
+
+def cross_entropy(sums: np.ndarray, tokens: np.ndarray) -> float:
+    """Mean negative log likelihood per token, of each row's sum and its number of tokens."""
+    return float(sums.sum() / max(1, tokens.sum()))
+
+
 LOWER_IS_BETTER = ("cross_entropy", "fid", "frechet_pixels")
 """Metrics that are better when lower, those that tasks compute themselves included."""
 REGRESSION = ("pearson", "spearman")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from experiments.metrics.classification import cross_entropy
 from experiments.models.head import Head
 from experiments.results.identity import LOCAL
 from experiments.tasks import token_cache
@@ -79,7 +80,7 @@ class Language(Task):
             predictions: (rows,) summed over the row's tokens.
             references: (rows,) numbers of tokens.
         """
-        return {"cross_entropy": float(predictions.sum() / max(1, references.sum()))}
+        return {"cross_entropy": cross_entropy(predictions, references)}
 
     def tokenised(
         self,

@@ -61,7 +61,7 @@ class PaperCell:
 
 def fill(facts: dict[str, Any], index: RunIndex) -> list[PaperCell]:
     """Return every cell of a table, row by row, with the runs that answer it."""
-    known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
+    known, seen = reference.weights(facts), seed_groups.fingerprints(index.runs)
     trained: dict[tuple[Any, ...], list[Run]] = {}
     for run in index.runs:
         if run.record.metrics:
@@ -99,7 +99,9 @@ def answer(
     sizes = (facts.get("datasets") or {}).get(cell.column.task)
     reasons_by_id = {
         id(one): [
-            *seed_groups.incomparable_reasons(one, sizes, known, seen, cell.row.fields),
+            *seed_groups.incomparable_reasons(
+                one, sizes, known, seen, {*cell.row.fields, *facts.get("cut", ())}
+            ),
             *_missing_parts(one, pooled),
         ]
         for one in there

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.errors import RecordError
-from experiments.metrics.classification import METRICS
+from experiments.metrics.classification import METRICS, cross_entropy
 from experiments.metrics.selection import BOOTSTRAP_SEED
 from experiments.report.comparison.run_index import Run
 from experiments.results import predictions
@@ -25,6 +25,8 @@ SEEDS = 3
 """Seeds that both settings must share before anything is told."""
 LEVEL = 0.05
 """Probability up to which a difference counts as told."""
+OF_ROWS = METRICS | {"cross_entropy": cross_entropy}
+"""Metrics of stored predictions."""
 RESAMPLES = 200
 """Resamples of the rows: enough for a standard error, unlike the ends of an interval."""
 
@@ -163,12 +165,12 @@ def sample(
         values: scaled scores by seed.
         runs: the same seeds with their runs.
         rule: selection of the epoch.
-        metric: of `METRICS`; any other has no rows.
+        metric: of `OF_ROWS`; any other has no rows.
         split: None means the primary one.
         scale: factor from a metric to `values`.
     """
     rows, counts = {}, set()
-    for seed, run in runs if metric in METRICS else ():
+    for seed, run in runs if metric in OF_ROWS else ():
         chosen = (run.record.metrics or {}).get(rule) or {}
         step, there = chosen.get("step"), split or run.primary.get("split")
         if seed in values and isinstance(step, int) and there is not None:
@@ -196,7 +198,7 @@ def resampled(run_dir: Path, split: str, step: int, metric: str) -> tuple[np.nda
         return None
     count = len(entry.references)
     draw = np.random.default_rng([BOOTSTRAP_SEED, count])
-    take = METRICS[metric]
+    take = OF_ROWS[metric]
     scores = []
     for _ in range(RESAMPLES):
         rows = draw.choice(count, count)

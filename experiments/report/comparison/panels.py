@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.comparison import seed_groups
+from experiments.report.comparison import reference, seed_groups
 from experiments.report.comparison.grades import find_shared_kind
 from experiments.report.comparison.paper_table import JUDGE
 from experiments.report.comparison.points import Point, find_point, get_primary, get_wanted
@@ -73,6 +73,9 @@ def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
         "scale": facts.get("scale", 1),
         "of": facts["x"].get("of", "model"),
         "searched": facts.get("searched"),
+        "weights": reference.weights(facts),
+        "cut": facts.get("cut", ()),
+        "papers": "weights" not in facts,
     }
     entries = [
         (common | {"model": facts.get("model"), **entry}, entry.get("series") or facts["series"])
@@ -115,7 +118,7 @@ def _own(
     for name, said in series.items():
         known = dict(map(tuple, said.get("known") or (about.get("known") or {}).get(name) or []))
         for size in said["values"]:
-            point = find_point(name, said, size, about, runs, index, seen, own=True)
+            point = find_point(name, said, size, about, runs, index, seen, own=about["papers"])
             point.x = said.get("at") if size is None else size * said.get("per_size", 1)
             point.known = known.get(size)
             panel.series.setdefault(name, []).append(point)

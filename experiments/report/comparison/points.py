@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import paired, recipe_match, reference, seed_groups
+from experiments.report.comparison import paired, recipe_match, seed_groups
 from experiments.report.comparison.grades import find_grade
 from experiments.report.comparison.paired import Sample
 from experiments.report.comparison.paper_table import JUDGE
@@ -84,7 +84,7 @@ def find_point(
     metric = None if about.get("judged") else about["metric"]
     shown = said["name"] if said.get("size") is None else f"{said['name']}, {said['size']}={size}"
     point = Point(name=shown, size=size, metric=metric, scale=about["scale"])
-    known = reference.weights()
+    known = about["weights"]
     wanted = get_wanted(name, said, size)
     if own:
         wanted |= (about.get("fields") or {}).get(name, {})
@@ -94,7 +94,8 @@ def find_point(
     if not there:
         return point
     reasons_by_id = {
-        id(one): seed_groups.incomparable_reasons(one, None, known, {}) for one in there
+        id(one): seed_groups.incomparable_reasons(one, None, known, {}, about["cut"])
+        for one in there
     }
     searched = dict.fromkeys(about["searched"] or ())
     deviations_by_id = {
@@ -106,7 +107,7 @@ def find_point(
         point.setting, point.trials = _best_trial(ordered, reasons_by_id, deviations_by_id)
     deviations = deviations_by_id[id(point.setting)]
     point.incomparable_reasons = [
-        *seed_groups.incomparable_reasons(point.setting, None, known, seen),
+        *seed_groups.incomparable_reasons(point.setting, None, known, seen, about["cut"]),
         *(one for one in deviations if not recipe_match.lacks_recipe(one)),
     ]
     point.reservations = [

@@ -103,9 +103,13 @@ def protocols() -> dict[str, Any]:
     return _read("protocols")
 
 
-def weights() -> dict[str, Any]:
-    """Read repository and fingerprint of the paper's base models."""
-    return _read("weights")
+def weights(facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return repository and fingerprint of the base models of a reference; the paper's by default.
+
+    Args:
+        facts: with `weights`, if it is about other base models (`other_networks`).
+    """
+    return (facts or {}).get("weights") or _read("weights")
 
 
 def claims() -> list[dict[str, Any]]:

@@ -52,9 +52,11 @@ def weigh(facts: dict[str, Any], table: dict[str, Any], cells: Sequence[PaperCel
         ours=Claim(says=facts["says"], unit="cases"),
     )
     for number, case in enumerate(facts["cases"]):
-        of, others = _rows(case, cells)
+        of, others = find_rows(case, cells)
         over = case.get("over", facts.get("over"))
-        columns = [one for one in _columns(cells) if not isinstance(over, list) or one.key in over]
+        columns = [
+            one for one in find_columns(cells) if not isinstance(over, list) or one.key in over
+        ]
         grid = {(cell.row.position, cell.column.key): cell for cell in cells}
         used = [grid[row.position, column.key] for row in (of, *others) for column in columns]
         for claim, read in ((found.printed, _printed), (found.ours, lambda one: _ours(one, rule))):
@@ -71,7 +73,7 @@ def weigh(facts: dict[str, Any], table: dict[str, Any], cells: Sequence[PaperCel
             if cell.row is of and spread is not None and over != "average":
                 found.spread = max(found.spread or 0.0, spread)
             if cell.setting is not None:
-                _doubt(found.ours, cell)
+                _doubt(found.ours, cell, reference.weights(table))
             if cell.suspect:
                 found.doubts.append(f"{cell.row.label}, {cell.column.name}: {cell.suspect}")
     return found
@@ -92,7 +94,7 @@ def _share_seeds(
     return all(set.intersection(*(seeds(row, each) for each in columns)) for row in rows)
 
 
-def _rows(case: dict[str, Any], cells: Sequence[PaperCell]) -> tuple[Row, list[Row]]:
+def find_rows(case: dict[str, Any], cells: Sequence[PaperCell]) -> tuple[Row, list[Row]]:
     """Return the row that is said to be better, and those that it is compared with."""
     rows = list({cell.row.position: cell.row for cell in cells}.values())
     [of] = [row for row in rows if _fits(row, case["of"])]
@@ -106,7 +108,8 @@ def _fits(row: Row, wanted: dict[str, Any]) -> bool:
     return all(row.facts.get(key) == value for key, value in wanted.items())
 
 
-def _columns(cells: Sequence[PaperCell]) -> list[Column]:
+def find_columns(cells: Sequence[PaperCell]) -> list[Column]:
+    """Return the columns of cells, each once."""
     return list({cell.column.key: cell.column for cell in cells}.values())
 
 
@@ -177,13 +180,13 @@ def _ours(cell: PaperCell, rule: str) -> Sample | None:
     )
 
 
-def _doubt(claim: Claim, cell: PaperCell) -> None:
+def _doubt(claim: Claim, cell: PaperCell, weights: dict[str, Any]) -> None:
     """Add what speaks against comparing the runs of a cell."""
     for one in cell.incomparable_reasons:
         lacking = recipe_match.lacks_recipe(one)
         words = f"{cell.row.label}: {one}" if lacking else one
         (claim.reservations if lacking else claim.reasons).append(words)
-    known = reference.weights().get(cell.row.model or "") or {}
+    known = weights.get(cell.row.model or "") or {}
     if known.get("fingerprint") is None:
         claim.reservations.append(recipe_match.UNVERIFIED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.report.comparison.claims import Claim
+from experiments.report.comparison.claims import Claim, describe
 from experiments.report.comparison.verdict import Judgement
 from experiments.report.render.document import Line, Shown, Table
 
@@ -19,6 +19,15 @@ def claim_table(caption: str, found: Sequence[Claim], told: Sequence[Judgement])
             for one, judgement in zip(found, told, strict=True)
         ],
     )
+
+
+def describe_claim(claim: Claim) -> str:
+    """Say in a line what the runs tell about a claim."""
+    evidence = claim.evidence
+    if evidence is None:
+        return "–"
+    held = sum(one.holds for one in claim.parts.values())
+    return f"holds in {held} of {len(claim.parts)} {claim.unit}; {describe(evidence)}"
 
 
 def show_verdict(judgement: Judgement) -> Shown:

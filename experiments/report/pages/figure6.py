@@ -93,12 +93,12 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
 def find_settings(facts: dict[str, Any], index: RunIndex) -> dict[str, Setting | None]:
     """Return the runs of each method that compare best; None where there are none."""
     runs = [run for run in index.select(task=facts["task"]) if run.record.metrics]
-    known, found = reference.weights(), {}
+    known, cut, found = reference.weights(facts), facts.get("cut", ()), {}
     for method in facts["series"]:
         wanted = _wanted(facts, method)
         there = seed_groups.group_seeds([run for run in runs if seed_groups.answers(run, wanted)])
         reasons_by_id = {
-            id(one): seed_groups.incomparable_reasons(one, None, known, {}) for one in there
+            id(one): seed_groups.incomparable_reasons(one, None, known, {}, cut) for one in there
         }
         deviations_by_id = {id(one): recipe_match.deviations(one, wanted) for one in there}
         ordered = seed_groups.best(there, reasons_by_id, deviations_by_id)
@@ -109,20 +109,23 @@ def find_settings(facts: dict[str, Any], index: RunIndex) -> dict[str, Setting |
 def _wanted(facts: dict[str, Any], method: str) -> dict[str, Any]:
     said = facts["series"][method]
     named = {"model": facts["model"], "task": facts["task"], "method": method}
-    return named | {f"method.{said['size']}": said["value"]}
+    return named | (said.get("fields") or {}) | {f"method.{said['size']}": said["value"]}
 
 
 def weigh_claims(
     facts: dict[str, Any], there: dict[str, Setting | None], index: RunIndex
 ) -> list[Claim]:
     """Set the curves against the figure's claims, one for each panel, epoch by epoch."""
-    known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
+    known, seen = reference.weights(facts), seed_groups.fingerprints(index.runs)
     reasons: list[str] = []
     reservations: list[str] = []
     for method, setting in there.items():
         if setting is not None:
-            reasons += seed_groups.incomparable_reasons(setting, None, known, seen)
-            for one in recipe_match.deviations(setting, _wanted(facts, method)):
+            reasons += seed_groups.incomparable_reasons(
+                setting, None, known, seen, facts.get("cut", ())
+            )
+            papers = "weights" not in facts
+            for one in recipe_match.deviations(setting, _wanted(facts, method)) if papers else ():
                 (reservations if recipe_match.lacks_recipe(one) else reasons).append(one)
     if (known.get(facts["model"]) or {}).get("fingerprint") is None:
         reservations.append(recipe_match.UNVERIFIED)

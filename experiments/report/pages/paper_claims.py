@@ -14,8 +14,15 @@ from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.panels import Panel, read_panels
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Judgement, Verdict
-from experiments.report.pages import figure6, figure7, score_vs_size, table1, text_numbers
-from experiments.report.pages.claim_table import show_verdict
+from experiments.report.pages import (
+    figure6,
+    figure7,
+    other_networks,
+    score_vs_size,
+    table1,
+    text_numbers,
+)
+from experiments.report.pages.claim_table import describe_claim, show_verdict
 from experiments.report.render.document import Cell, Heading, Line, Page, Prose, Shown, Table, title
 
 COLUMNS = ("The paper's claim", "Its own numbers", "Evidence here", "Verdict", "Not tested")
@@ -45,6 +52,7 @@ class Finding:
 def show(index: RunIndex) -> Page:
     """Build the page of all claims."""
     found, told = find_findings(index, fill_tables(index))
+    elsewhere = other_networks.find_claims(index)
     counts = Counter(one.judgement.verdict for one in found)
     against = sum(one.printed_verdict is Verdict.contradicted for one in found)
     told_here = ", ".join(f"{counts[one]} {one.value}" for one in Verdict if counts[one])
@@ -59,14 +67,15 @@ def show(index: RunIndex) -> Page:
             Prose(f"**{summary}**"),
             Table(
                 caption="Every claim that the paper makes of its tables and figures",
-                columns=COLUMNS,
-                lines=[_line(one) for one in found],
+                columns=(*COLUMNS, *(("Other networks",) if elsewhere else ())),
+                lines=[_line(one, elsewhere) for one in found],
             ),
             Prose(f"Claims of tables: {told}"),
+            *other_networks.show(elsewhere),
             Heading("How claims are judged"),
             Prose(claims.RULE),
         ],
-        rows=[_raw(one) for one in found],
+        rows=[*map(_raw, found), *other_networks.list_raw(elsewhere)],
         summary=summary,
         verdicts=counts,
     )
@@ -120,7 +129,7 @@ def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
         printed=own,
         printed_verdict=verdict,
         judgement=judgement,
-        evidence=_evidence(claim.ours),
+        evidence=describe_claim(claim.ours),
         untested=_untested(claim.ours, "cells"),
     )
 
@@ -142,7 +151,7 @@ def _of_figure(name: str, index: RunIndex) -> Iterator[Finding]:
         found = score_vs_size.weigh_claims(facts, panels)
         own = [_known(claim, panels) for claim in facts["claims"]]
     for claim, printed, judgement in zip(found, own, claims.judge(found), strict=True):
-        evidence, untested = _evidence(claim), _untested(claim, "points")
+        evidence, untested = describe_claim(claim), _untested(claim, "points")
         yield _finding(name, facts, claim.says, printed, judgement, evidence, untested)
 
 
@@ -219,15 +228,6 @@ def _sound_shares(page: Page) -> str:
     return f"{len(page.rows) - wrong} of {len(page.rows)} shares are what its printed counts give"
 
 
-def _evidence(claim: Claim) -> str:
-    """Say in a line what the runs tell."""
-    evidence = claim.evidence
-    if evidence is None:
-        return "–"
-    held = sum(one.holds for one in claim.parts.values())
-    return f"holds in {held} of {len(claim.parts)} {claim.unit}; {claims.describe(evidence)}"
-
-
 def _untested(claim: Claim, what: str) -> str:
     """Say what the runs leave open."""
     evidence = claim.evidence
@@ -239,7 +239,7 @@ def _untested(claim: Claim, what: str) -> str:
     return "; ".join([*words, *dict.fromkeys([*claim.reasons, *claim.reservations])])
 
 
-def _line(one: Finding) -> Line:
+def _line(one: Finding, elsewhere: Sequence[other_networks.Judged]) -> Line:
     claim = (
         Shown(text=one.says, link=f"page:{one.page}", note=one.words),
         Shown(text=f"({one.place})", tone="muted"),
@@ -248,7 +248,10 @@ def _line(one: Finding) -> Line:
     if one.printed_verdict is not None:
         holds = "yes" if one.printed_verdict is Verdict.supported else "no"
         own = (Shown(text=f"**{holds}**", tone=one.printed_verdict.tone), one.printed)
-    return Line(cells=[claim, own, one.evidence, show_verdict(one.judgement), one.untested or "–"])
+    cells: list[Any] = [claim, own, one.evidence, show_verdict(one.judgement), one.untested or "–"]
+    if elsewhere:
+        cells.append(other_networks.show_verdicts(elsewhere, one.page, one.says) or "–")
+    return Line(cells=cells)
 
 
 def _raw(one: Finding) -> dict[str, Any]:
@@ -264,4 +267,5 @@ def _raw(one: Finding) -> dict[str, Any]:
         "verdict": one.judgement.verdict.value,
         "reason": one.judgement.reason,
         "untested": one.untested,
+        "network": None,
     }

@@ -1,0 +1,144 @@
+"""The paper's figures with another base model, and their claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.report.comparison import figure_claims, reference
+from experiments.report.comparison.claims import Claim
+from experiments.report.comparison.other_networks import (
+    SCALINGS,
+    NetworkClaim,
+    choose_runs,
+    find_networks,
+    replace_weights,
+)
+from experiments.report.comparison.panels import Panel, read_panels
+from experiments.report.comparison.points import Point, get_wanted
+from experiments.report.comparison.run_index import Run, RunIndex
+from experiments.report.comparison.seed_groups import answers
+
+
+def ask_figures(index: RunIndex) -> Iterator[NetworkClaim]:
+    """Yield every claim of Figures 1, 4 and 5 that runs of other base models speak to."""
+    for name in ("figure1", "figure4", "figure5"):
+        facts = reference.load(name)
+        own = {panel.get("model", facts.get("model")) for panel in facts["panels"]}
+        for model, runs in find_networks(index, own):
+            moved, chosen, keys = transfer_figure(facts, model, runs)
+            if chosen:
+                drawn = read_panels(moved, RunIndex(index.root, chosen))
+                panels = {one.key: one for one in drawn if one.own}
+                for stated in facts["claims"]:
+                    yield from _ask_figure(name, facts, stated, keys, panels, model, chosen)
+
+
+def transfer_figure(
+    facts: dict[str, Any], model: str, runs: list[Run]
+) -> tuple[dict[str, Any], list[Run], dict[str, str]]:
+    """Return a figure's reference with another base model, its runs, and the new key of a panel.
+
+    Panels of one subject become one. The sizes of a panel are those that were run.
+    """
+    tasks = {run.record.run["task"] for run in runs}
+    panels: dict[str, dict[str, Any]] = {}
+    keys = {}
+    for panel in facts["panels"]:
+        if panel.get("judged"):
+            continue
+        stand_in = panel.get("stand_in", {})
+        kept = {key: value for key, value in panel.items() if key != "known"}
+        given = {**kept, **(stand_in if panel["task"] not in tasks else {}), "model": model}
+        given["key"] = keys[panel.get("key", panel["task"])] = given["task"]
+        given["series"] = {
+            key: _move_series(said)
+            for key, said in (panel.get("series") or facts["series"]).items()
+        }
+        panels.setdefault(given["key"], given)
+
+    def find_point(run: Run) -> tuple[str, Any] | None:
+        panel = panels.get(run.record.run["task"])
+        for key, said in panel["series"].items() if panel else ():
+            size = run.values.get(f"method.{said['size']}") if said.get("size") else None
+            if (size is None) is (said.get("size") is None) and answers(
+                run, get_wanted(key, said, size)
+            ):
+                return key, size
+        return None
+
+    chosen = choose_runs(runs, find_point)
+    for task, panel in panels.items():
+        points = {find_point(run) for run in chosen if run.record.run["task"] == task}
+        for key, said in panel["series"].items():
+            sizes = {point[1] for point in points if point is not None and point[0] == key}
+            said["values"] = sorted(sizes, key=lambda size: size or 0)
+    moved = {**facts, **replace_weights(model, runs), "panels": list(panels.values())}
+    return moved, chosen, keys
+
+
+def _move_series(said: dict[str, Any]) -> dict[str, Any]:
+    """Return a figure's series without what it knows of the paper's points."""
+    kept = {key: value for key, value in said.items() if key not in ("known", "at")}
+    return {**kept, "fields": SCALINGS | said.get("fields", {})}
+
+
+def _ask_figure(
+    name: str,
+    facts: dict[str, Any],
+    stated: dict[str, Any],
+    keys: dict[str, str],
+    panels: dict[str, Panel],
+    model: str,
+    chosen: list[Run],
+) -> Iterator[NetworkClaim]:
+    """Yield a claim of a figure, if runs of the network speak to it."""
+    claim = Claim(says=stated["says"])
+    asked = NetworkClaim(page=name, model=model, claim=claim)
+    titles = {panel.get("key", panel["task"]): panel["title"] for panel in facts["panels"]}
+    asked.untested = [titles[key] for key in stated["panels"] if key not in keys]
+    for key in dict.fromkeys(keys[key] for key in stated["panels"] if key in keys):
+        panel = panels[key]
+        ends = _move_ends(stated, facts, panel)
+        if ends is None:
+            asked.untested.append(panel.title)
+        else:
+            moved = {**stated, **ends, "panels": [key]}
+            asked.add(key, figure_claims.weigh(moved, {key: panel}))
+    if claim.parts:
+        asked.describe_rows(chosen, [panels[key].key for key in claim.parts])
+        yield asked
+
+
+def _move_ends(
+    stated: dict[str, Any], facts: dict[str, Any], panel: Panel
+) -> dict[str, Any] | None:
+    """Return the ends of a claim on a panel; None if it lacks points that they need.
+
+    Two points with equally many numbers in the paper are two such points here.
+    """
+    ends = {end: stated[end] for end in ("of", "than") if end in stated}
+    least = 2 if stated["check"] in ("rises", "falls_somewhere") else 1
+    named = [end if isinstance(end, str) else end[0] for end in ends.values()]
+    if any(len(panel.series.get(name, ())) < least for name in named):
+        return None
+    points = [end for end in ends.values() if not isinstance(end, str)]
+    if len(points) == 2 and len({_count_numbers(facts, *one) for one in points}) == 1:
+        [(of, _), (than, size)] = points
+        there = [one for one in panel.series[than] if one.size == size]
+        wanted = {_get_trained(one) for one in there}
+        same = [one.size for one in panel.series[of] if _get_trained(one) in wanted]
+        if not same:
+            return None
+        ends["of"] = [of, same[0]]
+    return ends
+
+
+def _count_numbers(facts: dict[str, Any], series: str, size: float) -> float:
+    """Count the numbers per matrix of a point of the paper's figure."""
+    return size * facts["series"][series]["per_size"]
+
+
+def _get_trained(point: Point) -> Any:
+    """Return the trained numbers of a point, the head left out."""
+    return point.setting and point.setting.first.values.get("parameters.adapter")

@@ -1,0 +1,103 @@
+"""The paper's claims on base models that it does not have."""
+
+import json
+
+import pytest
+from records import scored
+
+from experiments.report.comparison import reference, run_index
+from experiments.report.pages import other_networks, registry
+from experiments.results.identity import to_plain
+
+LEVEL = "FourierFT is level with LoRA on GLUE on average"
+BASES = "Fourier's basis is above the random and the orthogonal one"
+SAME = "at the same number per layer FourierFT is better: n=6144 than r=4"
+RISES = "FourierFT gets better with n"
+NOISE = {"fourierft": (0.0, 0.004, -0.003), "lora": (0.002, -0.001, 0.001)}
+CUT = {"task.train_rows": 2000}
+
+
+@pytest.fixture
+def asked(tmp_path, compose):
+    """Functions that write a setting's records, and that return the claims by their words."""
+    plain = {
+        method: to_plain(compose(["model=minilm", "task=cola", f"method={method}"]))
+        for method in NOISE
+    }
+
+    def write(method, value, changes=CUT, numbers=None, weights="ab" * 32):
+        name = "_".join(f"{key}={one}" for key, one in changes.items())
+        for seed, noise in enumerate(NOISE[method]):
+            place = tmp_path / f"minilm/{method}/{name}/seed={seed}"
+            scored(
+                tmp_path, plain[method], seed, value + noise,
+                changes=changes, place=place, weights=weights,
+            )  # fmt: skip
+            if numbers is not None:
+                path = place / "metrics.json"
+                record = json.loads(path.read_text())
+                record["parameters"]["adapter"] = numbers
+                path.write_text(json.dumps(record))
+
+    def claims():
+        found = other_networks.find_claims(run_index.collect(tmp_path))
+        return {row["claim"]: row for row in other_networks.list_raw(found)}
+
+    return write, claims, tmp_path
+
+
+def test_a_table_is_asked_on_what_was_run(asked):
+    write, claims, root = asked
+    for task in ("cola", "rte"):
+        on = CUT | {"task.name": task}
+        write("fourierft", 0.8, on)
+        write("lora", 0.7, on)
+        write("fourierft", 0.9, on | {"method.basis": "random", "train.learning_rate": 0.2})
+    found = claims()
+    told = found[LEVEL]
+    assert told["verdict"] == "supported" and "minilm, average" in told["evidence"]
+    assert told["network"] == "minilm (cola, rte: 2000 rows, 3 epochs)"
+    assert {"SST-2", "MRPC", "QNLI", "STS-B"} <= set(told["untested"].split("; "))
+    assert "subset" not in told["untested"] and "another base model" not in told["untested"]
+    assert found[BASES]["evidence"].startswith("holds in 0 of 1 cases")
+    assert "against Orthogonal, n=1000" in found[BASES]["untested"]
+    page = registry.build("claims", run_index.collect(root))
+    line = next(one for one in page.rows if one["claim"] == LEVEL and one["network"] is None)
+    assert line["verdict"] == "not run", "the paper's own line says nothing of other networks"
+    assert page.tables and "Other networks" in next(iter(page.tables)).columns
+
+
+def test_equal_numbers_are_those_of_the_network(asked):
+    """6144 of a matrix of 768 rows, as LoRA's r=4 has there, are 3072 at width 384."""
+    write, claims, _ = asked
+    for size, value in ((50, 0.7), (3072, 0.9)):
+        write("fourierft", value, CUT | {"method.n": size}, numbers=12 * size)
+    write("lora", 0.8, CUT | {"method.r": 4}, numbers=12 * 3072)
+    found = claims()
+    assert "n=3072 against LoRA, r=4: +9.97" in found[SAME]["evidence"]
+    assert found[SAME]["verdict"] == "supported"
+    assert found[RISES]["evidence"].startswith("holds in 1 of 1 panels")
+    assert "MRPC" in found[SAME]["untested"]
+
+
+def test_runs_of_other_rows_or_epochs_are_not_compared(asked):
+    write, claims, _ = asked
+    write("fourierft", 0.8)
+    write("lora", 0.7, CUT | {"train.epochs": 5})
+    assert LEVEL not in claims()
+
+
+@pytest.mark.parametrize("unfit", [{"weights": None}, {"changes": {"profile": "smoke"}}])
+def test_random_weights_and_smoke_tests_speak_to_nothing(asked, unfit):
+    write, claims, _ = asked
+    for method in NOISE:
+        write(method, 0.8, **unfit)
+    assert claims() == {}
+
+
+def test_two_base_models_are_no_claim_of_one():
+    from experiments.report.comparison.transferred_tables import _transfer_cases
+
+    kept = [one["says"] for one in reference.claims() if _transfer_cases(one, "minilm")]
+    lost = [one["says"] for one in reference.claims() if one["says"] not in kept]
+    assert len(lost) == 1 and "13B" in lost[0]
