@@ -15,7 +15,7 @@ JUDGE_URL ?=
 PRICES ?= --price-in 30 --price-out 60
 
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
-.PHONY: help install quickstart $(RUNS) table7 table8 table9 table10 table11 table12 figure3 figure4 figure8 figure9 figure10 smoke benchmark gpu test test-slow dist lint format clean
+.PHONY: help install quickstart $(RUNS) table7 table8 table9 table10 table11 table12 figure3 figure4 figure8 figure9 figure10 smoke small benchmark gpu test test-slow dist lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -62,6 +62,9 @@ figure4: install  ## every size searched with 30 trials, then the report
 
 smoke: install  ## all of them in small, offline and without weights: outputs/smoke/report/index.html
 	$(BIN)/python -m experiments.smoke $(if $(DATA),--data $(DATA))
+
+small: install  ## the paper's claims on real networks that need no hub, about an hour: DATA=FOLDER; DRY=1: plan and cost
+	$(BIN)/python -m experiments.small $(if $(DATA),--data $(DATA)) $(if $(DRY),--dry) $(ARGS)
 
 benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes
 	$(BIN)/python -m benchmarks.engine

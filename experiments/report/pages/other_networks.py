@@ -48,7 +48,7 @@ def find_claims(index: RunIndex) -> list[Judged]:
 
 
 def _ask_figure6(index: RunIndex) -> Iterator[NetworkClaim]:
-    """Yield Figure 6's claims: LoRA of rank 1, and FourierFT with as many numbers."""
+    """Yield Figure 6's claims: LoRA of rank 1, and FourierFT with as many parameters."""
     facts = reference.load("figure6")
     free = {"method": "fourierft", **SCALINGS}
     lora = get_wanted("lora", facts["series"]["lora"], facts["series"]["lora"]["value"])
