@@ -58,11 +58,13 @@ def _wrap_stream(
     if stream is None:  # closed by whoever started us
         return open(os.devnull, "w")
     stream.flush()
+    # With PYTHONUNBUFFERED a stream is not buffered by line, but writes through.
+    by_line = bool(stream.line_buffering) or getattr(stream, "write_through", False)
     return io.TextIOWrapper(
         io.BufferedWriter(_TolerantStream(number, name, told)),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=bool(stream.line_buffering) or number == 2,
+        line_buffering=by_line or number == 2,
     )
 
 

@@ -1,6 +1,7 @@
 """Whatever happens to what is printed, the work is done."""
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,17 @@ def test_closed_and_full_streams(tmp_path, closed):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == 0 and (tmp_path / "done").exists()
+
+
+def test_a_line_is_written_at_once_where_python_does_not_buffer(tmp_path, monkeypatch):
+    """Else lines would come after the bar that they stand above."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    script = "from experiments import console; console.protect_streams(); print(1); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with program("-c", script, place=tmp_path, **pipes) as talk:
+        ready = select.select([talk.stdout], [], [], 60)[0]
+        talk.communicate(b"\n")
+    assert ready
 
 
 def test_letters_that_a_terminal_lacks():

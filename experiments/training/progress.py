@@ -35,16 +35,20 @@ class TrainingBar(ProgressCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Advance the bar of an evaluation; every split has its own."""
-        bar = self.prediction_bar
-        if bar is not None and bar.n == bar.total:
-            bar.close()
-            self.prediction_bar = None
+        if self.prediction_bar is not None and self.prediction_bar.n == self.prediction_bar.total:
+            self._close_prediction_bar()
         super().on_prediction_step(args, state, control, **kwargs)
 
     def show(self, loss: float, scores: Mapping[str, float]) -> None:
-        """Show the values of an evaluation."""
+        """Show the values of an evaluation, whose own bar goes."""
+        self._close_prediction_bar()
         if self.training_bar is not None:
             values = {"loss": loss, **scores}
             self.training_bar.set_postfix_str(
                 ", ".join(f"{name} {format_score(value)}" for name, value in values.items())
             )
+
+    def _close_prediction_bar(self) -> None:
+        if self.prediction_bar is not None:
+            self.prediction_bar.close()
+            self.prediction_bar = None
