@@ -17,6 +17,9 @@ class TrainingBar(ProgressCallback):
     `run_log` prints above it. It is removed after training: the log has all that it showed.
     """
 
+    training_bar: tqdm | None
+    prediction_bar: tqdm | None
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
