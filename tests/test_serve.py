@@ -14,7 +14,8 @@ import torch
 import transformers
 from peft import PeftModel, get_peft_model
 
-from fourierft import AdapterBank, FourierFTConfig
+from benchmarks.serving import load
+from fourierft import AdapterBank, FourierFTConfig, export_compact
 from fourierft.serve.decoding import Decoder, TextRequest
 
 NAMES = ["a", "b", "c"]
@@ -267,6 +268,36 @@ def test_a_text_whose_client_is_gone_ends(server, stream):
     while metrics(server)["requests_running"]:
         time.sleep(0.01)
     assert metrics(server)["tokens_total"] - before < 300
+
+
+def test_an_adapter_is_replaced_again_and_again(server):
+    """Each text is of the old or of the new one; meanwhile clients leave, and some are refused."""
+    for source, name in zip(load.SOURCES, ("a", "b"), strict=True):
+        model = PeftModel.from_pretrained(
+            transformers.AutoModelForCausalLM.from_pretrained(server.source), server.folder / name
+        )
+        export_compact(model, server.folder / f"{source}.safetensors")
+    (server.folder / "damaged").write_bytes(b"nothing")
+    assert server(f"/v1/adapters/{load.REPLACED}", {"path": "a"}, "PUT")[0] == 200
+    process = load.ServerProcess.__new__(load.ServerProcess)
+    process.port = server.port
+    known = {source: load.text_of(process.write(source, 12)) for source in ("a", "b")}
+    alone = dict(zip(load.SOURCES, known.values(), strict=True))
+    assert alone["first"] != alone["second"]
+    disturbance = load.Disturbance(process)
+    disturbance.start()
+    found = load.load(process, [load.REPLACED] * 24, clients=6, tokens=12)
+    while disturbance.replacements < 2:
+        time.sleep(0.01)
+    disturbance.done.set()
+    disturbance.join()
+    assert set(found["texts"]) <= set(known.values()) and not disturbance.wrong
+    assert not load.compare([load.REPLACED] * 24, found["texts"], alone)
+    assert load.compare(["first", load.REPLACED], ["other", "other"], alone) == [
+        "first",
+        load.REPLACED,
+    ]
+    assert server(f"/v1/adapters/{load.REPLACED}", method="DELETE")[0] == 200
 
 
 def test_small_temperatures_and_broken_logits(tmp_path):

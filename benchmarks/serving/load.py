@@ -215,7 +215,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             before = server.cpu_seconds()
             quiet = load(server, asked, options.clients, options.tokens)
             quiet["cpu s"] = server.cpu_seconds() - before
-            result["wrong"] = _compare(asked, quiet.pop("texts"), alone)
+            result["wrong"] = compare(asked, quiet.pop("texts"), alone)
             result["quiet"] = quiet
             mixed = [[one, REPLACED][turn % 4 == 3] for turn, one in enumerate(asked)]
             disturbance = Disturbance(server)
@@ -225,7 +225,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             disturbed = load(server, mixed, options.clients, options.tokens)
             disturbance.done.set()
             disturbance.join()
-            result["wrong, disturbed"] = _compare(mixed, disturbed.pop("texts"), alone)
+            result["wrong, disturbed"] = compare(mixed, disturbed.pop("texts"), alone)
             result["disturbed"] = disturbed
             result["replacements"], result["left"] = disturbance.replacements, disturbance.left
             result["refused otherwise"] = disturbance.wrong
@@ -239,7 +239,7 @@ def _restart(server: ServerProcess) -> None:
     server.start()
 
 
-def _compare(asked: Sequence[str], texts: Sequence[str], alone: dict[str, str]) -> list[str]:
+def compare(asked: Sequence[str], texts: Sequence[str], alone: dict[str, str]) -> list[str]:
     """Return the adapters whose texts are not those that they make alone."""
     allowed = {name: {text} for name, text in alone.items()}
     allowed[REPLACED] = {alone[source] for source in SOURCES}
