@@ -88,6 +88,8 @@ def _can_merge(layer: nn.Module, x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
+    if torch.is_autocast_enabled("cpu"):  # would round W0 + DeltaW
+        return False
     plain = x.device.type == weight.device.type == "cpu" and x.numel() > 0
     return plain and x.dtype == weight.dtype == torch.float32
 
