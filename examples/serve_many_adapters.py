@@ -35,7 +35,7 @@ TASKS = {
 }
 SIMILAR = 3.0
 """Scores of stsb from which two sentences count as similar: the bank's base has two labels."""
-BATCH = 32
+BATCH = 16
 Rows = list[tuple[tuple[str, ...], int]]
 
 
@@ -103,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder of GLUE's tasks")
     parser.add_argument("--model", help="folder of an encoder (default: MiniLM's package)")
     parser.add_argument("--adapters", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=300, help="training rows of each adapter")
-    parser.add_argument("--questions", type=int, default=32, help="asked of each adapter")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=200, help="training rows of each adapter")
+    parser.add_argument("--questions", type=int, default=24, help="asked of each adapter")
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--n", type=int, default=1000, help="coefficients per matrix")
     options = parser.parse_args(arguments)
     if options.model is None:

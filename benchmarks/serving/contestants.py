@@ -19,6 +19,8 @@ from fourierft import AdapterBank, FourierFTConfig
 RANK = 8
 LARGEST_MERGED = 2**29
 """Bytes of all merged weights of a layer; where they would take more, nothing is merged."""
+SETTLED = 12
+"""Calls after which a bank keeps merged weights of rows that stay, if it ever does."""
 Step = Callable[[], Any]
 
 
@@ -122,6 +124,8 @@ class TimedLayer:
             with self.bank.rows(rows):
                 self.whole(self.x)
 
+        for _ in range(SETTLED):
+            step()
         return step
 
     def bank_once(self, adapters: int) -> Step:
