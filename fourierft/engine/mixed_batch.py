@@ -22,7 +22,7 @@ BASE = "__base__"
 _ROUND_TRIP = 4.0  # one number of a token to its spectrum, laid out and back
 _TERM = 2.0  # one coefficient of one token
 _BUILD = 4.0  # one number of W0 + DeltaW
-_SEPARATE = 0.6  # one number of a further weight that a batch is multiplied with
+_SEPARATE = 0.45  # one number of a further weight that a batch is multiplied with
 _PRODUCT = 2 / 95  # one multiplication and addition of a matrix product
 
 
