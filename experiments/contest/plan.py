@@ -1,0 +1,145 @@
+"""Contests as conf/contest/ describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.config.compose import CONF
+from experiments.errors import ConfigError
+
+KEY = "train.learning_rate"
+"""Setting whose values are tried for every contestant."""
+KINDS = {"title": str, "set": list, "seeds": list, "reference": str, "contestants": dict}
+"""Keys of a contest's file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One setting and the learning rates at which it is tried first."""
+
+    name: str
+    overrides: list[str]
+    rates: list[float]
+    """Ascending."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Settings of one network on one task that are compared."""
+
+    name: str
+    title: str
+    overrides: list[str]
+    """Shared by all contestants."""
+    seeds: list[int]
+    """The first one is that of all trials; the chosen rates are repeated with the others."""
+    reference: str
+    """Contestant that the others are compared with."""
+    contestants: list[Contestant]
+
+    def select(self, names: list[str]) -> Contest:
+        """Return the contest among some of the contestants.
+
+        Raises:
+            ConfigError: unknown contestants.
+        """
+        there = [one.name for one in self.contestants]
+        unknown = [name for name in names if name not in there]
+        if unknown:
+            raise ConfigError(
+                f"contest {self.name}: no contestant {', '.join(unknown)} "
+                f"(allowed: {', '.join(there)})"
+            )
+        chosen = [one for one in self.contestants if one.name in (*names, self.reference)]
+        return replace(self, contestants=chosen)
+
+    def drop(self, contestant: Contestant) -> Contest:
+        """Return the contest without one of the contestants."""
+        return replace(self, contestants=[one for one in self.contestants if one != contestant])
+
+
+def list_contests() -> list[str]:
+    """Return the names of all contests."""
+    return sorted(path.stem for path in (CONF / "contest").glob("*.yaml"))
+
+
+def load_contest(name: str) -> Contest:
+    """Read conf/contest/<name>.yaml, or the file of that name if it ends in .yaml.
+
+    Raises:
+        ConfigError: no such contest, or everything that is wrong with it.
+    """
+    path = Path(name) if name.endswith(".yaml") else CONF / "contest" / f"{name}.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        allowed = ", ".join(list_contests())
+        raise ConfigError(
+            f"contest {name}: unknown (allowed: {allowed}, or a .yaml file)"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"contest {name}: cannot be read", [str(error)]) from error
+    problems = list(_find_problems(found))
+    if problems:
+        raise ConfigError(f"contest {name}", problems)
+    contestants = [
+        Contestant(
+            name=one,
+            overrides=[str(word) for word in entry["set"]],
+            rates=[float(rate) for rate in entry["rates"]],
+        )
+        for one, entry in found["contestants"].items()
+    ]
+    return Contest(
+        name=path.stem,
+        title=found["title"],
+        overrides=[str(word) for word in found["set"]],
+        seeds=found["seeds"],
+        reference=found["reference"],
+        contestants=contestants,
+    )
+
+
+def _find_problems(found: Any) -> Iterator[str]:
+    """Yield what is wrong with a contest's file."""
+    if not isinstance(found, dict):
+        yield f"holds no mapping (needed: {', '.join(KINDS)})"
+        return
+    for key in found.keys() - KINDS.keys():
+        yield f"{key}: unknown (allowed: {', '.join(KINDS)})"
+    wrong = [key for key, kind in KINDS.items() if not isinstance(found.get(key), kind)]
+    for key in wrong:
+        yield f"{key}={found.get(key)!r}: needs a {KINDS[key].__name__}"
+    if wrong:
+        return
+    if not found["seeds"] or any(type(seed) is not int for seed in found["seeds"]):
+        yield f"seeds={found['seeds']}: needs integers, at least one"
+    counts = set()
+    for name, entry in found["contestants"].items():
+        if not isinstance(entry, dict) or entry.keys() != {"set", "rates"}:
+            yield f"{name}: needs set and rates, nothing else"
+            continue
+        try:
+            rates = [float(rate) for rate in entry["rates"]]
+        except (TypeError, ValueError):
+            yield f"{name}: rates={entry['rates']!r}: needs numbers"
+            continue
+        counts.add(len(rates))
+        if len(rates) < 3 or rates != sorted(set(rates)) or rates[0] <= 0:
+            yield f"{name}: rates={entry['rates']}: needs at least three above 0, ascending"
+        if any(str(word).startswith(f"{KEY}=") for word in entry["set"]):
+            yield f"{name}: {KEY} is what the rates are for"
+    if len(counts) > 1:
+        yield f"rates: every contestant needs equally many, not {sorted(counts)}"
+    if found["reference"] not in found["contestants"]:
+        yield f"reference={found['reference']}: not one of the contestants"
+
+
+def locate_results(output: Path, name: str) -> Path:
+    """Return the file that a contest's results are written to, without its suffix."""
+    return output / ".contests" / name

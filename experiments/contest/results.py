@@ -1,0 +1,173 @@
+"""Results of a contest: every trial, the score of every contestant, differences with intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.contest import schedule, scores
+from experiments.contest.plan import Contest, Contestant
+from experiments.files import write_atomically
+from experiments.metrics.classification import LOWER_IS_BETTER
+from experiments.report.comparison.paired import Difference, Sample, compare
+from experiments.results.record import replace_nonfinite
+
+PRECISION = 4
+"""Digits after the point of scores."""
+
+
+def summarize(contest: Contest, done: schedule.Done) -> dict[str, Any]:
+    """Return title, metric, trials, and a line for every contestant whose grid is complete."""
+    samples = {
+        one.name: sample
+        for one in contest.contestants
+        if (sample := _sample(contest, one, done)) is not None
+    }
+    metric = next((trial.metric for trial in done.values()), None)
+    result = {
+        "contest": contest.name,
+        "title": contest.title,
+        "metric": metric,
+        "lower_is_better": metric in LOWER_IS_BETTER,
+        "reference": contest.reference,
+        "contestants": [
+            _describe(contest, one, done, samples)
+            for one in contest.contestants
+            if one.name in samples
+        ],
+        "trials": list(_list_trials(contest, done)),
+    }
+    return dict(replace_nonfinite(result))
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the tables of a result as Markdown: contestants, then all trials of the first seed."""
+    better = "lower is better" if result["lower_is_better"] else "higher is better"
+    reference = result["reference"]
+    lines = [
+        f"{result['title']}. {result['metric']}, {better}.",
+        "",
+        f"| Setting | Parameters | Trials | Chosen rates | Score | Each seed | Less {reference} |",
+        "| --- | ---: | ---: | --- | ---: | --- | --- |",
+    ]
+    for one in result["contestants"]:
+        rates = ", ".join(f"{rate:g}" for rate in one["rates"])
+        cells = [
+            one["name"],
+            f"{one['parameters']:,}",
+            str(one["trials"]),
+            rates + (" (edge)" if one["edge"] else ""),
+            _format(one["score"]),
+            ", ".join(_format(value) for value in one["seeds"].values()),
+            _format_difference(one["difference"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| Setting | Rate: first half, second half (seed of the trials) |",
+        "| --- | --- |",
+    ]
+    for one in result["contestants"]:
+        trials = [
+            trial
+            for trial in result["trials"]
+            if trial["contestant"] == one["name"] and trial["first_seed"]
+        ]
+        told = "; ".join(
+            f"{trial['rate']:g}: {', '.join(_format(half) for half in trial['halves'])}"
+            for trial in sorted(trials, key=lambda trial: trial["rate"])
+        )
+        lines.append(f"| {one['name']} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(result: dict[str, Any], place: Path) -> str:
+    """Write PLACE.json and PLACE.md; return the Markdown."""
+    text = render(result)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(place.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write_atomically(place.with_suffix(".md"), text)
+    return text
+
+
+def _sample(contest: Contest, contestant: Contestant, done: schedule.Done) -> Sample | None:
+    """Return a contestant's scores; None before its grid is complete."""
+    rates = list(schedule.list_rates(contest, contestant, done))
+    first = contest.seeds[0]
+    if any((contestant.name, rate, first) not in done for rate in rates):
+        return None
+    trials = schedule.find_trials(contest, contestant, done)
+    chosen = [
+        {
+            seed: done[contestant.name, rate, seed]
+            for seed in contest.seeds
+            if (contestant.name, rate, seed) in done
+        }
+        for rate in (scores.choose(trials, half).rate for half in (0, 1))
+    ]
+    return scores.combine(chosen, contestant.name)
+
+
+def _describe(
+    contest: Contest, contestant: Contestant, done: schedule.Done, samples: dict[str, Sample]
+) -> dict[str, Any]:
+    sample = samples[contestant.name]
+    trials = schedule.find_trials(contest, contestant, done)
+    difference = None
+    if contest.reference in samples and contestant.name != contest.reference:
+        difference = _to_json(compare(sample, samples[contest.reference]))
+    return {
+        "name": contestant.name,
+        "overrides": contestant.overrides,
+        "parameters": trials[0].record.parameters["adapter"],
+        "trials": len(trials),
+        "rates": schedule.choose_rates(contest, contestant, done),
+        "edge": schedule.is_at_edge(contest, contestant, done),
+        "score": sample.mean,
+        "seeds": {str(seed): value for seed, value in sorted(sample.values.items())},
+        "difference": difference,
+    }
+
+
+def _list_trials(contest: Contest, done: schedule.Done) -> Iterator[dict[str, Any]]:
+    for (name, rate, seed), trial in done.items():
+        yield {
+            "contestant": name,
+            "rate": rate,
+            "seed": seed,
+            "first_seed": seed == contest.seeds[0],
+            "halves": list(trial.halves),
+            "step": (trial.record.preflight or {}).get("step"),
+            "start": (trial.record.preflight or {}).get("start"),
+            "train_s": trial.record.time.get("train_s"),
+            "commit": trial.record.environment.get("commit"),
+            "run": f"{trial.run_dir.parent.parent.name}/{trial.run_dir.parent.name}",
+        }
+
+
+def _to_json(difference: Difference) -> dict[str, Any]:
+    interval = difference.interval
+    return {
+        "value": difference.value,
+        "seeds": difference.seeds,
+        "interval": None if interval is None else list(interval),
+    }
+
+
+def _format(score: float | None) -> str:
+    if score is None or not math.isfinite(score):
+        return "diverged"
+    return f"{score:.{PRECISION}f}"
+
+
+def _format_difference(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    told = f"{difference['value']:+.{PRECISION}f}"
+    if difference["interval"] is None:
+        return f"{told} ({difference['seeds']} seed{'s' * (difference['seeds'] != 1)})"
+    low, high = difference["interval"]
+    return f"{told} [{low:+.{PRECISION}f}, {high:+.{PRECISION}f}]"

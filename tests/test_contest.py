@@ -1,0 +1,141 @@
+"""Contests: equally many trials, the rate chosen on rows that are not scored."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from experiments.config.compose import register
+from experiments.contest import __main__ as command
+from experiments.contest import plan, results, schedule, scores
+from experiments.errors import ConfigError
+from experiments.results.record import Record
+
+TOY = {
+    "title": "The toy",
+    "set": ["model=mlp", "task=toy", "train.epochs=2", "train.eval_every=2"],
+    "seeds": [0, 1, 2],
+    "reference": "LoRA",
+    "contestants": {
+        "FourierFT": {"set": ["method=fourierft"], "rates": [3e-3, 1e-2, 3e-2]},
+        "LoRA": {"set": ["method=lora"], "rates": [3e-3, 1e-2, 3e-2]},
+    },
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**changes):
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump({**TOY, **changes}))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def schema():
+    register()
+
+
+def trial(rate: float, halves: tuple[float, float], metric: str = "accuracy", seed: int = 0):
+    record = Record(
+        run={},
+        config={},
+        parameters={"adapter": 1},
+        metrics={"primary": {"name": metric, "split": "validation"}, "last": {"step": 1}},
+        time={},
+        memory={},
+        environment={},
+    )
+    return scores.Trial(rate=rate, seed=seed, record=record, run_dir=Path("x"), halves=halves)
+
+
+def play(contest, score):
+    """Hold a contest whose scores are given; return the order of its trials."""
+    done, order = {}, []
+    while (planned := schedule.find_next(contest, done)) is not None:
+        key = (planned.contestant.name, planned.rate, planned.seed)
+        done[key] = trial(planned.rate, score(*key), seed=planned.seed)
+        order.append(key)
+    return order, done
+
+
+@pytest.mark.parametrize("name", plan.list_contests())
+def test_every_contest_composes(name):
+    command._check(plan.load_contest(name), [])
+
+
+def test_grids_come_first_then_the_chosen_rates_with_more_seeds(write):
+    contest = plan.load_contest(write())
+    order, _ = play(contest, lambda name, rate, seed: (-abs(rate - 1e-2),) * 2)
+    grid = [(name, rate, 0) for name in ("FourierFT", "LoRA") for rate in (3e-3, 1e-2, 3e-2)]
+    chosen = [(name, 1e-2, seed) for seed in (1, 2) for name in ("FourierFT", "LoRA")]
+    assert order == grid + chosen
+
+
+def test_a_grid_grows_while_the_best_rate_lies_at_its_edge(write):
+    contest = plan.load_contest(write(seeds=[0]))
+    order, done = play(contest, lambda name, rate, seed: (-abs(math.log(rate / 0.1)),) * 2)
+    rates = [rate for name, rate, _ in order if name == "LoRA"]
+    assert rates == [3e-3, 1e-2, 3e-2, 0.09, 0.27]
+    assert not schedule.is_at_edge(contest, contest.contestants[0], done)
+    _, done = play(contest, lambda name, rate, seed: (rate, rate))  # there is no end to it
+    assert len(done) == 2 * (3 + schedule.WIDER)
+    assert schedule.is_at_edge(contest, contest.contestants[0], done)
+    assert {rate for _, rate, _ in done} <= set(
+        schedule.list_possible_rates(contest.contestants[0])
+    )
+
+
+def test_each_half_chooses_and_a_diverged_trial_is_never_chosen():
+    trials = [trial(1.0, (0.9, 0.1)), trial(2.0, (0.1, 0.9)), trial(3.0, (math.nan, math.nan))]
+    assert [scores.choose(trials, half).rate for half in (0, 1)] == [1.0, 2.0]
+    losses = [trial(one.rate, one.halves, "cross_entropy") for one in trials]
+    assert [scores.choose(losses, half).rate for half in (0, 1)] == [2.0, 1.0]
+
+
+def test_the_scored_rows_are_not_those_that_chose(monkeypatch):
+    first, second = trial(1.0, (0.9, 0.2)), trial(2.0, (0.3, 0.8))
+    monkeypatch.setattr(scores, "_resample", lambda one, half: (np.array([one.halves[half]]), 5))
+    sample = scores.combine([{0: first}, {0: second}], "one")
+    assert sample.values[0] == pytest.approx((0.2 + 0.3) / 2)  # not (0.9 + 0.8) / 2
+    assert sample.rows[0] == pytest.approx((0.2 + 0.3) / 2) and sample.count == 10
+
+
+def test_wrong_contests_are_refused_with_all_that_is_wrong(write):
+    wrong = {"LoRA": {"set": ["train.learning_rate=1"], "rates": [1, 2]}}
+    with pytest.raises(ConfigError) as error:
+        plan.load_contest(write(contestants=wrong, reference="BitFit", seeds=[], more=1))
+    for word in ("more: unknown", "seeds=[]", "at least three", "rates are for", "BitFit"):
+        assert word in str(error.value), word
+    with pytest.raises(ConfigError, match="smollm2_e2e"):
+        plan.load_contest("nothing")
+    with pytest.raises(ConfigError, match="allowed: FourierFT, LoRA"):
+        plan.load_contest(write()).select(["full"])
+    with pytest.raises(ConfigError, match=r"FourierFT: .*\n.*LoRA: "):
+        command.hold(plan.load_contest(write(set=["model=mlp", "task=nothing"])), [])
+
+
+def test_a_contest_goes_on_where_it_was_and_tells_what_it_measured(write, tmp_path, capsys):
+    given = [f"output={tmp_path / 'out'}"]
+    contest = plan.load_contest(write(seeds=[0, 1]))
+    command.hold(replace(contest, seeds=[0]), given)
+    first = capsys.readouterr().out
+    assert command.hold(contest, given) == []
+    told = capsys.readouterr().out
+    assert "=0.01 seed=0" in first and " seed=0" not in told and " seed=1" in told
+    result = json.loads((tmp_path / "out" / ".contests" / "own.json").read_text())
+    assert results.render(result) in told
+    assert {one["name"] for one in result["contestants"]} == {"FourierFT", "LoRA"}
+    for one in result["contestants"]:
+        assert set(one["seeds"]) == {"0", "1"}
+        assert one["trials"] == sum(
+            line["contestant"] == one["name"] and line["first_seed"] for line in result["trials"]
+        )
+    difference = result["contestants"][0]["difference"]
+    assert difference["seeds"] == 2 and result["contestants"][1]["difference"] is None
