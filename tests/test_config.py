@@ -22,7 +22,7 @@ TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glo
 MODELS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("model/*.yaml"))}
 NAMED = ("model", "task", "method", "tracking")
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-OPTIONS = [(group, name) for group, name in OPTIONS if group != "search"]  # see test_search
+OPTIONS = [(group, name) for group, name in OPTIONS if group not in ("contest", "search")]
 SIZES = sorted((path.parent.name, path.stem) for path in CONF.glob("sizes/*/*.yaml"))
 BASE = ["model=roberta_base", "task=cola"]
 TOY = ["model=mlp", "task=toy"]

@@ -25,7 +25,7 @@ EXPERIMENTS = [
     {"config"},
     {"run"},
     {"report"},
-    {"commands", "judge", "search", "small", "smoke"},
+    {"commands", "contest", "judge", "search", "small", "smoke"},
 ]
 FOURIERFT = [
     {"bypass", "counting", "offloading", "spectrum", "tensors"},

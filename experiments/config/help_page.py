@@ -50,7 +50,7 @@ def format_help() -> str:
     folders = [item for item in CONF.iterdir() if item.is_dir()] + list((CONF / "hydra").iterdir())
     for folder in sorted(folders):
         name = folder.relative_to(CONF).as_posix()
-        if name not in (*FOLLOWING, "train", "hydra", "search"):
+        if name not in (*FOLLOWING, "train", "hydra", "contest", "search"):
             options = sorted(path.stem for path in folder.glob("*.yaml"))
             lines.append(f"  {name:<15}{', '.join(options)}")
     parts: list[tuple[str, type]] = [("method", kind) for kind in METHODS]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from experiments import console
 from experiments.config import overrides
@@ -14,7 +17,7 @@ from experiments.config.compose import compose_config, register
 from experiments.config.load import load_config
 from experiments.config.paths import quote_paths
 from experiments.config.run_config import Config
-from experiments.contest import results, schedule
+from experiments.contest import results, retention, schedule
 from experiments.contest.plan import KEY, Contest, list_contests, load_contest, locate_results
 from experiments.contest.scores import Trial, read_trial
 from experiments.errors import ConfigError, Occupied, UserError
@@ -41,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="for all runs, as for train.py")
     parser.add_argument("--only", help="contestants, by comma; the reference always takes part")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the contest's)")
+    parser.add_argument(
+        "--outside",
+        metavar="OVERRIDES",
+        help="measure the loss on another text too: overrides in quotes, 'task=alpaca …'",
+    )
     parser.add_argument("--table", action="store_true", help="run nothing; table of what is there")
     asked = parser.parse_intermixed_args(arguments)
     try:
@@ -50,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             contest = contest.select([name.strip() for name in asked.only.split(",")])
         if asked.seeds is not None:
             contest = replace(contest, seeds=contest.seeds[: asked.seeds])
-        failed = hold(contest, quote_paths(asked.overrides), table_only=asked.table)
+        outside = None if asked.outside is None else quote_paths(shlex.split(asked.outside))
+        given = quote_paths(asked.overrides)
+        failed = hold(contest, given, table_only=asked.table, outside=outside)
     except UserError as error:
         sys.exit(f"experiments.contest: {error}")
     except KeyboardInterrupt:
@@ -59,13 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("\n  - ".join(["experiments.contest: trials that failed", *failed]))
 
 
-def hold(contest: Contest, given: list[str], *, table_only: bool = False) -> list[str]:
+def hold(
+    contest: Contest,
+    given: list[str],
+    *,
+    table_only: bool = False,
+    outside: list[str] | None = None,
+) -> list[str]:
     """Run a contest to its end.
 
     Args:
         contest: the contest.
         given: overrides for all runs.
-        table_only: run nothing.
+        table_only: train nothing.
+        outside: overrides of a text on which the trained networks are measured too.
 
     Returns:
         A line for each trial that failed. A failed trial ends its contestant's part.
@@ -90,6 +107,8 @@ def hold(contest: Contest, given: list[str], *, table_only: bool = False) -> lis
             print(failed[-1], file=sys.stderr, flush=True)
             contest = contest.drop(planned.contestant)
     result = results.summarize(contest, done)
+    if outside is not None:
+        result["outside"] = measure_outside(contest, done, given, outside)
     print(results.write(result, locate_results(output, contest.name)))
     return failed
 
@@ -105,6 +124,42 @@ def find_done(contest: Contest, given: list[str]) -> Iterator[tuple[tuple[str, f
                 record = find_record(run_dir, one)
                 if record is not None:
                     yield (contestant.name, rate, seed), read_trial(run_dir, record, rate, seed)
+
+
+def measure_outside(
+    contest: Contest, done: schedule.Done, given: list[str], outside: list[str]
+) -> dict[str, Any]:
+    """Return the loss on another text: `text`, `rows`, `base`, and `contestants` by seed.
+
+    The networks are those at the chosen rates; where the halves chose two, both count half.
+    """
+    own = [word for word in given if not word.startswith("task.")]
+    shared = [word for word in contest.overrides if not word.startswith(("task=", "task."))]
+    first = contest.contestants[0]
+    start = f"{KEY}={first.rates[0]:g}"
+    reader = retention.Reader(
+        load_config(compose_config([*shared, *first.overrides, start, *own, *outside]))
+    )
+    base = reader.read_base()
+    found: dict[str, dict[str, float]] = {}
+    for contestant in contest.contestants:
+        rates = schedule.choose_rates(contest, contestant, done)
+        for seed in contest.seeds:
+            if not rates or any((contestant.name, rate, seed) not in done for rate in rates):
+                continue
+            losses = []
+            for rate in rates:
+                words = [*contestant.overrides, f"{KEY}={rate:g}", f"seed={seed}"]
+                trained = _compose(contest, words, given)
+                losses.append(reader.read_trained(trained, get_run_dir(trained)).mean)
+            found.setdefault(contestant.name, {})[str(seed)] = statistics.fmean(losses)
+            print(f"{contestant.name}, seed {seed}: {found[contestant.name][str(seed)]:.4f}")
+    return {
+        "text": " ".join(word for word in outside if "path" not in word),
+        "rows": len(base.sums),
+        "base": base.mean,
+        "contestants": found,
+    }
 
 
 def _check(contest: Contest, given: list[str]) -> None:

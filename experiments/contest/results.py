@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,24 @@ def render(result: dict[str, Any]) -> str:
             for trial in sorted(trials, key=lambda trial: trial["rate"])
         )
         lines.append(f"| {one['name']} | {told} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_render_outside(result)]) + "\n"
+
+
+def _render_outside(result: dict[str, Any]) -> Iterator[str]:
+    outside = result.get("outside")
+    if outside is None:
+        return
+    yield from (
+        "",
+        f"Loss per token of {outside['rows']} rows of another text ({outside['text']}), "
+        f"{_format(outside['base'])} before training:",
+        "",
+        "| Setting | Loss | Each seed |",
+        "| --- | ---: | --- |",
+    )
+    for name, seeds in outside["contestants"].items():
+        told = ", ".join(_format(value) for value in seeds.values())
+        yield f"| {name} | {_format(statistics.fmean(seeds.values()))} | {told} |"
 
 
 def write(result: dict[str, Any], place: Path) -> str:
