@@ -150,7 +150,7 @@ def test_one_page_is_built_alone_and_linked_among_the_earlier_ones(tmp_path, com
     assert main(["table2", "--outputs", str(outputs)]) == 0
     assert built == ["table2", "runs", "table2"]
     index = (to / "index.html").read_text()
-    assert "2 trained, 0 counted." in index and "from 3 finished runs" in index
+    assert "2 trained; 0 only count parameters." in index and "from 3 finished runs" in index
     assert len(list(to.glob("runs/*.html"))) == 3, "those of earlier pages stay"
     assert 'href="runs.html"' in (to / "table2.html").read_text()
     check_links(to)

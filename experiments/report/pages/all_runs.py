@@ -41,7 +41,7 @@ def show(index: RunIndex) -> Page:
     ]
     if not trained:
         blocks.append(Prose("none yet: `python train.py`"))
-    summary = f"{len(trained)} trained, {counted} counted."
+    summary = f"{len(trained)} trained; {counted} only count parameters."
     return Page(
         name="runs",
         title="Finished runs",
