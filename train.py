@@ -26,7 +26,7 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.config import flags, overrides, paths, sweep
+from experiments.config import flags, overrides, paths, plugins, sweep
 from experiments.config.compose import check_names, register
 from experiments.config.load import load_config
 from experiments.config.run_config import Config
@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> None:
     """Train what Hydra composed: a cell of a sweep, or a run with settings of Hydra's own."""
     # Once more: a launcher may have carried this function to another process.
     register()
+    plugins.load_named()
     console.protect_streams()
     given = HydraConfig.get()
     words, choices = given.overrides.task, given.runtime.choices
@@ -189,6 +190,10 @@ def make_folder(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    try:
+        sys.argv[1:] = plugins.take_plugins(sys.argv[1:])
+    except UserError as refusal:
+        distributed.abort(f"train.py: {refusal}")
     sys.argv[1:], composed = check(paths.quote_paths(sys.argv[1:]))
     make_folder(sys.argv[1:])
     if composed is None:

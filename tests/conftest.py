@@ -130,3 +130,47 @@ def compose():
     register()
     loaded = functools.cache(lambda overrides: load_config(compose_config(list(overrides))))
     return lambda overrides: copy.deepcopy(loaded(tuple(overrides)))
+
+
+@pytest.fixture(scope="session")
+def text_run(compose, tmp_path_factory):
+    """Folder with moods.csv and `run`, a finished run of a small encoder on its three classes."""
+    from experiments.run.main import run
+
+    place = tmp_path_factory.mktemp("moods")
+    moods = ["glad", "sad", "so-so"]
+    lines = [
+        f"{'very ' * (row % 7)}{moods[row % 3]} row {row},{moods[row % 3]}" for row in range(90)
+    ]
+    (place / "moods.csv").write_text("\n".join(["words,mood", *lines]) + "\n")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 64, "vocab_size": 264}
+    run(
+        compose(
+            [
+                *("model=minilm", "model.pretrained=false", "train.device=cpu", "method.n=50"),
+                *("train.max_steps=4", "train.batch_size=8", "task=text", "task.label=mood"),
+                *(f"model.sizes.{key}={value}" for key, value in sizes.items()),
+                *(f"task.path={place}/moods.csv", f"output={place}/runs"),
+            ]
+        )
+    )
+    next(place.rglob("metrics.json")).parent.rename(place / "run")
+    return place
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    """A current folder with the user's own files that the documentation speaks of."""
+    import json
+
+    monkeypatch.chdir(tmp_path)
+    words = "".join(f"text {row},{('negative', 'positive')[row % 2]}\n" for row in range(10))
+    (tmp_path / "reviews.csv").write_text(f"text,sentiment\n{words}")
+    pairs = [{"question": f"q {row}", "answer": f"a {row}", "score": row / 2} for row in range(9)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in pairs))
+    asked = [{"prompt": f"p {row}", "answer": f"a {row}"} for row in range(9)]
+    (tmp_path / "questions.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in asked))
+    for name in ("circle", "square"):
+        (tmp_path / "shapes" / name).mkdir(parents=True)
+    return tmp_path

@@ -294,21 +294,25 @@ def test_values_on_the_command_line_replace_a_recipe(compose):
     assert "source=none" in run.variant
 
 
-def test_task_that_the_recipe_lacks(compose):
-    error = refused(compose, "model=roberta_base", "task=qqp")
-    assert len(error.problems) == 1, "one line for one cause"
-    keys, _, cause = error.problems[0].partition(": ")
-    assert set(keys.split(", ")) == {
-        *("method.alpha", "train.epochs", "train.learning_rate", "train.head_learning_rate"),
-    }
-    assert "no entry for task 'qqp'" in cause
-    assert all(task in cause for task in ("sst2", "mrpc", "cola", "qnli", "rte", "stsb"))
+@pytest.mark.parametrize("source", ["paper", "printed", "authors", "ours"])
+def test_task_that_the_paper_has_not_takes_values_of_ours(source, compose):
+    run = compose(["model=roberta_base", "task=qqp", f"source={source}"])
+    assert (run.recipe, run.train.epochs, run.method.n) == ("ours", 10, 1000)
+    assert compose(["model=roberta_base", "task=sst2", "source=paper"]).train.epochs == 40
+
+
+def test_task_that_a_recipe_of_ours_has_not_takes_its_other_values(compose):
+    run = compose(["model=roberta_base", "task=stsb", "method=vera"])
+    other = compose(["model=roberta_base", "task=qqp", "method=lora"])
+    assert (run.train.epochs, other.recipe) == (40, "paper")
+    cfg = composed("model=roberta_base", "task=text", "method=vera")
+    assert (cfg.train.epochs, cfg.train.batch_size) == (10, 32)
 
 
 def test_task_that_no_text_recipe_is_for(compose):
     """Recipes set task.max_length, which other tasks must bear."""
-    error = refused(compose, "model=roberta_base", "task=toy")
-    assert "no entry for task 'toy'" in str(error)
+    (problem,) = refused(compose, "model=roberta_base", "task=toy").problems
+    assert problem.startswith("model=roberta_base: task=toy needs a 'points' head")
 
 
 def test_task_that_the_recipe_lacks_with_every_value_given(compose):

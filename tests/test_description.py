@@ -53,14 +53,15 @@ def test_values_of_another_source_are_announced(source, recipe, trains, said):
     config = part(source=source, recipe=recipe, mode=part(trains=trains),
                   method=part(name="lora"), model=part(name="vit_large"),
                   task=part(name="dtd"))  # fmt: skip
-    expected = "source=paper: no recipe for lora on vit_large; the values are those of source=ours"
+    expected = "source=paper: no recipe for lora on vit_large, dtd; the values are those of "
+    expected += "source=ours"
     assert description.describe_fallback(config) == (expected if said else None)
 
 
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [("paper", "no misprint for fourierft on vit_large, dtd"),
-     ("ours", "no recipe for fourierft on vit_large"),
+     ("ours", "no recipe for fourierft on vit_large, dtd"),
      ("printed", None)],
 )  # fmt: skip
 def test_what_is_printed_falls_back_to_what_is_decided(recipe, said):

@@ -20,7 +20,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from experiments.commands import export
+from experiments.commands import export, trained_run
 from experiments.config.restore import restore_config
 from experiments.errors import RecordError
 from experiments.models.gpt2_attention import SplitAttention, fuse_attention, split_attention
@@ -202,7 +202,7 @@ def test_a_depth_that_is_none(compose, model, size):
         run={}, config={}, parameters={"base": 10**8}, time={}, memory={}, environment={}
     )
     with pytest.raises(RecordError, match="1000000000 layers"):
-        export._check_counts(config, record)
+        trained_run._check_counts(config, record)
 
 
 def test_a_record_of_another_version(toy, tmp_path, capsys):

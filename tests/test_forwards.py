@@ -1,4 +1,4 @@
-"""Commands as earlier versions spelled them."""
+"""Short spellings of commands."""
 
 import runpy
 import sys
@@ -13,11 +13,12 @@ import pytest
         ("experiments.export", "experiments.commands.export"),
         ("experiments.fid", "experiments.commands.fid"),
         ("experiments.hub", "experiments.commands.prefetch"),
+        ("experiments.predict", "experiments.commands.predict"),
         ("experiments.rehearsal", "experiments.smoke"),
         ("experiments.results", "experiments.commands.results"),
     ],
 )
-def test_old_spelling_of_a_command_works(old, now, monkeypatch, capsys):
+def test_short_spelling_of_a_command_works(old, now, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["python", "--help"])
     texts = []
     for module in (old, now):

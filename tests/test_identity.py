@@ -63,7 +63,10 @@ def test_local_fields_are_those_of_earlier_versions():
         "profile": set(),
         "seed": set(),
         "model": {"path", "tokenizer", "origin", "wheel"},
-        "task": {"path", "class_path", "extractor", "questions", "generation_batch_size"},
+        "task": {
+            *("path", "class_path", "extractor", "questions", "generation_batch_size"),
+            "class_names",
+        },
         "method": {"memory", "gradient"},
         "train": {
             *("accumulation", "eval_batch_size", "checkpoint_every"),

@@ -15,7 +15,7 @@ from experiments.config.compose import CONF, compose_config, register
 from experiments.errors import DataError
 from experiments.models.vision import ImageFormat
 from experiments.report.comparison import reference
-from experiments.tasks import Images, image_transforms, images
+from experiments.tasks import Images, image_transforms, image_views, images
 from experiments.tasks.image_folder import Labelled
 
 PIXELS = ImageFormat(side=32, mean=[0.5] * 3, std=[0.5] * 3)
@@ -208,7 +208,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line(workers):
     content = content[:table] + bytes(200) + content[table + 200 :]
     assert image_transforms.find_fault(content) is None
     source = Labelled(contents=[content], labels=[0], places=["train.parquet row 7"])
-    views = images.Views(source, np.arange(1), 16, augmented=False)
+    views = image_views.Views(source, np.arange(1), 16, augmented=False)
     with pytest.raises(DataError) as caught:
         next(iter(torch.utils.data.DataLoader(views, num_workers=workers)))
     assert str(caught.value).startswith("train.parquet row 7: cannot be decoded (")

@@ -47,12 +47,13 @@ NARROW = {
     "judge": {"console", "errors", "files", "hub", "results"},
     "report": {"config", "console", "errors", "files", "metrics", "results"},
 }
-# Spellings of commands of earlier versions; each file forwards and does nothing else.
+# Short spellings of commands; each file forwards and does nothing else.
 FORWARDS = {
     "experiments/answers.py",
     "experiments/export.py",
     "experiments/fid.py",
     "experiments/hub/__main__.py",
+    "experiments/predict.py",
     "experiments/rehearsal.py",
     "experiments/results/__main__.py",
 }

@@ -30,6 +30,7 @@ DOCUMENTS = [
     "docs/cluster.md",
     "docs/report.md",
     "docs/methods.md",
+    "docs/own_data.md",
     "docs/architecture.md",
     "docs/serving.md",
 ]
@@ -50,7 +51,7 @@ def commands(start: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands(".venv/bin/python train.py"))
-def test_train_commands_compose(command, compose):
+def test_train_commands_compose(command, compose, own_data):
     words = shlex.split(command)[2:]
     overrides = [word for word in words if "=" in word]
     if "--help" in words:

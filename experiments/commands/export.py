@@ -1,45 +1,47 @@
-"""Write a finished run as a plain model: `python -m experiments.commands.export RUN OUT`.
+"""Write a finished run for use elsewhere: `python -m experiments.commands.export RUN OUT`.
 
 The adapter is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
 `from_pretrained(OUT)` of transformers (or diffusers) works without this project. If the base
-model's weights have moved, add `model.path=FOLDER` after OUT.
+model's weights have moved, add `model.path=FOLDER` after OUT. --push-to-hub uploads OUT.
 
-With --lora the adapter stays apart, as LoRA that PEFT loads without this project: exact for runs of
-FourierFT with `method.entry_rows`, refused for others.
+With --adapter the adapter stays apart, with its card, for PEFT and `experiments.predict`. With
+--lora it stays apart as LoRA that PEFT loads without this project: exact for runs of FourierFT with
+`method.entry_rows`, refused for others.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from experiments import console, hub
-from experiments.config.restore import restore_config
-from experiments.errors import RecordError, UserError
+from experiments import console
+from experiments.commands import adapter_card, trained_run
+from experiments.commands.trained_run import ALLOWED, TrainedRun
+from experiments.errors import UserError
 from experiments.files import set_default_mode
-from experiments.results import inputs, kept_adapter, stored
-from experiments.results.record import RECORD, Record, read_record
-from experiments.results.stored import make_printable
+from experiments.results import kept_adapter
+from experiments.results.record import Record, write_record
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from experiments.config.run_config import Config
-
-ADAPTER = 2**40
-"""Largest size of an adapter file in bytes; full fine-tuning stores the whole model."""
-ALLOWED = ("model.path", "model.tokenizer", "offline")
-"""Keys of the record that may be overridden."""
+PLACES = {"task": ("path", "questions"), "model": ("path", "tokenizer")}
+"""Settings that name folders of this machine, by their part of a record."""
+SHARED = ("inputs", "data", "rows", "held_out", "weights", "device", "matmul", "ranks")
+"""What an exported record tells of the machine."""
 
 
-def export_model(run: Path, to: Path, changes: list[str], lora: bool = False) -> None:
+def export_model(folder: Path, to: Path, changes: list[str], lora: bool = False) -> None:
     """Build the base model of a run, load the kept epoch's adapter into it, and save it.
 
     Args:
-        run: a run folder with metrics.json.
+        folder: a run folder with metrics.json.
         to: folder that does not exist yet.
         changes: `key=value` for some of ALLOWED.
         lora: write the adapter alone, as LoRA.
@@ -47,67 +49,41 @@ def export_model(run: Path, to: Path, changes: list[str], lora: bool = False) ->
     Raises:
         UserError: nothing to export, weights that are missing or not the run's, or `to` exists.
     """
-    wrong = [change for change in changes if change.partition("=")[0] not in ALLOWED]
-    if wrong:
-        allowed = ", ".join(ALLOWED)
-        raise UserError("invalid options", [f"{one} (allowed: {allowed})" for one in wrong])
-    if to.exists():
-        raise UserError(f"{to}: already exists and is not overwritten")
-    if not (run / RECORD).is_file():
-        raise RecordError(f"{run}: no {RECORD}, not a finished run")
-    record = read_record(run)
-    recorded = restore_config(record.config, changes)
-    if not (run / "adapter").is_dir():
-        raise RecordError(f"{run}: no adapter (mode={recorded.mode.value})")
-    if lora and getattr(recorded.method, "entry_rows", None) is None:
+    _refuse_existing(to)
+    run = trained_run.open_run(folder, changes)
+    config = run.config
+    if lora and getattr(config.method, "entry_rows", None) is None:
         raise UserError(
-            f"{run}: not exactly a LoRA adapter (method={recorded.method.name}, "
+            f"{folder}: not exactly a LoRA adapter (method={config.method.name}, "
             "method.entry_rows=null); export it merged, without --lora"
         )
-    if recorded.offline:
-        hub.go_offline()
-    weights = recorded.model.locate(recorded.offline)
-    _check_counts(recorded, record)
+    net = trained_run.build_base(run)
 
     from experiments.models.gpt2_attention import fuse_attention
-    from experiments.run.build import build_base
 
-    try:
-        net = build_base(recorded, weights)  # downloads, if need be
-    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise RecordError(
-            f"{run}: its base model cannot be built ({make_printable(error)[:300]})"
-        ) from error
-    if recorded.model.quantization is not None:
+    if config.model.quantization is not None:
         net = net.dequantize()  # exactly the values that the adapter was trained on
-    inputs.check_model(run, recorded, record)
-    for path in (run / "adapter").rglob("*"):
-        if not path.is_dir():
-            stored.check_file(path, ADAPTER)
-    kept_adapter.check(run, record)
-    draft = to.with_name(f".{to.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
     if lora:
-        _write_lora(recorded, net, run / "adapter", draft)
-        draft.rename(to)
+        _write_folder(to, lambda draft: _write_lora(run, net, draft))
         return
-    net = fuse_attention(recorded.method.restore(net, run / "adapter"))
-    plain = recorded.model.plain(net, weights)
+    net = fuse_attention(config.method.restore(net, run.adapter))
+    plain = config.model.plain(net, run.weights)
     if plain is None:
         raise UserError(
-            f"model={recorded.model.name}: not a model of transformers or diffusers, "
+            f"model={config.model.name}: not a model of transformers or diffusers, "
             "nothing to export"
         )
-    processor = recorded.model.processor(weights)
-    draft.mkdir(parents=True)
-    plain.save_pretrained(draft)
-    if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
-        processor.save_pretrained(draft)
-    set_default_mode(draft)
-    draft.rename(to)
+    processor = config.model.processor(run.weights)
+
+    def write(draft: Path) -> None:
+        plain.save_pretrained(draft)
+        if hasattr(processor, "save_pretrained"):  # of diffusion, it is in the pipeline
+            processor.save_pretrained(draft)
+
+    _write_folder(to, write)
 
 
-def _write_lora(recorded: Config, net: nn.Module, adapter: Path, to: Path) -> None:
+def _write_lora(run: TrainedRun, net: nn.Module, to: Path) -> None:
     """Write the adapter as LoRA for the model as transformers builds it.
 
     Raises:
@@ -119,44 +95,98 @@ def _write_lora(recorded: Config, net: nn.Module, adapter: Path, to: Path) -> No
     split = any(isinstance(part, SplitAttention) for part in net.modules())
     if split or not hasattr(net, "save_pretrained"):
         raise UserError(
-            f"model={recorded.model.name}: its adapted modules are not those of transformers' "
+            f"model={run.config.model.name}: its adapted modules are not those of transformers' "
             "model; export it merged, without --lora"
         )
-    export_lora(recorded.method.restore(net, adapter, merged=False), to)
-    set_default_mode(to)
+    export_lora(run.config.method.restore(net, run.adapter, merged=False), to)
 
 
-def _check_counts(recorded: Config, record: Record) -> None:
-    """Raise RecordError if the recorded sizes do not give the recorded parameter counts.
+def export_adapter(folder: Path, to: Path, changes: list[str], repo: str | None = None) -> None:
+    """Write the adapter of a run with its card and its record, without paths of this machine.
 
-    Otherwise a corrupt number could exhaust the memory. Pretrained weights are compared with the
-    sizes when they are read.
+    Args and errors as of `export_model`; the base model is not needed. The card speaks of `repo`,
+    a name on the hub, if it is given.
     """
-    if recorded.model.pretrained:
-        return
-    from experiments.run.build import count_parameters
+    _refuse_existing(to)
+    run = trained_run.open_run(folder, changes, locate=False)
+    kept_adapter.check(run.adapter, run.record)
 
-    sizes, base = getattr(recorded.model, "sizes", {}), record.parameters.get("base") or 0
-    layers = sizes.get("num_hidden_layers", sizes.get("n_layer", 1))
-    width = sizes.get("hidden_size", sizes.get("n_embd", 1))
-    problem = f"{layers!r:.30} layers of {width!r:.30}"
-    if not isinstance(layers, int) or not isinstance(width, int) or layers * width <= base:
-        try:  # shapes alone, without memory
-            net = recorded.model.build(recorded.task.head, None, meta=True)
-            net = recorded.method.apply(net, recorded.model.head)
-            counts = count_parameters(net, recorded.model.head)
-        except UserError:
-            raise
-        except Exception:  # as many kinds as there are architectures; said where it is built
-            return
-        names = ("adapter", "head", "base")
-        problem = ", ".join(
-            f"{name} {counts[name]:,} (recorded: {record.parameters.get(name)})"
-            for name in names
-            if counts[name] != record.parameters.get(name)
-        )
-    if problem:
-        raise RecordError("the recorded sizes do not give the recorded parameter counts", [problem])
+    def write(draft: Path) -> None:
+        names = [name for name in kept_adapter.compute_hashes(run.adapter)]
+        for name in names:
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.adapter / name, draft / name)
+        _name_base(draft, run)
+        hashes = kept_adapter.compute_hashes(draft)
+        write_record(draft, dataclasses.replace(_strip(run.record), adapter=hashes))
+        card = adapter_card.make_card(run, repo or to.name)
+        (draft / kept_adapter.CARD).write_text(card, encoding="utf-8")
+
+    _write_folder(to, write)
+
+
+def push_to_hub(folder: Path, repo: str, private: bool) -> str:
+    """Upload a folder to a model repository of the hub, made if there is none; return its address.
+
+    Raises:
+        UserError: the hub refuses, or does not answer.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload by fourierft")
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"--push-to-hub {repo}: {reason}", [f"written all the same: {folder}", "hf auth login"]
+        ) from error
+    return str(address)
+
+
+def _refuse_existing(to: Path) -> None:
+    if to.exists():
+        raise UserError(f"{to}: already exists and is not overwritten")
+
+
+def _write_folder(to: Path, write: Callable[[Path], Any]) -> None:
+    """Fill a folder, which appears once it is whole."""
+    draft = to.with_name(f".{to.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    write(draft)
+    set_default_mode(draft)
+    draft.rename(to)
+
+
+def _name_base(draft: Path, run: TrainedRun) -> None:
+    """Write the hub's name of the base model into PEFT's configuration, in place of a path."""
+    path = draft / "adapter_config.json"
+    if not path.is_file():
+        return
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    name = adapter_card.get_hub_name(run) or run.config.model.name
+    if settings.get("base_model_name_or_path") != name:
+        settings["base_model_name_or_path"] = name
+        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _strip(record: Record) -> Record:
+    """Return a record without what is of this machine alone."""
+    config = {
+        key: dict(one) if isinstance(one, dict) else one for key, one in record.config.items()
+    }
+    for part, names in PLACES.items():
+        config[part] |= {name: None for name in names if name in config[part]}
+    config["output"] = "outputs"
+    environment = {key: record.environment[key] for key in SHARED if key in record.environment}
+    environment["inputs"] = {
+        name: {key: value for key, value in one.items() if key != "place"}
+        for name, one in (environment.get("inputs") or {}).items()
+    }
+    return dataclasses.replace(record, config=config, environment=environment)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -167,15 +197,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("out", type=Path, help="folder to write, which must not exist")
-    parser.add_argument("--lora", action="store_true", help="write the adapter alone, as LoRA")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--adapter", action="store_true", help="write the adapter alone, with a card")
+    form.add_argument("--lora", action="store_true", help="write the adapter alone, as LoRA")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload OUT to the hub")
+    parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("changes", nargs="*", metavar="key=value", help=", ".join(ALLOWED))
     asked = parser.parse_intermixed_args(arguments)
     try:
-        export_model(asked.run, asked.out, asked.changes, asked.lora)
+        if asked.adapter:
+            export_adapter(asked.run, asked.out, asked.changes, asked.push_to_hub)
+        else:
+            export_model(asked.run, asked.out, asked.changes, asked.lora)
+        print(f"written: {asked.out}")
+        if asked.push_to_hub:
+            print(f"uploaded: {push_to_hub(asked.out, asked.push_to_hub, asked.private)}")
     except UserError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    print(f"written: {asked.out}")
     return 0
 
 

@@ -31,7 +31,8 @@ def find_changes(cfg: DictConfig, overrides: Iterable[str] | None = None) -> dic
         overrides: all that it was composed of, if that is known: the plain run, which takes as
             long to compose, is needed only where one of them is about something else.
     """
-    if overrides is not None and all(map(_is_neutral, overrides)):
+    named_by_path = "data" in cfg.task  # of the user's own: runs are named after the file
+    if overrides is not None and all(map(_is_neutral, overrides)) and not named_by_path:
         return {} if cfg.profile is None else {"profile": cfg.profile}
     parts = [f"{part}={cfg[part].name}" for part in ("model", "task", "method")]
     changes: dict[str, Any] = {}

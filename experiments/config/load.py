@@ -28,6 +28,7 @@ def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Conf
 
     Raises:
         ConfigError: with every problem at once.
+        DataError: the task's own data do not say what the run needs to know.
     """
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
@@ -42,7 +43,10 @@ def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Conf
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
         raise ConfigError("not a run", [str(error).splitlines()[0]]) from error
-    problems = list(find_mistyped(config)) or list(config.problems())
+    problems = list(find_mistyped(config))
+    if not problems:
+        config.task.resolve()
+        problems = list(config.problems())
     said = {line.partition("=")[0] for line in problems}
     problems += [
         line for line in bounds.find_violations(config, "") if line.partition("=")[0] not in said

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import flags, help_page, override_parser
-from experiments.config.compose import CONF, compose_config
+from experiments.config.compose import CONF, compose_config, format_search_path
 from experiments.config.override_parser import shorten
 from experiments.errors import ConfigError
 
@@ -159,8 +159,7 @@ def _add_search_path(texts: list[str], folders: list[Path]) -> list[str]:
     """Return overrides by which Hydra finds the options of all folders."""
     if not folders[1:] or any(text.startswith("hydra.searchpath=") for text in texts):
         return texts
-    places = ",".join(f'"file://{folder}"' for folder in folders[1:])
-    return [*texts, f"hydra.searchpath=[{places}]"]
+    return [*texts, format_search_path(folders[1:])]
 
 
 def _find_invalid(single: list[Override], folders: list[Path]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config.compose import CONF, compose_config, register
+from experiments.config.compose import compose_config, find_option_files, register
 from experiments.config.load import find_mistyped
 from experiments.config.run_config import Config
 from experiments.errors import ConfigError
@@ -93,10 +93,10 @@ def _find_option(part: str, found: Any) -> str:
     """Return `part=name` of a part of the configuration, if conf/ has that option."""
     name = found.get("name") if isinstance(found, dict) else None
     # Compared, never joined to a path: the name may lead anywhere.
-    if not isinstance(name, str) or name not in {
-        path.stem for path in (CONF / part).glob("*.yaml")
-    }:
-        raise ConfigError(f"{part}={name!s:.100}: unknown to this version")
+    if not isinstance(name, str) or name not in {path.stem for path in find_option_files(part)}:
+        raise ConfigError(
+            f"{part}={name!s:.100}: unknown to this version (plugin=MODULE, if it is your own)"
+        )
     return f"{part}={name}"
 
 

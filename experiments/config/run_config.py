@@ -190,3 +190,15 @@ LATER = {
     if BEFORE in entry.metadata
 }
 """Fields that older records lack, with the value that these have: it identifies no run."""
+
+
+def identify_by(section: str, kind: type) -> None:
+    """Let the fields of a further class identify runs, except for its local ones."""
+    IDENTITY[section] |= find_local(kind)
+    LATER.update(
+        {
+            f"{section}.{entry.name}": entry.metadata[BEFORE]
+            for entry in fields(kind)
+            if BEFORE in entry.metadata
+        }
+    )

@@ -83,13 +83,11 @@ class Adapter(Method):
                 setattr(configuration, name, sorted(value))
         # Told not to look: PEFT would ask the hub at every save whether the vocabulary has grown.
         embeddings = "embed" in str(getattr(configuration, "target_modules", None))
-        net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
-
-    def checkpoint(self, net: nn.Module, folder: Path) -> None:
-        """See `Method.checkpoint`; without a model card, which takes longer than small weights."""
+        # Neither a card, which takes longer than small weights: `experiments.commands.export`
+        # writes one that knows the scores.
         net.create_or_update_model_card = lambda *_: None
         try:
-            self.save(net, folder)
+            net.save_pretrained(folder, save_embedding_layers="auto" if embeddings else False)
         finally:
             del net.create_or_update_model_card
 

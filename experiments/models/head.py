@@ -13,5 +13,7 @@ class Head:
     """Kind: points, classification, regression, images, language, denoising or none."""
     labels: int = 0
     """Width of the output."""
+    names: tuple[str, ...] = ()
+    """Names of the classes in the order of the output; empty: they are numbers."""
     inputs: int = 0
     """Width of the input if the task decides it."""

@@ -220,6 +220,8 @@ class Transformer(Model):
                 f"{self._place(source)}: weights are missing",
                 [*absent[:5], *([f"and {len(absent) - 5} more"] if len(absent) > 5 else [])],
             )
+        # The adapter's configuration will name it, and a folder is of this machine alone.
+        net.name_or_path = net.config._name_or_path = self.repo or self.name
         return net
 
     def load_tokenizer(self, source: str) -> Any:
@@ -240,4 +242,14 @@ class Transformer(Model):
 def labels(head: Head) -> dict[str, Any]:
     """Return the fields of the configuration of a text classifier or regression."""
     problem = "regression" if head.kind == "regression" else "single_label_classification"
-    return {"num_labels": head.labels, "problem_type": problem}
+    return {"problem_type": problem} | classes(head)
+
+
+def classes(head: Head) -> dict[str, Any]:
+    """Return the fields of the configuration that hold the number and names of the classes."""
+    if not head.names:
+        return {"num_labels": head.labels}
+    return {
+        "id2label": dict(enumerate(head.names)),
+        "label2id": {name: number for number, name in enumerate(head.names)},
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import DataError
-from experiments.models.transformer import Transformer
+from experiments.models.transformer import Transformer, classes
 from experiments.results.identity import BEFORE
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class VisionTransformer(Transformer):
 
         if head.kind == "none":
             return self.network(AutoModel, source, meta)
-        net = self.network(AutoModelForImageClassification, source, meta, num_labels=head.labels)
+        net = self.network(AutoModelForImageClassification, source, meta, **classes(head))
         pixels = self.processor(source)
         return accept_bytes(net, pixels.mean, pixels.std)
 

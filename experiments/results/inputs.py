@@ -28,7 +28,8 @@ CODE = "code of "
 BUILT_IN = {
     "methods": "adalora bottleneck dylora fourierft method peft selective",
     "models": "diffusion encoder language mlp model transformer vision",
-    "tasks": "dreambooth e2e glue images instruction language task toy",
+    "tasks": "completions dreambooth e2e glue images instruction language pictures sentences task "
+    "text toy",
 }
 """Modules of this project with methods, models and tasks, which the commit identifies. Any other
 module is private, and its source is an input."""

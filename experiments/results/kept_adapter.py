@@ -12,13 +12,17 @@ from typing import Any
 from experiments.errors import RecordError
 from experiments.files import set_default_mode, write_atomically
 from experiments.results import stored
-from experiments.results.record import Record
+from experiments.results.record import RECORD, Record
 
 FOLDER = "adapter"
+MAIN_FILES = ("adapter_config.json", "trained.safetensors")
+"""Files of which an adapter has one: PEFT's, or that of methods without it."""
 PREVIOUS = ".adapter.spare.tmp"
 """Folder with the adapter of the last checkpoint, once a later evaluation was better."""
 LABEL = ".kept.json"
 """File in the folder during the run: step of the adapter, and its files' hashes."""
+CARD = "README.md"
+"""Description of an adapter, as the hub shows it."""
 CHUNK_BYTES = 2**20
 
 
@@ -100,20 +104,24 @@ def verify(run: Path, step: int | None) -> dict[str, str]:
     return label["files"]
 
 
-def check(run: Path, record: Record) -> None:
+def check(folder: Path, record: Record) -> None:
     """Compare the adapter of a finished run with its record, and look for non-finite values.
+
+    Args:
+        folder: the adapter's, in the run folder or exported.
+        record: of the run.
 
     Raises:
         RecordError: the adapter is missing, was altered, or contains NaN or infinity.
     """
-    problems = list(find_differences(run, record))
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: no adapter there")
+    problems = list(_compare_hashes(record.adapter, folder)) if record.adapter is not None else []
     if problems:
-        raise RecordError(f"{run / FOLDER}: not the recorded adapter", problems)
-    if not (run / FOLDER).is_dir():
-        raise RecordError(f"{run}: no adapter there")
-    broken = list(_find_nonfinite(run / FOLDER))
+        raise RecordError(f"{folder}: not the recorded adapter", problems)
+    broken = list(_find_nonfinite(folder))
     if broken:
-        raise RecordError(f"{run / FOLDER}: contains non-finite values", broken)
+        raise RecordError(f"{folder}: contains non-finite values", broken)
 
 
 def find_differences(run: Path, record: Record) -> Iterator[str]:
@@ -123,10 +131,10 @@ def find_differences(run: Path, record: Record) -> Iterator[str]:
 
 
 def compute_hashes(folder: Path) -> dict[str, str]:
-    """Compute the SHA-256 of an adapter's files by name, without README.md."""
+    """Compute the SHA-256 of an adapter's files by name, without what is written about it."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.name in (LABEL, "README.md") or path.is_dir():
+        if path.name in (LABEL, CARD, RECORD) or path.is_dir():
             continue
         stored.check_file(path, 2**40)
         digest = hashlib.sha256()

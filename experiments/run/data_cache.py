@@ -70,9 +70,11 @@ def load(
 
 
 def _list_stamps(place: str | None) -> list[tuple[Any, ...]]:
-    """Names and stamps of the files of a folder."""
-    if place is None or not Path(place).is_dir():
+    """Names and stamps of a file, or of the files of a folder."""
+    if place is None or not Path(place).exists():
         return []
+    if not Path(place).is_dir():
+        return [(place, *fingerprints.get_stamp(place))]
     found = []
     for folder, _, names in os.walk(place):
         for name in names:

@@ -34,9 +34,9 @@ def describe_fallback(config: Config) -> str | None:
     """Return a line on values of another source than the requested one; None if there is none."""
     if not config.mode.trains or config.source in (config.recipe, "none"):
         return None
-    parts = f"{config.method.name} on {config.model.name}"
+    parts = f"{config.method.name} on {config.model.name}, {config.task.name}"
     unchanged = (config.source, config.recipe) == ("printed", "paper")
-    why = f"no misprint for {parts}, {config.task.name}" if unchanged else f"no recipe for {parts}"
+    why = f"no {'misprint' if unchanged else 'recipe'} for {parts}"
     return f"source={config.source}: {why}; the values are those of source={config.recipe}"
 
 
@@ -58,6 +58,7 @@ def describe_environment(data: Data, device: Any, inputs: dict[str, Any]) -> dic
         "rows": {"train": len(data.train)}
         | {f"scored {name}": len(part) for name, part in data.evaluations.items()}
         | {f"asked {name}": len(part) for name, part in data.prompts.items()},
+        **({"held_out": dict(data.held_out)} if data.held_out is not None else {}),
     }
 
 

@@ -51,7 +51,7 @@ def answer_pending(config: Config, run_dir: Path, record: Record) -> Record:
         if not pending:
             return record
         log.info("trained before; to be answered: %s", ", ".join(pending))
-        kept_adapter.check(run_dir, record)
+        kept_adapter.check(run_dir / kept_adapter.FOLDER, record)
         net, processor = _restore_network(config, run_dir, weights, record)
         began = time.monotonic()
         config.task.generate(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments import console
-from experiments.config import overrides, paths, sweep
+from experiments.config import overrides, paths, plugins, sweep
 from experiments.config.compose import compose_config, register
 from experiments.config.load import load_config
 from experiments.config.run_config import IDENTITY, Config
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the search; 0")
     given = parser.parse_intermixed_args(arguments)
     try:
-        short = search(paths.quote_paths(given.overrides), given.trials, given.seed)
+        words = plugins.take_plugins(given.overrides)
+        short = search(paths.quote_paths(words), given.trials, given.seed)
     except UserError as error:
         sys.exit(f"experiments.search: {error}")
     except KeyboardInterrupt:

@@ -141,7 +141,6 @@ class E2E(Language):
         self, net: nn.Module, processor: Any, data: Data, run_dir: Path, seed: int
     ) -> None:
         """See `Task.generate`; generations/test.jsonl holds all that `evaluate_outputs` needs."""
-        blank = processor(BLANK, add_special_tokens=False)["input_ids"]
         for split, prompts in data.prompts.items():
             path = generations.get_path(run_dir, split)
             done = {line["id"] for line in _read_texts(path)}
@@ -153,12 +152,7 @@ class E2E(Language):
                 [prompt["input_ids"] for prompt in open_],
                 batch_size=self.generation_batch_size,
                 max_new_tokens=self.max_new_tokens,
-                ends=blank if len(blank) == 1 else (),
-                no_repeat_ngram=self.no_repeat_ngram,
-                num_beams=self.beams,
-                length_penalty=self.length_penalty,
-                early_stopping="never",  # the best of all that fits, as microsoft/LoRA takes it
-                do_sample=False,
+                **self.get_decoding(processor),
             ):
                 generations.append(
                     path,
@@ -166,12 +160,37 @@ class E2E(Language):
                         {
                             "id": open_[position]["id"],
                             "given": open_[position]["given"],
-                            "text": text.partition(BLANK)[0].strip(),
+                            "text": self.finish_text(text),
                             "references": open_[position]["references"],
                         }
                         for position, text in batch
                     ],
                 )
+
+    @property
+    def prompt_columns(self) -> list[str]:
+        """See `Language.prompt_columns`."""
+        return ["meaning_representation"]
+
+    def make_prompt(self, row: dict[str, Any], processor: Any) -> str:
+        """See `Language.make_prompt`."""
+        return e2e_data.linearise(row["meaning_representation"]) + processor.eos_token
+
+    def get_decoding(self, processor: Any) -> dict[str, Any]:
+        """See `Language.get_decoding`: beam search."""
+        blank = processor(BLANK, add_special_tokens=False)["input_ids"]
+        return {
+            "ends": blank if len(blank) == 1 else (),
+            "no_repeat_ngram": self.no_repeat_ngram,
+            "num_beams": self.beams,
+            "length_penalty": self.length_penalty,
+            "early_stopping": "never",  # the best of all that fits, as microsoft/LoRA takes it
+            "do_sample": False,
+        }
+
+    def finish_text(self, text: str) -> str:
+        """See `Language.finish_text`."""
+        return text.partition(BLANK)[0].strip()
 
     def evaluate_outputs(self, run_dir: Path, *, device: str = "auto") -> OutputScores | None:
         """See `Task.evaluate_outputs`; BLEU has a bootstrap interval over the groups."""

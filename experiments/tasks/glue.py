@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments import hub
 from experiments.errors import DataError
 from experiments.hub.fingerprints import Files
 from experiments.models.head import Head
-from experiments.tasks import token_cache
-from experiments.tasks.task import Data, Task
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-SUBSET_SEED = 0  # seed of `train_rows`: one subset for every method and run seed
+from experiments.tasks.sentences import Sentences, Splits
 
 
 @dataclass(kw_only=True)
-class Glue(Task):
+class Glue(Sentences):
     """Sentence or sentence-pair classification or regression with the hub's columns.
 
     Hidden test labels are never read.
@@ -33,19 +26,10 @@ class Glue(Task):
     """Hub repository."""
     subset: str
     """Configuration of the repository."""
-    columns: list[str]
-    """One or two text columns."""
     labels: int
     """Number of classes; 1 for regression."""
-    max_length: int = field()
-    """Tokens after which a row is cut."""
     splits: list[str]
     """Labelled splits to score; the primary metric is of the first."""
-
-    @property
-    def of_text(self) -> bool:
-        """See `Task.of_text`."""
-        return True
 
     @property
     def head(self) -> Head:
@@ -55,8 +39,6 @@ class Glue(Task):
     def problems(self) -> Iterator[str]:
         """See `Task.problems`."""
         yield from super().problems()
-        if not 1 <= len(self.columns) <= 2:
-            yield f"task.columns={self.columns}: must name one or two text columns"
         if self.labels < 1:
             yield f"task.labels={self.labels}: must be at least 1"
         if not self.splits:
@@ -88,49 +70,6 @@ class Glue(Task):
         folder = hub.locate_local(self.repo, self.path, kind="dataset")
         found = {} if folder is None else self._files(folder)
         return {f"{split} data": Files(paths=[*map(Path, paths)]) for split, paths in found.items()}
-
-    def load(self, processor: Any, source: str | None) -> Data:
-        """See `Task.load`."""
-        import datasets
-        from transformers import DataCollatorWithPadding
-
-        if not sys.stderr.isatty():
-            datasets.disable_progress_bars()
-        splits, fingerprint = self._read(source)
-        train = splits["train"]
-        if self.train_rows is not None:
-            if self.train_rows > len(train):
-                raise DataError(f"task.train_rows={self.train_rows}: there are {len(train)} rows")
-            train = train.shuffle(seed=SUBSET_SEED).select(range(self.train_rows))
-        evaluations = {name: splits[name] for name in self.splits}
-        if self.eval_rows is not None:
-            evaluations = {
-                name: rows.select(range(min(self.eval_rows, len(rows))))
-                for name, rows in evaluations.items()
-            }
-        length = min(self.max_length, processor.model_max_length)
-        number = float if self.labels == 1 else int  # the loss tells them apart
-
-        def tokenize(batch: dict[str, list]) -> dict[str, list]:
-            rows = processor(
-                *(batch[column] for column in self.columns), truncation=True, max_length=length
-            )
-            return {**rows, "labels": [number(label) for label in batch["label"]]}
-
-        def prepare(name: str, rows: Dataset, cut: int | None) -> Dataset:
-            about = [fingerprint, name, cut, self.columns, self.labels == 1, length]
-            return token_cache.tokenise_rows(rows, tokenize, processor, about, batched=True)
-
-        prepared = prepare("train", train, self.train_rows)
-        return Data(
-            train=prepared,
-            lengths=[len(row) for row in prepared["input_ids"]],
-            evaluations={
-                name: prepare(name, rows, self.eval_rows) for name, rows in evaluations.items()
-            },
-            collate=DataCollatorWithPadding(processor),
-            fingerprint=fingerprint,
-        )
 
     def _files(self, folder: Path) -> dict[str, list[str]]:
         """Return parquet files per needed split, in the folder or in its subfolder `subset`."""
@@ -165,8 +104,8 @@ class Glue(Task):
             return Path(source or self.path)
         return hub.fetch(*self.downloads())
 
-    def _read(self, source: str | None) -> tuple[dict[str, Dataset], str]:
-        """Read the labelled splits, and hash their bytes.
+    def read(self, source: str | None) -> Splits:
+        """See `Sentences.read`.
 
         By pyarrow: `datasets.load_dataset("parquet")` copies the data into its cache and stops at
         the first bad shard, whose name is in its log alone.
@@ -199,7 +138,7 @@ class Glue(Task):
             problems += found
         if problems:
             raise DataError(f"task={self.name}: wrong data in {self.path or self.repo}", problems)
-        return splits, digest.hexdigest()
+        return Splits(rows=splits, fingerprint=digest.hexdigest())
 
     def _unfit(self, split: str, tables: dict[str, Any]) -> Iterator[str]:
         """Yield every problem of a split's files, each checked alone."""

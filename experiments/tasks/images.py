@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +15,10 @@ from experiments import hub
 from experiments.errors import DataError
 from experiments.hub.fingerprints import Files
 from experiments.models.head import Head
-from experiments.tasks import image_folder, image_transforms
+from experiments.tasks import image_folder, image_tables, image_transforms
 from experiments.tasks.image_folder import Labelled
-from experiments.tasks.task import Data, Task
+from experiments.tasks.image_views import Views, collate
+from experiments.tasks.task import Data, Task, require_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +125,8 @@ class Images(Task):
         for name, share in (("test", self.test_share), ("validation", self.validation_share)):
             if share is not None:
                 splits[name] = splits["train"]
-                rows["train"], rows[name] = hold_out(rows["train"], share, draw)
+                kept, held = self.hold_out(splits["train"], rows["train"], share, draw)
+                rows["train"], rows[name] = kept, held
         if self.train_rows is not None:
             there = len(rows["train"])
             if self.train_rows > there:
@@ -139,10 +141,43 @@ class Images(Task):
         return Data(
             train=views("train", augmented=True),
             evaluations={split: views(split) for split in ("validation", "test")},
-            collate=_collate,
+            collate=collate,
             fingerprint=fingerprint,
+            held_out=self.describe_held_out(splits, rows),
             augmented=True,
         )
+
+    def hold_out(
+        self, split: Labelled, rows: np.ndarray, share: float, draw: np.random.Generator
+    ) -> tuple[Any, Any]:
+        """Split rows of a split into those that stay and a held-out share."""
+        return hold_out(rows, share, draw)
+
+    def describe_held_out(
+        self, splits: Mapping[str, Labelled], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, Any] | None:
+        """Describe held-out rows for the record; None where seed and data identify them."""
+        return None
+
+    def prepare_inputs(self, rows: Sequence[dict[str, Any]], processor: Any) -> list[dict]:
+        """See `Task.prepare_inputs`: a column `file` holds paths of images."""
+        require_cells(rows, ["file"])
+        found, problems = [], []
+        for row in rows:
+            try:
+                content = Path(row["file"]).read_bytes()
+                view = image_transforms.make_evaluation_view(content, processor.side)
+                found.append({"pixel_values": view})
+            except Exception as error:  # PIL's readers raise many kinds
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                problems.append(f"{row['file']}: {reason}")
+        if problems:
+            raise DataError("images that cannot be read", problems)
+        return found
+
+    def get_collator(self, processor: Any) -> Any:
+        """See `Task.get_collator`."""
+        return collate
 
     @property
     def _repos(self) -> list[str]:
@@ -203,7 +238,7 @@ class Images(Task):
             if paths[0].is_dir():
                 split, found = image_folder.read_folder(paths[0], digest)
             else:
-                split, found = image_folder.read_parquet(
+                split, found = image_tables.read_parquet(
                     paths, self.classes, self.label_column, digest
                 )
             splits[name] = split
@@ -227,61 +262,3 @@ def hold_out(rows: np.ndarray, share: float, draw: np.random.Generator) -> tuple
     count = math.ceil(Fraction(str(share)) * len(rows))  # 0.1 as a float is a little more
     order = draw.permutation(rows)
     return np.sort(order[count:]), np.sort(order[:count])
-
-
-class Undecodable(DataError):
-    """An image that looked whole and is not.
-
-    Out of a loader process torch raises it once more, with a traceback as its message, of which
-    the end counts.
-    """
-
-    def __init__(self, summary: str):
-        super().__init__(summary.strip().rpartition(f"{type(self).__name__}: ")[2])
-
-
-class Views(Sequence):
-    """Rows of a split as inputs of a network, decoded on access.
-
-    Args:
-        source: the images.
-        rows: indices of the images.
-        side: side of a view, in pixels.
-        augmented: row `key` is a random view of image `key % len`, decided by `key` alone.
-    """
-
-    def __init__(self, source: Labelled, rows: np.ndarray, side: int, augmented: bool):
-        self.source, self.rows, self.side, self.augmented = source, rows, side, augmented
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
-        """Return `pixel_values` (side, side, 3) uint8 and `labels`, a class number."""
-        if key >= len(self) and not self.augmented:
-            raise IndexError(key)
-        import numpy as np
-
-        row = self.rows[key % len(self)]
-        content = self.source.contents[row]
-        try:
-            if self.augmented:
-                draw = np.random.default_rng(key)
-                pixels = image_transforms.make_training_view(content, self.side, draw)
-            else:
-                pixels = image_transforms.make_evaluation_view(content, self.side)
-        except Exception as error:  # PIL's readers raise many kinds
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise Undecodable(f"{self.source.places[row]}: cannot be decoded ({reason})") from error
-        return {"pixel_values": pixels, "labels": self.source.labels[row]}
-
-
-def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack pixel_values (B, side, side, 3) uint8 and labels (B,)."""
-    import numpy as np
-    import torch
-
-    return {
-        "pixel_values": torch.from_numpy(np.stack([row["pixel_values"] for row in rows])),
-        "labels": torch.tensor([row["labels"] for row in rows]),
-    }

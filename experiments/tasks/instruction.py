@@ -229,6 +229,16 @@ class Instruction(Language):
         form = self.prompt_with_input if row["input"].strip() else self.prompt
         return form.format(instruction=row["instruction"], input=row["input"]), row["output"]
 
+    @property
+    def prompt_columns(self) -> list[str]:
+        """See `Language.prompt_columns`; a column `input` is read where there is one."""
+        return ["instruction"]
+
+    def make_prompt(self, row: dict[str, Any], processor: Any) -> str:
+        """See `Language.make_prompt`."""
+        given = {"instruction": row["instruction"], "input": row.get("input") or "", "output": ""}
+        return self.pieces(given, processor)[0]
+
     def _prompts(self, processor: Any) -> dict[str, list[dict[str, Any]]]:
         """Return questions per benchmark; warns before training if there are none to answer."""
         if self.questions is None:

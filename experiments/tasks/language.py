@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from experiments.errors import DataError, UserError
 from experiments.metrics.classification import cross_entropy
 from experiments.models.head import Head
 from experiments.results.identity import LOCAL
 from experiments.tasks import token_cache
-from experiments.tasks.task import Task
+from experiments.tasks.task import Task, require_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +82,38 @@ class Language(Task):
             references: (rows,) numbers of tokens.
         """
         return {"cross_entropy": cross_entropy(predictions, references)}
+
+    @property
+    def prompt_columns(self) -> list[str]:
+        """Columns that a row needs to be continued; `make_prompt` may read others."""
+        return []
+
+    def make_prompt(self, row: dict[str, Any], processor: Any) -> str:
+        """Return the text that the network continues, as in training."""
+        raise UserError(f"task={self.name}: continues no rows of a table")
+
+    def get_decoding(self, processor: Any) -> dict[str, Any]:
+        """Return further arguments of `generate_continuations`; greedy without any."""
+        return {"do_sample": False}
+
+    def finish_text(self, text: str) -> str:
+        """Return what counts of a generated text."""
+        return text.strip()
+
+    def prepare_inputs(self, rows: Sequence[dict[str, Any]], processor: Any) -> list[dict]:
+        """See `Task.prepare_inputs`: the tokens of each row's prompt."""
+        require_cells(rows, self.prompt_columns)
+        prompts = [self.make_prompt(row, processor) for row in rows]
+        tokens = processor(prompts, verbose=False)["input_ids"]
+        room = processor.model_max_length - self.max_new_tokens
+        long = [str(number) for number, ids in enumerate(tokens, 1) if len(ids) > room]
+        if long:
+            raise DataError(
+                f"prompts of more than {room} tokens leave no room for "
+                f"task.max_new_tokens={self.max_new_tokens}",
+                [f"rows {', '.join(long[:5])}" + f" and {len(long) - 5} more" * (len(long) > 5)],
+            )
+        return [{"input_ids": ids} for ids in tokens]
 
     def tokenised(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from experiments.errors import DataError, UserError
 from experiments.metrics import classification
 from experiments.models.head import Head
 from experiments.results.identity import LOCAL
@@ -46,6 +47,8 @@ class Data:
     longest: int | None = None
     """Tokens of the longest text, prompt and answer, that the network may write; None: all that it
     can read."""
+    held_out: Mapping[str, Any] | None = None
+    """Rows of the training data that are scored instead, for the record."""
     augmented: bool = False
     """True if a training row differs in every epoch: `train` is then indexed by
     number * len(train) + row, where each epoch of each seed has a number of its own."""
@@ -122,6 +125,16 @@ class Task:
         """Head that the task needs."""
         return Head(kind="none")
 
+    def resolve(self) -> None:
+        """Fill in what the configuration leaves to the data, such as the names of classes.
+
+        Called once, before `problems`. A record holds what was found, so that its task needs no
+        data.
+
+        Raises:
+            DataError: the data do not say, or are not there.
+        """
+
     def problems(self) -> Iterator[str]:
         """Yield every setting that the task cannot work with."""
         fitting = self.measurable if self.head.kind != "none" else ()
@@ -166,6 +179,22 @@ class Task:
         """Read and prepare the data."""
         raise TypeError(f"task={self.name} has no data to train on; it serves mode=count only")
 
+    def prepare_inputs(self, rows: Sequence[dict[str, Any]], processor: Any) -> list[dict]:
+        """Prepare rows without labels as `load` prepares scored ones, for prediction.
+
+        Args:
+            rows: cells by column, of any table.
+            processor: the model's.
+
+        Raises:
+            DataError: columns or cells are missing; every one is named.
+        """
+        raise UserError(f"task={self.name}: predicts nothing from a table")
+
+    def get_collator(self, processor: Any) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """Return the function from prepared rows to a padded batch of tensors."""
+        raise TypeError(f"{type(self).__name__} has no batches")
+
     def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute every metric of the task, primary first.
 
@@ -204,6 +233,22 @@ class Task:
             device: `train.device`, for metrics that are computed by a network.
         """
         return None
+
+
+def require_cells(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Raise DataError for every column that a table lacks, and every cell without text."""
+    problems = []
+    for name in columns:
+        if not rows or name not in rows[0]:
+            there = ", ".join(rows[0]) if rows else "none"
+            problems.append(f"no column {name!r} (columns: {there})")
+            continue
+        empty = [str(row) for row, cells in enumerate(rows, 1) if not isinstance(cells[name], str)]
+        if empty:
+            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+            problems.append(f"column {name!r} has no text in rows {', '.join(empty[:5])}{more}")
+    if problems:
+        raise DataError("the rows cannot be predicted", problems)
 
 
 @dataclass(kw_only=True)

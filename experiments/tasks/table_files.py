@@ -1,0 +1,169 @@
+"""Tables of the user's own: CSV, TSV, JSON lines or parquet, by pandas' and pyarrow's readers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import DataError
+from experiments.hub.fingerprints import Files, combine_digests, get_stamp
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+JSON = (".jsonl", ".ndjson", ".json")
+ENDINGS = (*SEPARATORS, *JSON, ".parquet")
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev")}
+"""File names of the splits, without ending; parquet may be sharded (train-00000-of-00002)."""
+
+
+def find_splits(given: str | None) -> dict[str, list[Path]]:
+    """Return the files of `train` and, where there is one, of `validation`.
+
+    Args:
+        given: `task.path`, a file or a folder of files named after their splits.
+
+    Raises:
+        DataError: nothing usable is there.
+    """
+    allowed = ", ".join(ENDINGS)
+    if given is None:
+        raise DataError(f"task.path=null: names a file ({allowed}) or a folder of such files")
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise DataError(f"task.path={given}: no such file or folder")
+    if not path.is_dir():
+        if path.suffix not in ENDINGS:
+            raise DataError(
+                f"task.path={given}: its name ends with {path.suffix or 'nothing'!r} "
+                f"(allowed: {allowed})"
+            )
+        return {"train": [path]}
+    files = sorted(item for item in path.iterdir() if item.suffix in ENDINGS and item.is_file())
+    found = {
+        split: named
+        for split, names in SPLIT_NAMES.items()
+        if (named := [item for item in files if _read_split_name(item) in names])
+    }
+    if not found and len(files) == 1:
+        return {"train": files}
+    problems = [] if "train" in found else [f"no train file ({allowed}) there"]
+    for split, named in found.items():
+        if len(named) > 1 and {item.suffix for item in named} != {".parquet"}:
+            problems.append(f"several files of {split}: {', '.join(item.name for item in named)}")
+    if problems:
+        there = ", ".join(sorted(item.name for item in path.iterdir())[:12]) or "nothing"
+        raise DataError(
+            f"task.path={given}: not a folder of one train file and, if you have one, one "
+            "validation file",
+            [*problems, f"the folder holds: {there}"],
+        )
+    return found
+
+
+def _read_split_name(path: Path) -> str:
+    """Return `train` of train.csv and of train-00000-of-00002.parquet."""
+    return path.name.removesuffix(path.suffix).partition("-")[0].lower()
+
+
+def list_inputs(given: str | None) -> dict[str, Files]:
+    """Return the files of every split, as `Task.inputs` does."""
+    return {f"{split} data": Files(paths=paths) for split, paths in find_splits(given).items()}
+
+
+def read_splits(given: str | None) -> dict[str, pyarrow.Table]:
+    """Read every split; see `find_splits` and `read_tables`."""
+    return {split: read_tables(paths) for split, paths in find_splits(given).items()}
+
+
+def compute_hash(given: str | None) -> str:
+    """Compute a hash of all files' bytes."""
+    paths = [path for found in find_splits(given).values() for path in found]
+    return combine_digests(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+
+
+def read_tables(paths: Sequence[Path]) -> pyarrow.Table:
+    """Read the files of a split; the last split read is kept, for whoever asks next.
+
+    Every cell of a CSV or TSV file is text, and an empty one is null.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    import pyarrow
+
+    tables = [_read_table(path, get_stamp(path)) for path in paths]
+    return pyarrow.concat_tables(tables, promote_options="permissive")
+
+
+@functools.lru_cache(maxsize=2)
+def _read_table(path: Path, stamp: tuple[int, ...]) -> pyarrow.Table:
+    """Read a file as it is at a time, which `stamp` stands for."""
+    import pyarrow
+
+    try:
+        if path.suffix in SEPARATORS:
+            return _read_separated(path)
+        if path.suffix in JSON:
+            return _read_json(path)
+        return _read_parquet(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except (ValueError, pyarrow.ArrowException, Warning) as error:  # pandas' are ValueErrors
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read ({reason:.300})") from error
+
+
+def _read_separated(path: Path) -> pyarrow.Table:
+    import pandas
+    import pyarrow
+
+    with warnings.catch_warnings():
+        # Else rows with more cells than the header lose the last ones.
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        frame = pandas.read_csv(
+            path,
+            sep=SEPARATORS[path.suffix],
+            dtype=str,
+            keep_default_na=False,  # "NA" and "None" are words
+            na_values=[""],
+            index_col=False,
+            encoding="utf-8-sig",
+        )
+    if path.suffix == ".tsv":
+        broken = frame.apply(lambda column: column.str.contains("[\t\n]", na=False)).any(axis=1)
+        if broken.any():
+            row = int(broken.to_numpy().argmax()) + 1
+            raise ValueError(f"a quotation mark in row {row} opens a cell that spans several lines")
+    return pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+def _read_parquet(path: Path) -> pyarrow.Table:
+    from pyarrow import parquet, types
+
+    table = parquet.ParquetFile(path).read()
+    for place, name in enumerate(table.column_names):
+        column = table.column(place)
+        if types.is_dictionary(column.type):  # categories of pandas
+            table = table.set_column(place, name, column.cast(column.type.value_type))
+    return table
+
+
+def _read_json(path: Path) -> pyarrow.Table:
+    import pyarrow
+    from pyarrow import json as arrow_json
+
+    with path.open("rb") as file:
+        begins = file.read(64).lstrip()[:1]
+    if begins != b"[":
+        return arrow_json.read_json(path)
+    rows: Any = json.loads(path.read_text(encoding="utf-8"))
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not a list of objects")
+    return pyarrow.Table.from_pylist(rows)

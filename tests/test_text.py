@@ -1,0 +1,244 @@
+"""task=text: real rows of SST-2 and STS-B in tables of every format, and every mistake."""
+
+import json
+
+import pandas as pd
+import pytest
+from pyarrow import parquet
+
+from experiments.config.changes import find_changes
+from experiments.config.compose import compose_config, register
+from experiments.errors import UserError
+from experiments.models.byte_tokenizers import make_byte_tokenizer
+from experiments.tasks import Text
+from experiments.tasks.held_out import draw_held_out
+
+NAMES = ["negative", "positive"]
+
+
+def text(path, **changes):
+    fields = {"name": "text", "data": None, "label": "sentiment", "validation_share": 0.2}
+    task = Text(**fields | {"path": path and str(path), "max_length": 64} | changes)
+    task.resolve()
+    return task
+
+
+def refused(path, **changes):
+    with pytest.raises(UserError) as caught:
+        text(path, **changes)
+    return caught.value
+
+
+def load(task):
+    return task.load(make_byte_tokenizer(514), task.locate())
+
+
+def put(frame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif path.suffix == ".json":
+        frame.to_json(path, orient="records")
+    elif path.suffix in (".jsonl", ".ndjson"):
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def real(data_folder):
+    """300 rows of SST-2 with words as labels."""
+    rows = parquet.read_table(data_folder / "glue/sst2/train.parquet").to_pandas()[:300]
+    return rows.assign(sentiment=[NAMES[label] for label in rows.label]).drop(columns="label")
+
+
+@pytest.fixture
+def small():
+    return pd.DataFrame({"words": [f"row {row}" for row in range(10)], "sentiment": NAMES * 5})
+
+
+ENDINGS = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_real_rows_are_the_same_in_every_format(ending, real, tmp_path):
+    task = text(put(real, tmp_path / f"reviews.{ending}"))
+    assert (task.columns, task.class_names, task.metrics) == (
+        ["sentence"],
+        NAMES,
+        ["accuracy", "matthews"],
+    )
+    data = load(task)
+    assert (len(data.train), len(data.evaluations["validation"])) == (240, 60)
+    held_out = [int(row) - 1 for row in data.held_out["rows"].split()]
+    scored = data.evaluations["validation"]
+    assert [NAMES[label] for label in scored["labels"]] == list(real.sentiment[held_out])
+    tokens = make_byte_tokenizer(514)(real.sentence[held_out[7]], truncation=True, max_length=64)
+    assert scored[7]["input_ids"] == tokens["input_ids"]
+    shares = [sum(part["labels"]) / len(part) for part in (data.train, scored)]
+    assert abs(shares[0] - shares[1]) < 0.02, "stratified"
+
+
+def test_validation_file_is_scored_as_it_is(real, tmp_path):
+    put(real[:200], tmp_path / "train.csv")
+    put(real[200:], tmp_path / "val.csv")
+    data = load(text(tmp_path))
+    assert (len(data.train), len(data.evaluations["validation"])) == (200, 100)
+    assert data.held_out is None
+    assert sorted(text(tmp_path).inputs()) == ["train data", "validation data"]
+
+
+def test_two_texts_and_a_score(data_folder, tmp_path):
+    rows = parquet.read_table(data_folder / "glue/stsb/train.parquet").to_pandas()[:100]
+    path = put(rows, tmp_path / "pairs.csv")
+    task = text(path, label="label", columns=["sentence1", "sentence2"])
+    assert (task.head.kind, task.head.labels, task.class_names) == ("regression", 1, None)
+    assert task.metrics == ["pearson", "spearman"]
+    row = load(task).train[0]
+    assert isinstance(row["labels"], float)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "names"),
+    [
+        ([3, 1, 2, 1, 3, 2], "classification", ["1", "2", "3"]),
+        ([10, 9, 10, 9, 10, 9], "classification", ["9", "10"]),
+        ([1.0, 2.0, 1.0, 2.0, 1.0, 2.0], "classification", ["1", "2"]),
+        ([0.5, 2.0, 1.0, 2.0, 1.0, 2.0], "regression", None),
+        ([True, False] * 3, "classification", ["False", "True"]),
+        (["NA", "None", "NA", "None", "x", "x"], "classification", ["NA", "None", "x"]),
+        (["yes ", "no", "yes", " no", "yes", "no"], "classification", ["no", "yes"]),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_labels_are_read_by_one_rule(ending, labels, kind, names, tmp_path):
+    frame = pd.DataFrame({"words": list("abcdef"), "sentiment": labels})
+    task = text(put(frame, tmp_path / f"rows.{ending}"))
+    assert (task.kind.value, task.class_names, task.head.kind) == (kind, names, kind)
+    assert task.head.names == tuple(names or ())
+    if kind == "classification":
+        assert text(put(frame, tmp_path / f"rows.{ending}")).head.labels == len(names)
+
+
+def test_names_of_classes_in_the_file_are_kept(tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        {"words": datasets.Value("string"), "sentiment": datasets.ClassLabel(names=NAMES)}
+    )
+    rows = datasets.Dataset.from_dict(
+        {"words": list("abcd"), "sentiment": [0, 1, 1, 0]}, features=features
+    )
+    rows.to_parquet(tmp_path / "rows.parquet")
+    assert text(tmp_path / "rows.parquet").class_names == NAMES
+
+
+def test_many_whole_numbers_must_be_said(small, tmp_path):
+    frame = pd.concat([small] * 3).assign(sentiment=range(30))
+    path = put(frame, tmp_path / "rows.csv")
+    said = str(refused(path))
+    assert "30 different whole numbers" in said and "task.kind=regression" in said
+    assert "at most 20" in said, "the rule"
+    from experiments.tasks.label_column import LabelKind
+
+    assert text(path, kind=LabelKind.regression).head.kind == "regression"
+
+
+def test_every_problem_at_once(small, tmp_path):
+    broken = small.assign(sentiment=[*NAMES * 4, None, None], other="x")
+    broken.loc[2, "words"] = None
+    problems = refused(put(broken, tmp_path / "rows.csv"), columns=["words", "title"]).problems
+    assert problems == [
+        "column 'words' is empty in 1 rows: 3",
+        "task.columns=title: no such column (columns: words, sentiment, other)",
+        "column 'sentiment' is empty in 2 rows: 9, 10",
+    ]
+    problems = refused(tmp_path / "rows.csv", label="stars").problems
+    assert problems == [
+        "task.columns=[]: must name one or two of words, sentiment, other",
+        "task.label=stars: no such column (columns: words, sentiment, other)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["one"] * 10, "one class only, 'one'"),
+        (list("abcdefghij"), "no class has two rows"),
+    ],
+)
+def test_labels_that_cannot_be_learnt(labels, said, small, tmp_path):
+    (problem,) = refused(put(small.assign(sentiment=labels), tmp_path / "rows.csv")).problems
+    assert said in problem
+
+
+def test_new_class_in_the_validation_file(small, tmp_path):
+    put(small, tmp_path / "train.csv")
+    put(small.assign(sentiment=["mixed"] * 10), tmp_path / "validation.csv")
+    assert refused(tmp_path).problems == ["validation: classes that train has not: mixed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.csv", b"words,sentiment\na,b,c\n", "cannot be read"),
+        ("rows.csv", b"words,sentiment\na,x\nb,y,z\n", "cannot be read"),
+        ("rows.csv", b"words,sentiment\ncaf\xe9,x\n", "not UTF-8"),
+        ("rows.csv", b"", "cannot be read"),
+        ("rows.tsv", b'words\tsentiment\n"a\tx\nb"\ty\n', "quotation mark in row 1"),
+        ("rows.jsonl", b'{"words": "a"\n', "cannot be read"),
+        ("rows.json", b"[1, 2]", "not a list of objects"),
+        ("rows.parquet", b"PAR1", "cannot be read"),
+        ("rows.xlsx", b"", "its name ends with '.xlsx' (allowed: .csv"),
+    ],
+)
+def test_unreadable_files(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert said in str(refused(tmp_path / name))
+
+
+def test_folders_that_are_unclear(small, tmp_path):
+    assert "no train file" in str(refused(tmp_path)) and "holds: nothing" in str(refused(tmp_path))
+    put(small, tmp_path / "train.csv")
+    put(small, tmp_path / "train.tsv")
+    assert "several files of train: train.csv, train.tsv" in str(refused(tmp_path))
+    assert "no such file" in str(refused(tmp_path / "nowhere.csv"))
+    with pytest.raises(UserError, match="task.path=null: names a file"):
+        text(None)
+
+
+def test_held_out_rows_keep_the_classes():
+    kept, scored = draw_held_out(["a"] * 8 + ["b"] * 2 + ["c"], 0.2, True)
+    assert sorted([*kept, *scored]) == list(range(11))
+    assert len(scored) == 3 and sum(row < 8 for row in scored) == 2 and 10 in kept
+    again = draw_held_out(["a"] * 8 + ["b"] * 2 + ["c"], 0.2, True)
+    assert list(again[1]) == list(scored), "the same in every run"
+    kept, scored = draw_held_out([0.1, 0.2, 0.3], 0.2, False)
+    assert len(kept) == 2 and len(scored) == 1
+
+
+def test_tokens_of_other_labels_are_not_taken_from_the_cache(small, tmp_path):
+    path = put(small.assign(stars=[1, 2, 2, 1, 1] * 2), tmp_path / "rows.csv")
+    one, other = (
+        list(load(text(path, label=name, columns=["words"])).train["labels"])
+        for name in ("sentiment", "stars")
+    )
+    assert one != other
+
+
+def test_names_of_classes_reach_the_network(own_data, compose):
+    run = compose(["task=text", "model=minilm", "task.path=reviews.csv", "task.label=sentiment"])
+    assert (run.recipe, run.variant) == ("ours", "data=reviews.csv,label=sentiment")
+    asked = ["model=minilm", "task=generate", "task.path=questions.jsonl"]
+    register()
+    cfg = compose_config([*asked, "model.heads=[language]"])
+    assert find_changes(cfg, asked)["task.data"] == "questions.jsonl", "named after its file"
+    net = run.model.build(run.task.head, None, meta=True)
+    assert net.config.id2label == {0: "negative", 1: "positive"}
+    assert net.config.label2id == {"negative": 0, "positive": 1}
+    from experiments.config.restore import restore_config
+    from experiments.results.identity import to_plain
+
+    (own_data / "reviews.csv").unlink()
+    restored = restore_config(json.loads(json.dumps(to_plain(run))), [])
+    assert restored.task.head == run.task.head, "a record needs no data"
