@@ -79,13 +79,16 @@ def find_option_files(group: str) -> list[Path]:
 def _find_recipe_file(source: str, name: str, task: str) -> str:
     """Return the recipe of a source, or that of `other` for a task which the source has not.
 
+    Of a source without this method and model, the paper's tasks decide.
+
     Args:
         source: as `source=…` names it.
         name: `method_model`.
         task: name of the task.
     """
-    path = CONF / "recipe" / source / f"{name}.yaml"
-    fits = path.is_file() and _has_task(path.read_text(encoding="utf-8"), task)
+    paths = [CONF / "recipe" / one / f"{name}.yaml" for one in (source, "paper")]
+    found = next((path for path in paths if path.is_file()), None)
+    fits = found is not None and _has_task(found.read_text(encoding="utf-8"), task)
     other = f"other/{name}"
     if source == "none" or fits or not (CONF / "recipe" / f"{other}.yaml").is_file():
         return f"{source}/{name}"
