@@ -47,7 +47,7 @@ def export_lora(model: PeftModel, folder: str | Path, adapter_name: str = "defau
         )
     if config.bias != "none":
         problems.append(f"bias: got {config.bias!r}, allowed 'none'")
-    if problems:
+    if problems or rows is None:
         raise ValueError("export_lora: " + "; ".join(problems))
     rank = 2 * rows
     layers = adapted_layers(model.get_base_model())

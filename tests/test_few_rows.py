@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fourierft.bases.few_rows import FewRows
+from fourierft.bases.fourier import Fourier
 from fourierft.bases.reference import reference_update
 from fourierft.spectrum import sample_entries
 
@@ -32,6 +33,9 @@ def test_everything_against_float64(shape, turned):
     tight = dict(rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(transform.update(c), expected, **tight)
     torch.testing.assert_close(transform.gradient(ahead), gradient, **tight)
+    x, dy = torch.randn(9, shape[1], dtype=c.dtype), torch.randn(9, shape[0], dtype=c.dtype)
+    sampled = transform.sampled(transform.analyse_rows(dy), transform.analyse_columns(x))
+    torch.testing.assert_close(sampled, transform.gradient(dy.T @ x), **tight)
     assert torch.autograd.gradgradcheck(transform.update, c[0].detach().requires_grad_())
     small, found = c.detach().float(), expected.detach().float()
     loose = dict(rtol=1e-4, atol=1e-6)
@@ -42,6 +46,15 @@ def test_everything_against_float64(shape, turned):
     half = weight.bfloat16()
     added = transform.add_update(half, small[0], torch.bfloat16)
     torch.testing.assert_close(added, (half.float() + found[0]).bfloat16())
+
+
+def test_cost_rule_builds_sooner_than_for_entries_anywhere():
+    transform = FewRows((768, 768), sample_entries((768, 768), 1000, rows=8))
+    anywhere = Fourier((768, 768), sample_entries((768, 768), 1000))
+    assert anywhere.prefers_spectra(80) and not transform.prefers_spectra(80)
+    assert transform.prefers_spectra(20) and transform.prefers_sampling(2048)
+    wide = FewRows((64, 64), sample_entries((64, 64), 1000, rows=20))
+    assert not wide.prefers_sampling(2048), "of rank 40"
 
 
 def test_rank_is_twice_the_rows_and_the_factors_are_balanced():

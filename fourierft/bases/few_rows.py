@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .fourier import Fourier
+from .fourier import FLOP, Fourier
 
 
 class FewRows(Fourier):
@@ -42,6 +42,9 @@ class FewRows(Fourier):
         waves = torch.cat([angle.cos(), -angle.sin()], 1) * norm
         self._waves = {dtype: waves.to(dtype) for dtype in (torch.float32, torch.float64)}
         self._gain = self.scale / norm
+        self.build_cost = 0.7 + 1.5 * self.rank * FLOP
+        kinds = ("waves", size, tuple(rows.tolist())), ("signal",)
+        self.row_kind, self.column_kind = kinds[::-1] if transposed else kinds
 
     @property
     def transposed(self) -> FewRows:
@@ -76,6 +79,26 @@ class FewRows(Fourier):
     def gradient(self, update_gradient: Tensor) -> Tensor:
         """See `Fourier.gradient`."""
         dense = update_gradient.mT if self._is_transposed else update_gradient
-        mixed = self._waves[dense.dtype].T @ dense
+        return self._pick(self._waves[dense.dtype].T @ dense)
+
+    def analyse_rows(self, signal: Tensor) -> Tensor:
+        """Return a signal (T, d1), mixed by the waves if they are on its side; for `sampled`."""
+        return signal if self._is_transposed else self._waves[signal.dtype].T @ signal.T
+
+    def analyse_columns(self, signal: Tensor) -> Tensor:
+        """Return a signal (T, d2), mixed by the waves if they are on its side; for `sampled`."""
+        return self._waves[signal.dtype].T @ signal.T if self._is_transposed else signal
+
+    def sampled(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the `gradient` of ``rows^T columns`` (n,): two products as small as LoRA's."""
+        return self._pick(columns @ rows if self._is_transposed else rows @ columns)
+
+    def prefers_sampling(self, tokens: int) -> bool:
+        """See `Fourier.prefers_sampling`."""
+        d1, d2 = self.shape
+        return self.rank * (d1 + d2) < d1 * d2
+
+    def _pick(self, mixed: Tensor) -> Tensor:
+        """Return the gradient of the coefficients from that of the varying factor (..., 2k, d)."""
         spectrum = torch.fft.fft(torch.complex(*mixed.chunk(2, -2))).real
         return spectrum.flatten(-2).index_select(-1, self._cells) * self._gain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,9 +12,8 @@ from .sampled_product import SampledProduct
 # Nanoseconds on one AVX2 core (docs/performance.md). Only their ratios decide.
 FLOP = 1 / 95  # one operation of a float32 matrix product
 SAMPLE = 0.25  # one token of one coefficient
-_FFT = 2.3  # one number transformed and laid out for sampling
 _PLANE = 2.6  # one number of a two-dimensional transform
-_BUILD = 2.5  # one number of W0 + S
+_FFT = 2.3  # one number transformed and laid out for sampling
 # By way of spectra, forward and backward:
 _PRODUCTS = 2.4  # one number of a token
 _TERMS = 0.3  # one coefficient of a token
@@ -37,7 +36,9 @@ class Fourier:
     """
 
     # Bases of equal kinds analyse a signal of one size alike and share the result.
-    row_kind = column_kind = ("fourier",)
+    row_kind: tuple[Hashable, ...] = ("fourier",)
+    column_kind: tuple[Hashable, ...] = ("fourier",)
+    build_cost = 2.5  # one number of W0 + S
 
     def __init__(self, shape: Sequence[int], entries: Tensor) -> None:
         d1, d2 = shape
@@ -131,7 +132,7 @@ class Fourier:
         """
         d1, d2 = self.shape
         products = tokens * (_PRODUCTS * (d1 + d2) + _TERMS * self.n)
-        return 4 * products < _BUILD * d1 * d2
+        return 4 * products < self.build_cost * d1 * d2
 
     def _top(self, coefficients: Tensor) -> Tensor:
         """Return S[p] for p = 0 ... d1 // 2."""

@@ -160,6 +160,8 @@ class SpectralProduct:
 @lru_cache(maxsize=128)
 def spectral_product(transform: Fourier) -> SpectralProduct:
     """Return the product that all layers with this transform share."""
+    if type(transform) is not Fourier:  # few rows, whose gradient needs no spectra
+        transform = Fourier(transform.shape, transform.entries)
     with torch.inference_mode(False):  # it outlives the caller
         return SpectralProduct(transform)
 
