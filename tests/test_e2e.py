@@ -19,7 +19,8 @@ from experiments.run.build import build_network, build_trainer
 from experiments.run.main import run
 from experiments.tasks import E2E, e2e_data
 from experiments.tasks import e2e as tasks_e2e
-from experiments.tasks.generation import _build_processors, generate_continuations
+from experiments.tasks.beam_search import _build_processors
+from experiments.tasks.generation import generate_continuations
 from experiments.tasks.language import IGNORED
 from experiments.training import scoring
 
@@ -322,8 +323,6 @@ def test_the_length_penalty_is_microsofts(penalty, seed):
         ends=[4],
         num_beams=60,
         length_penalty=penalty,
-        do_sample=False,
-        early_stopping="never",
     )
     said = [int(word) for word in found[0][1].split()]
     expected = best_by_enumeration(net, prompt, 3, penalty, (0, 4))
@@ -344,7 +343,7 @@ def test_padding_changes_nothing():
     prompts = [[2, 3, 4], [7], [9, 10, 11, 12, 13], [3, 30]]
 
     def said(batch_size):
-        options = {"max_new_tokens": 6, "no_repeat_ngram": 2, "num_beams": 3, "do_sample": False}
+        options = {"max_new_tokens": 6, "no_repeat_ngram": 2, "num_beams": 3}
         batches = generate_continuations(net, Numbers(), prompts, batch_size=batch_size, **options)
         return dict(itertools.chain(*batches))
 
@@ -368,7 +367,7 @@ def test_generation_computes_the_update_once(monkeypatch):
         n_frequency=50, scaling=30.0, target_modules=["q_proj", "v_proj"]
     )
     net = get_peft_model(split_attention(small_net(60)), settings)
-    options = {"max_new_tokens": 9, "num_beams": 3, "do_sample": False}
+    options = {"max_new_tokens": 9, "num_beams": 3}
     list(generate_continuations(net, Numbers(), [[2, 3], [4]], batch_size=1, **options))
     assert len(calls) == 4
 

@@ -40,7 +40,7 @@ def net(folder, request):
 
 def texts(net, tokenizer, batch_size, **options):
     prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-    given = {"max_new_tokens": 20, "do_sample": False} | options
+    given = {"max_new_tokens": 20} | options
     batches = list(generate_continuations(net, tokenizer, prompts, batch_size=batch_size, **given))
     assert max(map(len, batches)) <= batch_size
     return {place: text for batch in batches for place, text in batch}
@@ -51,6 +51,83 @@ def test_batch_size_does_not_change_the_texts(net, tokenizer):
     assert set(alone) == set(range(len(PROMPTS))) and all(alone.values())
     assert texts(net, tokenizer, 3) == alone
     assert texts(net, tokenizer, 16) == alone
+
+
+def test_beams_read_their_prompt_once(net, tokenizer):
+    """The texts are those of transformers alone, which reads it once per beam."""
+    options = {"num_beams": 4, "length_penalty": 0.9}
+    read = []
+    embed = net.get_input_embeddings()
+    with embed.register_forward_hook(lambda _, args, __: read.append(args[0].shape)):
+        found = texts(net, tokenizer, 3, **options)
+    assert found == texts(net, tokenizer, 1, **options)
+    assert read[0][0] == 3 and read[0][1] > 1, "three prompts"
+    assert all(shape[1] == 1 for shape in read[1:20])
+    alone = by_transformers(net, tokenizer, **options, early_stopping="never")
+    assert found == alone
+
+
+def test_a_search_ends_with_its_best_text(net, tokenizer):
+    """Sooner than in transformers, and with the same text."""
+    stop = tokenizer(" went.")["input_ids"][-1]
+    options = {"num_beams": 4, "length_penalty": 0.2}
+    passes = []
+    with net.get_input_embeddings().register_forward_hook(lambda *_: passes.append(1)):
+        found = [texts(net, tokenizer, 1, ends=[stop], max_new_tokens=40, **options)]
+        ours = len(passes)
+        found.append(
+            by_transformers(
+                net,
+                tokenizer,
+                **options,
+                early_stopping="never",
+                eos_token_id=[tokenizer.eos_token_id, stop],
+                max_new_tokens=40,
+            )
+        )
+    assert found[0] == found[1]
+    assert ours - len(PROMPTS) < 0.8 * (len(passes) - ours), "one pass for each prompt apart"
+
+
+def by_transformers(net, tokenizer, **options):
+    """Texts of prompts one by one."""
+    found = {}
+    for place, prompt in enumerate(PROMPTS):
+        given = tokenizer(prompt, return_tensors="pt")
+        given = {key: given[key] for key in ("input_ids", "attention_mask")}
+        limits = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": tokenizer.eos_token_id}
+        written = net.eval().generate(**given, **limits | options, use_cache=True)
+        new = written[0, given["input_ids"].shape[1] :]
+        found[place] = tokenizer.decode(new, skip_special_tokens=True)
+    return found
+
+
+def test_a_text_that_ends_makes_room(net, tokenizer):
+    """Two rows for four texts of different lengths: fewer steps, and the texts of transformers."""
+    expected = by_transformers(net, tokenizer)
+    assert texts(net, tokenizer, 2) == expected
+    lengths = [3, 14, 5, 8]
+
+    def steer(chosen):
+        def end(logits):
+            for row, place in enumerate(chosen):
+                made[place] += 1
+                if made[place] == lengths[place]:
+                    logits[row, tokenizer.eos_token_id] = 1e9
+            return logits
+
+        return end
+
+    steps = []
+    with net.get_input_embeddings().register_forward_hook(
+        lambda _, args, __: steps.append(tuple(args[0].shape))
+    ):
+        made = [0] * 4
+        found = texts(net, tokenizer, 2, steer=steer)
+    assert made == lengths
+    assert all(expected[place].startswith(found[place]) and found[place] for place in found)
+    fixed = sum(max(pair) for pair in ((lengths[2], lengths[0]), (lengths[1], lengths[3])))
+    assert sum(shape[1] == 1 for shape in steps) < fixed - 2 and max(s[0] for s in steps) == 2
 
 
 def test_the_longest_prompts_come_first(net, tokenizer):
@@ -73,8 +150,8 @@ def test_the_mode_is_put_back(net, tokenizer, training):
     texts(net, tokenizer, 4)
     assert net.training is training
     assert [layer.engine for layer in adapted_layers(net).values()] == engines
-    with pytest.raises(ValueError):  # also where something fails midway
-        texts(net, tokenizer, 4, max_new_tokens=-3)
+    with pytest.raises(ZeroDivisionError):  # also where something fails midway
+        texts(net, tokenizer, 4, steer=lambda chosen: 1 / 0)
     assert net.training is training
     assert [layer.engine for layer in adapted_layers(net).values()] == engines
 
@@ -84,7 +161,7 @@ def test_steering_sees_the_rows_of_its_batch(net, tokenizer):
     wanted = {place: 300 + place for place in range(len(PROMPTS))}
 
     def steer(chosen):
-        def force(tokens, logits):
+        def force(logits):
             forced = torch.full_like(logits, -1e9)
             for row, place in enumerate(chosen):
                 forced[row, wanted[place]] = 0

@@ -247,8 +247,8 @@ def test_generated_tokens_wait_for_no_layer(story, monkeypatch):
 
     monkeypatch.setattr(FourierFTLinear, "forward", watched)
     prompts = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Tom had")]
-    given = {"batch_size": 2, "max_new_tokens": 6, "do_sample": False, "num_beams": 2}
+    given = {"batch_size": 2, "max_new_tokens": 6, "num_beams": 2}
     [batch] = generate_continuations(net, tokenizer, prompts, **given)
     assert len(batch) == 2
-    assert len(calls) == 10 and set(calls.values()) == {6}
-    assert widths[:10] == [max(map(len, prompts))] * 10 and set(widths[10:]) == {1}
+    assert len(calls) == 10 and set(calls.values()) == {7}
+    assert widths[:10] == [max(map(len, prompts)) - 1] * 10 and set(widths[10:]) == {1}

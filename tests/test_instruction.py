@@ -387,11 +387,15 @@ def test_prompts_and_answers_share_what_the_model_reads(
     assert tokenizer.decode(prompts[0][-8:]).rstrip().endswith("Response:")
 
 
+def seeded(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
 def test_sampling_draws_from_the_softmax():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     for temperature in (0.7, 2.0):
-        sampler = GumbelSampler([temperature], [5])
-        drawn = [int(sampler(None, logits.clone()).argmax()) for _ in range(4000)]
+        sampler = GumbelSampler([temperature], seeded(5))
+        drawn = [int(sampler(logits.clone()).argmax()) for _ in range(4000)]
         found = np.bincount(drawn, minlength=4) / len(drawn)
         expected = torch.softmax(logits[0] / temperature, -1).numpy()
         assert np.abs(found - expected).max() < 0.03
@@ -399,16 +403,16 @@ def test_sampling_draws_from_the_softmax():
 
 def test_sampling_leaves_greedy_rows_as_they_are():
     logits = torch.randn(2, 9)
-    steered = GumbelSampler([0.0, 1.0], [1, 2])(None, logits.clone())
+    steered = GumbelSampler([0.0, 1.0], seeded(1, 2))(logits.clone())
     assert torch.equal(steered[0], logits[0]) and not torch.equal(steered[1], logits[1])
 
 
 def test_noise_of_all_rows_is_that_of_each_alone(monkeypatch):
     """Whatever the size of the batch; it comes in one copy a token, not one a row."""
     temperatures, seeds = [0.7, 0.0, 1.3, 0.1], [1, 2, 3, 4]
-    many = GumbelSampler(temperatures, seeds)
-    alone = [GumbelSampler([t], [seed]) for t, seed in zip(temperatures, seeds, strict=True)]
-    drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
+    many = GumbelSampler(temperatures, seeded(*seeds))
+    alone = [GumbelSampler([t], seeded(seed)) for t, seed in zip(temperatures, seeds, strict=True)]
+    drawn = seeded(*seeds)
     copied, original = [], torch.Tensor.to
     for _ in range(3):
         logits = torch.randn(4, 101, dtype=torch.float16)
@@ -416,9 +420,9 @@ def test_noise_of_all_rows_is_that_of_each_alone(monkeypatch):
             patch.setattr(
                 torch.Tensor, "to", lambda *a, **k: copied.append(a[0].shape) or original(*a, **k)
             )
-            found = many(None, logits.clone())
+            found = many(logits.clone())
         for row, sampler in enumerate(alone):
-            assert torch.equal(found[row], sampler(None, logits[row : row + 1].clone())[0])
+            assert torch.equal(found[row], sampler(logits[row : row + 1].clone())[0])
             noise = torch.empty(101).exponential_(generator=drawn[row]).log()
             if temperatures[row]:
                 assert torch.equal(found[row], logits[row].float() / temperatures[row] - noise)

@@ -126,7 +126,7 @@ class Asker:
     def answer(self, questions: Sequence[dict[str, Any]], run_dir: Path) -> None:
         """Write generations/<benchmark>.jsonl below a run folder, one line per question.
 
-        Every batch is appended when it is done, a question of two turns first with one answer.
+        Answers are appended as they end, a question of two turns first with one answer.
         Answers of a killed call are kept; damaged ones and those to another wording are generated
         again. In the end each question has one line, in the questions' order, and answers to
         others follow.
@@ -171,6 +171,8 @@ class Asker:
 
     def _turn(self, questions: list[dict[str, Any]], turn: int, path: Path, model: str) -> None:
         """Answer one turn of all these questions."""
+        import torch
+
         longest = compute_answer_room(self.max_new_tokens, self.processor)
         room = self.processor.model_max_length - longest
         prompts, truncated = [], []
@@ -184,10 +186,14 @@ class Asker:
                 tokens = [*first, *tokens[len(first) - room :]]
             prompts.append(tokens)
 
+        generators = [
+            torch.Generator().manual_seed(self._draw(question, turn)) for question in questions
+        ]
+
         def steer(chosen: list[int]) -> GumbelSampler:
             return GumbelSampler(
                 [self.temperature(questions[place]["category"]) for place in chosen],
-                [self._draw(questions[place], turn) for place in chosen],
+                [generators[place] for place in chosen],
             )
 
         batches = generate_continuations(
@@ -197,11 +203,6 @@ class Asker:
             batch_size=self.batch_size,
             max_new_tokens=longest,
             steer=steer,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
         )
         for batch in batches:
             added = []
@@ -232,21 +233,19 @@ class Asker:
 
 
 class GumbelSampler:
-    """Logits processor that samples from softmax(logits / T) by way of greedy search.
+    """Change of logits with which greedy search samples from softmax(logits / T).
 
     The largest of logits / T + Gumbel noise is such a draw. Each row has random numbers of its own,
     so that a text depends neither on its batch nor on earlier texts.
     """
 
-    def __init__(self, temperatures: list[float], seeds: list[int]):
-        import torch
-
+    def __init__(self, temperatures: list[float], generators: list[torch.Generator]):
         self.temperatures = temperatures
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = generators
         self.divisors: torch.Tensor | None = None  # on the device of the logits
 
-    def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Add noise to logits (B, vocabulary) of tokens (B, T); rows with T = 0 stay as is."""
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Add noise to logits (B, vocabulary); rows with T = 0 stay as is."""
         import torch
 
         if self.divisors is None:

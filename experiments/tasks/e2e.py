@@ -184,8 +184,6 @@ class E2E(Language):
             "no_repeat_ngram": self.no_repeat_ngram,
             "num_beams": self.beams,
             "length_penalty": self.length_penalty,
-            "early_stopping": "never",  # the best of all that fits, as microsoft/LoRA takes it
-            "do_sample": False,
         }
 
     def finish_text(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Texts continued by a causal language model, in batches of prompts of like length."""
+"""Texts continued by a causal language model, several at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def generate_continuations(
@@ -17,9 +17,10 @@ def generate_continuations(
     batch_size: int,
     max_new_tokens: int,
     ends: Sequence[int] = (),
+    num_beams: int = 1,
+    length_penalty: float = 1.0,
     no_repeat_ngram: int = 0,
-    steer: Callable[[list[int]], Any] | None = None,
-    **options: Any,
+    steer: Callable[[list[int]], Callable[[Tensor], Tensor]] | None = None,
 ) -> Iterator[list[tuple[int, str]]]:
     """Continue every prompt, the longest first, so that running out of memory shows at once.
 
@@ -31,24 +32,31 @@ def generate_continuations(
         batch_size: prompts at once; padded at the left and masked.
         max_new_tokens: tokens after which a text ends.
         ends: tokens that end a text, beside the tokenizer's own.
+        num_beams: width of the beam search; 1: the likeliest token each time.
+        length_penalty: exponent p in (sum of log probabilities) / tokens^p, to rank beams.
         no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit. What the
             prompt holds may be said once: transformers' option of that name forbids it.
-        steer: positions of a batch's prompts -> what changes their logits before a token is chosen,
-            a function of the tokens so far (B, T) and the logits (B, vocabulary); None: nothing.
-        options: further arguments of transformers' `generate`.
+        steer: positions of prompts -> what changes their logits (B, vocabulary) before a token is
+            chosen; called anew whenever texts come or go. None, and with beams: nothing.
 
     Yields:
-        Per batch, the position of each prompt and the new text, special tokens left out.
+        As texts end, the position of each prompt and the new text, special tokens left out.
     """
     import torch
     from tqdm import tqdm
-    from transformers import LogitsProcessorList
 
+    from experiments.tasks.beam_search import search_beams
+    from experiments.tasks.greedy_search import continue_greedily
     from fourierft.holding import hold_weights
 
-    device = next(net.parameters()).device
     order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
-    training, padding = net.training, processor.pad_token_id
+    limits: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+        "ends": [processor.eos_token_id, *ends],
+        "no_repeat_ngram": no_repeat_ngram,
+    }
+    training = net.training
     net.eval()
     try:
         with (
@@ -56,49 +64,16 @@ def generate_continuations(
             hold_weights(net),
             tqdm(total=len(order), desc="Generation", disable=None) as bar,
         ):
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                width = len(prompts[chosen[0]])
-                tokens = torch.full((len(chosen), width), padding)
-                mask = torch.zeros_like(tokens)
-                for row, position in enumerate(chosen):
-                    size = len(prompts[position])
-                    tokens[row, width - size :] = torch.tensor(prompts[position])
-                    mask[row, width - size :] = 1
-                written = net.generate(
-                    input_ids=tokens.to(device),
-                    attention_mask=mask.to(device),
-                    max_new_tokens=max_new_tokens,
-                    pad_token_id=padding,
-                    eos_token_id=[processor.eos_token_id, *ends],
-                    use_cache=True,
-                    logits_processor=LogitsProcessorList(
-                        [
-                            *_build_processors(width, no_repeat_ngram),
-                            *([] if steer is None else [steer(chosen)]),
-                        ]
-                    ),
-                    **options,
-                )
-                texts = processor.batch_decode(written[:, width:], skip_special_tokens=True)
-                yield list(zip(chosen, texts, strict=True))
-                bar.update(len(chosen))
+            if num_beams > 1:
+                limits |= {"num_beams": num_beams, "length_penalty": length_penalty}
+                padding = processor.pad_token_id
+                found: Iterator[Any] = search_beams(net, prompts, order, padding=padding, **limits)
+            else:
+                found = continue_greedily(net, prompts, order, steer=steer, **limits)
+            for batch in found:
+                positions, tokens = zip(*batch, strict=True)
+                texts = processor.batch_decode(list(tokens), skip_special_tokens=True)
+                yield list(zip(positions, texts, strict=True))
+                bar.update(len(batch))
     finally:
         net.train(training)
-
-
-def _build_processors(width: int, no_repeat_ngram: int) -> list[Any]:
-    """Return the processors of the next token's scores; `width` is the prompts'."""
-    if not no_repeat_ngram:
-        return []
-    from transformers import LogitsProcessor, NoRepeatNGramLogitsProcessor
-
-    limit = NoRepeatNGramLogitsProcessor(no_repeat_ngram)
-
-    class NoRepetition(LogitsProcessor):
-        """Forbids repetition within the new text alone."""
-
-        def __call__(self, input_ids: Any, scores: Any) -> Any:
-            return limit(input_ids[:, width:], scores)
-
-    return [NoRepetition()]

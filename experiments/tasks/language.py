@@ -94,7 +94,7 @@ class Language(Task):
 
     def get_decoding(self, processor: Any) -> dict[str, Any]:
         """Return further arguments of `generate_continuations`; greedy without any."""
-        return {"do_sample": False}
+        return {}
 
     def finish_text(self, text: str) -> str:
         """Return what counts of a generated text."""
