@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +25,12 @@ EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 # Fields that define an adapter and that PEFT's configuration does not have.
 EXTENSIONS = (
     *("frequency_bias_center", "frequency_bias_bandwidth"),
-    *("basis", "scaling_mode", "orientation", "entry_rows"),
+    *("basis", "scaling_mode", "orientation", "entry_rows", "further_draws"),
 )
+_DRAW_FIELDS = {
+    *("n_frequency", "n_frequency_pattern", "random_loc_seed", "entry_rows"),
+    *("frequency_bias_center", "frequency_bias_bandwidth"),
+}
 
 SCALING_MODES = ("plain", "norm")
 ORIENTATIONS = ("eq4", "algorithm1")
@@ -64,6 +67,8 @@ class FourierFTConfig(StockConfig):
         entry_rows: Number of rows of the spectrum that hold all entries, so that DeltaW has at most
             twice that rank and `export_lora` is exact; None for any rows. With ``algorithm1``
             they are rows of the transposed spectrum: columns. Not with a bias or another basis.
+        further_draws: Fields (``n_frequency``, ``random_loc_seed``; pattern, bias and rows) of
+            further draws whose entries are trained too, as ``add_weighted_adapter`` sets them.
         memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``kept``, ``save``,
             ``recompute`` or ``spectral`` (`Engine`). This and the next two control the computation:
             they are not saved, and are taken from a model's first adapter (`configure` sets them
@@ -92,6 +97,9 @@ class FourierFTConfig(StockConfig):
     entry_rows: int | None = field(
         default=None, metadata={"help": "Rows that hold all entries; None for any (full rank)."}
     )
+    further_draws: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "Further draws of entries, each with fields of a draw."}
+    )
     memory: str = field(
         default=DEFAULT.memory, metadata={"help": f"Keep W0 + DeltaW? One of {MEMORY}."}
     )
@@ -119,8 +127,9 @@ class FourierFTConfig(StockConfig):
                 del values[name]
         if not applied_from_right(self):  # so that files are those of versions without the field
             values.pop("orientation", None)
-        if self.entry_rows is None:
-            values.pop("entry_rows", None)
+        for name in ("entry_rows", "further_draws"):
+            if getattr(self, name) is None:
+                values.pop(name, None)
         return values
 
     @classmethod
@@ -212,6 +221,7 @@ def is_extended(config: StockConfig) -> bool:
         or basis(config) != "fourier"
         or scaling_mode(config) != "plain"
         or applied_from_right(config)
+        or getattr(config, "further_draws", None) is not None
     )
 
 
@@ -256,18 +266,24 @@ def check_config(config: StockConfig) -> None:
     orientation = getattr(config, "orientation", ORIENTATIONS[0])
     if orientation not in ORIENTATIONS:
         problems.append(f"orientation: got {orientation!r}, allowed {', '.join(ORIENTATIONS)}")
+    problems += _draw_problems(config)
     problems += engine_problems(engine(config))
     if problems:
         raise ValueError("FourierFT configuration: " + "; ".join(problems))
 
 
-def layer_n(config: StockConfig, name: str) -> tuple[str | None, int]:
-    """Return the key of ``n_frequency_pattern`` that a layer matches, as PEFT does, and its n."""
-    pattern = config.n_frequency_pattern or {}
-    for key, n in pattern.items():
-        if re.match(rf".*\.{key}$", name):
-            return key, n
-    return (name, pattern[name]) if name in pattern else (None, config.n_frequency)
+def _draw_problems(config: StockConfig) -> Iterator[str]:
+    for place, fields in enumerate(getattr(config, "further_draws", None) or ()):
+        where = f"further_draws[{place}]"
+        if not {"n_frequency", "random_loc_seed"} <= set(fields) <= _DRAW_FIELDS:
+            yield f"{where}: got {sorted(fields)}, allowed {', '.join(sorted(_DRAW_FIELDS))}"
+            continue
+        try:
+            FourierFTConfig(**fields)
+        except ValueError as error:
+            yield f"{where}: {error}"
+        if basis(config) in ("random", "orthogonal"):
+            yield f"{where}: a basis of random matrices, {basis(config)!r}, has one seed"
 
 
 def _is_whole(value: object) -> bool:

@@ -11,14 +11,14 @@ from transformers.pytorch_utils import Conv1D
 
 from .bases.few_rows import FewRows
 from .bases.transform import Transform, apply_transform, get_transform
-from .config import alpha, applied_from_right, basis, entry_region
+from .config import alpha, applied_from_right, basis
 from .engine.linear import adapted_weight
 from .engine.settings import GROUPED, Engine, choose_memory
 from .engine.weight_cache import AdapterTerm, WeightCache
 from .engine.weight_group import Ingredients
 from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, is_plain, weight_shape
 from .offloading import execution_device, restore_offloaded
-from .spectrum import EntryRegion, most_rows, sample_entries
+from .spectrum import Draw, draw_entries, most_rows
 
 
 class FourierFTLayer(BaseTunerLayer):
@@ -42,8 +42,7 @@ class FourierFTLayer(BaseTunerLayer):
     other_param_names = (
         "fourierft_n_frequency",
         "fourierft_scaling",
-        "fourierft_random_loc_seed",
-        "fourierft_entry_region",
+        "fourierft_draws",
         "fourierft_basis",
         "fourierft_from_right",
         "_transforms",
@@ -54,8 +53,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.fourierft_spectrum = nn.ParameterDict({})
         self.fourierft_n_frequency: dict[str, int] = {}
         self.fourierft_scaling: dict[str, float] = {}
-        self.fourierft_random_loc_seed: dict[str, int] = {}
-        self.fourierft_entry_region: dict[str, EntryRegion] = {}
+        self.fourierft_draws: dict[str, tuple[Draw, ...]] = {}
         self.fourierft_basis: dict[str, str] = {}
         self.fourierft_from_right: dict[str, bool] = {}
         """True for ``x DeltaW``, with a spectrum of shape (in, out): Algorithm 1."""
@@ -79,21 +77,21 @@ class FourierFTLayer(BaseTunerLayer):
         # Conv1D stores its weight as (in, out).
         self.fan_in_fan_out = isinstance(layer, Conv1D)
 
-    def update_layer(self, adapter_name: str, n_frequency: int, config: StockConfig) -> None:
+    def update_layer(self, adapter_name: str, draws: tuple[Draw, ...], config: StockConfig) -> None:
         """Add an adapter with fresh coefficients.
 
         Raises:
-            ValueError: ``n_frequency`` is below 1 or above the number of weights, or of those that
-                few rows hold.
+            ValueError: The number of entries is below 1 or above the number of weights, or of those
+                that few rows hold.
         """
         shape = self.out_features, self.in_features
-        problem = size_problem(config, shape, n_frequency)
+        problem = size_problem(config, shape, draws)
         if problem:
             raise ValueError(problem)
+        n_frequency = sum(draw.n for draw in draws)
         self.fourierft_n_frequency[adapter_name] = n_frequency
         self.fourierft_scaling[adapter_name] = alpha(config, shape)
-        self.fourierft_random_loc_seed[adapter_name] = config.random_loc_seed
-        self.fourierft_entry_region[adapter_name] = entry_region(config)
+        self.fourierft_draws[adapter_name] = draws
         self.fourierft_basis[adapter_name] = basis(config)
         self.fourierft_from_right[adapter_name] = applied_from_right(config)
         self._transforms.pop(adapter_name, None)
@@ -144,9 +142,7 @@ class FourierFTLayer(BaseTunerLayer):
     def _shared_transform(self, adapter_name: str, transposed: bool) -> Transform:
         return get_transform(
             self._spectrum_shape(adapter_name),
-            self.fourierft_n_frequency[adapter_name],
-            self.fourierft_random_loc_seed[adapter_name],
-            self.fourierft_entry_region[adapter_name],
+            self.fourierft_draws[adapter_name],
             self.fourierft_basis[adapter_name],
             self.coefficients(adapter_name).device,
             transposed != self.fourierft_from_right[adapter_name],
@@ -162,12 +158,10 @@ class FourierFTLayer(BaseTunerLayer):
         Of the spectrum of `get_delta_weight`, which is (out, in) for either orientation. Shared
         with the other layers of this shape; not to be written to.
         """
-        entries = sample_entries(
+        entries = draw_entries(
             self._spectrum_shape(adapter_name),
-            self.fourierft_n_frequency[adapter_name],
-            self.fourierft_random_loc_seed[adapter_name],
-            **self.fourierft_entry_region[adapter_name]._asdict(),
-            device=self.coefficients(adapter_name).device,
+            self.fourierft_draws[adapter_name],
+            self.coefficients(adapter_name).device,
         )
         return entries.flip(0) if self.fourierft_from_right[adapter_name] else entries
 
@@ -264,23 +258,29 @@ def adapted_layers(model: nn.Module) -> dict[str, FourierFTLayer]:
 
 
 def size_problem(
-    config: StockConfig, shape: Sequence[int], n: int, name: str | None = None
+    config: StockConfig, shape: Sequence[int], draws: Sequence[Draw], name: str | None = None
 ) -> str | None:
-    """Return a message if n entries do not fit into a weight, or into the rows that hold them.
+    """Return a message if entries do not fit into a weight, or into the rows that hold them.
 
     Args:
         config: The adapter's.
         shape: (out, in) of the weight.
-        n: Number of entries.
+        draws: Draws of the entries.
         name: Path of the layer, for the message.
     """
-    rows, (d1, d2) = entry_region(config).rows, shape
+    d1, d2 = shape
     where = f" for {name}" if name else ""
-    if rows is not None:
-        d1, d2 = (d2, d1) if applied_from_right(config) else (d1, d2)
-        if rows > most_rows((d1, d2)):
-            return f"entry_rows: got {rows}{where}, allowed 1 to {most_rows((d1, d2))}"
-        d1 = rows
-    if not 1 <= n <= d1 * d2:
-        return f"n_frequency: got {n}{where}, allowed 1 to {d1} * {d2} = {d1 * d2}"
+    sizes = {(sum(draw.n for draw in draws), d1, d2)}
+    for n, _, region in draws:
+        if region.rows is None:
+            continue
+        rows, columns = (d2, d1) if applied_from_right(config) else (d1, d2)
+        if region.rows > most_rows((rows, columns)):
+            return (
+                f"entry_rows: got {region.rows}{where}, allowed 1 to {most_rows((rows, columns))}"
+            )
+        sizes.add((n, region.rows, columns))
+    for n, d1, d2 in sorted(sizes):
+        if not 1 <= n <= d1 * d2:
+            return f"n_frequency: got {n}{where}, allowed 1 to {d1} * {d2} = {d1 * d2}"
     return None

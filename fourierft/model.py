@@ -2,11 +2,10 @@
 
 import statistics
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING, PeftType
@@ -15,17 +14,19 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .bypass import weights_read_by
+from .combination import add_combination
 from .config import (
     EXTENDED_PEFT_TYPE,
     FourierFTConfig,
     StockConfig,
     check_config,
     first_few,
-    layer_n,
 )
 from .forward_pass import unwatch_forwards, watch_forwards
 from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
 from .layer import FourierFTLayer, adapted_layers, size_problem
+from .layer_draws import layer_draws, layer_n
+from .loading import check_loaded
 from .module import FourierFTLinear
 from .row_adapters import row_adapters
 
@@ -82,6 +83,41 @@ class FourierFTModel(BaseTuner):
                 f"target_modules: {unused} match no adapted module. {_linear_modules(model)}",
                 stacklevel=2,
             )
+
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+        density: float | None = None,
+        majority_sign_method: str = "total",
+    ) -> None:
+        """Add an adapter whose update is the weighted sum of others' updates, exactly.
+
+        Coefficients on common entries add up; where adapters have different entries, the new one
+        has all of them. Their alphas and scalings may differ, and so may the adapted layers. A
+        module in ``modules_to_save`` is copied from the one adapter that trains it. The new adapter
+        is neither active nor trained.
+
+        Args:
+            adapters: Names.
+            weights: One an adapter; negative ones subtract.
+            adapter_name: Name of the new adapter.
+            combination_type: ``linear``, or PEFT's ``ties``, ``dare_linear``, ``dare_ties`` and
+                ``magnitude_prune``, which prune coefficients before they add them.
+            density: Share of the coefficients that pruning keeps.
+            majority_sign_method: ``total`` or ``frequency``, see PEFT's `ties`.
+
+        Raises:
+            ValueError: Another combination type, unknown adapters, weights that are not finite, or
+                adapters that differ in basis or orientation, train biases or train one module
+                twice; everything is named.
+        """
+        add_combination(
+            *(self, adapters, weights, adapter_name),
+            *(combination_type, density, majority_sign_method),
+        )
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
         """Merge as PEFT does, and warn of the rounding error, with numbers."""
@@ -154,9 +190,10 @@ class FourierFTModel(BaseTuner):
             if not isinstance(layer, SUPPORTED):
                 wrong_types.append(f"{name} ({type(layer).__module__}.{type(layer).__name__})")
                 continue
-            key, n = layer_n(peft_config, name)
+            key, _ = layer_n(peft_config, name)
             matched_keys.add(key)
-            if problem := size_problem(peft_config, weight_shape(layer), n, name):
+            draws = layer_draws(peft_config, name)
+            if problem := size_problem(peft_config, weight_shape(layer), draws, name):
                 wrong_sizes.append(problem)
         if wrong_types:
             raise TypeError(
@@ -187,11 +224,11 @@ class FourierFTModel(BaseTuner):
         if isinstance(layer, Conv1D):
             # Here the layer itself knows; PEFT's own tuner warns when the file does not say it.
             peft_config.fan_in_fan_out = True
-        n = layer_n(peft_config, current_key)[1]
+        draws = layer_draws(peft_config, current_key)
         if isinstance(target, FourierFTLayer):
-            target.update_layer(adapter_name, n, peft_config)
+            target.update_layer(adapter_name, draws, peft_config)
             return
-        adapted = FourierFTLinear(target, adapter_name, peft_config, n)
+        adapted = FourierFTLinear(target, adapter_name, peft_config, draws)
         adapted.weight_is_read = target_name in weights_read_by(type(parent))
         if adapter_name not in self.active_adapters:
             adapted.requires_grad_(False)  # an added adapter trains only once it is set active
@@ -210,39 +247,7 @@ class FourierFTModel(BaseTuner):
     ) -> dict[str, Tensor]:
         """Compare what is loaded with the model: PEFT would only warn about what is missing."""
         loaded = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        ending = f"fourierft_spectrum.{adapter_name}"
-        expected = {
-            name: tuple(parameter.shape)
-            for name, parameter in model.named_parameters(remove_duplicate=False)
-            if name.endswith(ending)
-        }
-        # Keys that fit no layer keep their form in the file, without the adapter's name.
-        found = {
-            name: tuple(tensor.shape)
-            for name, tensor in loaded.items()
-            if name.endswith((ending, "fourierft_spectrum"))
-        }
-        problems = [
-            f"{name}: not finite"
-            for name, tensor in sorted(loaded.items())
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-        ]
-        problems += [f"{name}: missing" for name in sorted(expected.keys() - found.keys())]
-        problems += [
-            f"{name}: belongs to no adapted layer"
-            for name in sorted(found.keys() - expected.keys())
-        ]
-        problems += [
-            f"{name}: found shape {found[name]}, expected {expected[name]}"
-            for name in sorted(expected.keys() & found.keys())
-            if found[name] != expected[name]
-        ]
-        if problems:
-            source = getattr(config, "weights_file", "the adapter's weights")
-            raise ValueError(
-                f"{source}: {len(found)} coefficient tensors found, {len(expected)} expected; "
-                + first_few(problems)
-            )
+        check_loaded(model, config, adapter_name, loaded)
         return loaded
 
 

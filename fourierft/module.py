@@ -25,6 +25,7 @@ from .frozen_weight import (
 )
 from .layer import FourierFTLayer
 from .offloading import restore_offloaded
+from .spectrum import Draw
 from .tensors import HALF
 
 
@@ -35,7 +36,7 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         base_layer: The layer to adapt.
         adapter_name: Name of the first adapter.
         config: Ours or PEFT's own.
-        n_frequency: ``n`` for this layer.
+        draws: Draws of this layer's entries.
     """
 
     def __init__(
@@ -43,14 +44,14 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         base_layer: nn.Module,
         adapter_name: str,
         config: StockConfig,
-        n_frequency: int = 1000,
+        draws: tuple[Draw, ...],
         **kwargs: Any,
     ) -> None:
         nn.Module.__init__(self)
         FourierFTLayer.__init__(self, base_layer, **kwargs)
         self._active_adapter = adapter_name
         self.engine = engine(config)
-        self.update_layer(adapter_name, n_frequency, config)
+        self.update_layer(adapter_name, draws, config)
 
     def forward(
         self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any

@@ -24,6 +24,14 @@ class EntryRegion(NamedTuple):
     """Number of rows that hold all entries; None for any."""
 
 
+class Draw(NamedTuple):
+    """All that entries depend on besides the shape (see `sample_entries`)."""
+
+    n: int
+    seed: int
+    region: EntryRegion = EntryRegion()
+
+
 # Dynamo would look through the cache and trace a new draw into every compiled call.
 @torch.compiler.disable
 def sample_entries(
@@ -80,6 +88,20 @@ def sample_entries(
     if target.type == "meta":
         return torch.empty(2, n, dtype=torch.int64, device="meta")
     return _entries((d1, d2), int(n), int(seed), bias, rows, target)
+
+
+def draw_entries(
+    shape: Sequence[int], draws: Sequence[Draw], device: torch.device | str | None = None
+) -> Tensor:
+    """Return the entries of several draws, one after the other, int64 (2, sum of n).
+
+    An entry of more than one draw stands there more than once: its coefficients add up.
+    """
+    drawn = [
+        sample_entries(shape, n, seed, **region._asdict(), device=device)
+        for n, seed, region in draws
+    ]
+    return drawn[0] if len(drawn) == 1 else torch.cat(drawn, 1)
 
 
 def most_rows(shape: Sequence[int]) -> int:

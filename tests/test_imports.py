@@ -33,8 +33,9 @@ FOURIERFT = [
     {"bases"},
     {"engine"},
     {"config"},
+    {"layer_draws", "loading"},
     {"layer"},
-    {"forward_pass", "holding", "layer_settings", "row_adapters"},
+    {"combination", "forward_pass", "holding", "layer_settings", "row_adapters"},
     {"module"},
     {"model"},
     {"compact", "lora_export"},
@@ -63,7 +64,8 @@ HYDRA = {"train.py", "experiments/search/space.py"}
 PEFT = {
     f"fourierft/{name}.py"
     for name in (
-        *("compact", "config", "layer", "lora_export", "model", "module", "row_adapters"),
+        *("combination", "compact", "config", "layer", "lora_export", "model", "module"),
+        "row_adapters",
         *("bank/adapter_bank", "bank/base_model", "bank/stored_adapter"),
     )
 }

@@ -13,7 +13,7 @@ from fourierft.engine import gradient, linear
 from fourierft.engine.linear import adapted_linear
 from fourierft.engine.settings import DEFAULT, Engine, samples_gradient
 from fourierft.engine.weight_cache import AdapterTerm, WeightCache
-from fourierft.spectrum import sample_entries
+from fourierft.spectrum import Draw, sample_entries
 
 SHAPES = [(48, 48), (63, 40), (20, 33)]
 MODES = [Engine(m, g) for m in ("cache", "save", "recompute") for g in ("dense", "sampled")]
@@ -388,8 +388,9 @@ class Block(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         config = FourierFTConfig(n_frequency=50, gradient=gradient)
+        draw = Draw(50, config.random_loc_seed)
         self.query, self.value = (
-            FourierFTLinear(nn.Linear(32, 32).requires_grad_(False), "default", config, 50)
+            FourierFTLinear(nn.Linear(32, 32).requires_grad_(False), "default", config, (draw,))
             for _ in range(2)
         )
 

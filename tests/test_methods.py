@@ -252,8 +252,7 @@ def test_fourierft_settings_reach_the_layers():
     for layer in layers:
         assert layer.fourierft_n_frequency["default"] == 50
         assert layer.fourierft_scaling["default"] == 100.0
-        assert layer.fourierft_random_loc_seed["default"] == 2024
-        assert layer.fourierft_entry_region["default"] == (3.0, 9.0, None)
+        assert layer.fourierft_draws["default"] == ((50, 2024, (3.0, 9.0, None)),)
 
 
 def test_norm_scaling_reaches_the_layers():

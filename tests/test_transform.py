@@ -7,7 +7,7 @@ import torch
 
 from fourierft import delta_weight, sample_entries
 from fourierft.bases.transform import BASES, get_transform
-from fourierft.spectrum import EntryRegion
+from fourierft.spectrum import Draw
 
 SHAPES = [(8, 8), (7, 9), (6, 5), (5, 12), (1, 4)]
 
@@ -116,7 +116,7 @@ def test_tables_made_under_a_fake_mode_hold_numbers():
     """They outlive the mode: a real model of the same shape takes them."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    known = (11, 13), 17, 5, EntryRegion(), "fourier", torch.device("cpu")
+    known = (11, 13), (Draw(17, 5),), "fourier", torch.device("cpu")
     with FakeTensorMode():
         transform = get_transform(*known)
     assert get_transform(*known) is transform
@@ -124,7 +124,7 @@ def test_tables_made_under_a_fake_mode_hold_numbers():
 
 
 def test_layers_share_one_transform():
-    known = (11, 13), 17, 6, EntryRegion(), "dct", torch.device("cpu")
+    known = (11, 13), (Draw(17, 6),), "dct", torch.device("cpu")
     one, other = get_transform(*known), get_transform(*known, transposed=True)
     assert get_transform(*known) is one and get_transform(*known, transposed=True) is other
     c = torch.randn(17)

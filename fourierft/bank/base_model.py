@@ -11,13 +11,14 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
 
 from ..bypass import weights_read_by
-from ..config import FourierFTConfig, first_few, layer_n
+from ..config import FourierFTConfig, first_few
 from ..frozen_weight import SUPPORTED, weight_shape
+from ..layer_draws import layer_draws
 
 # Of a configuration, what `find_layers` depends on.
 _FIELDS = (
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("n_frequency", "n_frequency_pattern"),
+    *("n_frequency", "n_frequency_pattern", "further_draws"),
 )
 
 
@@ -64,7 +65,7 @@ class BaseModel:
 
     def _match(self, config: FourierFTConfig) -> tuple[AdaptedLayer, ...]:
         found = tuple(
-            AdaptedLayer(name, shape, layer_n(config, name)[1])
+            AdaptedLayer(name, shape, sum(draw.n for draw in layer_draws(config, name)))
             for name, shape in self._linear.items()
             if check_target_module_exists(config, name)
         )

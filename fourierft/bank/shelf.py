@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..bases.transform import Transform, get_transform
-from ..config import FourierFTConfig, alpha, applied_from_right, basis, entry_region
+from ..config import FourierFTConfig, alpha, applied_from_right, basis
+from ..layer_draws import layer_draws
 from .base_model import AdaptedLayer
 from .stored_adapter import StoredAdapter
 
@@ -39,7 +40,7 @@ class Shelf:
             self.columns[layer.name] = slice(self.width, self.width + layer.n)
             self.width += layer.n
         self._shapes = {layer.name: layer for layer in layers}
-        self._draw = config.random_loc_seed, entry_region(config), basis(config)
+        self._draws = {layer.name: layer_draws(config, layer.name) for layer in layers}
         self._from_right = applied_from_right(config)
         self.config = config
         self._blocks: list[Tensor] = []
@@ -95,8 +96,7 @@ class Shelf:
         """Return the transform of a layer, as (out, in)."""
         layer, right = self._shapes[name], self._from_right
         shape = layer.shape[::-1] if right else layer.shape
-        seed, region, kind = self._draw
-        return get_transform(shape, layer.n, seed, region, kind, device, right)
+        return get_transform(shape, self._draws[name], basis(self.config), device, right)
 
     def _append(self, block: Tensor) -> list[Slot]:
         self._blocks.append(block)
@@ -114,5 +114,5 @@ def hash_row(row: Tensor) -> str:
 
 def get_key(layers: Sequence[AdaptedLayer], config: FourierFTConfig) -> Hashable:
     """Return what adapters of one shelf have in common."""
-    draw = config.random_loc_seed, entry_region(config), basis(config)
-    return tuple(layers), draw, applied_from_right(config)
+    draws = tuple(layer_draws(config, layer.name) for layer in layers)
+    return tuple(layers), draws, basis(config), applied_from_right(config)

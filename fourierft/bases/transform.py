@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from ..spectrum import EntryRegion, sample_entries
+from ..spectrum import Draw, draw_entries
 from ..tensors import without_autocast
 from .few_rows import FewRows
 from .fourier import Fourier
@@ -44,9 +44,7 @@ def make_transform(
 @torch.compiler.disable
 def get_transform(
     shape: Sequence[int],
-    n: int,
-    seed: int,
-    region: EntryRegion,
+    draws: tuple[Draw, ...],
     basis: str,
     device: torch.device,
     transposed: bool = False,
@@ -56,26 +54,24 @@ def get_transform(
     Args:
         shape: ``(d1, d2)`` of the spectrum: the (out, in) features of the weight, or (in, out)
             for an update that is applied from the right.
-        n: Number of entries.
-        seed: Entry seed (see `sample_entries`).
-        region: Part of the spectrum that holds the entries.
+        draws: Draws of the entries; the seed of the first is that of random matrices.
         basis: One of `BASES`.
         device: Device of the entries.
         transposed: Return the transform to (d2, d1), as the transposed weight is stored.
     """
-    return _cached_transform(tuple(shape), n, seed, region, basis, torch.device(device), transposed)
+    return _cached_transform(tuple(shape), draws, basis, torch.device(device), transposed)
 
 
 @lru_cache(maxsize=128)
-def _cached_transform(shape, n, seed, region, basis, device, transposed):
+def _cached_transform(shape, draws, basis, device, transposed):
     # The result outlives the caller, and may be trained with.
     with torch.inference_mode(False), unset_fake_temporarily():
         if transposed:
-            return _cached_transform(shape, n, seed, region, basis, device, False).transposed
-        entries = sample_entries(shape, n, seed, **region._asdict(), device=device)
-        if region.rows is not None and not entries.is_meta:
+            return _cached_transform(shape, draws, basis, device, False).transposed
+        entries = draw_entries(shape, draws, device)
+        if len(draws) == 1 and draws[0].region.rows is not None and not entries.is_meta:
             return FewRows(shape, entries)
-        return make_transform(shape, entries, basis, seed)
+        return make_transform(shape, entries, basis, draws[0].seed)
 
 
 def scaled(coefficients: Tensor, alpha: float) -> Tensor:
