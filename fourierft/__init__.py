@@ -11,8 +11,9 @@ from .compact import export_compact, import_compact
 from .counting import Counts, count, fourierft_parameters, lora_parameters, stored_bytes
 from .engine.settings import Engine
 from .holding import hold_weights
+from .hotswap import PreparedSwap, hotswap_adapter, prepare_swap
 from .layer_settings import configure
-from .lora_export import export_lora
+from .lora_export import export_lora, lora_errors
 from .model import (
     FourierFTConfig,
     FourierFTLayer,
@@ -20,6 +21,7 @@ from .model import (
     FourierFTModel,
     register,
 )
+from .scaling import rescale_adapter_scale
 from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "FourierFTLayer",
     "FourierFTLinear",
     "FourierFTModel",
+    "PreparedSwap",
     "alpha_of_norm",
     "atom_norm",
     "band_pass",
@@ -41,8 +44,12 @@ __all__ = [
     "export_lora",
     "fourierft_parameters",
     "hold_weights",
+    "hotswap_adapter",
     "import_compact",
+    "lora_errors",
     "lora_parameters",
+    "prepare_swap",
+    "rescale_adapter_scale",
     "sample_entries",
     "stored_bytes",
 ]

@@ -55,7 +55,7 @@ def add_combination(
     except (ValueError, TypeError):
         del tuner.peft_config[adapter_name]
         raise
-    options = {"density": density}
+    options: dict[str, Any] = {"density": density}
     if combination_type.endswith("ties"):
         options["majority_sign_method"] = majority_sign_method
     for layer in layers.values():
@@ -124,6 +124,9 @@ def _find_differences(configs: Mapping[str, StockConfig]) -> Iterator[str]:
     seeds = {draw.seed for config in configs.values() for draw in layer_draws(config, "")}
     if kinds <= {"random", "orthogonal"} and len(seeds) > 1:
         yield f"random_loc_seed: got {sorted(seeds)}, allowed one: it makes the {min(kinds)} basis"
+    tokens = [n for n, c in configs.items() if getattr(c, "trainable_token_indices", None)]
+    if tokens:
+        yield f"trainable_token_indices: {first_few(tokens)} trained tokens, which cannot be added"
     biases = [name for name, config in configs.items() if config.bias != "none"]
     if biases:
         yield f"bias: {first_few(biases)} trained those of the base model, allowed bias='none'"

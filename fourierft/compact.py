@@ -19,9 +19,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import EXTENSIONS, FourierFTConfig, first_few, open_safetensors
+from .config import EXTENSIONS, FourierFTConfig, first_few
 from .layer import FourierFTLayer, adapted_layers
 from .layer_settings import NO_LAYERS
+from .weight_file import open_safetensors
 
 FORMAT = "fourierft-compact-1"
 _HINT = "a folder saved by PEFT is read by PeftModel.from_pretrained"
@@ -77,6 +78,8 @@ def export_compact(
         problems.append(f"dtype: got {dtype}, allowed torch.float32, torch.float16")
     if config.bias != "none":
         problems.append(f"bias: got {config.bias!r}, allowed 'none': biases are not in this format")
+    if getattr(config, "trainable_token_indices", None):
+        problems.append("trainable_token_indices: tokens are not in this format")
     layers = _layers(model, adapter_name)
     if not layers:
         problems.append(NO_LAYERS)

@@ -3,20 +3,18 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from peft import FourierFTConfig as StockConfig
 from peft import PeftConfig, PeftType
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
 
 from .bases.transform import check_basis
 from .engine.settings import DEFAULT, GRADIENT, MEMORY, PRECISION, Engine, engine_problems
 from .spectrum import EntryRegion, alpha_of_norm
+from .weight_file import open_safetensors
 
 # What PEFT's own tuner cannot compute is saved under this name. PEFT only warns about a field that
 # it does not know and would go on to compute something else; an unknown type makes it stop.
@@ -26,6 +24,11 @@ EXTENDED_PEFT_TYPE = "FOURIERFT_EXTENDED"
 EXTENSIONS = (
     *("frequency_bias_center", "frequency_bias_bandwidth"),
     *("basis", "scaling_mode", "orientation", "entry_rows", "further_draws"),
+    *("trainable_token_indices", "ensure_weight_tying", "target_parameters"),
+)
+_LATER_EXTENSIONS = (  # not in the files of adapters without them
+    *("entry_rows", "further_draws"),
+    *("trainable_token_indices", "ensure_weight_tying", "target_parameters"),
 )
 _DRAW_FIELDS = {
     *("n_frequency", "n_frequency_pattern", "random_loc_seed", "entry_rows"),
@@ -69,6 +72,10 @@ class FourierFTConfig(StockConfig):
             they are rows of the transposed spectrum: columns. Not with a bias or another basis.
         further_draws: Fields (``n_frequency``, ``random_loc_seed``; pattern, bias and rows) of
             further draws whose entries are trained too, as ``add_weighted_adapter`` sets them.
+        trainable_token_indices: Tokens whose embeddings are trained too; as in `peft.LoraConfig`.
+        ensure_weight_tying: Keep tied what ``modules_to_save`` and ``trainable_token_indices``
+            train of tied embeddings; as in `peft.LoraConfig`.
+        target_parameters: Refused: an adapter has one weight a module, unlike stacked experts.
         memory: Handling of W0 + DeltaW: ``auto``, ``batched``, ``cache``, ``kept``, ``save``,
             ``recompute`` or ``spectral`` (`Engine`). This and the next two control the computation:
             they are not saved, and are taken from a model's first adapter (`configure` sets them
@@ -100,6 +107,15 @@ class FourierFTConfig(StockConfig):
     further_draws: list[dict[str, Any]] | None = field(
         default=None, metadata={"help": "Further draws of entries, each with fields of a draw."}
     )
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
+        default=None, metadata={"help": "Tokens whose embeddings are trained too."}
+    )
+    ensure_weight_tying: bool = field(
+        default=False, metadata={"help": "Keep tied what is trained of tied embeddings."}
+    )
+    target_parameters: list[str] | None = field(
+        default=None, metadata={"help": "Refused; see `peft.LoraConfig` for adapters of experts."}
+    )
     memory: str = field(
         default=DEFAULT.memory, metadata={"help": f"Keep W0 + DeltaW? One of {MEMORY}."}
     )
@@ -127,8 +143,8 @@ class FourierFTConfig(StockConfig):
                 del values[name]
         if not applied_from_right(self):  # so that files are those of versions without the field
             values.pop("orientation", None)
-        for name in ("entry_rows", "further_draws"):
-            if getattr(self, name) is None:
+        for name in _LATER_EXTENSIONS:
+            if not getattr(self, name):
                 values.pop(name, None)
         return values
 
@@ -149,26 +165,6 @@ class FourierFTConfig(StockConfig):
                 pass
             config.weights_file = weights  # for later messages; not a field, so never saved
         return config
-
-
-@contextmanager
-def open_safetensors(path: str | Path) -> Iterator[Any]:
-    """Open a safetensors file.
-
-    Opening compares the header with the length of the file, so it finds every truncation at the
-    cost of a few kilobytes read.
-
-    Raises:
-        ValueError: The file is damaged; the message names it.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: not a complete safetensors file "
-            f"({os.path.getsize(path)} bytes found; {error})"
-        ) from error
 
 
 def first_few(problems: Sequence[str]) -> str:
@@ -217,11 +213,10 @@ def is_extended(config: StockConfig) -> bool:
     """Return True if PEFT's own tuner cannot compute what this configuration describes."""
     return (
         entry_region(config).center is not None
-        or entry_region(config).rows is not None
         or basis(config) != "fourier"
         or scaling_mode(config) != "plain"
         or applied_from_right(config)
-        or getattr(config, "further_draws", None) is not None
+        or any(getattr(config, name, None) for name in _LATER_EXTENSIONS)
     )
 
 
@@ -266,6 +261,11 @@ def check_config(config: StockConfig) -> None:
     orientation = getattr(config, "orientation", ORIENTATIONS[0])
     if orientation not in ORIENTATIONS:
         problems.append(f"orientation: got {orientation!r}, allowed {', '.join(ORIENTATIONS)}")
+    if parameters := getattr(config, "target_parameters", None):
+        problems.append(
+            f"target_parameters: got {parameters!r}, allowed None: FourierFT adapts the weights of "
+            "modules, and stacked experts are one parameter of many matrices (LoRA adapts them)"
+        )
     problems += _draw_problems(config)
     problems += engine_problems(engine(config))
     if problems:

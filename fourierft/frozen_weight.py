@@ -15,6 +15,8 @@ from .offloading import merely_aligns
 
 # The quantised layers of bitsandbytes derive from nn.Linear.
 SUPPORTED = (nn.Linear, Conv1D)
+KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ADAPTABLE = (*SUPPORTED, *KERNELS, nn.Embedding)
 
 
 class FrozenWeight:
@@ -117,6 +119,8 @@ def frozen_weight(layer: nn.Module) -> FrozenWeight:
 def merge_problem(layer: nn.Module) -> str | None:
     """Return the reason why nothing can be merged into the weight of a layer, or None."""
     weight = layer.weight
+    if isinstance(layer, nn.Embedding) and is_quantised(weight):
+        return f"the weight of {type(layer).__name__} is quantised: keep the adapter apart"
     hooked = "weight" not in layer._parameters and layer._forward_pre_hooks
     if hooked or is_parametrized(layer, "weight"):
         return (
@@ -133,7 +137,14 @@ def merge_problem(layer: nn.Module) -> str | None:
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, int]:
-    """Return (out, in) of a supported layer."""
+    """Return (out, in) of a layer, of the matrix that the weight is.
+
+    A kernel is (out, in / groups * size), an embedding (tokens, features).
+    """
+    if isinstance(layer, nn.Embedding):
+        return layer.num_embeddings, layer.embedding_dim
+    if isinstance(layer, KERNELS):
+        return layer.out_channels, layer.weight[0].numel()
     if isinstance(layer, Conv1D):
         # Under DeepSpeed ZeRO-3 the weight itself is an empty shard.
         fan_in, fan_out = getattr(layer.weight, "ds_shape", layer.weight.shape)
@@ -144,6 +155,11 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
 def is_plain(layer: nn.Module) -> bool:
     """Return True if the layer computes just W0 x + b, so that W0 + DeltaW can replace W0."""
     return type(layer) in SUPPORTED and is_ordinary(layer.weight) and _computes_alone(layer)
+
+
+def is_plain_kernel(layer: nn.Module) -> bool:
+    """Return True if the layer just convolves with W0, so that W0 + DeltaW can replace it."""
+    return type(layer) in KERNELS and is_ordinary(layer.weight) and _computes_alone(layer)
 
 
 def _computes_alone(layer: nn.Module) -> bool:

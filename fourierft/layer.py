@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from peft import FourierFTConfig as StockConfig
-from peft.tuners.tuners_utils import BaseTunerLayer, onload_layer
+from peft.tuners.tuners_utils import onload_layer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -16,12 +16,13 @@ from .engine.linear import adapted_weight
 from .engine.settings import GROUPED, Engine, choose_memory
 from .engine.weight_cache import AdapterTerm, WeightCache
 from .engine.weight_group import Ingredients
-from .frozen_weight import SUPPORTED, FrozenWeight, is_ordinary, is_plain, weight_shape
+from .frozen_weight import ADAPTABLE, FrozenWeight, is_ordinary, is_plain, weight_shape
 from .offloading import execution_device, restore_offloaded
+from .scaling import AdapterScales
 from .spectrum import Draw, draw_entries, most_rows
 
 
-class FourierFTLayer(BaseTunerLayer):
+class FourierFTLayer(AdapterScales):
     """The adapters of one linear layer.
 
     ``h = W0 x + DeltaW x`` with ``DeltaW = alpha * Re(ifft2(ToDense(c, E)))`` (Eq. 2-4). Per
@@ -41,6 +42,7 @@ class FourierFTLayer(BaseTunerLayer):
     adapter_layer_names = ("fourierft_spectrum",)
     other_param_names = (
         "fourierft_n_frequency",
+        "fourierft_alpha",
         "fourierft_scaling",
         "fourierft_draws",
         "fourierft_basis",
@@ -49,10 +51,10 @@ class FourierFTLayer(BaseTunerLayer):
     )
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
+        AdapterScales.__init__(self)
         self.base_layer = base_layer
         self.fourierft_spectrum = nn.ParameterDict({})
         self.fourierft_n_frequency: dict[str, int] = {}
-        self.fourierft_scaling: dict[str, float] = {}
         self.fourierft_draws: dict[str, tuple[Draw, ...]] = {}
         self.fourierft_basis: dict[str, str] = {}
         self.fourierft_from_right: dict[str, bool] = {}
@@ -71,7 +73,7 @@ class FourierFTLayer(BaseTunerLayer):
         self.kwargs = kwargs
 
         layer = self.get_base_layer()
-        if not isinstance(layer, SUPPORTED):
+        if not isinstance(layer, ADAPTABLE):
             raise TypeError(f"FourierFT: {type(layer).__name__} cannot be adapted")
         self.out_features, self.in_features = weight_shape(layer)
         # Conv1D stores its weight as (in, out).
@@ -90,7 +92,8 @@ class FourierFTLayer(BaseTunerLayer):
             raise ValueError(problem)
         n_frequency = sum(draw.n for draw in draws)
         self.fourierft_n_frequency[adapter_name] = n_frequency
-        self.fourierft_scaling[adapter_name] = alpha(config, shape)
+        self.fourierft_alpha[adapter_name] = alpha(config, shape)
+        self.fourierft_scaling[adapter_name] = self.fourierft_alpha[adapter_name]
         self.fourierft_draws[adapter_name] = draws
         self.fourierft_basis[adapter_name] = basis(config)
         self.fourierft_from_right[adapter_name] = applied_from_right(config)
@@ -124,7 +127,9 @@ class FourierFTLayer(BaseTunerLayer):
         weight = super().weight
         if not (self.weight_is_read and self._is_adapting() and is_ordinary(weight)):
             return weight
-        return adapted_weight(weight, self._active_terms(), self.engine, self._cache)
+        matrix = weight.flatten(1)  # of a kernel
+        total = adapted_weight(matrix, self._active_terms(), self.engine, self._cache)
+        return total.view(weight.shape)
 
     def transform(self, adapter_name: str) -> Transform:
         """Return the transform from coefficients to update, in the layout of the base weight.

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_FOURIERFT_TARGET_MODULES_MAPPING, PeftType
 from peft.utils.error import NoMatchingPeftModuleError
@@ -22,8 +23,10 @@ from .config import (
     check_config,
     first_few,
 )
+from .convolution import FourierFTConv
+from .embedding import FourierFTEmbedding
 from .forward_pass import unwatch_forwards, watch_forwards
-from .frozen_weight import SUPPORTED, is_quantised, merge_problem, weight_shape
+from .frozen_weight import ADAPTABLE, KERNELS, SUPPORTED, is_quantised, merge_problem, weight_shape
 from .layer import FourierFTLayer, adapted_layers, size_problem
 from .layer_draws import layer_draws, layer_n
 from .loading import check_loaded
@@ -38,7 +41,7 @@ __all__ = [
     "register",
 ]
 
-_SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in SUPPORTED)
+_SUPPORTED_NAMES = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in ADAPTABLE)
 
 _WORTH_A_WARNING = 0.05  # share of the update, in half precision; quantised merges always warn
 
@@ -175,6 +178,15 @@ class FourierFTModel(BaseTuner):
         super()._check_new_adapter_config(config)
         check_config(config)
 
+    def _add_modules_to_save_to_tie(self, config: StockConfig, tied: list[str]) -> None:
+        LoraModel._add_modules_to_save_to_tie(self, config, tied)  # nothing in it is LoRA's
+
+    def _add_targets_to_tie(self, config: StockConfig, tied: list[str]) -> None:
+        raise ValueError(
+            f"ensure_weight_tying: got an embedding in target_modules, tied to {', '.join(tied)}; "
+            "allowed in modules_to_save or trainable_token_indices alone"
+        )
+
     def _prepare_model(self, peft_config: StockConfig, model: nn.Module) -> None:
         """Check every targeted module before the first one is replaced."""
         wrong_types, wrong_sizes, matched_keys = [], [], set()
@@ -187,9 +199,14 @@ class FourierFTModel(BaseTuner):
             if not self._check_target_module_exists(peft_config, name):
                 continue
             layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-            if not isinstance(layer, SUPPORTED):
+            if not isinstance(layer, ADAPTABLE):
                 wrong_types.append(f"{name} ({type(layer).__module__}.{type(layer).__name__})")
                 continue
+            if getattr(layer, "max_norm", None) is not None:
+                wrong_sizes.append(
+                    f"{name}: max_norm={layer.max_norm} changes W0 at every call, which no update "
+                    "can be added to: name it in exclude_modules"
+                )
             key, _ = layer_n(peft_config, name)
             matched_keys.add(key)
             draws = layer_draws(peft_config, name)
@@ -216,7 +233,7 @@ class FourierFTModel(BaseTuner):
         parameter_name: str | None = None,
     ) -> None:
         layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if not isinstance(layer, SUPPORTED):
+        if not isinstance(layer, ADAPTABLE):
             raise TypeError(
                 f"target_modules: got {current_key} ({type(layer).__module__}."
                 f"{type(layer).__name__}), allowed {_SUPPORTED_NAMES}"
@@ -228,7 +245,7 @@ class FourierFTModel(BaseTuner):
         if isinstance(target, FourierFTLayer):
             target.update_layer(adapter_name, draws, peft_config)
             return
-        adapted = FourierFTLinear(target, adapter_name, peft_config, draws)
+        adapted = _module_class(layer)(target, adapter_name, peft_config, draws)
         adapted.weight_is_read = target_name in weights_read_by(type(parent))
         if adapter_name not in self.active_adapters:
             adapted.requires_grad_(False)  # an added adapter trains only once it is set active
@@ -256,6 +273,12 @@ def register() -> None:
     for peft_type in (PeftType.FOURIERFT, EXTENDED_PEFT_TYPE):
         PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = FourierFTConfig
     PEFT_TYPE_TO_TUNER_MAPPING[PeftType.FOURIERFT] = FourierFTModel
+
+
+def _module_class(layer: nn.Module) -> type[FourierFTLinear]:
+    if isinstance(layer, nn.Embedding):
+        return FourierFTEmbedding
+    return FourierFTConv if isinstance(layer, KERNELS) else FourierFTLinear
 
 
 def _linear_modules(model: nn.Module) -> str:

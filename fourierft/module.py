@@ -10,6 +10,7 @@ from peft import FourierFTConfig as StockConfig
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
+from .bases.few_rows import FewRows
 from .config import engine
 from .engine.kept_weights import raise_if_stale
 from .engine.linear import adapted_linear
@@ -81,6 +82,13 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
         if not terms:
             return layer(x, *args, **kwargs)
         self._check_values(x, terms)
+        return self._forward_terms(x, terms, *args, **kwargs)
+
+    def _forward_terms(
+        self, x: Tensor, terms: Sequence[AdapterTerm], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return ``W0 x + sum of DeltaW x`` over some adapters, at least one."""
+        layer = self.base_layer
         options = self.fan_in_fan_out, self.engine, self._cache
         plain = not (args or kwargs)
         four_bits = plain and not torch.compiler.is_compiling() and is_plain_4bit(layer)
@@ -226,6 +234,12 @@ class FourierFTLinear(nn.Module, FourierFTLayer):
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return True if PEFT can turn the update into LoRA: it expects the weight's own layout."""
+        if not isinstance(self.transform(adapter_name), FewRows):
+            warnings.warn(
+                "convert_to_lora: entries in all rows make an update of full rank, of which a "
+                "small rank keeps little: fourierft.lora_errors(model) tells how much",
+                stacklevel=3,
+            )
         return not self.fan_in_fan_out
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,17 +28,18 @@ EXPERIMENTS = [
     {"commands", "contest", "judge", "search", "small", "smoke"},
 ]
 FOURIERFT = [
-    {"bypass", "counting", "offloading", "spectrum", "tensors"},
+    {"bypass", "counting", "offloading", "spectrum", "tensors", "weight_file"},
     {"frozen_weight"},
     {"bases"},
     {"engine"},
     {"config"},
-    {"layer_draws", "loading"},
+    {"layer_draws", "loading", "scaling"},
     {"layer"},
     {"combination", "forward_pass", "holding", "layer_settings", "row_adapters"},
     {"module"},
+    {"convolution", "embedding"},
     {"model"},
-    {"compact", "lora_export"},
+    {"compact", "hotswap", "lora_export"},
     {"bank"},
     {"serve"},
     {"__init__"},
@@ -64,8 +65,8 @@ HYDRA = {"train.py", "experiments/search/space.py"}
 PEFT = {
     f"fourierft/{name}.py"
     for name in (
-        *("combination", "compact", "config", "layer", "lora_export", "model", "module"),
-        "row_adapters",
+        *("combination", "compact", "config", "hotswap", "layer", "lora_export", "model"),
+        *("module", "row_adapters", "scaling"),
         *("bank/adapter_bank", "bank/base_model", "bank/stored_adapter"),
     )
 }

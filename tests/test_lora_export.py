@@ -38,7 +38,8 @@ if __name__ == "__main__":  # in a process of its own, without the package
     torch.save((net(batch()).detach(), net.merge_and_unload()(batch()).detach()), sys.argv[2])
     sys.exit()
 
-from fourierft import FourierFTConfig, export_lora  # noqa: E402
+from fourierft import FourierFTConfig, export_lora, lora_errors  # noqa: E402
+from fourierft.lora_export import table_of_errors  # noqa: E402
 
 
 def adapted(**values):
@@ -87,12 +88,44 @@ def test_plain_peft_loads_it(tmp_path):
         torch.testing.assert_close(found, net(batch()).detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_rank_truncates_and_the_loss_is_told(tmp_path):
+    net = adapted(modules_to_save=["head"]).double()
+    errors = lora_errors(net, ranks=(2, 4, 16))
+    with pytest.warns(UserWarning, match=r"rank 4 loses \d+% of .DeltaW. .median of 2 layers"):
+        folder = export_lora(net, tmp_path / "lora", rank=4)
+    loaded = peft.PeftModel.from_pretrained(build().double(), folder).eval()
+    for name in ("first", "conv"):
+        exact = getattr(net.get_base_model(), name).get_delta_weight("default").detach()
+        layer = getattr(loaded.get_base_model(), name)
+        left, right = layer.lora_B["default"].weight, layer.lora_A["default"].weight
+        found = ((exact - left @ right).norm() / exact.norm()).item()
+        assert found == pytest.approx(errors[name][4], rel=1e-5) and 0.05 < found < 1
+        assert 0 == errors[name][16] < errors[name][4] < errors[name][2]
+    text = table_of_errors(errors).splitlines()
+    assert text[0].split() == ["r=2", "r=4", "r=16"] and text[-1].startswith("median")
+    assert f"{errors['conv'][4]:.1%}" in next(line for line in text if line.startswith("conv"))
+
+
+def test_pefts_own_conversion_says_that_it_truncates():
+    net = adapted(target_modules=["first"])
+    with pytest.warns(UserWarning, match="full rank.*lora_errors"):
+        config, state = peft.convert_to_lora(net, rank=16)
+    layer = net.get_base_model().first
+    update = (
+        state["base_model.model.first.lora_B.weight"]
+        @ state["base_model.model.first.lora_A.weight"]
+    )
+    torch.testing.assert_close(update, layer.get_delta_weight("default").detach())
+
+
 def test_what_cannot_be_exported_is_named(tmp_path):
     for values in ({}, {"bias": "all"}):
-        with pytest.raises(ValueError, match="entry_rows: got None.*convert_to_lora"):
+        with pytest.raises(ValueError, match="entry_rows: got None.*rank=16 would"):
             export_lora(adapted(**values), tmp_path)
     with pytest.raises(ValueError, match="adapter 'other', allowed default"):
         export_lora(adapted(entry_rows=2), tmp_path, "other")
+    with pytest.raises(ValueError, match="rank: got 100, allowed 1 to"):
+        export_lora(adapted(), tmp_path, rank=100)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..compact import config_fields
-from ..config import FourierFTConfig, first_few, open_safetensors
+from ..config import FourierFTConfig, first_few
+from ..weight_file import open_safetensors
 from .base_model import AdaptedLayer, BaseModel
 from .shelf import Shelf, Slot, hash_row
 

@@ -13,7 +13,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 
 from ..compact import fingerprint_layers, read_compact
-from ..config import FourierFTConfig, first_few, open_safetensors
+from ..config import FourierFTConfig, first_few
+from ..weight_file import open_safetensors
 from .base_model import AdaptedLayer, BaseModel
 
 _PREFIX = "base_model.model."

@@ -69,6 +69,12 @@ class MatrixBasis:
         mixed.index_add_(-2, v, scaled * left[u])  # F^T B1
         return mixed.mT @ right
 
+    def update_rows(self, coefficients: Tensor, rows: Tensor) -> Tensor:
+        """Return rows of S, (m, d2), for their places (m,)."""
+        u, v = self.entries
+        left, right = (m.to(coefficients.dtype) for m in (self._left, self._right))
+        return (left[u][:, rows].T * (coefficients * self.scale)) @ right[v]
+
     def add_update(self, weight: Tensor, coefficients: Tensor, dtype: torch.dtype) -> Tensor:
         """See `Fourier.add_update`."""
         return (weight + self.update(coefficients)).to(dtype)
