@@ -122,7 +122,7 @@ def test_a_language_model(method, meanings, compose, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fourierft", "full"])
-def test_a_classifier(method, sentences, compose, tmp_path):
+def test_a_classifier(method, sentences, compose, tmp_path, capsys):
     choice = ["model=minilm", "model.pretrained=false", "task=rte", f"method={method}"]
     rows = ["method.entry_rows=20"] * (method == "fourierft")
     place = finished(compose, tmp_path, *choice, *rows, "train.select=last")
@@ -150,6 +150,13 @@ def test_a_classifier(method, sentences, compose, tmp_path):
     with torch.no_grad():
         found = adapted(**given).logits.numpy()
     np.testing.assert_allclose(found, stored.predictions, atol=1e-5)
+    capsys.readouterr()
+    rank = tmp_path / "rank"
+    assert export.main([str(place), str(rank), "--lora", "--rank", "8"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].split() == ["r=8", "r=16", "r=32", "r=64"] and table[-2].startswith("median")
+    adapted = PeftModel.from_pretrained(build_base(settings, None), rank)
+    assert adapted.peft_config["default"].r == 8
 
 
 @pytest.fixture
@@ -169,6 +176,7 @@ def test_what_cannot_be_exported(toy, tmp_path, capsys):
     assert "not a finished run" in refused(capsys, tmp_path, out)
     assert "already exists" in refused(capsys, toy, tmp_path)
     assert "not exactly a LoRA adapter (method=fourierft" in refused(capsys, toy, out, "--lora")
+    assert "--rank 8: belongs to --lora" in refused(capsys, toy, out, "--rank", "8")
     text = refused(capsys, toy, out, "method.n=3", "train.epochs=1")
     assert "method.n=3 (allowed: model.path, model.tokenizer, offline)" in text
     assert "train.epochs=1" in text

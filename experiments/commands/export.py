@@ -108,7 +108,8 @@ def _write_lora(run: TrainedRun, net: nn.Module, to: Path, rank: int | None) -> 
         )
     restored = run.config.method.restore(net, run.adapter, merged=False)
     if rank is not None:
-        print("lost of |DeltaW| as LoRA of rank r:", table_of_errors(lora_errors(restored)), sep="\n")
+        print("lost of |DeltaW| as LoRA of rank r:")
+        print(table_of_errors(lora_errors(restored)))
     try:
         export_lora(restored, to, rank=rank)
     except ValueError as error:
