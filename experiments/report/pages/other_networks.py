@@ -21,16 +21,17 @@ from experiments.report.comparison.other_networks import (
 from experiments.report.comparison.points import get_wanted
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import answers
-from experiments.report.comparison.verdict import Judgement
+from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.pages import figure6
-from experiments.report.pages.claim_table import describe_claim, show_verdict
+from experiments.report.pages.claim_table import describe_claim
 from experiments.report.render.document import Block, Heading, Line, Prose, Shown, Table
 
 Judged = tuple[NetworkClaim, Judgement]
 RULE = (
     "The same claims, asked of base models that the paper does not have, at the sizes that it "
     "prints. Of each task all runs of a network have the same rows and epochs, which are named; "
-    "columns and panels that were not run are left out of a claim and named. These verdicts are "
+    "columns and panels that were not run are left out of a claim and named, and a verdict in its "
+    "favor then holds as far as it was tested. These verdicts are "
     "about the claims alone: no number is compared with a printed one. A claim that compares two "
     "base models is not tested. Holm's correction is over the claims of a network."
 )
@@ -97,7 +98,7 @@ def show_verdicts(found: Sequence[Judged], page: str, says: str) -> tuple[Shown,
     """Return the verdicts of other networks on a claim, for its line among the paper's."""
     return tuple(
         Shown(
-            text=f"{one.model}: **{told.verdict.value}**",
+            text=f"{one.model}: **{_say_verdict(one, told)}**",
             tone=told.verdict.tone,
             link="#networks",
         )
@@ -112,10 +113,16 @@ def _line(one: NetworkClaim, told: Judgement) -> Line:
             Shown(text=one.claim.says, link=f"page:{one.page}"),
             f"{one.model} ({one.rows})",
             describe_claim(one.claim),
-            show_verdict(told),
+            Shown(text=f"**{_say_verdict(one, told)}**", tone=told.verdict.tone),
             _untested(one),
         ]
     )
+
+
+def _say_verdict(one: NetworkClaim, told: Judgement) -> str:
+    """Return the verdict; one in favor of a claim that was not tested whole says so."""
+    partial = bool(one.untested) and told.verdict is Verdict.supported
+    return f"{told.verdict.value}, as far as tested" if partial else told.verdict.value
 
 
 def _untested(one: NetworkClaim) -> str:
@@ -130,7 +137,7 @@ def list_raw(found: Sequence[Judged]) -> list[dict[str, Any]]:
             "page": one.page,
             "claim": one.claim.says,
             "evidence": describe_claim(one.claim),
-            "verdict": told.verdict.value,
+            "verdict": _say_verdict(one, told),
             "reason": told.reason,
             "untested": _untested(one),
             "network": f"{one.model} ({one.rows})",
