@@ -8,6 +8,7 @@ has arrived, one step later at the latest, and raises.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -62,12 +63,11 @@ class KeptWeights:
     def use_again(self) -> list[Tensor]:
         """Return the weights; the device compares the values that they were made of."""
         with torch.inference_mode(False), torch.no_grad():
-            differs = self._differs
+            found = [] if self._differs is None else [self._differs]
             for parts, kept in zip(self._probes.values(), self._values, strict=True):
                 bits = _BITS[kept.itemsize]  # NaN is no change where NaN was
-                one = (torch.cat(parts).view(bits) != kept.view(bits)).any()
-                differs = one if differs is None else differs | one
-            self._differs = differs
+                found.append((torch.cat(parts).view(bits) != kept.view(bits)).any())
+            self._differs = differs = functools.reduce(torch.logical_or, found)
             if differs.is_cuda:
                 host, event = self._copy or (
                     torch.empty((), dtype=torch.bool, pin_memory=True),
@@ -82,7 +82,9 @@ class KeptWeights:
 
     def has_arrived(self) -> bool:
         """Return True if the result of the last comparison can be read without waiting."""
-        return self._copy[1].query() if self._copy else self._differs.is_cpu
+        if self._copy is not None:
+            return self._copy[1].query()
+        return self._differs is None or self._differs.is_cpu
 
     def is_stale(self) -> bool:
         """Return True if they were used after a change; wait for the last comparison."""
