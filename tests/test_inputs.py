@@ -150,7 +150,8 @@ def test_a_finished_run_of_other_inputs_is_refused(change, inputs, asked):
     change(inputs)
     with pytest.raises(RecordError) as refusal:
         run(asked())
-    (line,) = refusal.value.problems
+    line, score = refusal.value.problems
+    assert score.endswith("best accuracy 0.7500")
     assert line.startswith(f"{CHANGES[change]}: found ") and str(inputs) in line
     assert "finished run" in refusal.value.summary and "force=true" in refusal.value.summary
     assert "output=" in refusal.value.summary

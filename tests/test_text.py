@@ -10,6 +10,10 @@ from experiments.config.changes import find_changes
 from experiments.config.compose import compose_config, register
 from experiments.errors import UserError
 from experiments.models.byte_tokenizers import make_byte_tokenizer
+from experiments.results import inputs
+from experiments.results.identity import get_run_dir, to_plain
+from experiments.results.record import Record, write_record
+from experiments.run.main import run
 from experiments.tasks import Text
 from experiments.tasks.held_out import draw_held_out
 
@@ -242,3 +246,33 @@ def test_names_of_classes_reach_the_network(own_data, compose):
     (own_data / "reviews.csv").unlink()
     restored = restore_config(json.loads(json.dumps(to_plain(run))), [])
     assert restored.task.head == run.task.head, "a record needs no data"
+
+
+def test_labels_flipped_in_place_are_told_with_the_score_of_the_run(own_data, compose):
+    asked = ["task=text", "model=minilm", "model.pretrained=false", "task.label=sentiment"]
+    asked += [f"task.path={own_data}/reviews.csv", f"output={own_data}/runs"]
+    config = compose(asked)
+    place = get_run_dir(config)
+    place.mkdir(parents=True)
+    primary = {"name": "accuracy", "select": "best", "value": 0.75, "interval": [0.5, 0.9]}
+    record = Record(
+        run={"model": "minilm", "task": "text", "method": "fourierft", "variant": ""},
+        config=to_plain(config),
+        parameters={"adapter": 3, "stored_bytes": 12, "head": 0},
+        metrics={"primary": primary},
+        time={},
+        memory={},
+        environment={"inputs": inputs.describe(config)},
+    )
+    write_record(place, record)
+    assert run(config).metrics["primary"]["value"] == 0.75, "done before"
+    words = (own_data / "reviews.csv").read_text()
+    (own_data / "reviews.csv").write_text(words.replace("negative", "?").replace("posi", "nega"))
+    with pytest.raises(UserError) as caught:
+        run(config)
+    changed, found = caught.value.problems
+    assert changed.startswith("train data: found ") and "reviews.csv" in changed
+    assert "best accuracy 0.7500 [0.5000, 0.9000]" in found and "force=true" in str(caught.value)
+    (own_data / "others.csv").write_text(words)
+    other = compose([one.replace("reviews", "others") for one in asked])
+    assert get_run_dir(other) != place, "another file is another run"

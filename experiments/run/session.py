@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.errors import RecordError
 from experiments.results import inputs, lock, run_log
 from experiments.results.record import (
     Record,
@@ -99,7 +100,11 @@ def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
         finished = prepared  # since the first look, or by a start that was killed
     else:
         work_folder.clean_finished(run_dir)
-    inputs.check(run_dir, config, finished)
+    try:
+        inputs.check(run_dir, config, finished)
+    except RecordError as error:
+        found = f"the finished run: {summarize(finished)}"
+        raise RecordError(error.summary, [*error.problems, found]) from None
     print(f"{DONE}: {run_dir}\n{summarize(finished)}", flush=True)
     distributed.set("state", DONE)
     current.record = finished

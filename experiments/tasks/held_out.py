@@ -31,7 +31,7 @@ def draw_held_out(
 
     values = np.asarray(labels)
     rows = np.arange(len(values))
-    alone = np.zeros(len(values), bool)
+    alone: np.ndarray = np.zeros(len(values), bool)
     if by_class:
         _, number, count = np.unique(values, return_inverse=True, return_counts=True)
         alone = count[number] == 1
@@ -47,7 +47,7 @@ def draw_held_out(
     return np.sort(np.concatenate([kept, rows[alone]])), np.sort(scored)
 
 
-def describe(share: float, rows: Sequence[int], split: str = "validation") -> dict[str, Any]:
+def describe(share: float, rows: np.ndarray, split: str = "validation") -> dict[str, Any]:
     """Describe a held-out split for the record; rows are counted from 1, without the header."""
     named = " ".join(str(row + 1) for row in rows)
     return {"split": split, "share": share, "seed": SPLIT_SEED, "rows": named}
