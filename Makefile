@@ -15,7 +15,7 @@ JUDGE_URL ?=
 PRICES ?= --price-in 30 --price-out 60
 
 RUNS := table1 table2 table3 table4 table5 table6 table13 figure1 figure5 figure6 figure7
-.PHONY: help install quickstart $(RUNS) table7 table8 table9 table10 table11 table12 figure3 figure4 figure8 figure9 figure10 smoke small benchmark gpu test test-slow dist lint format clean
+.PHONY: help install quickstart $(RUNS) table7 table8 table9 table10 table11 table12 figure3 figure4 figure8 figure9 figure10 smoke small benchmark gpu test test-slow dist site lint format clean
 
 help:  ## show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -78,15 +78,18 @@ test: install lint  ## lint and every test that takes a moment
 test-slow: install  ## the other tests: trainings, kills, browser, SLURM
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-dist: build/release/.installed  ## wheel and sdist in dist/, built and checked with PyPI's tools
+dist: build/tools/.installed  ## wheel and sdist in dist/, built and checked with PyPI's tools
 	rm -rf dist
-	build/release/bin/python -m build --outdir dist
-	build/release/bin/python -m twine check --strict dist/*
+	build/tools/bin/python -m build --outdir dist
+	build/tools/bin/python -m twine check --strict dist/*
 
-# Not in .venv: they would bring twenty packages that nothing else needs.
-build/release/.installed:
-	$(PYTHON) -m venv build/release
-	build/release/bin/python -m pip install --quiet --disable-pip-version-check build twine
+site: build/tools/.installed  ## the documentation as a site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --quiet --strict --config-file .ci/mkdocs.yml
+
+# Not in .venv: they would bring fifty packages that nothing else needs.
+build/tools/.installed: Makefile
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet --disable-pip-version-check build twine 'mkdocs<2' mkdocs-material 'mkdocstrings[python]'
 	touch $@
 
 lint: install  ## ruff, format and rules; mypy

@@ -48,7 +48,7 @@ def test_table_has_every_run_in_order(log):
     sweep_log.add_record(1, words("fourierft", 0), 0.1, record(1.0), before=True)
     sweep_log.add_failure(3, words("fourierft", 2), 1.0, "train.py: no weights\n  - nor data")
     assert sweep_log.finish(log).splitlines()[1:] == [
-        "6 runs: 1 done, 1 done before, 1 failed, 3 not begun",
+        "6 runs: 1 done, 1 done before, 1 failed, 3 not finished",
         "run  method     seed  score                             seconds",
         "1    fourierft  0     accuracy 1.0000 [0.9000, 1.1000]  0        done before",
         "2    fourierft  1     accuracy 0.5000 [0.4000, 0.6000]  8        done",

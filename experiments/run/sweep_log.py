@@ -83,7 +83,7 @@ def finish(output: Path) -> str | None:
             Path(path).unlink(missing_ok=True)
         return None
     counts = Counter(one["state"] for one in entries)
-    counts["not begun"] = max(0, first["runs"] - len(entries))
+    counts["not finished"] = max(0, first["runs"] - len(entries))
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     elsewhere = "" if output == Path("outputs") else f" --outputs {output}"
     report = f"report: python -m experiments.report{elsewhere} writes {output}/report/index.html"
