@@ -11,6 +11,7 @@ import pytest
 
 from experiments.commands import predict
 from experiments.errors import UserError
+from experiments.models.byte_tokenizers import make_byte_tokenizer
 from experiments.results import predictions
 
 
@@ -134,3 +135,33 @@ def test_output_files(trained, tmp_path):
         arguments = [str(trained), "--input", str(path), "--output", str(tmp_path / name)]
         assert predict.main(arguments) == 0
         assert list(read_file(tmp_path / name)["words"]) == ["very glad"]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "prompt"),
+    [
+        ("e2e", {"meaning_representation": "name[Zizzi], food[pasta]"}, "name : Zizzi | food : "),
+        ("alpaca", {"instruction": "Name a river."}, "### Instruction:\nName a river.\n\n### Res"),
+        (
+            "alpaca",
+            {"instruction": "Sum up.", "input": "A text."},
+            "### Instruction:\nSum up.\n\n### Input:\nA text.\n\n### Res",
+        ),
+    ],
+)
+def test_language_tasks_read_their_own_columns(task, row, prompt, compose):
+    model = "gpt2_tiny" if task == "e2e" else "stories260k"
+    asked = [f"model={model}", "model.pretrained=false", f"task={task}", "task.max_new_tokens=9"]
+    config, tokenizer = compose(asked), make_byte_tokenizer(1024, causal=True)
+    (prepared,) = config.task.prepare_inputs([row], tokenizer)
+    assert prompt in tokenizer.decode(prepared["input_ids"])
+    with pytest.raises(UserError, match=f"no column '{next(iter(row))}'"):
+        config.task.prepare_inputs([{"text": "x"}], tokenizer)
+    if task == "alpaca":
+        with pytest.raises(UserError, match="leave no room"):
+            config.task.prepare_inputs([{key: "long " * 300 for key in row}], tokenizer)
+
+
+def test_tasks_without_rows_of_a_table(compose):
+    with pytest.raises(UserError, match="task=toy: predicts nothing from a table"):
+        compose([]).task.prepare_inputs([{"text": "x"}], None)
