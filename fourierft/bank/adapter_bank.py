@@ -241,7 +241,9 @@ class AdapterBank:
             version = self._versions.get(name, 0) + 1
             about = BankedAdapter(name, version, adapter.checksum, source, number, adapter.nbytes)
             key = get_key(adapter.layers, adapter.config)
-            shelf = self._shelves.setdefault(key, Shelf(adapter.layers, adapter.config))
+            if key not in self._shelves:
+                self._shelves[key] = Shelf(adapter.layers, adapter.config)
+            shelf = self._shelves[key]
             return self._place(about, shelf, shelf.put(adapter), heads)
 
     def _place(

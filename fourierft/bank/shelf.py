@@ -57,9 +57,12 @@ class Shelf:
         if not self._free:
             self._free.extend(reversed(self._append(torch.empty(_BLOCK, self.width))))
         slot = self._free.pop()
-        alphas = torch.tensor([alpha(adapter.config, layer.shape) for layer in self.layers])
-        counts = torch.tensor([layer.n for layer in self.layers])
-        torch.mul(adapter.coefficients, alphas.repeat_interleave(counts), out=self._row(slot))
+        alphas = [alpha(adapter.config, layer.shape) for layer in self.layers]
+        factors: float | Tensor = alphas[0]
+        if len(set(alphas)) > 1:
+            counts = torch.tensor([layer.n for layer in self.layers])
+            factors = torch.tensor(alphas).repeat_interleave(counts)
+        torch.mul(adapter.coefficients, factors, out=self._row(slot))
         return slot
 
     def attach(self, block: Tensor, checksums: Sequence[str]) -> list[Slot]:
