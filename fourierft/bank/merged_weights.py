@@ -32,10 +32,9 @@ class MergedWeights:
     def __init__(self, adapters: int, which: Sequence[int]) -> None:
         self._adapters = adapters
         self._groups = sorted(set(which))
-        self._places = [
-            torch.tensor([row for row, index in enumerate(which) if index == group])
-            for group in self._groups
-        ]
+        self._sizes = [which.count(group) for group in self._groups]
+        self._order = torch.tensor(which).argsort(stable=True)
+        self._places = self._order.argsort()
         self._spent: dict[str, float] = {}
         self._kept: dict[str, list[Tensor]] = {}
         self._room = LARGEST
@@ -74,11 +73,10 @@ class MergedWeights:
         bias = layer.bias
         if len(self._groups) == 1:
             return F.linear(x, weights[self._groups[0]], bias)
-        out = x.new_empty(*x.shape[:-1], weights[0].shape[0])
-        for group, rows in zip(self._groups, self._places, strict=True):
-            weight = _weight(layer) if group < 0 else weights[group]
-            out[rows] = F.linear(x[rows], weight, bias)
-        return out
+        parts = x.index_select(0, self._order).split(self._sizes)
+        chosen = [_weight(layer) if group < 0 else weights[group] for group in self._groups]
+        products = [F.linear(own, weight, bias) for own, weight in zip(parts, chosen, strict=True)]
+        return torch.cat(products).index_select(0, self._places)
 
 
 def _can_merge(layer: nn.Module, x: Tensor) -> bool:
