@@ -1,6 +1,6 @@
 """Train adapters for many small tasks, then serve all of them from one bank in mixed batches.
 
-    python examples/serve_many_adapters.py GLUE                  # 20 adapters of MiniLM, minutes
+    python examples/serve_many_adapters.py GLUE                  # 20 adapters of MiniLM, ten minutes
     python examples/serve_many_adapters.py GLUE --model FOLDER   # of another encoder
 
 GLUE is a folder with sst2, cola, mrpc, rte and stsb (train.parquet, validation.parquet). Each
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapters", type=int, default=20)
     parser.add_argument("--rows", type=int, default=200, help="training rows of each adapter")
     parser.add_argument("--questions", type=int, default=24, help="asked of each adapter")
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--n", type=int, default=1000, help="coefficients per matrix")
     options = parser.parse_args(arguments)
     if options.model is None:
