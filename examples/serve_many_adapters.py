@@ -1,7 +1,7 @@
 """Train adapters for many small tasks, then serve all of them from one bank in mixed batches.
 
-    python examples/serve_many_adapters.py GLUE                  # 20 adapters of MiniLM, ten minutes
-    python examples/serve_many_adapters.py GLUE --model FOLDER   # of another encoder
+    python examples/serve_many_adapters.py GLUE                 # 20 adapters of MiniLM, ten minutes
+    python examples/serve_many_adapters.py GLUE --model FOLDER  # of another encoder
 
 GLUE is a folder with sst2, cola, mrpc, rte and stsb (train.parquet, validation.parquet). Each
 adapter is for one task, learned from rows of its own. Every answer from the bank is compared with
