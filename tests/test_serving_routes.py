@@ -23,9 +23,12 @@ def adapted(net, targets, **changes):
     return get_peft_model(net, FourierFTConfig(target_modules=targets, **settings | changes)).eval()
 
 
-def test_folder_is_of_the_form_that_vllm_and_sglang_read(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*rank")
+@pytest.mark.parametrize(("rows", "rank"), [(4, None), (None, 8)], ids=["exact", "truncated"])
+def test_folder_is_of_the_form_that_vllm_and_sglang_read(tmp_path, rows, rank):
     """Both read PEFT's folders of LoRA, without head, bias and DoRA."""
-    export_lora(adapted(make_net("llama"), ["q_proj", "v_proj"]), tmp_path)
+    net = adapted(make_net("llama"), ["q_proj", "v_proj"], entry_rows=rows)
+    export_lora(net, tmp_path, rank=rank)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA" and config["r"] in RANKS
     assert config["lora_alpha"] == config["r"]
