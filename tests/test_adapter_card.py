@@ -31,6 +31,7 @@ def test_card_says_what_it_is(exported, text_run):
     primary = json.loads((text_run / "run/metrics.json").read_text())["metrics"]["primary"]
     low, high = primary["interval"]
     assert f"| validation | accuracy | {primary['value']:.4f} | {low:.4f} to {high:.4f} |" in body
+    assert "Scores at epoch 0.4444, the best on the validation rows:" in body
     assert "Classes: 0 glad, 1 sad, 2 so-so" in body
     assert "moods.csv" in body and "72 rows (train)" in body and "held out with seed 0" in body
 

@@ -96,9 +96,10 @@ def _list_scores(metrics: dict[str, Any]) -> Iterator[str]:
             shown = " to ".join(map(format_score, interval)) if interval else ""
             lines.append(f"| {split} | {name} | {format_score(value)} | {shown} |")
     epoch = chosen.get("epoch")
-    rule = "the best epoch on that split" if primary.get("select") == "best" else "the last epoch"
-    said = f"Scores of {rule}" + (f", {epoch:.4g}" if isinstance(epoch, (int, float)) else "")
-    yield f"{said}:\n\n" + "\n".join(lines)
+    at = f"epoch {epoch:.4g}" if isinstance(epoch, (int, float)) else "one epoch"
+    rows = (chosen.get("chosen_on") or primary).get("split")
+    rule = f"the best on the {rows} rows" if primary.get("select") == "best" else "the last"
+    yield f"Scores at {at}, {rule}:\n\n" + "\n".join(lines)
 
 
 def _list_ways_to_load(run: TrainedRun, place: str) -> Iterator[str]:
