@@ -27,11 +27,11 @@ from .stored_adapter import StoredAdapter, list_adapters, read_adapter
 class AdapterBank:
     """Adapters of one base model, of which every row of a batch can have another.
 
-    The coefficients of adapters with the same layers and entries lie in common tensors, and nothing
-    of the model's modules is replaced: the adapted layers add ``DeltaW_a x`` (`banked_update`), at
-    a cost that does not grow with the number of adapters, or multiply with ``W0 + DeltaW_a`` where
-    there are few (`MergedWeights`), until `close`. Adapters
-    come, go and are replaced while batches run: a batch works with the values it began with.
+    The coefficients of adapters with the same layers and entries lie in common tensors. No module
+    of the model is replaced: until `close`, its adapted layers add ``DeltaW_a x`` (`banked_update`)
+    at a cost that does not grow with the number of adapters, or multiply with ``W0 + DeltaW_a``
+    where there are few (`MergedWeights`). Adapters come, go and are replaced while batches run: a
+    batch works with the values it began with.
 
     Example::
 
