@@ -54,7 +54,7 @@ class Part:
     name: str
     pages: list[str]
     minutes: float
-    """Of two cores, as measured."""
+    """Of two cores, estimated."""
     sweeps: list[Sweep]
 
 
@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.dry:
         return 0
     (asked.outputs / LOGS).mkdir(parents=True, exist_ok=True)
-    jobs = [(part, place, one) for part in parts for place, one in enumerate(part.sweeps, 1)]
+    sweeps = [(part.pages[0], one) for part in parts for one in part.sweeps]
+    jobs = [(f"{place:02}-{page}", one) for place, (page, one) in enumerate(sweeps, 1)]
     with ThreadPoolExecutor(asked.jobs) as pool:
         good = list(pool.map(lambda job: _run(*job, asked.outputs), jobs))
     pages = dict.fromkeys(page for part in parts for page in part.pages)
@@ -167,9 +168,9 @@ def require_inputs(parts: Sequence[Part]) -> None:
         raise DataError("the plan lacks weights or data", problems)
 
 
-def _run(part: Part, number: int, one: Sweep, outputs: Path) -> bool:
+def _run(name: str, one: Sweep, outputs: Path) -> bool:
     """Run a sweep, and print a line about its outcome."""
-    log, began = outputs / LOGS / f"{part.pages[0]}-{number}.log", time.monotonic()
+    log, began = outputs / LOGS / f"{name}.log", time.monotonic()
     given = [f"output={outputs}", "offline=true", "retry_failed=true"]
     good = _call(["train.py", "-m", *one.overrides, *given], log)
     told = f"{one.count_done()} of {len(one.configs)} runs done"

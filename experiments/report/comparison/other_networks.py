@@ -2,8 +2,8 @@
 
 A claim that compares settings of one base model can be asked of any other. The reference of its
 table or figure is transferred to that network: the printed numbers go, the sizes stay, and where a
-claim is about equal numbers, FourierFT's size follows LoRA's. Only runs of pretrained weights
-count, and of each task those that share rows, epochs and settings of the task.
+claim is about equally many parameters, FourierFT's size follows LoRA's. Only runs of pretrained
+weights count, and of each task those that share rows, epochs and settings of the task.
 """
 
 from __future__ import annotations
