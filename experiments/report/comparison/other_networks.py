@@ -99,7 +99,8 @@ def describe_rows(runs: Iterable[Run]) -> str:
     for run in runs:
         values = run.values
         cut = [words.format(values[key]) for key, words in CUTS.items() if values.get(key)]
-        text = ", ".join([*(cut or ["all rows"]), f"{values.get('train.epochs'):g} epochs"])
+        epochs = values["train.epochs"]
+        text = ", ".join([*(cut or ["all rows"]), f"{epochs:g} epoch{'s' if epochs != 1 else ''}"])
         tasks = found.setdefault(text, [])
         if run.record.run["task"] not in tasks:
             tasks.append(run.record.run["task"])
