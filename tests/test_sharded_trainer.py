@@ -35,11 +35,10 @@ VARIANTS = {
     "lora": ["train.accumulation=2", "train.max_grad_norm=0.5"],
     "full": ["train.gradient_checkpointing=true"],
     "bf16": ["train.precision=bf16"],
-    "bitfit": [],
-    "linear_probe": [],
-    "vit": [],
 }
 """What is begun by one process and continued by two, each with something that sharding touches."""
+ON_NODES = ("bitfit", "linear_probe", "vit")
+"""What is trained on two nodes of one process each."""
 
 
 def read_losses(folder):
@@ -78,7 +77,11 @@ def trained(data_folder, tmp_path_factory):
         jobs.append([[*words(name), SHARDED], f"{root}/{name}-two"])
     replicated = [*words("lora"), "train.epochs=1"]
     jobs += [[replicated, f"{root}/used"], [replicated, f"{root}/unused", None, True]]
-    (root / "nodes.json").write_text(json.dumps([[[*words("nodes"), SHARDED], f"{root}/nodes"]]))
+    given = {name: [*words(name), "train.epochs=2"] for name in ON_NODES}
+    for name, plain in given.items():
+        fit(plain, root / f"{name}-alone")
+    there = [[[*plain, SHARDED], f"{root}/{name}-nodes"] for name, plain in given.items()]
+    (root / "nodes.json").write_text(json.dumps(there))
     statuses, printed = nodes(2, "tests/trained_parts.py", f"{root}/nodes.json")
     assert statuses == [0, 0], printed[-3000:]
     for number, given in (2, jobs), (4, [[[*words("four"), SHARDED], f"{root}/four", 3]]):
@@ -119,13 +122,16 @@ def test_a_run_of_four_processes_goes_on_in_one(trained):
 
 
 @pytest.mark.slow
-def test_two_nodes_train_as_one_process_does(trained):
+@pytest.mark.parametrize("name", ON_NODES)
+def test_two_nodes_train_as_one_process_does(trained, name):
     """Each with a launcher of its own, and one process that is the first of its node."""
-    wanted = read_losses(trained / "fourierft-alone")
-    assert read_losses(trained / "nodes") == pytest.approx(wanted, abs=1e-5)
-    assert read_scores(trained / "nodes") == pytest.approx(
-        read_scores(trained / "fourierft-alone"), abs=1e-5
-    )
+    alone, nodes = trained / f"{name}-alone", trained / f"{name}-nodes"
+    wanted = read_losses(alone)
+    assert len(wanted) == 2 and read_losses(nodes) == pytest.approx(wanted, abs=1e-5)
+    here, there = read_weights(alone), read_weights(nodes)
+    assert here.keys() == there.keys()
+    for key, value in here.items():
+        assert ((there[key] - value).abs() < 1e-4).float().mean() > 0.95, key
 
 
 @pytest.mark.slow
