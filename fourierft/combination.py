@@ -140,14 +140,8 @@ def _make_config(configs: Sequence[StockConfig], layers: Sequence[str]) -> Fouri
     if any({key: getattr(config, key) for key in _COPIED} != targets for config in configs):
         targets = dict.fromkeys(_COPIED) | {"target_modules": set(layers)}
     heads = {name for config in configs for name in config.modules_to_save or ()}
-    return replace(
-        first,
-        **own,
-        **targets,
-        further_draws=further or None,
-        modules_to_save=sorted(heads) or None,
-        init_weights=True,
-    )
+    others: dict[str, Any] = {"modules_to_save": sorted(heads) or None, "init_weights": True}
+    return replace(first, **own, **targets, **others, further_draws=further or None)
 
 
 def _fields(config: StockConfig) -> list[Any]:
