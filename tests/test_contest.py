@@ -99,6 +99,18 @@ def test_each_half_chooses_and_a_diverged_trial_is_never_chosen():
     assert [scores.choose(losses, half).rate for half in (0, 1)] == [2.0, 1.0]
 
 
+def test_a_diverged_contestant_is_told(write):
+    contest = plan.load_contest(write(seeds=[0]))
+    _, done = play(contest, lambda name, rate, seed: (math.nan if name == "LoRA" else rate,) * 2)
+    assert all(math.isnan(done["LoRA", rate, 0].halves[0]) for rate in (3e-3, 1e-2, 3e-2))
+    lines = {"contestants": {"LoRA": {"0": None}}, "rows": 1, "text": "", "base": 1.0}
+    empty = {"title": "", "metric": "accuracy", "lower_is_better": False, "reference": "LoRA"}
+    one = {"name": "LoRA", "parameters": 1, "trials": 3, "rates": [1.0], "edge": False}
+    one |= {"score": None, "seeds": {"0": None}, "difference": {"value": None, "seeds": 1}}
+    told = results.render(empty | {"contestants": [one], "trials": [], "outside": lines})
+    assert told.count("diverged") >= 4
+
+
 def test_the_scored_rows_are_not_those_that_chose(monkeypatch):
     first, second = trial(1.0, (0.9, 0.2)), trial(2.0, (0.3, 0.8))
     monkeypatch.setattr(scores, "_resample", lambda one, half: (np.array([one.halves[half]]), 5))
@@ -108,11 +120,27 @@ def test_the_scored_rows_are_not_those_that_chose(monkeypatch):
 
 
 def test_wrong_contests_are_refused_with_all_that_is_wrong(write):
-    wrong = {"LoRA": {"set": ["train.learning_rate=1"], "rates": [1, 2]}}
+    wrong = {
+        "LoRA": {"set": ["train.learning_rate=1"], "rates": [1, 2]},
+        "full": {"set": "method=full", "rates": [1, 2, 3]},
+    }
+    given = {"contestants": wrong, "reference": "BitFit", "seeds": [], "more": 1, "set": ["seed=3"]}
     with pytest.raises(ConfigError) as error:
-        plan.load_contest(write(contestants=wrong, reference="BitFit", seeds=[], more=1))
-    for word in ("more: unknown", "seeds=[]", "at least three", "rates are for", "BitFit"):
+        plan.load_contest(write(**given))
+    told = (
+        "more: unknown",
+        "seeds=[]",
+        "at least three",
+        "the rates say",
+        "BitFit",
+        "needs a list",
+    )
+    for word in (*told, "seed=3: the seeds say"):
         assert word in str(error.value), word
+    with pytest.raises(ConfigError, match="train.learning_rate=1: the rates say"):
+        command.hold(plan.load_contest(write()), ["train.learning_rate=1"])
+    with pytest.raises(SystemExit, match="--seeds 0: allowed 1 to 3"):
+        command.main([write(), "--seeds", "0"])
     with pytest.raises(ConfigError, match="smollm2_e2e"):
         plan.load_contest("nothing")
     with pytest.raises(ConfigError, match="allowed: FourierFT, LoRA"):
@@ -122,14 +150,14 @@ def test_wrong_contests_are_refused_with_all_that_is_wrong(write):
 
 
 def test_a_contest_goes_on_where_it_was_and_tells_what_it_measured(write, tmp_path, capsys):
-    given = [f"output={tmp_path / 'out'}"]
+    given = [f"output={tmp_path / 'out'}", "model.width=16"]
     contest = plan.load_contest(write(seeds=[0, 1]))
     command.hold(replace(contest, seeds=[0]), given)
     first = capsys.readouterr().out
     assert command.hold(contest, given) == []
     told = capsys.readouterr().out
     assert "=0.01 seed=0" in first and " seed=0" not in told and " seed=1" in told
-    result = json.loads((tmp_path / "out" / ".contests" / "own.json").read_text())
+    result = json.loads((tmp_path / "out" / ".contests" / "own,width=16.json").read_text())
     assert results.render(result) in told
     assert {one["name"] for one in result["contestants"]} == {"FourierFT", "LoRA"}
     for one in result["contestants"]:

@@ -18,10 +18,18 @@ from experiments.config.load import load_config
 from experiments.config.paths import quote_paths
 from experiments.config.run_config import Config
 from experiments.contest import results, retention, schedule
-from experiments.contest.plan import KEY, Contest, list_contests, load_contest, locate_results
+from experiments.contest.plan import (
+    KEY,
+    Contest,
+    find_taken,
+    list_contests,
+    load_contest,
+    locate_results,
+)
 from experiments.contest.scores import Trial, read_trial
 from experiments.errors import ConfigError, Occupied, UserError
 from experiments.results.identity import get_run_dir
+from experiments.results.record import replace_nonfinite
 from experiments.results.run_folder import find_record
 
 HELP = """\
@@ -57,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.only is not None:
             contest = contest.select([name.strip() for name in asked.only.split(",")])
         if asked.seeds is not None:
+            if not 1 <= asked.seeds <= len(contest.seeds):
+                raise ConfigError(f"--seeds {asked.seeds}: allowed 1 to {len(contest.seeds)}")
             contest = replace(contest, seeds=contest.seeds[: asked.seeds])
         outside = None if asked.outside is None else quote_paths(shlex.split(asked.outside))
         given = quote_paths(asked.overrides)
@@ -91,6 +101,7 @@ def hold(
         ConfigError: overrides that do not fit, for any contestant.
     """
     _check(contest, given)
+    contest = replace(contest, given=tuple(word for word in given if _measures(word)))
     output = Path(_compose(contest, contest.contestants[0].overrides, given).output)
     done = dict(find_done(contest, given))
     failed = []
@@ -107,9 +118,10 @@ def hold(
             print(failed[-1], file=sys.stderr, flush=True)
             contest = contest.drop(planned.contestant)
     result = results.summarize(contest, done)
+    place = locate_results(output, contest)
     if outside is not None:
-        result["outside"] = measure_outside(contest, done, given, outside)
-    print(results.write(result, locate_results(output, contest.name)))
+        result["outside"] = replace_nonfinite(measure_outside(contest, done, given, outside))
+    print(results.write(result, place))
     return failed
 
 
@@ -168,8 +180,8 @@ def _check(contest: Contest, given: list[str]) -> None:
     Raises:
         ConfigError: all problems at once.
     """
-    problems: list[str] = []
-    for contestant in contest.contestants:
+    problems = list(find_taken(given))
+    for contestant in contest.contestants if not problems else ():
         words = [*contestant.overrides, f"{KEY}={contestant.rates[0]:g}"]
         wrong = overrides.find_problems([*contest.overrides, *words, *given])
         try:
@@ -180,6 +192,12 @@ def _check(contest: Contest, given: list[str]) -> None:
         problems += [f"{contestant.name}: {line}" for line in wrong]
     if problems:
         raise ConfigError(f"contest {contest.name}", list(dict.fromkeys(problems)))
+
+
+def _measures(word: str) -> bool:
+    """Return True for an override that changes what is measured, not where it is computed."""
+    key = word.lstrip("+~").partition("=")[0]
+    return not key.endswith(".path") and key not in ("output", "offline", "task.questions")
 
 
 def _compose(contest: Contest, words: list[str], given: list[str]) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 
 from experiments.config.compose import CONF
 from experiments.errors import ConfigError
+from experiments.results.identity import name_variant
 
 KEY = "train.learning_rate"
 """Setting whose values are tried for every contestant."""
@@ -41,6 +42,8 @@ class Contest:
     reference: str
     """Contestant that the others are compared with."""
     contestants: list[Contestant]
+    given: tuple[str, ...] = ()
+    """Overrides of whoever holds it that change what is measured."""
 
     def select(self, names: list[str]) -> Contest:
         """Return the contest among some of the contestants.
@@ -119,6 +122,7 @@ def _find_problems(found: Any) -> Iterator[str]:
         return
     if not found["seeds"] or any(type(seed) is not int for seed in found["seeds"]):
         yield f"seeds={found['seeds']}: needs integers, at least one"
+    yield from find_taken([str(word) for word in found["set"]])
     counts = set()
     for name, entry in found["contestants"].items():
         if not isinstance(entry, dict) or entry.keys() != {"set", "rates"}:
@@ -129,17 +133,32 @@ def _find_problems(found: Any) -> Iterator[str]:
         except (TypeError, ValueError):
             yield f"{name}: rates={entry['rates']!r}: needs numbers"
             continue
+        if not isinstance(entry["set"], list):
+            yield f"{name}: set={entry['set']!r}: needs a list"
+            continue
         counts.add(len(rates))
         if len(rates) < 3 or rates != sorted(set(rates)) or rates[0] <= 0:
             yield f"{name}: rates={entry['rates']}: needs at least three above 0, ascending"
-        if any(str(word).startswith(f"{KEY}=") for word in entry["set"]):
-            yield f"{name}: {KEY} is what the rates are for"
+        yield from (f"{name}: {line}" for line in find_taken([str(word) for word in entry["set"]]))
     if len(counts) > 1:
         yield f"rates: every contestant needs equally many, not {sorted(counts)}"
     if found["reference"] not in found["contestants"]:
         yield f"reference={found['reference']}: not one of the contestants"
 
 
-def locate_results(output: Path, name: str) -> Path:
+def find_taken(words: Sequence[str]) -> Iterator[str]:
+    """Yield overrides of what the contest itself chooses."""
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in (KEY, "seed"):
+            yield f"{word}: {'the rates' if key == KEY else 'the seeds'} say what is tried"
+
+
+def locate_results(output: Path, contest: Contest) -> Path:
     """Return the file that a contest's results are written to, without its suffix."""
+    name = contest.name + f",{name_variant(_split(contest.given))}" * bool(contest.given)
     return output / ".contests" / name
+
+
+def _split(words: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (word.partition("=") for word in words)}

@@ -30,7 +30,7 @@ def summarize(contest: Contest, done: schedule.Done) -> dict[str, Any]:
     metric = next((trial.metric for trial in done.values()), None)
     result = {
         "contest": contest.name,
-        "title": contest.title,
+        "title": contest.title + f" ({', '.join(contest.given)})" * bool(contest.given),
         "metric": metric,
         "lower_is_better": metric in LOWER_IS_BETTER,
         "reference": contest.reference,
@@ -99,7 +99,8 @@ def _render_outside(result: dict[str, Any]) -> Iterator[str]:
     )
     for name, seeds in outside["contestants"].items():
         told = ", ".join(_format(value) for value in seeds.values())
-        yield f"| {name} | {_format(statistics.fmean(seeds.values()))} | {told} |"
+        whole = None if None in seeds.values() else statistics.fmean(seeds.values())
+        yield f"| {name} | {_format(whole)} | {told} |"
 
 
 def write(result: dict[str, Any], place: Path) -> str:
@@ -184,6 +185,8 @@ def _format(score: float | None) -> str:
 def _format_difference(difference: dict[str, Any] | None) -> str:
     if difference is None:
         return ""
+    if difference["value"] is None:
+        return "diverged"
     told = f"{difference['value']:+.{PRECISION}f}"
     if difference["interval"] is None:
         return f"{told} ({difference['seeds']} seed{'s' * (difference['seeds'] != 1)})"
