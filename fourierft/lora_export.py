@@ -95,6 +95,8 @@ def export_lora(
                 *("modules_to_save", "base_model_name_or_path", "revision", "task_type"),
             )
         },
+        trainable_token_indices=getattr(config, "trainable_token_indices", None),
+        ensure_weight_tying=getattr(config, "ensure_weight_tying", False),
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 
 import peft
 import pytest
@@ -70,6 +71,27 @@ def test_outputs_are_the_same(values, tmp_path):
     assert error < 1e-6
     assert not torch.allclose(build()(batch()), expected.float(), atol=0.05)
     assert loaded.peft_config["default"].r == 2 * values["entry_rows"]
+
+
+def test_trained_tokens_are_exported(tmp_path):
+    def build_words():
+        torch.manual_seed(0)
+        return nn.Sequential(OrderedDict(words=nn.Embedding(6, 16), first=nn.Linear(16, 24)))
+
+    config = FourierFTConfig(
+        n_frequency=9,
+        entry_rows=2,
+        target_modules=["first"],
+        trainable_token_indices={"words": [1]},
+    )
+    net = peft.get_peft_model(build_words(), config).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    loaded = peft.PeftModel.from_pretrained(build_words(), export_lora(net, tmp_path)).eval()
+    words = torch.arange(6)
+    torch.testing.assert_close(loaded(words), net(words))
 
 
 def test_plain_peft_loads_it(tmp_path):
