@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,33 @@ class PreparedSwap:
     """Values that can take the place of an adapter's, read and compared with the model.
 
     Args:
-        targets: Parameters of the model.
-        values: Values on the same devices, of the same shapes.
+        targets: Parameters of the model; themselves, as a cast gives them other memory.
+        values: Values of the same shapes.
+        layers: The layers that the adapter adapts.
+        adapter_name: Name of the adapter.
     """
 
-    def __init__(self, targets: list[Tensor], values: list[Tensor]) -> None:
+    def __init__(
+        self,
+        targets: list[Tensor],
+        values: list[Tensor],
+        layers: Collection[FourierFTLayer],
+        adapter_name: str,
+    ) -> None:
         self._targets = targets
         self._values = values
+        self._layers = layers
+        self._adapter_name = adapter_name
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Write the values into the model. Can be called again, after another was swapped in."""
+        """Write the values into the model. Can be called again, after another was swapped in.
+
+        Raises:
+            ValueError: The adapter is merged.
+        """
+        if problem := _merge_problem(self._layers, self._adapter_name):
+            raise ValueError(f"hotswap: {problem}")
         torch._foreach_copy_(self._targets, self._values)
 
 
@@ -60,7 +76,8 @@ def hotswap_adapter(
 
     Raises:
         ValueError: No such adapter, it is merged, or the new one has other entries, another basis
-            or orientation, further layers or heads, or damaged values. The model is as it was.
+            or orientation, further layers or heads, or damaged values, or one of both trained
+            biases or tokens. The model is as it was.
     """
     prepare_swap(model, model_name_or_path, adapter_name, torch_device, **kwargs).swap()
 
@@ -97,7 +114,10 @@ def prepare_swap(
         for name, parameter in net.named_parameters(remove_duplicate=False)
         if marker in name
     }
-    problems = list(_find_problems(layers, config, adapter_name, state, heads))
+    problems = [
+        *_find_kept_values(known[adapter_name], adapter_name),
+        *_find_problems(layers, config, adapter_name, state, heads),
+    ]
     if problems:
         raise ValueError(f"{source}: {first_few(problems)}")
     targets: list[Tensor] = []
@@ -114,7 +134,24 @@ def prepare_swap(
     for name, parameter in heads.items():
         targets.append(parameter)
         values.append(state[name].to(parameter))
-    return PreparedSwap([target.detach() for target in targets], values)
+    return PreparedSwap(targets, values, layers.values(), adapter_name)
+
+
+def _merge_problem(layers: Collection[FourierFTLayer], adapter_name: str) -> str | None:
+    if any(adapter_name in layer.merged_adapters for layer in layers):
+        return f"adapter {adapter_name!r} is merged; call unmerge_adapter() first"
+    return None
+
+
+def _find_kept_values(own: PeftConfig, adapter_name: str) -> Iterator[str]:
+    """Name what the model's adapter trained that a swap would leave, mixing both adapters."""
+    for key, unset in (("trainable_token_indices", None), ("bias", "none")):
+        value = getattr(own, key, unset)
+        if value and value != unset:
+            yield (
+                f"{key}: got {value!r} for adapter {adapter_name!r} of the model, "
+                f"allowed {unset!r} (use load_adapter)"
+            )
 
 
 def _find_problems(
@@ -124,8 +161,8 @@ def _find_problems(
     state: Mapping[str, Tensor],
     heads: Mapping[str, Tensor],
 ) -> Iterator[str]:
-    if any(adapter_name in layer.merged_adapters for layer in layers.values()):
-        yield f"adapter {adapter_name!r} is merged; call unmerge_adapter() first"
+    if problem := _merge_problem(layers.values(), adapter_name):
+        yield problem
     if config.bias != "none":
         yield f"bias: got {config.bias!r}, allowed 'none'"
     for name, layer in layers.items():

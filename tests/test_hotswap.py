@@ -122,3 +122,27 @@ def test_what_cannot_be_swapped_is_named_and_changes_nothing(tmp_path, x):
     get_peft_model(build(), LoraConfig(target_modules=["a"])).save_pretrained(tmp_path / "lora")
     with pytest.raises(ValueError, match="lora: an adapter of the type .*LORA, not of FourierFT"):
         hotswap_adapter(model, tmp_path / "lora", "default")
+
+
+def test_what_a_swap_would_leave_of_the_models_own_adapter_is_refused(tmp_path):
+    folder = saved(tmp_path)
+    with pytest.raises(ValueError, match="bias: got 'all' for adapter 'default' of the model"):
+        hotswap_adapter(adapted(bias="all"), folder, "default")
+    model = adapted()
+    model.peft_config["default"].trainable_token_indices = [1, 2]
+    with pytest.raises(ValueError, match=r"trainable_token_indices: got \[1, 2\] for adapter"):
+        hotswap_adapter(model, folder, "default")
+
+
+def test_a_prepared_swap_follows_casts_and_heeds_merges(tmp_path, x):
+    expected = PeftModel.from_pretrained(build(), saved(tmp_path, seed=2)).float()(x.float())
+    model = adapted()
+    prepared = prepare_swap(model, tmp_path, "default")
+    model.float().merge_adapter()
+    merged = model(x.float())
+    with pytest.raises(ValueError, match="'default' is merged; call unmerge_adapter"):
+        prepared.swap()
+    assert torch.equal(model(x.float()), merged)
+    model.unmerge_adapter()
+    prepared.swap()
+    torch.testing.assert_close(model(x.float()), expected)
