@@ -382,3 +382,17 @@ def test_names_of_a_folder_and_shelves_that_are_empty(folder, tmp_path):
     bank.replace("a", folder / "c")
     bank.remove("a")
     assert bank.nbytes == 0
+
+
+def test_a_file_with_more_adapters_than_the_capacity(tmp_path):
+    """Evictions empty shelves on which later adapters of the file lie."""
+    bank = AdapterBank(make_encoder())
+    for number, n in enumerate([5, 6, 5, 6]):
+        save(tmp_path, "c", make_encoder, ["query"], n_frequency=n)
+        bank.add(f"x{number}", tmp_path / "c")
+    bank.save(tmp_path / "all")
+    small = AdapterBank(make_encoder(), capacity=1)
+    assert [one.name for one in small.load(tmp_path / "all")] == ["x0", "x1", "x2", "x3"]
+    small.save(tmp_path / "last")
+    small.remove("x3")
+    assert [one.name for one in small.load(tmp_path / "last")] == ["x3"]

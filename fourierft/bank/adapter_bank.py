@@ -225,10 +225,13 @@ class AdapterBank:
                 key = get_key(shelf.layers, shelf.config)
                 found.shelves[number] = shelf = self._shelves.setdefault(key, shelf)
                 slots.append(iter(shelf.attach(block, found.checksums[number])))
-            return [
-                self._place(BankedAdapter(**about), found.shelves[shelf], next(slots[shelf]), own)
-                for (about, shelf, *_), own in zip(found.entries, heads, strict=True)
-            ]
+            added = []
+            for (about, number, *_), own in zip(found.entries, heads, strict=True):
+                shelf = found.shelves[number]
+                # An eviction removes a shelf that is empty before its next adapter is entered.
+                self._shelves.setdefault(get_key(shelf.layers, shelf.config), shelf)
+                added.append(self._place(BankedAdapter(**about), shelf, next(slots[number]), own))
+            return added
 
     def close(self) -> None:
         """Undo all changes; the model is as it was."""

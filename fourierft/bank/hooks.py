@@ -24,7 +24,7 @@ class ModelHooks:
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
-        self._undo: dict[str, Callable[[], None]] = {}
+        self._undo: dict[tuple[str, str], Callable[[], None]] = {}
         self._running = threading.local()
 
     def __deepcopy__(self, memo: dict) -> ModelHooks:
@@ -32,8 +32,8 @@ class ModelHooks:
         return self
 
     @contextlib.contextmanager
-    def run(self, rows: BankedRows) -> Iterator[None]:
-        """Give the batches of this thread inside the block these rows."""
+    def run(self, rows: BankedRows | None) -> Iterator[None]:
+        """Give the batches of this thread inside the block these rows; None for no adapters."""
         before = self._rows
         self._running.rows = rows
         try:
@@ -43,15 +43,18 @@ class ModelHooks:
 
     def watch(self, layers: Iterable[str], heads: Iterable[str]) -> None:
         """Change the layers and heads at these paths, but those that are changed already."""
-        layers, heads = set(layers) - self._undo.keys(), set(heads) - self._undo.keys()
-        if not (layers or heads):
+        asked = {("layer", name) for name in layers} | {("head", name) for name in heads}
+        new = asked - self._undo.keys()  # a module can be a layer of one adapter, a head of another
+        if not new:
             return
         modules = dict(self.net.named_modules())
-        for name in layers:
-            self._undo[name] = self._replace_forward(name, modules[name])
-        for name in heads:
-            hook = partial(self._apply_heads, name)
-            self._undo[name] = modules[name].register_forward_hook(hook, with_kwargs=True).remove
+        for kind, name in new:
+            if kind == "layer":
+                undo = self._replace_forward(name, modules[name])
+            else:
+                hook = partial(self._apply_heads, name)
+                undo = modules[name].register_forward_hook(hook, with_kwargs=True).remove
+            self._undo[kind, name] = undo
 
     def remove(self) -> None:
         """Undo all changes."""
@@ -98,4 +101,7 @@ class ModelHooks:
         self, name: str, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor
     ) -> Tensor | None:
         rows = self._rows
-        return None if rows is None else rows.apply_heads(name, args, kwargs, output)
+        if rows is None:
+            return None
+        with self.run(None):  # a copied head may hold changed layers and heads
+            return rows.apply_heads(name, args, kwargs, output)
