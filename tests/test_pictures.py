@@ -10,7 +10,7 @@ from experiments.commands import predict
 from experiments.errors import UserError
 from experiments.models.vision import ImageFormat
 from experiments.run.main import run
-from experiments.tasks import Pictures
+from experiments.tasks import Pictures, held_out
 
 FORMAT = ImageFormat(side=16, mean=[0.5] * 3, std=[0.5] * 3)
 COLOURS = {"blue": (20, 20, 220), "red": (220, 20, 20)}
@@ -32,7 +32,7 @@ def pictures(path, **changes):
     return task
 
 
-def test_folders_by_class_are_held_out_by_class(tmp_path):
+def test_folders_by_class_are_held_out_by_class(tmp_path, monkeypatch):
     task = pictures(fill(tmp_path / "shapes"))
     assert (task.class_names, task.head.names) == (["blue", "red"], ("blue", "red"))
     data = task.load(FORMAT, task.locate())
@@ -48,7 +48,11 @@ def test_folders_by_class_are_held_out_by_class(tmp_path):
     assert all((tmp_path / "shapes" / name).is_file() for name in sum(named.values(), []))
     found = [int(name.startswith("red")) for name in named["test"]]
     assert found == labels["test"]
+    assert data.held_out["share"] == 0.4, "a quarter of four fifths, and a fifth"
     assert sorted(task.inputs()) == ["train data"]
+    monkeypatch.setattr(held_out, "LONGEST", 20)
+    named = task.load(FORMAT, task.locate()).held_out["rows"]
+    assert all(text.startswith("4 rows, sha256 ") for text in named.values())
 
 
 def test_splits_that_are_there_are_taken(tmp_path):
@@ -92,6 +96,11 @@ def test_mistakes(tmp_path):
     (tmp_path / "only").mkdir()
     with pytest.raises(UserError, match="found 1 classes, expected two"):
         pictures(tmp_path)
+    (tmp_path / "can\x92t").mkdir()
+    with pytest.raises(UserError, match=r"classes with control characters: 'can\\x92t'"):
+        pictures(tmp_path)
+    with pytest.raises(UserError, match="no class has two rows left"):
+        pictures(fill(tmp_path / "few", 2)).load(FORMAT, None)
 
 
 def test_a_trained_model_names_pictures(tmp_path, compose, capsys):

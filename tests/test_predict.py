@@ -121,7 +121,10 @@ def test_what_cannot_be_predicted(trained, tmp_path):
     assert "not a finished run" in refused(tmp_path, "--input", path)
     assert "train.epochs=3 (allowed: " in refused(trained, "--input", path, "train.epochs=3")
     assert "already exists" in refused(trained, "--input", path, "--output", path)
-    assert "must end with" in refused(trained, "--input", path, "--output", tmp_path / "out.xls")
+    # Refused before the input is read.
+    for name, said in (("out.xls", "must end with"), ("none/out.csv", "no such folder")):
+        assert said in refused("run", "--input", "none.csv", "--output", tmp_path / name)
+    assert refused("run", "--input", "none.csv") == "--input=none.csv: no such file or folder"
 
 
 def test_output_files(trained, tmp_path):

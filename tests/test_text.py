@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyarrow import parquet
@@ -15,7 +16,7 @@ from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record, write_record
 from experiments.run.main import run
 from experiments.tasks import Text
-from experiments.tasks.held_out import draw_held_out
+from experiments.tasks.held_out import describe, draw_held_out
 
 NAMES = ["negative", "positive"]
 
@@ -130,11 +131,13 @@ def test_names_of_classes_in_the_file_are_kept(tmp_path):
     features = datasets.Features(
         {"words": datasets.Value("string"), "sentiment": datasets.ClassLabel(names=NAMES)}
     )
-    rows = datasets.Dataset.from_dict(
-        {"words": list("abcd"), "sentiment": [0, 1, 1, 0]}, features=features
-    )
-    rows.to_parquet(tmp_path / "rows.parquet")
-    assert text(tmp_path / "rows.parquet").class_names == NAMES
+    for labels in ([0, 1, 1, 0], [0, -1, 1, -1]):
+        rows = datasets.Dataset.from_dict(
+            {"words": list("abcd"), "sentiment": labels}, features=features
+        )
+        rows.to_parquet(tmp_path / f"{labels[1]}.parquet")
+    assert text(tmp_path / "1.parquet").class_names == NAMES
+    assert "labels outside 0 to 1 in 2 rows: 2, 4" in str(refused(tmp_path / "-1.parquet"))
 
 
 def test_many_whole_numbers_must_be_said(small, tmp_path):
@@ -169,6 +172,7 @@ def test_every_problem_at_once(small, tmp_path):
     [
         (["one"] * 10, "one class only, 'one'"),
         (list("abcdefghij"), "no class has two rows"),
+        (["can", "can\x92t"] * 5, r"classes with control characters: 'can\x92t'"),
     ],
 )
 def test_labels_that_cannot_be_learnt(labels, said, small, tmp_path):
@@ -207,6 +211,10 @@ def test_folders_that_are_unclear(small, tmp_path):
     put(small, tmp_path / "train.tsv")
     assert "several files of train: train.csv, train.tsv" in str(refused(tmp_path))
     assert "no such file" in str(refused(tmp_path / "nowhere.csv"))
+    (tmp_path / "shards").mkdir()
+    put(small, tmp_path / "shards/train-0.parquet")
+    put(small.assign(words=1), tmp_path / "shards/train-1.parquet")
+    assert "files of one split that do not fit together" in str(refused(tmp_path / "shards"))
     with pytest.raises(UserError, match="task.path=null: names a file"):
         text(None)
 
@@ -219,6 +227,15 @@ def test_held_out_rows_keep_the_classes():
     assert list(again[1]) == list(scored), "the same in every run"
     kept, scored = draw_held_out([0.1, 0.2, 0.3], 0.2, False)
     assert len(kept) == 2 and len(scored) == 1
+    for labels, by_class in ((["a", "b"], True), ([0.1], False)):
+        with pytest.raises(UserError, match="so that none can be held out"):
+            draw_held_out(labels, 0.2, by_class)
+
+
+def test_a_record_names_held_out_rows_up_to_a_length():
+    assert describe(0.2, np.arange(3))["rows"] == "1 2 3"
+    said = describe(0.2, np.arange(60000))["rows"]
+    assert said.startswith("60000 rows, sha256 ") and len(said) < 100
 
 
 def test_tokens_of_other_labels_are_not_taken_from_the_cache(small, tmp_path):

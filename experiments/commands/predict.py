@@ -145,7 +145,7 @@ def read_rows(given: str) -> tuple[Rows, str]:
             raise DataError(f"{path}: no images")
         return [{"file": str(image)} for image in images], ".csv"
     if given != STDIN:
-        (files,) = table_files.find_splits(given).values()
+        (files,) = table_files.find_splits(given, key="--input").values()
         rows, ending = table_files.read_tables(files).to_pylist(), path.suffix
     else:
         content = sys.stdin.buffer.read()
@@ -163,23 +163,30 @@ def write_rows(rows: Rows, to: Path | None, ending: str) -> None:
     """Write rows to a file, in the format that its name ends with, or to standard output.
 
     Raises:
-        UserError: the file exists, or its format is unknown.
+        UserError: see `check_output`.
     """
     if to is None:
         _write_text(rows, sys.stdout, ".jsonl" if ending == ".parquet" else ending)
         return
-    if to.exists():
-        raise UserError(f"{to}: already exists and is not overwritten")
+    check_output(to)
     if to.suffix == ".parquet":
         import pyarrow
         from pyarrow import parquet
 
         parquet.write_table(pyarrow.Table.from_pylist(rows), to)
         return
-    if to.suffix not in table_files.ENDINGS:
-        raise UserError(f"--output {to}: must end with {', '.join(table_files.ENDINGS)}")
     with to.open("w", encoding="utf-8", newline="") as file:
         _write_text(rows, file, to.suffix)
+
+
+def check_output(to: Path) -> None:
+    """Raise a UserError if a file exists, its format is unknown, or its folder does not exist."""
+    if to.exists():
+        raise UserError(f"{to}: already exists and is not overwritten")
+    if to.suffix not in table_files.ENDINGS:
+        raise UserError(f"--output {to}: must end with {', '.join(table_files.ENDINGS)}")
+    if not to.absolute().parent.is_dir():
+        raise UserError(f"--output {to}: no such folder as {to.parent}")
 
 
 def _write_text(rows: Rows, file: TextIO, ending: str) -> None:
@@ -207,8 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_intermixed_args(arguments)
     if asked.batch_size is not None and asked.batch_size < 1:
         parser.error("--batch-size must be at least 1")
-    if asked.output is not None and asked.output.exists():  # before the work
-        raise UserError(f"{asked.output}: already exists and is not overwritten")
+    if asked.output is not None:  # before the work
+        check_output(asked.output)
     rows, ending = read_rows(asked.input)
     run = trained_run.open_run(asked.run, asked.changes, CHANGEABLE)
     write_rows(predict(run, rows, asked.batch_size), asked.output, ending)

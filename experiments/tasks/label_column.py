@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from experiments.errors import DataError
+from experiments.tasks.image_folder import shorten_list
+
 MOST_CLASSES = 20
 """Different whole numbers up to which a column is taken for classes."""
 
@@ -38,10 +41,19 @@ def parse_labels(column: Any, names: Sequence[str] | None = None) -> list[Any]:
     Args:
         column: pyarrow's, without nulls.
         names: names of the classes, if the file holds their numbers.
+
+    Raises:
+        DataError: a number has no name.
     """
     values = column.to_pylist()
     if names is not None:
-        return [names[value] if 0 <= value < len(names) else value for value in values]
+        hidden = [str(row) for row, v in enumerate(values, 1) if not 0 <= v < len(names)]
+        if hidden:
+            raise DataError(
+                f"task.label: a column with labels outside 0 to {len(names) - 1} in {len(hidden)} "
+                f"rows: {shorten_list(hidden)} (leave such rows out)"
+            )
+        return [names[value] for value in values]
     return parse(values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from experiments.errors import DataError
 from experiments.models.head import Head
 from experiments.results.identity import LOCAL
+from experiments.results.stored import find_excesses
 from experiments.tasks import image_folder, image_tables
-from experiments.tasks.held_out import SPLIT_SEED, draw_held_out
-from experiments.tasks.image_folder import Labelled
+from experiments.tasks.held_out import SPLIT_SEED, draw_held_out, name_rows
+from experiments.tasks.image_folder import Labelled, shorten_list
 from experiments.tasks.images import Images
 
 if TYPE_CHECKING:
@@ -58,6 +60,11 @@ class Pictures(Images):
             self.label_column, names = image_tables.read_classes(train, self.label_column)
         if len(names) < 2:
             raise DataError(f"task.path={self.path}: found {len(names)} classes, expected two")
+        odd = [ascii(name) for name in names if any(find_excesses(name))]
+        if odd:
+            raise DataError(
+                f"task.path={self.path}: classes with control characters: {shorten_list(odd)}"
+            )
         self.classes, self.class_names = len(names), names
 
     def locate(self, offline: bool = False) -> str | None:
@@ -82,12 +89,14 @@ class Pictures(Images):
             return None
         folder = Path(self.path or "").expanduser()
         named = {
-            name: "\n".join(_shorten(splits[name].places[row], folder) for row in rows[name])
+            name: name_rows(
+                [_shorten(splits[name].places[row], folder) for row in rows[name]], "\n"
+            )
             for name in drawn
         }
         return {
             "split": " and ".join(drawn),
-            "share": sum(drawn.values()),
+            "share": round(1 - math.prod(1 - share for share in drawn.values()), 6),
             "seed": SPLIT_SEED,
             "rows": named,
         }

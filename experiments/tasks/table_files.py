@@ -23,25 +23,26 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val",
 """File names of the splits, without ending; parquet may be sharded (train-00000-of-00002)."""
 
 
-def find_splits(given: str | None) -> dict[str, list[Path]]:
+def find_splits(given: str | None, key: str = "task.path") -> dict[str, list[Path]]:
     """Return the files of `train` and, where there is one, of `validation`.
 
     Args:
-        given: `task.path`, a file or a folder of files named after their splits.
+        given: a file or a folder of files named after their splits.
+        key: setting or option that `given` is the value of, for messages.
 
     Raises:
         DataError: nothing usable is there.
     """
     allowed = ", ".join(ENDINGS)
     if given is None:
-        raise DataError(f"task.path=null: names a file ({allowed}) or a folder of such files")
+        raise DataError(f"{key}=null: names a file ({allowed}) or a folder of such files")
     path = Path(given).expanduser()
     if not path.exists():
-        raise DataError(f"task.path={given}: no such file or folder")
+        raise DataError(f"{key}={given}: no such file or folder")
     if not path.is_dir():
         if path.suffix not in ENDINGS:
             raise DataError(
-                f"task.path={given}: its name ends with {path.suffix or 'nothing'!r} "
+                f"{key}={given}: its name ends with {path.suffix or 'nothing'!r} "
                 f"(allowed: {allowed})"
             )
         return {"train": [path]}
@@ -60,7 +61,7 @@ def find_splits(given: str | None) -> dict[str, list[Path]]:
     if problems:
         there = ", ".join(sorted(item.name for item in path.iterdir())[:12]) or "nothing"
         raise DataError(
-            f"task.path={given}: not a folder of one train file and, if you have one, one "
+            f"{key}={given}: not a folder of one train file and, if you have one, one "
             "validation file",
             [*problems, f"the folder holds: {there}"],
         )
@@ -94,12 +95,17 @@ def read_tables(paths: Sequence[Path]) -> pyarrow.Table:
     Every cell of a CSV or TSV file is text, and an empty one is null.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or does not fit the others.
     """
     import pyarrow
 
     tables = [_read_table(path, get_stamp(path)) for path in paths]
-    return pyarrow.concat_tables(tables, promote_options="permissive")
+    try:
+        return pyarrow.concat_tables(tables, promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise DataError(
+            f"{paths[0].parent}: files of one split that do not fit together ({error})"
+        ) from error
 
 
 @functools.lru_cache(maxsize=2)

@@ -12,6 +12,7 @@ from experiments.errors import DataError
 from experiments.hub.fingerprints import Files
 from experiments.models.head import Head
 from experiments.results.identity import LOCAL
+from experiments.results.stored import find_excesses
 from experiments.tasks import label_column, table_files
 from experiments.tasks.held_out import SPLIT_SEED, describe, draw_held_out
 from experiments.tasks.image_folder import shorten_list
@@ -204,6 +205,9 @@ class Text(Sentences):
             known, here = self.class_names or [], label_column.name_classes(values)
             if len(here) == 1 and split == "train":
                 yield f"one class only, {here[0]!r}: there is nothing to learn"
+            odd = [ascii(name) for name in known if any(find_excesses(name))]
+            if odd and split == "train":
+                yield f"classes with control characters: {shorten_list(odd)}"
             new = [name for name in here if name not in known]
             if new:
                 yield f"{split}: classes that train has not: {shorten_list(new)}"
