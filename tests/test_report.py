@@ -539,3 +539,14 @@ def test_planes_that_cannot_be_drawn_are_left_out(tmp_path, changes):
         np.savez(place / "regions.npz", **arrays)
         page = registry.build("figure7", run_index.collect(tmp_path))
         assert len([picture.draw() for picture in page.pictures]) == drawn
+
+
+def test_records_left_out_are_found_where_they_are_listed(tmp_path, capsys):
+    for number in range(command.SHOWN + 2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/metrics.json").write_text("{}")
+    command.main(["table1", "--outputs", str(tmp_path)])
+    assert "left out: 2 more, named by the page `troubles`" in capsys.readouterr().err
+    command.main(["troubles", "--outputs", str(tmp_path)])
+    written = tmp_path / "report/troubles.md"
+    assert f"left out: 2 more, see {written}" in capsys.readouterr().err and written.exists()

@@ -77,6 +77,13 @@ def test_counts_and_diverged_runs_have_a_score_of_their_own(log):
     assert "adapter parameters 24,000" in lines[3] and "accuracy" not in lines[4]
 
 
+def test_keys_that_are_added_have_their_values(tmp_path, monkeypatch):
+    monkeypatch.setenv(sweep_log.VARIABLE, "")
+    sweep_log.begin(tmp_path, {"method.r": ["++method.r=7", "++method.r=8"]})
+    sweep_log.add_record(1, ["++method.r=7"], 0.2, record(), before=False)
+    assert sweep_log.finish(tmp_path).splitlines()[3].split()[:2] == ["1", "7"]
+
+
 def test_other_processes_add_to_the_log(log):
     code = (
         "from experiments.run import sweep_log; sweep_log.announce(1, ['seed=0']);"

@@ -72,8 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     for record in found.excluded[:SHOWN]:
         print(f"left out: {record}", file=sys.stderr)
     if len(found.excluded) > SHOWN:
-        more = f"left out: {len(found.excluded) - SHOWN} more, see {asked.to}/troubles.md"
-        print(more, file=sys.stderr)
+        named = any(page.name == "troubles" for page in built)
+        where = f"see {asked.to}/troubles.md" if named else "named by the page `troubles`"
+        print(f"left out: {len(found.excluded) - SHOWN} more, {where}", file=sys.stderr)
     return 1 if failures else 0
 
 

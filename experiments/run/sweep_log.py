@@ -112,7 +112,8 @@ def _list_rows(varied: Sequence[str], entries: Sequence[dict[str, Any]]) -> Iter
                 continue
             if listed[message] == SHOWN and failed[message] > SHOWN:
                 state += f", and {failed[message] - SHOWN} more"
-        chosen = dict(text.partition("=")[::2] for text in _select(entry["of"], varied))
+        swept = _select(entry["of"], varied)
+        chosen = dict(text.lstrip("+~").partition("=")[::2] for text in swept)
         cells = [chosen.get(key, "") for key in varied]
         yield [str(entry["run"]), *cells, _format_score(entry), f"{entry['seconds']:.0f}", state]
 
