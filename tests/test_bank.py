@@ -387,12 +387,25 @@ def test_names_of_a_folder_and_shelves_that_are_empty(folder, tmp_path):
 def test_a_file_with_more_adapters_than_the_capacity(tmp_path):
     """Evictions empty shelves on which later adapters of the file lie."""
     bank = AdapterBank(make_encoder())
-    for number, n in enumerate([5, 6, 5, 6]):
-        save(tmp_path, "c", make_encoder, ["query"], n_frequency=n)
-        bank.add(f"x{number}", tmp_path / "c")
+    for name, n in (("a", 5), ("b", 6)):
+        save(tmp_path, name, make_encoder, ["query"], n_frequency=n)
+    for number, name in enumerate("abab"):
+        bank.add(str(number), tmp_path / name)
     bank.save(tmp_path / "all")
     small = AdapterBank(make_encoder(), capacity=1)
-    assert [one.name for one in small.load(tmp_path / "all")] == ["x0", "x1", "x2", "x3"]
-    small.save(tmp_path / "last")
-    small.remove("x3")
-    assert [one.name for one in small.load(tmp_path / "last")] == ["x3"]
+    assert [one.name for one in small.load(tmp_path / "all")] == ["0", "1", "2", "3"]
+    assert small.names == ["3"] and small.pin("3").coefficients.equal(bank.pin("3").coefficients)
+    small.remove("3")
+    assert small.nbytes == 0
+
+
+@torch.no_grad()
+def test_a_head_whose_weight_is_tied(tmp_path):
+    save(tmp_path, "a", make_decoder, ["c_attn"], modules_to_save=["lm_head"])
+    net, x = make_decoder(), tokens(2)
+    bank = AdapterBank(net)
+    bank.add("a", tmp_path / "a")
+    with bank.rows(["a", "__base__"]):
+        found = net(x).logits
+    assert (found[0] - alone(tmp_path / "a", make_decoder, x[:1])[0]).abs().max() < 1e-4
+    assert (found[1] - make_decoder()(x[1:]).logits[0]).abs().max() < 1e-5

@@ -1,5 +1,7 @@
 """Few adapters in a batch: a product with W0 + DeltaW instead of an update, the same result."""
 
+import weakref
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -38,14 +40,15 @@ def make_bank(tmp_path):
 
 @pytest.fixture
 def built(monkeypatch):
-    """Numbers of adapters whose weights were built, in order."""
+    """Weak references to the weights that were built, in order."""
     found, build = [], merged_weights._build
 
-    def count(layer, transform, coefficients):
-        found.append(len(coefficients))
-        return build(layer, transform, coefficients)
+    def follow(*args):
+        weight = build(*args)
+        found.append(weakref.ref(weight))
+        return weight
 
-    monkeypatch.setattr(merged_weights, "_build", count)
+    monkeypatch.setattr(merged_weights, "_build", follow)
     return found
 
 
@@ -67,7 +70,7 @@ def test_kept_once_updates_have_cost_as_much(make_bank, built, kind, names):
     for _ in range(20):
         with bank.rows(rows):
             assert (bank.net(x) - expected).abs().max() < 1e-5
-    assert built == [len(set(names) - {"__base__"})]
+    assert len(built) == len(set(names) - {"__base__"})
     bank.replace("a", bank.describe("c").source)
     with bank.rows(rows):  # of the values that it began with
         assert (bank.net(x) - expected).abs().max() < 1e-5
@@ -77,7 +80,7 @@ def test_built_for_a_long_prompt_alone(make_bank, built):
     bank, x = make_bank(), torch.randn(2, 100, SIDE)
     with bank.rows(["a", "a"]):
         found = bank.net(x)
-    assert built == [1]
+    assert len(built) == 1
     assert (found - one_by_one(bank, ["a", "a"], x)).abs().max() < 1e-5
 
 
@@ -107,7 +110,7 @@ def test_another_basis_is_merged_at_once(make_bank, built):
     for _ in range(3):
         with bank.rows(rows):
             found = bank.net(x)
-    assert built == [2]
+    assert len(built) == 2
     assert (found - one_by_one(bank, ["a", "b"], x)).abs().max() < 1e-5
 
 
@@ -127,3 +130,47 @@ def test_gradients_of_inputs(make_bank, built):
     with bank.rows(["a", "b"]):
         bank.net(x)[0].sum().backward()
     assert built and x.grad[0].abs().sum() > 0 and x.grad[1].abs().sum() == 0
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_not_kept_is_built_one_at_a_time(make_bank, built, monkeypatch, keep):
+    if not keep:
+        monkeypatch.setattr(merged_weights, "LARGEST", 0)
+    bank, x, alive = make_bank(), torch.randn(3, 100, SIDE), []
+    multiply = merged_weights.F.linear
+
+    def count(*args):
+        alive.append(sum(weight() is not None for weight in built))
+        return multiply(*args)
+
+    monkeypatch.setattr(merged_weights.F, "linear", count)
+    rows = bank.gather(["a", "b", "c"])
+    for _ in range(20):
+        with bank.rows(rows):
+            found = bank.net(x)
+    assert alive[-3:] == ([3] * 3 if keep else [1] * 3)
+    assert (found - one_by_one(bank, ["a", "b", "c"], x)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("change", ["in place", "another tensor"])
+def test_kept_weights_follow_the_base_weight(make_bank, built, change):
+    bank, x = make_bank(), torch.randn(1, 2, SIDE)
+    (layer,), rows = bank.net, bank.gather(["a"])
+    for turn in range(2):
+        for _ in range(20):
+            with bank.rows(rows):
+                found = bank.net(x)
+        assert len(built) == turn + 1
+        assert (found - one_by_one(bank, ["a"], x)).abs().max() < 1e-5
+        if change == "in place":
+            layer.load_state_dict({name: 2 * t for name, t in layer.state_dict().items()})
+        else:
+            layer.weight.data = 2 * layer.weight.data
+
+
+def test_an_adapter_that_was_pinned_twice_is_built_once(make_bank, built):
+    bank, x = make_bank(), torch.randn(3, 100, SIDE)
+    with bank.rows([bank.pin("a"), bank.pin("a"), bank.pin("a")]):
+        found = bank.net(x)
+    assert len(built) == 1
+    assert (found - one_by_one(bank, ["a"] * 3, x)).abs().max() < 1e-5

@@ -48,7 +48,8 @@ class BaseModel:
             for name, module in net.named_modules()
             if isinstance(module, SUPPORTED)
         }
-        self._parameters = {name: value.shape for name, value in net.named_parameters()}
+        parameters = net.named_parameters(remove_duplicate=False)  # a head may be a tied one
+        self._parameters = {name: value.shape for name, value in parameters}
         self._found: dict[str, tuple[AdaptedLayer, ...]] = {}
 
     def find_layers(self, config: FourierFTConfig) -> tuple[AdaptedLayer, ...]:

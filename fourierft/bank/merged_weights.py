@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,18 @@ from transformers.pytorch_utils import Conv1D
 from ..bases.transform import Transform
 from ..engine.mixed_batch import build_cost, separate_cost, update_cost
 from ..frozen_weight import SUPPORTED, is_ordinary
+from ..tensors import get_version
 
 LARGEST = 2**28
 """Bytes of the weights that are kept for the rows of a batch."""
+
+
+class MergedLayer(NamedTuple):
+    """``W0 + DeltaW`` of a layer for every adapter of a batch."""
+
+    weights: list[Tensor]
+    base: tuple[int, int]
+    """Address and version of the W0 that they were built of."""
 
 
 class MergedWeights:
@@ -36,7 +46,7 @@ class MergedWeights:
         self._order = torch.tensor(which).argsort(stable=True)
         self._places = self._order.argsort()
         self._spent: dict[str, float] = {}
-        self._kept: dict[str, list[Tensor]] = {}
+        self._kept: dict[str, MergedLayer] = {}
         self._room = LARGEST
 
     def multiply(
@@ -53,29 +63,37 @@ class MergedWeights:
         """
         if not _can_merge(layer, x):
             return None
-        weights = self._kept.get(name)
-        if weights is None:
+        size = self._adapters * layer.weight.nbytes
+        base = layer.weight.data_ptr(), get_version(layer.weight)
+        kept = self._kept.get(name)
+        if kept is not None and kept.base != base:  # W0 was written to
+            del self._kept[name]
+            self._room += size
+            kept = None
+        if kept is None:
             tokens, shape = x.shape[0] * x.shape[1], transform.shape
             update = update_cost(tokens, transform)
             build, separate = build_cost(self._adapters, shape), separate_cost(self._groups, shape)
             spent = self._spent[name] = self._spent.get(name, 0.0) + update
-            size = self._adapters * layer.weight.nbytes
             keep = separate < update and spent > build and size <= self._room
             if not keep and build + separate >= update:
                 return None
-            weights = _build(layer, transform, coefficients)
-            if keep:
-                self._kept[name] = weights
-                self._room -= size
-        return self._product(layer, weights, x)
+            if not keep:  # one at a time: all of them may be larger than LARGEST
+                return self._product(layer, lambda a: _build(layer, transform, coefficients[a]), x)
+            kept = MergedLayer([_build(layer, transform, one) for one in coefficients], base)
+            self._kept[name] = kept
+            self._room -= size
+        return self._product(layer, kept.weights.__getitem__, x)
 
-    def _product(self, layer: nn.Module, weights: list[Tensor], x: Tensor) -> Tensor:
+    def _product(self, layer: nn.Module, weight: Callable[[int], Tensor], x: Tensor) -> Tensor:
         bias = layer.bias
         if len(self._groups) == 1:
-            return F.linear(x, weights[self._groups[0]], bias)
+            return F.linear(x, weight(self._groups[0]), bias)
         parts = x.index_select(0, self._order).split(self._sizes)
-        chosen = [_weight(layer) if group < 0 else weights[group] for group in self._groups]
-        products = [F.linear(own, weight, bias) for own, weight in zip(parts, chosen, strict=True)]
+        products = [
+            F.linear(own, _weight(layer) if group < 0 else weight(group), bias)
+            for own, group in zip(parts, self._groups, strict=True)
+        ]
         return torch.cat(products).index_select(0, self._places)
 
 
@@ -98,6 +116,6 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def _build(layer: nn.Module, transform: Transform, coefficients: Tensor) -> list[Tensor]:
+def _build(layer: nn.Module, transform: Transform, coefficients: Tensor) -> Tensor:
     weight = _weight(layer)
-    return [transform.add_update(weight, one.contiguous(), weight.dtype) for one in coefficients]
+    return transform.add_update(weight, coefficients.contiguous(), weight.dtype)

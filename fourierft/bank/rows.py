@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..engine.mixed_batch import banked_update
 from .merged_weights import MergedWeights
-from .places import PinnedAdapter
+from .places import BankedAdapter, PinnedAdapter
 from .shelf import Shelf
 
 
@@ -168,13 +168,14 @@ def gather_rows(adapters: Sequence[PinnedAdapter | None]) -> BankedRows:
     Args:
         adapters: One a row; None for none.
     """
-    different: dict[int, PinnedAdapter] = {}
-    rows_of: dict[int, list[int]] = {}
+    different: dict[tuple[Shelf, BankedAdapter], PinnedAdapter] = {}
+    rows_of: dict[tuple[Shelf, BankedAdapter], list[int]] = {}
     for row, adapter in enumerate(adapters):
         if adapter is not None:
-            different[id(adapter)] = adapter
-            rows_of.setdefault(id(adapter), []).append(row)
-    by_shelf: dict[Shelf, list[int]] = {}
+            key = adapter.shelf, adapter.about  # one adapter may have been pinned several times
+            different[key] = adapter
+            rows_of.setdefault(key, []).append(row)
+    by_shelf: dict[Shelf, list[tuple[Shelf, BankedAdapter]]] = {}
     for key, adapter in different.items():
         by_shelf.setdefault(adapter.shelf, []).append(key)
     parts = []

@@ -51,7 +51,10 @@ class TextRequest:
     def choose(self, logits: Tensor) -> int:
         """Return the next token for logits (vocabulary,)."""
         if self.temperature == 0:
-            return int(logits.argmax())
+            best = int(logits.argmax())
+            if logits[best].isnan():
+                raise RuntimeError("logits are not numbers")
+            return best
         logits = logits.float().cpu()
         # Below the smallest temperature logits would overflow; it is greedy anyway.
         shares = ((logits - logits.max()) / max(self.temperature, 1e-4)).softmax(-1)
