@@ -346,3 +346,17 @@ def test_characters_of_several_tokens_arrive_whole(data_folder):
 
     pieces = asyncio.run(write())
     assert "".join(pieces).strip() == "hi \U0001f600 ok" and len(pieces) > 2
+
+
+def test_the_command_freezes_the_base_model(data_folder, monkeypatch):
+    """Only then few adapters are multiplied with as W0 + DeltaW."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    from fourierft.serve.__main__ import main
+
+    served = []
+    monkeypatch.setattr("fourierft.serve.app.make_app", served.append)
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    main([str(data_folder / "models/stories260K")])
+    net = served[0].bank.net
+    assert not net.training and not any(value.requires_grad for value in net.parameters())

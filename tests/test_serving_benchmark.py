@@ -1,12 +1,16 @@
 """The benchmark of mixed batches: it rehearses in seconds, and its goals are computed from rows."""
 
+import argparse
 import json
+import threading
+import time
 
+import psutil
 import pytest
 import torch
 
 from benchmarks.serving import __main__ as serving
-from benchmarks.serving import contestants, picture, sections
+from benchmarks.serving import contestants, load, picture, sections
 
 
 def test_rehearsal(tmp_path, capsys):
@@ -72,3 +76,45 @@ def test_picture_has_a_panel_per_side():
 def test_unknown_sections():
     with pytest.raises(SystemExit, match="nothing: allowed resident, latency"):
         serving.main(["nothing"])
+
+
+class Server:
+    """In place of `ServerProcess`: answers with the name of the adapter."""
+
+    def __init__(self, *_):
+        self.process, self.running = psutil.Process(), True
+
+    def start(self):
+        time.sleep(0.2)
+        self.running = True
+
+    def kill(self):
+        self.running = False
+
+    def write(self, name, _):
+        return 200, {"choices": [{"text": name}]}
+
+    def ask(self, *_):
+        return 200, {}
+
+    def leave(self, _):
+        pass
+
+    def cpu_seconds(self):
+        return 0.0
+
+
+@pytest.mark.parametrize("kill_after", [0.0, 2.0])
+def test_no_server_outlives_a_load(monkeypatch, kill_after):
+    """Neither one whose restart has begun nor one that was to be killed later."""
+    made = []
+    monkeypatch.setattr(load, "ServerProcess", lambda *_: made.append(Server()) or made[0])
+    monkeypatch.setattr(
+        load,
+        "make_adapters",
+        lambda _, folder, names, *__: [(folder / f"{n}.safetensors").touch() for n in names],
+    )
+    sizes = dict(count=2, clients=1, requests=2, tokens=1, batch=1, compared=2, n=1, scale=1.0)
+    load.measure(argparse.Namespace(base="", kill_after=kill_after, **sizes))
+    assert not made[0].running
+    assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]

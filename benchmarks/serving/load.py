@@ -206,6 +206,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             (folder / f"{SOURCES[0]}.safetensors").read_bytes()
         )
         server = ServerProcess(options.base, folder, options.batch)
+        timer = threading.Timer(options.kill_after, _restart, [server])
         try:
             (folder / "damaged").write_bytes(b"nothing")
             known = [BASE, *names[: options.compared], *SOURCES]
@@ -221,7 +222,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             disturbance = Disturbance(server)
             disturbance.start()
             result["memory MB"] = psutil.Process(server.process.pid).memory_info().rss / 1e6
-            threading.Timer(options.kill_after, _restart, [server]).start()
+            timer.start()
             disturbed = load(server, mixed, options.clients, options.tokens)
             disturbance.done.set()
             disturbance.join()
@@ -230,6 +231,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             result["replacements"], result["left"] = disturbance.replacements, disturbance.left
             result["refused otherwise"] = disturbance.wrong
         finally:
+            timer.cancel()
+            if timer.ident is not None:  # started: a restart may have begun
+                timer.join()
             server.kill()
     return result
 

@@ -151,7 +151,7 @@ def models(sizes: Sizes) -> Iterator[Row]:
         lora = add_adapters(_make_model(shape)[0], lora_config(targets), rows)
         ours = add_adapters(_make_model(shape)[0], fourierft_config(sizes.n, targets), rows)
         ids = torch.randint(5, 1000, (rows, tokens))
-        bank = AdapterBank(banked := _make_model(shape)[0].eval())
+        bank = AdapterBank(banked := _make_model(shape)[0].eval().requires_grad_(False))
         fill_bank(bank, ours)
         contestants: dict[str, Step] = {"base": lambda net=base, ids=ids: net(ids)}
         counts = sorted({1, min(4, rows), rows})

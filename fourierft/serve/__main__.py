@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         dtype = getattr(torch, given.dtype)
-        net = AutoModelForCausalLM.from_pretrained(given.base, dtype=dtype).to(given.device).eval()
+        net = AutoModelForCausalLM.from_pretrained(given.base, dtype=dtype).to(given.device)
+        net.eval().requires_grad_(False)  # products with W0 + DeltaW are for frozen weights
         tokenizer = AutoTokenizer.from_pretrained(given.base)
         bank = AdapterBank(net, given.capacity)
         folder = given.adapters
