@@ -114,8 +114,10 @@ def _get_weights(
     caches = [layer._cache for layer in layers]
     first, kept = caches[0], caches[0].kept
     if kept is not None and all(cache.kept is kept for cache in caches):
-        if may_keep(members) and kept.fits(members, layout):
-            return kept.use_again()
+        weights = kept.effective  # before the checks: a step of another thread gives them up
+        if weights and may_keep(members) and kept.fits(members, layout):
+            kept.compare()
+            return weights
     kept = None
     for cache in caches:
         cache.kept = None  # frees the old weights before the new ones are made

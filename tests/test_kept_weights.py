@@ -1,7 +1,9 @@
 """Weights that are kept until an optimizer steps: right, or loud about it, and nothing waits."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from benchmarks.gpu import correctness
 from benchmarks.gpu.sections import Plan
 from fourierft import configure, forward_pass, hold_weights
 from fourierft.engine import kept_weights
-from fourierft.engine.kept_weights import KeptWeights, count_steps, raise_if_stale
+from fourierft.engine.kept_weights import KeptWeights, ValueComparison, count_steps, raise_if_stale
 
 # Of which PyTorch's version counters show nothing.
 UNSEEN = {
@@ -62,7 +64,7 @@ def model():
 @pytest.fixture
 def late(monkeypatch):
     """Comparisons whose results never arrive by themselves, as on a busy accelerator."""
-    monkeypatch.setattr(KeptWeights, "has_arrived", lambda self: False)
+    monkeypatch.setattr(ValueComparison, "has_arrived", lambda self: False)
 
 
 def write(model):
@@ -296,6 +298,62 @@ def test_a_layer_alone_is_kept_too(groups):  # noqa: F811
     groups.clear()
     backward(model)
     assert groups == [1]
+
+
+def test_a_deleted_model_leaves_no_weights():
+    model = build("kept")
+    optimizer = step(model)
+    for _ in range(2):
+        backward(model)
+    weight = weakref.ref(layers(model)[0]._cache.kept.effective[0])
+    assert weight() is not None
+    del model, optimizer
+    gc.collect()
+    assert kept_weights._compared and weight() is None
+
+
+def test_two_threads_read_a_comparison(model, monkeypatch):
+    for _ in range(2):
+        backward(model)
+    is_stale, calls = ValueComparison.is_stale, []
+
+    def read_twice(self):
+        calls.append(self)
+        if len(calls) == 1:  # as another thread at this moment
+            raise_if_stale()
+        return is_stale(self)
+
+    for comparison in kept_weights._compared:
+        comparison.step -= 2
+    monkeypatch.setattr(ValueComparison, "is_stale", read_twice)
+    raise_if_stale()
+    assert len(calls) > 2 and not kept_weights._compared
+
+
+def test_another_threads_optimizer_steps_as_weights_are_used_again(model, monkeypatch):
+    expected, fits = backward(model), KeptWeights.fits
+
+    def step_after(self, *args):
+        found = fits(self, *args)
+        kept_weights._end_step(model.optimizer[0])
+        return found
+
+    monkeypatch.setattr(KeptWeights, "fits", step_after)
+    assert backward(model) == expected
+
+
+def test_a_thread_keeps_weights_as_another_steps(model, monkeypatch):
+    added = []
+
+    class Kept:
+        def __setattr__(self, *_):
+            added.append(Kept())
+            kept_weights._alive.add(added[-1])
+
+    first = Kept()
+    monkeypatch.setattr(kept_weights, "_alive", weakref.WeakSet([first]))
+    kept_weights._end_step(model.optimizer[0])
+    assert len(added) == 1
 
 
 @pytest.mark.gpu

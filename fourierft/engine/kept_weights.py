@@ -9,6 +9,7 @@ has arrived, one step later at the latest, and raises.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -26,7 +27,51 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _steps = 0  # of all optimizers
 _optimizers: WeakSet[Optimizer] = WeakSet()  # that have reported a step
 _alive: WeakSet[KeptWeights] = WeakSet()
-_compared: list[KeptWeights] = []  # whose comparisons were not read for the last time
+_sets = threading.Lock()  # of both: no thread may add to a set that another one goes through
+_compared: set[ValueComparison] = set()  # that were not read for the last time
+
+
+class ValueComparison:
+    """Result of comparing a group's values; it holds none of them, so that a model can go.
+
+    Args:
+        description: Number and shape of the layers.
+    """
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.step = _steps
+        self._differs: Tensor | None = None
+        self._copy: tuple[Tensor, torch.cuda.Event] | None = None  # of the result, for the host
+
+    def add(self, found: list[Tensor]) -> None:
+        """Add differences that the device found."""
+        if self._differs is not None:
+            found = [self._differs, *found]
+        self._differs = differs = functools.reduce(torch.logical_or, found)
+        if differs.is_cuda:
+            host, event = self._copy or (
+                torch.empty((), dtype=torch.bool, pin_memory=True),
+                torch.cuda.Event(),
+            )
+            host.copy_(differs, non_blocking=True)
+            event.record(torch.cuda.current_stream(differs.device))
+            self._copy = host, event
+        _compared.add(self)
+
+    def has_arrived(self) -> bool:
+        """Return True if the result of the last comparison can be read without waiting."""
+        if self._copy is not None:
+            return self._copy[1].query()
+        return self._differs is None or self._differs.is_cpu
+
+    def is_stale(self) -> bool:
+        """Return True if weights were used after a change; wait for the last comparison."""
+        if self._copy is None:
+            return bool(self._differs)
+        host, event = self._copy
+        event.synchronize()
+        return bool(host)
 
 
 class KeptWeights:
@@ -43,7 +88,8 @@ class KeptWeights:
         self, members: Sequence[Ingredients], layout: WeightLayout, effective: list[Tensor]
     ) -> None:
         self.effective = effective
-        self.step = _steps
+        shape = " x ".join(map(str, members[0].weight.shape))
+        self._comparison = ValueComparison(f"{len(members)} layers of {shape}")
         self._members = members
         self._origin = _origin(members, layout)
         with torch.inference_mode(False), torch.no_grad():
@@ -52,52 +98,21 @@ class KeptWeights:
                 for part in (probe_weight(weight), *(term.coefficients.detach() for term in terms)):
                     self._probes.setdefault(part.dtype, []).append(part)
             self._values = [torch.cat(parts) for parts in self._probes.values()]
-        self._differs: Tensor | None = None
-        self._copy: tuple[Tensor, torch.cuda.Event] | None = None  # of the result, for the host
-        _alive.add(self)
+        with _sets:
+            _alive.add(self)
 
     def fits(self, members: Sequence[Ingredients], layout: WeightLayout) -> bool:
         """Return True if the host knows of no change."""
-        return self.step == _steps and self._origin == _origin(members, layout)
+        return self._comparison.step == _steps and self._origin == _origin(members, layout)
 
-    def use_again(self) -> list[Tensor]:
-        """Return the weights; the device compares the values that they were made of."""
+    def compare(self) -> None:
+        """Let the device compare the values that they were made of, as they are used again."""
+        found = []
         with torch.inference_mode(False), torch.no_grad():
-            found = [] if self._differs is None else [self._differs]
             for parts, kept in zip(self._probes.values(), self._values, strict=True):
                 bits = _BITS[kept.itemsize]  # NaN is no change where NaN was
                 found.append((torch.cat(parts).view(bits) != kept.view(bits)).any())
-            self._differs = differs = functools.reduce(torch.logical_or, found)
-            if differs.is_cuda:
-                host, event = self._copy or (
-                    torch.empty((), dtype=torch.bool, pin_memory=True),
-                    torch.cuda.Event(),
-                )
-                host.copy_(differs, non_blocking=True)
-                event.record(torch.cuda.current_stream(differs.device))
-                self._copy = host, event
-        if self not in _compared:
-            _compared.append(self)
-        return self.effective
-
-    def has_arrived(self) -> bool:
-        """Return True if the result of the last comparison can be read without waiting."""
-        if self._copy is not None:
-            return self._copy[1].query()
-        return self._differs is None or self._differs.is_cpu
-
-    def is_stale(self) -> bool:
-        """Return True if they were used after a change; wait for the last comparison."""
-        if self._copy is None:
-            return bool(self._differs)
-        host, event = self._copy
-        event.synchronize()
-        return bool(host)
-
-    def describe(self) -> str:
-        """Return the number and shape of the layers."""
-        shape = " x ".join(map(str, self._members[0].weight.shape))
-        return f"{len(self._members)} layers of {shape}"
+            self._comparison.add(found)
 
 
 def may_keep(members: Sequence[Ingredients]) -> bool:
@@ -126,18 +141,18 @@ def raise_if_stale(wait: bool = True) -> None:
     if not _compared or is_capturing():
         return
     stale = []
-    for kept in list(_compared):
-        if not (wait or kept.step < _steps - 1 or kept.has_arrived()):
+    for comparison in list(_compared):
+        if not (wait or comparison.step < _steps - 1 or comparison.has_arrived()):
             continue
-        if kept.is_stale():
-            stale.append(kept.describe())
-            kept.step = -1  # good for nothing any more
-        if kept.step < _steps:
-            _compared.remove(kept)
+        if comparison.is_stale():
+            stale.append(comparison.description)
+            comparison.step = -1  # good for nothing any more
+        if comparison.step < _steps:
+            _compared.discard(comparison)
     if stale:
         raise RuntimeError(
-            f"memory=kept: values of {', '.join(stale)} were changed between two forward passes "
-            "where PyTorch does not count it (through .data, or by an optimizer that is not "
+            f"memory=kept: values of {', '.join(sorted(stale))} were changed between two forward "
+            "passes where PyTorch does not count it (through .data, or by an optimizer that is not "
             "torch.optim's); the outputs and gradients of the latter are of the old values. Use "
             "memory=batched, or call fourierft.configure(model) after such a change"
         )
@@ -153,16 +168,20 @@ def _origin(members: Sequence[Ingredients], layout: WeightLayout) -> list[Any]:
 
 
 def _are_stepped(coefficients: Iterable[Tensor]) -> bool:
-    groups = [group for optimizer in list(_optimizers) for group in optimizer.param_groups]
+    with _sets:
+        optimizers = list(_optimizers)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     stepped = {id(parameter) for group in groups for parameter in group["params"]}
     return all(id(c) in stepped for c in coefficients)
 
 
 def _end_step(optimizer: Optimizer, *_: Any) -> None:
     global _steps
-    _steps += 1
-    _optimizers.add(optimizer)
-    for kept in _alive:
+    with _sets:
+        _steps += 1
+        _optimizers.add(optimizer)
+        alive = list(_alive)
+    for kept in alive:
         kept.effective = []
     raise_if_stale(wait=False)
 
