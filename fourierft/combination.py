@@ -18,6 +18,7 @@ from .config import (
     StockConfig,
     applied_from_right,
     basis,
+    entry_region,
     first_few,
 )
 from .layer import FourierFTLayer, adapted_layers
@@ -48,8 +49,8 @@ def add_combination(
         for name, layer in adapted_layers(tuner.model).items()
         if any(adapter in layer.fourierft_spectrum for adapter in adapters)
     }
-    configs = [tuner.peft_config[adapter] for adapter in adapters]
-    tuner.peft_config[adapter_name] = _make_config(configs, list(layers))
+    configs = {adapter: tuner.peft_config[adapter] for adapter in adapters}
+    tuner.peft_config[adapter_name] = _make_config(configs, layers)
     try:
         tuner.inject_adapter(tuner.model, adapter_name)
     except (ValueError, TypeError):
@@ -124,6 +125,12 @@ def _find_differences(configs: Mapping[str, StockConfig]) -> Iterator[str]:
     seeds = {draw.seed for config in configs.values() for draw in layer_draws(config, "")}
     if kinds <= {"random", "orthogonal"} and len(seeds) > 1:
         yield f"random_loc_seed: got {sorted(seeds)}, allowed one: it makes the {min(kinds)} basis"
+    if kinds <= {"random", "orthogonal"}:
+        for place, key in enumerate(("frequency_bias_center", "frequency_bias_bandwidth")):
+            regions = {name: entry_region(config)[place] for name, config in configs.items()}
+            if len(set(regions.values())) > 1:
+                listed = ", ".join(f"{value} ({name})" for name, value in regions.items())
+                yield f"{key}: got {listed}, allowed one with the {min(kinds)} basis"
     tokens = [n for n, c in configs.items() if getattr(c, "trainable_token_indices", None)]
     if tokens:
         yield f"trainable_token_indices: {first_few(tokens)} trained tokens, which cannot be added"
@@ -132,14 +139,19 @@ def _find_differences(configs: Mapping[str, StockConfig]) -> Iterator[str]:
         yield f"bias: {first_few(biases)} trained those of the base model, allowed bias='none'"
 
 
-def _make_config(configs: Sequence[StockConfig], layers: Sequence[str]) -> FourierFTConfig:
+def _make_config(
+    configs: Mapping[str, StockConfig], layers: Mapping[str, FourierFTLayer]
+) -> FourierFTConfig:
     """Return the configuration of an adapter with the layers and entries of several."""
-    own, *further = _unite_draws(configs, layers)
-    first = FourierFTConfig(**{f.name: getattr(configs[0], f.name) for f in _fields(configs[0])})
+    own, *further = _unite_draws(list(configs), layers)
+    source = next(iter(configs.values()))
+    first = FourierFTConfig(**{f.name: getattr(source, f.name) for f in _fields(source)})
     targets: dict[str, Any] = {key: getattr(first, key) for key in _COPIED}
-    if any({key: getattr(config, key) for key in _COPIED} != targets for config in configs):
+    if any(
+        {key: getattr(config, key) for key in _COPIED} != targets for config in configs.values()
+    ):
         targets = dict.fromkeys(_COPIED) | {"target_modules": set(layers)}
-    heads = {name for config in configs for name in config.modules_to_save or ()}
+    heads = {name for config in configs.values() for name in config.modules_to_save or ()}
     others: dict[str, Any] = {"modules_to_save": sorted(heads) or None, "init_weights": True}
     return replace(first, **own, **targets, **others, further_draws=further or None)
 
@@ -149,20 +161,23 @@ def _fields(config: StockConfig) -> list[Any]:
     return [f for f in fields(config) if f.name in known and f.init]
 
 
-def _unite_draws(configs: Sequence[StockConfig], layers: Sequence[str]) -> list[dict[str, Any]]:
+def _unite_draws(
+    adapters: Sequence[str], layers: Mapping[str, FourierFTLayer]
+) -> list[dict[str, Any]]:
     """Return fields of the fewest draws that hold the entries of all adapters.
 
-    Of draws with one seed and bias, a longer one begins with a shorter.
+    Of draws with one seed and bias, a longer one begins with a shorter. A layer in which no adapter
+    has a draw gets one entry of it, the least that a configuration can say.
     """
-    sizes: dict[tuple, list[dict[str, int]]] = {}
-    for config in configs:
-        of_layers = {name: layer_draws(config, name) for name in layers}
-        for place, draw in enumerate(of_layers[layers[0]]):
-            per_layer = {name: draws[place].n for name, draws in of_layers.items()}
-            sizes.setdefault((draw.seed, draw.region), []).append(per_layer)
+    sizes: dict[tuple, dict[str, int]] = {}
+    for adapter in adapters:
+        for name, layer in layers.items():
+            for draw in layer.fourierft_draws.get(adapter, ()):
+                found = sizes.setdefault((draw.seed, draw.region), {})
+                found[name] = max(draw.n, found.get(name, 0))
     united = []
-    for (seed, region), members in sizes.items():
-        n = {name: max(member[name] for member in members) for name in layers}
+    for (seed, region), found in sizes.items():
+        n = {name: found.get(name, 1) for name in layers}
         most = max(n.values())
         pattern = {name: size for name, size in n.items() if size != most}
         united.append(

@@ -71,6 +71,10 @@ CASES = {
     "more of the same": ({}, {"n_frequency": 50}),
     "other seed": ({}, {"random_loc_seed": 5, "scaling": 11.0}),
     "biased": ({"frequency_bias_center": 2.0}, {"frequency_bias_center": 4.0}),
+    "more entries than another's layer": (
+        {"target_modules": ["wide"], "n_frequency": 200},
+        {"target_modules": ["square"], "random_loc_seed": 4},
+    ),
     "other layers": ({"target_modules": ["square"]}, {"target_modules": ".*(wide|conv)"}),
     "patterns": (
         {"n_frequency_pattern": {"wide": 9}},
@@ -197,6 +201,9 @@ def test_refusals_name_everything_and_change_nothing():
             model.add_weighted_adapter(adapters, weights, name, **more)
     other = adapted(a={"basis": "random"}, b={"basis": "random", "random_loc_seed": 1})
     with pytest.raises(ValueError, match=r"random_loc_seed: got \[1, 777\], allowed one"):
+        other.add_weighted_adapter(["a", "b"], [1, 1], "new")
+    other = adapted(a={"basis": "random"}, b={"basis": "random", "frequency_bias_center": 3.0})
+    with pytest.raises(ValueError, match=r"bias_center: got None \(a\), 3.0 \(b\), allowed one"):
         other.add_weighted_adapter(["a", "b"], [1, 1], "new")
     full = adapted(a={"n_frequency": 100}, b={"n_frequency": 100, "random_loc_seed": 1})
     with pytest.raises(ValueError, match="got 200 for square, allowed 1 to 12"):
