@@ -12,7 +12,15 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import load_peft_weights
 from torch import Tensor, nn
 
-from .config import FourierFTConfig, StockConfig, alpha, applied_from_right, basis, first_few
+from .config import (
+    ORIENTATIONS,
+    FourierFTConfig,
+    StockConfig,
+    alpha,
+    applied_from_right,
+    basis,
+    first_few,
+)
 from .layer import FourierFTLayer, adapted_layers
 from .layer_draws import layer_draws
 
@@ -165,11 +173,12 @@ def _find_problems(
         yield problem
     if config.bias != "none":
         yield f"bias: got {config.bias!r}, allowed 'none'"
+    side = ORIENTATIONS[applied_from_right(config)]
     for name, layer in layers.items():
         for key, found, expected in (
             ("entries", layer_draws(config, name), layer.fourierft_draws[adapter_name]),
             ("basis", basis(config), layer.fourierft_basis[adapter_name]),
-            ("x DeltaW", applied_from_right(config), layer.fourierft_from_right[adapter_name]),
+            ("orientation", side, ORIENTATIONS[layer.fourierft_from_right[adapter_name]]),
         ):
             if found != expected:
                 yield f"{name}: {key} found {found}, expected {expected} (use load_adapter)"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .config import entry_region, first_few
 from .layer import FourierFTLayer, adapted_layers
+from .layer_settings import NO_LAYERS
 from .module import FourierFTLinear
 
 RANKS = (8, 16, 32, 64)
@@ -47,14 +48,20 @@ def export_lora(
 
     Raises:
         ValueError: No such adapter, one whose entries may lie anywhere without a ``rank``, a rank
-            above that of a weight, trained biases, or layers that are not linear.
+            above that of a weight, trained biases, or layers that are not linear or none.
     """
     layers = _find_layers("export_lora", model, adapter_name)
     config = model.peft_config[adapter_name]
     rows = entry_region(config).rows
-    exact = rank is None and rows is not None and not getattr(config, "further_draws", None)
+    further = getattr(config, "further_draws", None)
+    exact = rank is None and rows is not None and not further
     problems = []
-    if rank is None and not exact:
+    if rank is None and further:
+        problems.append(
+            f"further_draws: got {len(further)}, allowed none: a combination has the entries of "
+            "several draws; rank=16 would truncate it"
+        )
+    elif rank is None and not exact:
         problems.append(
             "entry_rows: got None, allowed a number of rows: entries in all rows make an update of "
             "full rank; rank=16 would truncate it"
@@ -130,7 +137,7 @@ def lora_errors(
         By layer and rank; 0 for an update of zero.
 
     Raises:
-        ValueError: No such adapter, or layers that are not linear.
+        ValueError: No such adapter, or layers that are not linear or none.
     """
     found = {}
     for name, layer in _find_layers("lora_errors", model, adapter_name).items():
@@ -161,6 +168,8 @@ def _find_layers(verb: str, model: PeftModel, adapter_name: str) -> dict[str, Fo
         for name, layer in adapted_layers(model.get_base_model()).items()
         if adapter_name in layer.fourierft_spectrum
     }
+    if not layers:
+        raise ValueError(f"{verb}: {NO_LAYERS}")
     other = [name for name, layer in layers.items() if type(layer) is not FourierFTLinear]
     if other:
         raise ValueError(f"{verb}: {first_few(other)} are not linear layers")

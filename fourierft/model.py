@@ -47,7 +47,7 @@ _WORTH_A_WARNING = 0.05  # share of the update, in half precision; quantised mer
 
 
 class FourierFTModel(BaseTuner):
-    """A model whose linear layers carry FourierFT adapters (see `FourierFTLayer`).
+    """A model whose layers carry FourierFT adapters (see `FourierFTLayer`).
 
     PEFT makes it in ``get_peft_model`` and ``PeftModel.from_pretrained``. A configuration or an
     adapter file that does not fit the model is refused before the model is changed.
@@ -65,7 +65,7 @@ class FourierFTModel(BaseTuner):
         Raises:
             ValueError: Values out of range, ``n`` above the size of a targeted weight, or nothing
                 matched ``target_modules`` (then PEFT's `NoMatchingPeftModuleError`).
-            TypeError: A targeted module is not linear.
+            TypeError: A targeted module is no linear layer, convolution or embedding.
         """
         targets = self.peft_config[adapter_name].target_modules
         try:

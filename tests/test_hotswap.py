@@ -90,7 +90,7 @@ def test_what_cannot_be_swapped_is_named_and_changes_nothing(tmp_path, x):
             ({"random_loc_seed": 5}, r"a: entries found .*seed=5.* expected .*seed=777.*load_ad"),
             ({"n_frequency": 8}, r"a: entries found \(Draw\(n=8"),
             ({"basis": "dct"}, "a: basis found dct, expected fourier"),
-            ({"orientation": "algorithm1"}, "a: x DeltaW found True, expected False"),
+            ({"orientation": "algorithm1"}, "a: orientation found algorithm1, expected eq4"),
             ({"modules_to_save": None}, "head.weight: missing"),
             ({"bias": "all"}, "bias: got 'all', allowed 'none'"),
         )

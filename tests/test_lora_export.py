@@ -148,6 +148,16 @@ def test_what_cannot_be_exported_is_named(tmp_path):
         export_lora(adapted(entry_rows=2), tmp_path, "other")
     with pytest.raises(ValueError, match="rank: got 100, allowed 1 to"):
         export_lora(adapted(), tmp_path, rank=100)
+    rows = adapted(entry_rows=2)
+    rows.add_adapter("b", FourierFTConfig(n_frequency=9, entry_rows=3, target_modules=["first"]))
+    rows.add_weighted_adapter(["default", "b"], [1.0, 1.0], "sum")
+    with pytest.raises(
+        ValueError, match="export_lora: further_draws: got 1, allowed none.*rank=16"
+    ):
+        export_lora(rows, tmp_path, "sum")
+    lora = peft.get_peft_model(build(), peft.LoraConfig(target_modules=["first"]))
+    with pytest.raises(ValueError, match="export_lora: the model has no FourierFT layers"):
+        export_lora(lora, tmp_path, rank=4)
     assert not list(tmp_path.iterdir())
 
 
