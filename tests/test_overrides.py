@@ -19,7 +19,7 @@ def registered():
     [
         ("method=fouri", ["method=fouri", "dylora, fourierft", "did you mean 'fourierft'"]),
         ("modle=mlp", ["modle=mlp", "unknown key 'modle'", "model", "did you mean"]),
-        ("method.n_freq=3", ["n_freq", "in method", "alpha, basis, entry_seed"]),
+        ("method.n_freq=3", ["n_freq", "in method", "alpha, basis, entry_rows, entry_seed"]),
         ("method.n=abc", ["method.n=abc", "Integer"]),
         ("train.schedule=step", ["train.schedule=step", "linear, cosine, constant"]),
         ("method.frequency_bias.centre=1", ["'centre'", "bandwidth, center", "'center'"]),
