@@ -111,6 +111,20 @@ def test_a_diverged_contestant_is_told(write):
     assert told.count("diverged") >= 4
 
 
+def test_losses_on_another_text_outlast_a_later_table(tmp_path):
+    def result(**rates):
+        named = [{"name": name, "rates": chosen} for name, chosen in rates.items()]
+        return {"contestants": named}
+
+    seeds = {"LoRA": {"0": 1.0}, "full": {"0": 2.0}}
+    earlier = result(LoRA=[1.0], full=[2.0]) | {"outside": {"base": 1.0, "contestants": seeds}}
+    (tmp_path / "own.json").write_text(json.dumps(earlier))
+    later = result(LoRA=[1.0], full=[3.0])
+    results.keep_outside(later, tmp_path / "own")
+    assert later["outside"] == {"base": 1.0, "contestants": {"LoRA": {"0": 1.0}}}
+    results.keep_outside(result(), tmp_path / "none")
+
+
 def test_the_scored_rows_are_not_those_that_chose(monkeypatch):
     first, second = trial(1.0, (0.9, 0.2)), trial(2.0, (0.3, 0.8))
     monkeypatch.setattr(scores, "_resample", lambda one, half: (np.array([one.halves[half]]), 5))

@@ -103,6 +103,21 @@ def _render_outside(result: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {_format(whole)} | {told} |"
 
 
+def keep_outside(result: dict[str, Any], place: Path) -> None:
+    """Keep what an earlier call measured on another text, for settings whose rates are the same."""
+    path = place.with_suffix(".json")
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "outside" not in earlier:
+        return
+    rates = [
+        {one["name"]: one["rates"] for one in each["contestants"]} for each in (earlier, result)
+    ]
+    same = {name for name, chosen in rates[0].items() if rates[1].get(name) == chosen}
+    there = earlier["outside"]["contestants"]
+    kept = {name: seeds for name, seeds in there.items() if name in same}
+    result["outside"] = earlier["outside"] | {"contestants": kept}
+
+
 def write(result: dict[str, Any], place: Path) -> str:
     """Write PLACE.json and PLACE.md; return the Markdown."""
     text = render(result)
