@@ -110,7 +110,7 @@ def test_there_are_train_commands():
     assert len(commands(".venv/bin/python train.py")) >= 10
 
 
-@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.commands.export"))
+@pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.export"))
 def test_export_commands_are_understood(command, capsys):
     from experiments.commands import export
 
@@ -119,7 +119,7 @@ def test_export_commands_are_understood(command, capsys):
 
 
 def test_there_are_export_commands():
-    assert commands(".venv/bin/python -m experiments.commands.export")
+    assert commands(".venv/bin/python -m experiments.export")
 
 
 @pytest.mark.parametrize("command", commands(".venv/bin/torchrun") + commands("sbatch"))

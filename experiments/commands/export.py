@@ -1,4 +1,4 @@
-"""Write a finished run for use elsewhere: `python -m experiments.commands.export RUN OUT`.
+"""Write a finished run for use elsewhere: `python -m experiments.export RUN OUT`.
 
 The adapter is merged into the weights, and GPT-2's q, k and v are one matrix again, so that
 `from_pretrained(OUT)` of transformers (or diffusers) works without this project. If the base
@@ -207,9 +207,7 @@ def _strip(record: Record) -> Record:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line; return the exit status, 1 for errors that the user can fix."""
     summary, _, details = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        "python -m experiments.commands.export", None, summary, details
-    )
+    parser = argparse.ArgumentParser("python -m experiments.export", None, summary, details)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("out", type=Path, help="folder to write, which must not exist")
     form = parser.add_mutually_exclusive_group()

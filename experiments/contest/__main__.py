@@ -1,4 +1,4 @@
-"""Runs a contest of settings: `python -m experiments.contest smollm2_e2e task.path=DATA`."""
+"""Run a contest of settings: `python -m experiments.contest smollm2_e2e task.path=DATA`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows tables and figures beside the paper's: `python -m experiments.report [table1 figure7]`."""
+"""Show tables and figures beside the paper's: `python -m experiments.report [table1 figure7]`."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def write(page: Page, folder: Path) -> list[Path]:
 def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
-        description="Sets recorded runs beside the paper's tables and figures; runs nothing.",
+        description="Set recorded runs beside the paper's tables and figures; nothing is run.",
     )
     parser.add_argument(
         "names",

@@ -1,4 +1,4 @@
-"""Searches every cell of a sweep: `python -m experiments.search search=figure4 task=cola,rte …`."""
+"""Search every cell of a sweep: `python -m experiments.search search=figure4 task=cola,rte …`."""
 
 from __future__ import annotations
 
