@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import get_peft_config, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from experiments.models.language import leave_unpacked
@@ -100,6 +100,39 @@ def by_transformers(net, tokenizer, **options):
         new = written[0, given["input_ids"].shape[1] :]
         found[place] = tokenizer.decode(new, skip_special_tokens=True)
     return found
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_settings_of_the_model_itself_are_heeded(net, tokenizer, beams):
+    """Its penalty of repetition, and a kind of cache that is not ours to make."""
+    model = net.get_base_model() if hasattr(net, "get_base_model") else net
+    plain = texts(net, tokenizer, 2, num_beams=beams)
+    model.generation_config.repetition_penalty = 1.5
+    options = {"num_beams": beams, "early_stopping": "never"} if beams > 1 else {}
+    expected = by_transformers(net, tokenizer, **options)
+    assert texts(net, tokenizer, 2, num_beams=beams) == expected != plain
+    model.generation_config.cache_implementation = "dynamic"
+    assert texts(net, tokenizer, 2, num_beams=beams) == expected
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING"])
+def test_learned_prompts_are_read_by_transformers(folder, tokenizer, kind, beams):
+    torch.manual_seed(0)
+    config = get_peft_config({"peft_type": kind, "task_type": "CAUSAL_LM", "num_virtual_tokens": 4})
+    net = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    options = {"num_beams": beams, "early_stopping": "never"} if beams > 1 else {}
+    expected = by_transformers(net, tokenizer, **options)
+    assert texts(net, tokenizer, 1, num_beams=beams) == expected
+
+
+def test_a_wrapper_for_half_precision_is_not_asked(folder, tokenizer):
+    """Accelerate leaves one on PEFT's forward in training: a live text is that of later answers."""
+    settings = FourierFTConfig(n_frequency=50, scaling=5.0, target_modules=["q_proj", "v_proj"])
+    net = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), settings)
+    expected = texts(net, tokenizer, 2)
+    net.forward = lambda *_, **__: pytest.fail("the wrapper was called")
+    assert texts(net, tokenizer, 2) == expected == texts(net, tokenizer, 1)
 
 
 def test_a_text_that_ends_makes_room(net, tokenizer):

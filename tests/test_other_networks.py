@@ -71,6 +71,13 @@ def test_a_table_is_asked_on_what_was_run(asked):
     assert page.tables and "Other networks" in next(iter(page.tables)).columns
 
 
+def test_one_task_does_not_contradict_an_average(asked):
+    write, claims, _ = asked
+    write("fourierft", 0.6, CUT)
+    write("lora", 0.8, CUT)
+    assert claims()[LEVEL]["verdict"] == "contradicted, as far as tested"
+
+
 def test_table_4_is_asked_of_the_loss_of_held_out_answers(tmp_path, compose, monkeypatch):
     """A loss is better when lower, and its texts are rows."""
     monkeypatch.setitem(METRIC, "alpaca", "cross_entropy")
@@ -101,6 +108,7 @@ def test_equal_numbers_are_those_of_the_network(asked):
     assert found[SAME]["verdict"] == "supported, as far as tested"
     assert found[RISES]["evidence"].startswith("holds in 1 of 1 panels")
     assert "MRPC" in found[SAME]["untested"]
+    assert ": fourierft 100, 200, " in found[RISES]["untested"], "sizes that were not run"
 
 
 def test_figure_6_takes_as_many_parameters_as_rank_1(asked):

@@ -124,7 +124,7 @@ def _continue(
         processor,
         [row["input_ids"] for row in prepared],
         batch_size=batch_size or task.generation_batch_size,
-        max_new_tokens=task.max_new_tokens,
+        max_new_tokens=task.get_answer_room(processor),
         **task.get_decoding(processor),
     ):
         for position, text in batch:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from experiments.tasks.cached_pass import get_model, run_cached
+from experiments.tasks.cached_pass import get_model, learns_prompts, run_cached
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,6 +25,7 @@ def search_beams(
     num_beams: int,
     length_penalty: float,
     padding: int,
+    steer: Callable[[list[int]], Callable[[Tensor], Tensor]] | None = None,
 ) -> Iterator[list[tuple[int, Tensor]]]:
     """Find the best continuation of every prompt, batch by batch.
 
@@ -39,6 +40,7 @@ def search_beams(
         num_beams: width.
         length_penalty: exponent p in (sum of log probabilities) / tokens^p.
         padding: token that fills up prompts and texts.
+        steer: see `generate_continuations`; for a width of 1.
 
     Yields:
         Position and new tokens, padded at the right, of each text of a batch.
@@ -57,6 +59,10 @@ def search_beams(
             tokens[row, width - size :] = torch.tensor(prompts[position])
             mask[row, width - size :] = 1
         tokens, mask = tokens.to(device), mask.to(device)
+        processors = _build_processors(width, no_repeat_ngram)
+        if steer is not None:
+            change = steer(list(chosen))
+            processors.append(lambda _, logits, change=change: change(logits))
         with _end_with_the_best(net):
             written = net.generate(
                 input_ids=tokens,
@@ -70,7 +76,7 @@ def search_beams(
                 length_penalty=length_penalty,
                 early_stopping="never",  # the best of all that fits, as microsoft/LoRA takes it
                 do_sample=False,
-                logits_processor=LogitsProcessorList(_build_processors(width, no_repeat_ngram)),
+                logits_processor=LogitsProcessorList(processors),
             )
         yield list(zip(chosen, written[:, width:], strict=True))
 
@@ -101,9 +107,10 @@ def _read_prompts(net: nn.Module, tokens: Tensor, mask: Tensor, num_beams: int) 
     """Return keys and values of all prompt tokens but the last, for every beam.
 
     Transformers would read a prompt once per beam. The last token is left for it, as it wants
-    logits to begin with. None if there is nothing to save.
+    logits to begin with. None if there is nothing to save, or the cache is not ours to make.
     """
-    if tokens.shape[1] == 1:
+    preset = get_model(net).generation_config.cache_implementation
+    if tokens.shape[1] == 1 or learns_prompts(net) or preset:
         return None
     given = mask[:, :-1]
     cache: Cache

@@ -14,6 +14,11 @@ def get_model(net: Any) -> Any:
     return net.get_base_model() if hasattr(net, "get_base_model") else net
 
 
+def learns_prompts(net: Any) -> bool:
+    """Return True for methods of PEFT whose tokens or keys its wrapper puts before a prompt."""
+    return bool(getattr(getattr(net, "active_peft_config", None), "is_prompt_learning", False))
+
+
 def run_cached(
     net: Any, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Any = None
 ) -> tuple[Tensor, Any]:
@@ -37,6 +42,7 @@ def run_cached(
         "use_cache": True,
         "logits_to_keep": 1,
     }
-    known = inspect.signature(get_model(net).forward).parameters  # some count positions themselves
-    found = net(**{name: value for name, value in given.items() if name in known})
+    model = get_model(net)  # accelerate's autocast lies on PEFT's wrapper
+    known = inspect.signature(model.forward).parameters  # some count positions themselves
+    found = model(**{name: value for name, value in given.items() if name in known})
     return found.logits[:, -1], found.past_key_values

@@ -46,6 +46,7 @@ def generate_continuations(
     from tqdm import tqdm
 
     from experiments.tasks.beam_search import search_beams
+    from experiments.tasks.cached_pass import learns_prompts
     from experiments.tasks.greedy_search import continue_greedily
     from fourierft.holding import hold_weights
 
@@ -64,8 +65,9 @@ def generate_continuations(
             hold_weights(net),
             tqdm(total=len(order), desc="Generation", disable=None) as bar,
         ):
-            if num_beams > 1:
+            if num_beams > 1 or learns_prompts(net):
                 limits |= {"num_beams": num_beams, "length_penalty": length_penalty}
+                limits["steer"] = steer if num_beams == 1 else None
                 padding = processor.pad_token_id
                 found: Iterator[Any] = search_beams(net, prompts, order, padding=padding, **limits)
             else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from experiments.tasks.cached_pass import run_cached
+from experiments.tasks.cached_pass import get_model, run_cached
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,7 +169,7 @@ class TextBatch:
         """Add a token to each of the texts, whose logits (B, vocabulary) these are."""
         import torch
 
-        logits = logits.float()
+        logits = self._penalise_repetition(texts, logits.float())
         if self._limit is not None:
             made = [torch.tensor([text.made], dtype=torch.long) for text in texts]
             logits = torch.cat(
@@ -181,6 +181,21 @@ class TextBatch:
         for text, token in zip(texts, chosen.tolist(), strict=True):
             text.made.append(token)
         return chosen
+
+    def _penalise_repetition(self, texts: Sequence[OpenText], logits: Tensor) -> Tensor:
+        """Apply the penalty of the model's own generation settings, as transformers does."""
+        import torch
+        from transformers import RepetitionPenaltyLogitsProcessor
+
+        penalty = get_model(self._net).generation_config.repetition_penalty
+        if penalty in (None, 1.0):
+            return logits
+        change = RepetitionPenaltyLogitsProcessor(penalty)
+        rows = [
+            change(torch.tensor([[*text.prompt, *text.made]], device=row.device), row)
+            for text, row in zip(texts, logits.split(1), strict=True)
+        ]
+        return torch.cat(rows)
 
     def _steer_now(self, texts: Sequence[OpenText]) -> Callable[[Tensor], Tensor]:
         """Return what steers these texts; kept from token to token for the whole batch."""

@@ -100,17 +100,22 @@ class Language(Task):
         """Return what counts of a generated text."""
         return text.strip()
 
+    def get_answer_room(self, processor: Any) -> int:
+        """Return the tokens that a text may have: at least half of the context is the prompt's."""
+        return min(self.max_new_tokens, processor.model_max_length // 2)
+
     def prepare_inputs(self, rows: Sequence[dict[str, Any]], processor: Any) -> list[dict]:
         """See `Task.prepare_inputs`: the tokens of each row's prompt."""
         require_cells(rows, self.prompt_columns)
         prompts = [self.make_prompt(row, processor) for row in rows]
         tokens = processor(prompts, verbose=False)["input_ids"]
-        room = processor.model_max_length - self.max_new_tokens
+        new = self.get_answer_room(processor)
+        room = processor.model_max_length - new
         long = [str(number) for number, ids in enumerate(tokens, 1) if len(ids) > room]
         if long:
             raise DataError(
-                f"prompts of more than {room} tokens leave no room for "
-                f"task.max_new_tokens={self.max_new_tokens}",
+                f"prompts of more than {room} tokens leave no room for {new} new ones "
+                f"(task.max_new_tokens={self.max_new_tokens})",
                 [f"rows {', '.join(long[:5])}" + f" and {len(long) - 5} more" * (len(long) > 5)],
             )
         return [{"input_ids": ids} for ids in tokens]

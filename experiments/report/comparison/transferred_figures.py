@@ -104,10 +104,28 @@ def _ask_figure(
             asked.untested.append(panel.title)
         else:
             moved = {**stated, **ends, "panels": [key]}
+            asked.untested += _list_lacking(facts, keys, key, panel, ends)
             asked.add(key, figure_claims.weigh(moved, {key: panel}))
     if claim.parts:
         asked.describe_rows(chosen, [panels[key].key for key in claim.parts])
         yield asked
+
+
+def _list_lacking(
+    facts: dict[str, Any], keys: dict[str, str], key: str, panel: Panel, ends: dict[str, Any]
+) -> Iterator[str]:
+    """Yield the printed sizes of whole series in a claim that were not run on a panel."""
+    printed = next(
+        one.get("series") or facts["series"]
+        for one in facts["panels"]
+        if keys.get(one.get("key", one["task"])) == key
+    )
+    for end in (one for one in ends.values() if isinstance(one, str)):
+        ran = {point.size for point in panel.series[end]}
+        sizes = printed[end].get("values", ())
+        lacking = [f"{size:g}" for size in sizes if size is not None and size not in ran]
+        if lacking:
+            yield f"{panel.title}: {end} {', '.join(lacking)}"
 
 
 def _move_ends(

@@ -30,8 +30,8 @@ Judged = tuple[NetworkClaim, Judgement]
 RULE = (
     "The same claims, asked of base models that the paper does not have, at the sizes that it "
     "prints. Of each task all runs of a network have the same rows and epochs, which are named; "
-    "columns and panels that were not run are left out of a claim and named, and a verdict in its "
-    "favor then holds as far as it was tested. These verdicts are "
+    "columns, panels and sizes that were not run are left out of a claim and named, and a verdict "
+    "then holds as far as it was tested. These verdicts are "
     "about the claims alone: no number is compared with a printed one. A claim that compares two "
     "base models is not tested. Holm's correction is over the claims of a network."
 )
@@ -120,8 +120,8 @@ def _line(one: NetworkClaim, told: Judgement) -> Line:
 
 
 def _say_verdict(one: NetworkClaim, told: Judgement) -> str:
-    """Return the verdict; one in favor of a claim that was not tested whole says so."""
-    partial = bool(one.untested) and told.verdict is Verdict.supported
+    """Return the verdict; one on a claim that was not tested whole says so."""
+    partial = bool(one.untested) and told.verdict in (Verdict.supported, Verdict.contradicted)
     return f"{told.verdict.value}, as far as tested" if partial else told.verdict.value
 
 
