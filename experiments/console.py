@@ -7,7 +7,8 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from experiments.errors import UserError
@@ -73,6 +74,33 @@ def is_output_lost() -> bool:
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     sys.stdout.flush()
     return isinstance(raw, _TolerantStream) and raw.lost
+
+
+def run_logged(command: Sequence[str], log: Path, *, folder: Path, heading: str = "") -> bool:
+    """Run Python on a command of this project, one thread a process, with its output in a file.
+
+    Args:
+        command: arguments of the interpreter.
+        log: file of both streams, written anew.
+        folder: working directory.
+        heading: text that the file begins with.
+
+    Returns:
+        False if the command failed.
+    """
+    import subprocess
+
+    with log.open("w", encoding="utf-8") as file:
+        file.write(heading)
+        file.flush()
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+        )
+    return done.returncode == 0
 
 
 def run_command(name: str, main: Callable[[], int | None], *, prints: bool = True) -> NoReturn:

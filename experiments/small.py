@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         good = list(pool.map(lambda job: _run(*job, asked.outputs), jobs))
     pages = dict.fromkeys(page for part in parts for page in part.pages)
     report = ["-m", "experiments.report", "--outputs", str(asked.outputs), "claims", *pages]
-    good.append(_call(report, asked.outputs / LOGS / "report.log"))
+    good.append(console.run_logged(report, asked.outputs / LOGS / "report.log", folder=CONF.parent))
     failed = f"{good.count(False)} commands failed, see {asked.outputs / LOGS}"
     print(f"{failed if not all(good) else 'all done'}: {asked.outputs / 'report' / 'claims.html'}")
     return 0 if all(good) else 1
@@ -172,26 +169,14 @@ def _run(name: str, one: Sweep, outputs: Path) -> bool:
     """Run a sweep, and print a line about its outcome."""
     log, began = outputs / LOGS / f"{name}.log", time.monotonic()
     given = [f"output={outputs}", "offline=true", "retry_failed=true"]
-    good = _call(["train.py", "-m", *one.overrides, *given], log)
+    command = ["train.py", "-m", *one.overrides, *given]
+    good = console.run_logged(command, log, folder=CONF.parent)
     told = f"{one.count_done()} of {len(one.configs)} runs done"
     where = "" if good else f", see {log}"
     print(
         f"{time.monotonic() - began:6.0f} s  {told}{where}  {' '.join(one.overrides)}", flush=True
     )
     return good
-
-
-def _call(command: list[str], log: Path) -> bool:
-    """Run a command of this project with its output in a file; False if it failed."""
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=CONF.parent,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-        )
-    return done.returncode == 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

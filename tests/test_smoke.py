@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import subprocess
 
 import pytest
 from processes import run
@@ -94,7 +95,7 @@ def test_profile_smoke_is_small(model, compose):
 @pytest.mark.slow
 def test_rehearsal_runs_to_the_report(tmp_path, data_folder, capsys, monkeypatch):
     """A search, real rows, made-up images and questions."""
-    monkeypatch.setattr(smoke.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     names = ["figure6_lora", "figure1_dtd_full", "figure1_llama_fourierft", "figure7"]
     given = ["--outputs", str(tmp_path), "--data", str(data_folder), "--jobs", "1", *names]
     assert smoke.main(given) == 0, capsys.readouterr().out

@@ -16,7 +16,7 @@ from experiments.config import overrides
 from experiments.config.compose import compose_config, register
 from experiments.config.load import load_config
 from experiments.config.paths import quote_paths
-from experiments.config.run_config import Config
+from experiments.config.run_config import IDENTITY, Config
 from experiments.contest import results, retention, schedule
 from experiments.contest.plan import (
     KEY,
@@ -131,7 +131,7 @@ def find_done(contest: Contest, given: list[str]) -> Iterator[tuple[tuple[str, f
     """Yield the finished trials of a contest, with contestant, rate and seed."""
     for contestant in contest.contestants:
         for rate in schedule.list_possible_rates(contestant):
-            config = _compose(contest, [*contestant.overrides, f"{KEY}={rate:g}"], given)
+            config = _compose(contest, contestant.at(rate), given)
             for seed in contest.seeds:
                 one = replace(config, seed=seed)
                 run_dir = get_run_dir(one)
@@ -150,9 +150,8 @@ def measure_outside(
     own = [word for word in given if not word.startswith("task.")]
     shared = [word for word in contest.overrides if not word.startswith(("task=", "task."))]
     first = contest.contestants[0]
-    start = f"{KEY}={first.rates[0]:g}"
     reader = retention.Reader(
-        load_config(compose_config([*shared, *first.overrides, start, *own, *outside]))
+        load_config(compose_config([*shared, *first.at(first.rates[0]), *own, *outside]))
     )
     base = reader.read_base()
     found: dict[str, dict[str, float]] = {}
@@ -163,8 +162,7 @@ def measure_outside(
                 continue
             losses = []
             for rate in rates:
-                words = [*contestant.overrides, f"{KEY}={rate:g}", f"seed={seed}"]
-                trained = _compose(contest, words, given)
+                trained = _compose(contest, [*contestant.at(rate), f"seed={seed}"], given)
                 losses.append(reader.read_trained(trained, get_run_dir(trained)).mean)
             found.setdefault(contestant.name, {})[str(seed)] = statistics.fmean(losses)
             print(f"{contestant.name}, seed {seed}: {found[contestant.name][str(seed)]:.4f}")
@@ -184,7 +182,7 @@ def _check(contest: Contest, given: list[str]) -> None:
     """
     problems = list(find_taken(given))
     for contestant in contest.contestants if not problems else ():
-        words = [*contestant.overrides, f"{KEY}={contestant.rates[0]:g}"]
+        words = contestant.at(contestant.rates[0])
         wrong = overrides.find_problems([*contest.overrides, *words, *given])
         try:
             if not wrong:
@@ -198,8 +196,8 @@ def _check(contest: Contest, given: list[str]) -> None:
 
 def _measures(word: str) -> bool:
     """Return True for an override that changes what is measured, not where it is computed."""
-    key = word.lstrip("+~").partition("=")[0]
-    return not key.endswith(".path") and key not in ("output", "offline", "task.questions")
+    section, *entry = word.lstrip("+~").partition("=")[0].split(".")
+    return section in IDENTITY and IDENTITY[section].isdisjoint(entry[:1])
 
 
 def _compose(contest: Contest, words: list[str], given: list[str]) -> Config:
@@ -209,7 +207,7 @@ def _compose(contest: Contest, words: list[str], given: list[str]) -> Config:
 def _run(contest: Contest, planned: schedule.Planned, given: list[str]) -> Trial:
     from experiments.run.main import run
 
-    words = [*planned.contestant.overrides, f"{KEY}={planned.rate:g}", f"seed={planned.seed}"]
+    words = [*planned.contestant.at(planned.rate), f"seed={planned.seed}"]
     config = _compose(contest, words, given)
     record = run(config)
     return read_trial(get_run_dir(config), record, planned.rate, planned.seed)

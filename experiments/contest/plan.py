@@ -28,6 +28,10 @@ class Contestant:
     rates: list[float]
     """Ascending."""
 
+    def at(self, rate: float) -> list[str]:
+        """Return its overrides at a rate."""
+        return [*self.overrides, f"{KEY}={rate:g}"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:

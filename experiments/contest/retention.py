@@ -51,7 +51,7 @@ class Reader:
         """Return the losses of the base model as it was."""
         from experiments.run.build import build_base
 
-        return self._measure(build_base(self._config, self._weights))
+        return _measure(build_base(self._config, self._weights), self._data, self._config.task)
 
     def read_trained(self, trained: Config, run_dir: Path) -> Losses:
         """Return the losses of the base model with what a run has trained.
@@ -63,9 +63,6 @@ class Reader:
         from experiments.run.build import build_base, restore_trained
 
         net = restore_trained(trained, build_base(trained, self._weights), run_dir)
-        return self._measure(net)
-
-    def _measure(self, net: nn.Module) -> Losses:
         return _measure(net, self._data, self._config.task)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -135,19 +134,11 @@ def _list_follow_ups(jobs: list[Job], outputs: Path) -> Iterator[tuple[str, list
 def _run(name: str, command: list[str], outputs: Path) -> bool:
     """Run a command with its output in a log file, and print one line about its outcome."""
     log, began = outputs / LOGS / f"{name}.log", time.monotonic()
-    with log.open("w", encoding="utf-8") as file:
-        file.write(f"python {' '.join(command)}\n\n")
-        file.flush()
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=CONF.parent,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-        )
-    told = "done" if done.returncode == 0 else f"failed, see {log}"
+    heading = f"python {' '.join(command)}\n\n"
+    good = console.run_logged(command, log, folder=CONF.parent, heading=heading)
+    told = "done" if good else f"failed, see {log}"
     print(f"{name:28} {time.monotonic() - began:6.0f} s  {told}", flush=True)
-    return done.returncode == 0
+    return good
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
