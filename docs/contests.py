@@ -4,8 +4,9 @@
     cp outputs/.contests/NAME.json docs/contests/
     python docs/contests.py
 
-The picture has one panel per contest: the score of every trial of FourierFT with the first seed
-over the share of |W| by which one step moves DeltaW (median layer), and LoRA's best trial.
+The picture has a panel for each contest, the score of every trial of FourierFT with the first seed
+over the share of |W| by which one step moves DeltaW (median layer), and the best trial of LoRA. A
+contest with losses on another text has a second panel: those losses over the score of every trial.
 `tests/test_contest_page.py` holds that page and files agree.
 """
 
@@ -30,7 +31,11 @@ MARKS = {
     "FourierFT from zero": ("#0072B2", "-", "o"),
     "FourierFT from normal": ("#CC79A7", "-.", "^"),
     "LoRA r=8": ("#D55E00", (0, (4, 1.5)), "s"),
+    "LoRA r=1": ("#666666", ":", "D"),
 }
+"""Colour, line and mark of the settings that are drawn."""
+WORST = 1.6
+"""Losses above this multiple of the base model's are not drawn."""
 
 
 def read_results() -> list[dict[str, Any]]:
@@ -51,30 +56,70 @@ def insert_tables(page: str, found: list[dict[str, Any]]) -> str:
 
 def draw(found: list[dict[str, Any]]) -> None:
     """Draw docs/contests.png."""
-    figure = style.blank(4.2 * len(found), 3.9)
-    for axes, result in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+    panels = [(draw_steps, one) for one in found]
+    panels += [(draw_outside, one) for one in found if "outside" in one]
+    rows = -(-len(panels) // 2)
+    figure = style.blank(9.6, 4.0 * rows)
+    places = figure.subplots(rows, 2, squeeze=False).flat
+    for axes, (draw_panel, result) in zip(places, panels, strict=False):
         style.style(axes)
-        for name, (color, line, mark) in MARKS.items():
-            trials = [
-                one for one in result["trials"] if one["contestant"] == name and one["first_seed"]
-            ]
-            points = sorted((one["step"] or 0.0, statistics.fmean(one["halves"])) for one in trials)
-            if not points:
-                continue
-            if name.startswith("LoRA"):
-                values = [value for _, value in points]
-                best = min(values) if result["lower_is_better"] else max(values)
-                axes.axhline(best, color=color, ls=line, label=f"{name}, best trial")
-            else:
-                axes.plot(*zip(*points, strict=True), color=color, ls=line, marker=mark, label=name)
-        axes.set_xscale("log")
-        axes.set_title(result["title"].partition(",")[0], fontsize=12)
-        axes.set_xlabel("|update of one step| / |W|", fontsize=11)
-        better = "lower" if result["lower_is_better"] else "higher"
-        axes.set_ylabel(f"{result['metric'].replace('_', ' ')} ({better} is better)", fontsize=11)
+        draw_panel(axes, result)
         axes.legend(fontsize=9, frameon=False)
+    for axes in list(places)[len(panels) :]:
+        axes.remove()
     figure.tight_layout()
     figure.savefig(FOLDER.with_suffix(".png"), metadata={"Software": None})
+
+
+def draw_steps(axes: Any, result: dict[str, Any]) -> None:
+    """Draw the scores of a contest over the size of a step."""
+    for name, (color, line, mark) in MARKS.items():
+        points = [
+            (trial["step"] or 0.0, statistics.fmean(trial["halves"]))
+            for trial in list_trials(result, name)
+        ]
+        if points and name.startswith("LoRA"):
+            values = [value for _, value in points]
+            best = min(values) if result["lower_is_better"] else max(values)
+            axes.axhline(best, color=color, ls=line, label=f"{name}, best trial")
+        elif points:
+            points.sort()
+            axes.plot(*zip(*points, strict=True), color=color, ls=line, marker=mark, label=name)
+    axes.set_xscale("log")
+    axes.set_title(result["title"].partition(",")[0], fontsize=12)
+    axes.set_xlabel("|update of one step| / |W|", fontsize=11)
+    axes.set_ylabel(name_metric(result), fontsize=11)
+
+
+def draw_outside(axes: Any, result: dict[str, Any]) -> None:
+    """Draw the losses on another text over the scores, from the lowest rate to the highest."""
+    outside = result["outside"]
+    losses = {
+        (one["contestant"], one["rate"], one["seed"]): one["loss"] for one in outside["losses"]
+    }
+    for name, (color, line, mark) in MARKS.items():
+        points = [
+            (statistics.fmean(trial["halves"]), losses[name, trial["rate"], trial["seed"]])
+            for trial in sorted(list_trials(result, name), key=lambda trial: trial["rate"])
+        ]
+        points = [point for point in points if point[1] <= WORST * outside["base"]]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=color, ls=line, marker=mark, label=name)
+    axes.axhline(outside["base"], color="#999999", lw=1, label="before training")
+    axes.set_title(f"{result['title'].partition(' on ')[0]}, another text", fontsize=12)
+    axes.set_xlabel(name_metric(result), fontsize=11)
+    axes.set_ylabel("loss on the other text", fontsize=11)
+
+
+def list_trials(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Trials of a setting with the first seed."""
+    return [one for one in result["trials"] if one["contestant"] == name and one["first_seed"]]
+
+
+def name_metric(result: dict[str, Any]) -> str:
+    """Name of a contest's metric, with its better direction."""
+    better = "lower" if result["lower_is_better"] else "higher"
+    return f"{result['metric'].replace('_', ' ')} ({better} is better)"
 
 
 if __name__ == "__main__":

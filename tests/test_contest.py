@@ -99,30 +99,47 @@ def test_each_half_chooses_and_a_diverged_trial_is_never_chosen():
     assert [scores.choose(losses, half).rate for half in (0, 1)] == [2.0, 1.0]
 
 
+def render_one(losses, **entries):
+    one = {"name": "LoRA", "parameters": 1, "trials": 3, "rates": [1.0], "edge": False}
+    one |= {"score": 1.0, "seeds": {"0": 1.0}, "difference": None} | entries
+    result = {"title": "", "metric": "accuracy", "lower_is_better": False, "reference": "LoRA"}
+    trial = {"contestant": "LoRA", "rate": 1.0, "seed": 0, "first_seed": True, "halves": [1.0, 1.0]}
+    lines = [
+        {"contestant": "LoRA", "rate": rate, "seed": seed, "loss": loss}
+        for (rate, seed), loss in losses.items()
+    ]
+    outside = {"losses": lines, "rows": 1, "text": "", "base": 1.0}
+    return results.render(result | {"contestants": [one], "trials": [trial], "outside": outside})
+
+
 def test_a_diverged_contestant_is_told(write):
     contest = plan.load_contest(write(seeds=[0]))
     _, done = play(contest, lambda name, rate, seed: (math.nan if name == "LoRA" else rate,) * 2)
     assert all(math.isnan(done["LoRA", rate, 0].halves[0]) for rate in (3e-3, 1e-2, 3e-2))
-    lines = {"contestants": {"LoRA": {"0": None}}, "rows": 1, "text": "", "base": 1.0}
-    empty = {"title": "", "metric": "accuracy", "lower_is_better": False, "reference": "LoRA"}
-    one = {"name": "LoRA", "parameters": 1, "trials": 3, "rates": [1.0], "edge": False}
-    one |= {"score": None, "seeds": {"0": None}, "difference": {"value": None, "seeds": 1}}
-    told = results.render(empty | {"contestants": [one], "trials": [], "outside": lines})
-    assert told.count("diverged") >= 4
+    diverged = {"score": None, "seeds": {"0": None}, "difference": {"value": None, "seeds": 1}}
+    assert render_one({(1.0, 0): None}, **diverged).count("diverged") == 6
+
+
+def test_losses_on_another_text_are_told_by_seed_and_by_rate():
+    losses = {(1.0, 0): 2.0, (1.0, 1): 4.0, (3.0, 0): 7.0, (3.0, 2): 9.0}
+    told = "| LoRA | 3.0000 | 2.0000, 4.0000 | 1: 2.0000; 3: 7.0000 |"
+    assert told in render_one(losses)
+    both = "| LoRA | 4.5000 | 4.5000 | 1: 2.0000; 3: 7.0000 |"
+    assert both in render_one(losses, rates=[1.0, 3.0])
+    assert "| LoRA | not measured |" in render_one({})
 
 
 def test_losses_on_another_text_outlast_a_later_table(tmp_path):
-    def result(**rates):
-        named = [{"name": name, "rates": chosen} for name, chosen in rates.items()]
-        return {"contestants": named}
+    def list_trials(*names, **entries):
+        return [{"contestant": name, "rate": 1.0, "seed": 0} | entries for name in names]
 
-    seeds = {"LoRA": {"0": 1.0}, "full": {"0": 2.0}}
-    earlier = result(LoRA=[1.0], full=[2.0]) | {"outside": {"base": 1.0, "contestants": seeds}}
+    losses = list_trials("LoRA", "full", loss=2.0)
+    earlier = {"outside": {"base": 1.0, "losses": losses}}
     (tmp_path / "own.json").write_text(json.dumps(earlier))
-    later = result(LoRA=[1.0], full=[3.0])
+    later = {"trials": list_trials("LoRA")}
     results.keep_outside(later, tmp_path / "own")
-    assert later["outside"] == {"base": 1.0, "contestants": {"LoRA": {"0": 1.0}}}
-    results.keep_outside(result(), tmp_path / "none")
+    assert later["outside"] == {"base": 1.0, "losses": losses[:1]}
+    results.keep_outside({"trials": []}, tmp_path / "none")
 
 
 def test_the_scored_rows_are_not_those_that_chose(monkeypatch):
@@ -137,6 +154,7 @@ def test_wrong_contests_are_refused_with_all_that_is_wrong(write):
     wrong = {
         "LoRA": {"set": ["train.learning_rate=1"], "rates": [1, 2]},
         "full": {"set": "method=full", "rates": [1, 2, 3]},
+        "full, all": {"set": [], "rates": [1, 2, 3]},
     }
     given = {"contestants": wrong, "reference": "BitFit", "seeds": [], "more": 1, "set": ["seed=3"]}
     with pytest.raises(ConfigError) as error:
@@ -148,6 +166,7 @@ def test_wrong_contests_are_refused_with_all_that_is_wrong(write):
         "the rates say",
         "BitFit",
         "needs a list",
+        "full, all: a comma",
     )
     for word in (*told, "seed=3: the seeds say"):
         assert word in str(error.value), word

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -143,10 +142,7 @@ def find_done(contest: Contest, given: list[str]) -> Iterator[tuple[tuple[str, f
 def measure_outside(
     contest: Contest, done: schedule.Done, given: list[str], outside: list[str]
 ) -> dict[str, Any]:
-    """Return the loss on another text: `text`, `rows`, `base`, and `contestants` by seed.
-
-    The networks are those at the chosen rates; where the halves chose two, both count half.
-    """
+    """Return the loss on another text: `text`, `rows`, `base`, and `losses` of every trial."""
     own = [word for word in given if not word.startswith("task.")]
     shared = [word for word in contest.overrides if not word.startswith(("task=", "task."))]
     first = contest.contestants[0]
@@ -154,23 +150,18 @@ def measure_outside(
         load_config(compose_config([*shared, *first.at(first.rates[0]), *own, *outside]))
     )
     base = reader.read_base()
-    found: dict[str, dict[str, float]] = {}
+    losses = []
     for contestant in contest.contestants:
-        rates = schedule.choose_rates(contest, contestant, done)
-        for seed in contest.seeds:
-            if not rates or any((contestant.name, rate, seed) not in done for rate in rates):
-                continue
-            losses = []
-            for rate in rates:
-                trained = _compose(contest, [*contestant.at(rate), f"seed={seed}"], given)
-                losses.append(reader.read_trained(trained, get_run_dir(trained)).mean)
-            found.setdefault(contestant.name, {})[str(seed)] = statistics.fmean(losses)
-            print(f"{contestant.name}, seed {seed}: {found[contestant.name][str(seed)]:.4f}")
+        for name, rate, seed in sorted(key for key in done if key[0] == contestant.name):
+            trained = _compose(contest, [*contestant.at(rate), f"seed={seed}"], given)
+            loss = reader.read_trained(trained, get_run_dir(trained)).mean
+            losses.append({"contestant": name, "rate": rate, "seed": seed, "loss": loss})
+            print(f"{name}: {KEY}={rate:g} seed={seed}: {loss:.4f}", flush=True)
     return {
         "text": " ".join(word for word in outside if "path" not in word),
         "rows": len(base.sums),
         "base": base.mean,
-        "contestants": found,
+        "losses": losses,
     }
 
 

@@ -129,6 +129,8 @@ def _find_problems(found: Any) -> Iterator[str]:
     yield from find_taken([str(word) for word in found["set"]])
     counts = set()
     for name, entry in found["contestants"].items():
+        if "," in str(name):
+            yield f"{name}: a comma, which separates names in --only"
         if not isinstance(entry, dict) or entry.keys() != {"set", "rates"}:
             yield f"{name}: needs set and rates, nothing else"
             continue

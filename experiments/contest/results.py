@@ -86,6 +86,10 @@ def render(result: dict[str, Any]) -> str:
 
 
 def _render_outside(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the losses on another text: at the chosen rates by seed, and of the first seed by rate.
+
+    Where the halves chose two rates, both count half.
+    """
     outside = result.get("outside")
     if outside is None:
         return
@@ -94,28 +98,44 @@ def _render_outside(result: dict[str, Any]) -> Iterator[str]:
         f"Loss per token of {outside['rows']} rows of another text ({outside['text']}), "
         f"{_format(outside['base'])} before training:",
         "",
-        "| Setting | Loss | Each seed |",
-        "| --- | ---: | --- |",
+        "| Setting | At the chosen rates | Each seed | Rate: loss (seed of the trials) |",
+        "| --- | ---: | --- | --- |",
     )
-    for name, seeds in outside["contestants"].items():
-        told = ", ".join(_format(value) for value in seeds.values())
-        whole = None if None in seeds.values() else statistics.fmean(seeds.values())
-        yield f"| {name} | {_format(whole)} | {told} |"
+    first = {one["seed"] for one in result["trials"] if one["first_seed"]}
+    for one in result["contestants"]:
+        there = {
+            (loss["seed"], loss["rate"]): loss["loss"]
+            for loss in outside["losses"]
+            if loss["contestant"] == one["name"]
+        }
+        seeds = [
+            [there[seed, rate] for rate in one["rates"]]
+            for seed in sorted({seed for seed, _ in there})
+            if all((seed, rate) in there for rate in one["rates"])
+        ]
+        chosen = [None if None in losses else statistics.fmean(losses) for losses in seeds]
+        whole = None if None in chosen or not chosen else statistics.fmean(chosen)
+        grid = [(rate, loss) for (seed, rate), loss in sorted(there.items()) if seed in first]
+        yield (
+            f"| {one['name']} | {_format(whole) if chosen else 'not measured'} "
+            f"| {', '.join(_format(loss) for loss in chosen)} "
+            f"| {'; '.join(f'{rate:g}: {_format(loss)}' for rate, loss in grid)} |"
+        )
 
 
 def keep_outside(result: dict[str, Any], place: Path) -> None:
-    """Keep what an earlier call measured on another text, for settings whose rates are the same."""
+    """Keep what an earlier call measured on another text, of trials that are still there."""
     path = place.with_suffix(".json")
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "outside" not in earlier:
+    if "losses" not in earlier.get("outside", {}):
         return
-    rates = [
-        {one["name"]: one["rates"] for one in each["contestants"]} for each in (earlier, result)
-    ]
-    same = {name for name, chosen in rates[0].items() if rates[1].get(name) == chosen}
-    there = earlier["outside"]["contestants"]
-    kept = {name: seeds for name, seeds in there.items() if name in same}
-    result["outside"] = earlier["outside"] | {"contestants": kept}
+    there = {_key(trial) for trial in result["trials"]}
+    losses = [loss for loss in earlier["outside"]["losses"] if _key(loss) in there]
+    result["outside"] = earlier["outside"] | {"losses": losses}
+
+
+def _key(trial: dict[str, Any]) -> tuple[str, float, int]:
+    return trial["contestant"], trial["rate"], trial["seed"]
 
 
 def write(result: dict[str, Any], place: Path) -> str:
