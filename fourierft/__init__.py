@@ -23,6 +23,7 @@ from .model import (
 )
 from .scaling import rescale_adapter_scale
 from .spectrum import alpha_of_norm, atom_norm, band_pass, sample_entries
+from .step_sizes import rate_groups, step_sizes
 
 __all__ = [
     "AdapterBank",
@@ -49,8 +50,10 @@ __all__ = [
     "lora_errors",
     "lora_parameters",
     "prepare_swap",
+    "rate_groups",
     "rescale_adapter_scale",
     "sample_entries",
+    "step_sizes",
     "stored_bytes",
 ]
 

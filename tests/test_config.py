@@ -585,6 +585,16 @@ def test_real_data_folder(data_folder):
         (["train.learning_rate=inf"], "train.learning_rate=inf"),
         (["train.max_grad_norm=nan"], "train.max_grad_norm=nan"),
         (["method.alpha=nan"], "method.alpha=nan"),
+        (["method=lora", "train.relative_rate=true"], "method=lora has one rate"),
+        (
+            ["model=minilm", "task=sst2", "train.relative_rate=true"]
+            + ["train.head_learning_rate=null"],
+            "the head needs a rate of its own",
+        ),
+        (
+            ["model=minilm", "task=sst2", "train.relative_rate=true", "train.sharding=fsdp"],
+            "not supported with train.sharding",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(overrides, words, compose):

@@ -35,7 +35,7 @@ FOURIERFT = [
     {"config"},
     {"layer_draws", "loading", "scaling"},
     {"layer"},
-    {"combination", "forward_pass", "holding", "layer_settings", "row_adapters"},
+    {"combination", "forward_pass", "holding", "layer_settings", "row_adapters", "step_sizes"},
     {"module"},
     {"convolution", "embedding"},
     {"model"},

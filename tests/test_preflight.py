@@ -64,6 +64,13 @@ def test_step_is_what_adamw_does(shape, rate):
     assert found["step"] / 1.5 < moved < found["step"] * 1.5
 
 
+def test_a_relative_rate_is_the_step():
+    given = recipe(learning_rate=0.02, relative_rate=True)
+    found = check_setting(adapted((96, 96), (64, 160), std=0.1), given, rows=320)
+    assert found["step"] == pytest.approx(0.02)
+    assert found["reach"] == pytest.approx(0.02 * found["steps"] / 2)
+
+
 @pytest.mark.parametrize("shape", [(96, 96), (64, 160)])
 def test_start_is_the_size_of_the_random_update(shape):
     net = adapted(shape)

@@ -114,6 +114,7 @@ class Config:
             )
         if fits and self.train is not None:
             yield from self.train.problems_with(self.task)
+            yield from self._find_unrelated_rates(self.train)
         if self.model.quantization is not None and self.method.trains_base:
             yield (
                 f"method={self.method.name}: trains the base weights themselves, which "
@@ -128,6 +129,18 @@ class Config:
             )
 
         yield from self._unsharded()
+
+    def _find_unrelated_rates(self, train: Train) -> Iterator[str]:
+        """Yield what `train.relative_rate=true` needs and does not find."""
+        if not train.relative_rate:
+            return
+        key = "train.relative_rate=true"
+        if not self.method.has_step_sizes:
+            yield f"{key}: method={self.method.name} has one rate (allowed: method=fourierft)"
+        if self.model.head and self.task.head.kind != "language" and not train.head_learning_rate:
+            yield f"{key}: the head needs a rate of its own, train.head_learning_rate"
+        if train.sharding is Sharding.fsdp:
+            yield f"{key}: not supported with train.sharding=fsdp (allowed: none)"
 
     def _unsharded(self) -> Iterator[str]:
         """Yield every part of the run that `train.sharding=fsdp` cannot divide."""

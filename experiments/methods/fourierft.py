@@ -134,6 +134,11 @@ class FourierFT(Adapter):
     """Rounding; exact keeps small updates of half-precision weights, at a cost; null: rounded."""
 
     @property
+    def has_step_sizes(self) -> bool:
+        """See `Method.has_step_sizes`."""
+        return True
+
+    @property
     def shardable(self) -> bool:
         """See `Method.shardable`."""
         return True

@@ -35,6 +35,11 @@ class Method:
         return False
 
     @property
+    def has_step_sizes(self) -> bool:
+        """True if `train.relative_rate=true` works: the size of a step in each matrix is known."""
+        return False
+
+    @property
     def shardable(self) -> bool:
         """True if `train.sharding=fsdp` works: each parameter is used in its module alone."""
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def build_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]],
     head: Sequence[str],
     decaying: set[str],
+    step_sizes: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Return AdamW over adapter and head, each with and without weight decay.
 
@@ -99,23 +100,21 @@ def build_optimizer(
         parameters: names and values; those without a gradient are left out.
         head: modules of the task head, which has a learning rate of its own.
         decaying: names of the parameters with weight decay.
+        step_sizes: shares of |W| that a learning rate of 1 moves, by name; the recipe's rate is
+            then such a share, and every matrix gets a rate and a group of its own.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    sizes = step_sizes or {}
+    head_rate = train.head_learning_rate or train.learning_rate
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
-            groups.setdefault((in_head(name, head), name in decaying), []).append(parameter)
-    rates = {
-        False: train.learning_rate,
-        True: train.head_learning_rate or train.learning_rate,
-    }
+            of_head = in_head(name, head)
+            rate = head_rate if of_head else train.learning_rate / sizes.get(name, 1.0)
+            groups.setdefault((of_head, name in decaying, rate), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {
-                "params": group,
-                "lr": rates[of_head],
-                "weight_decay": train.weight_decay if decays else 0.0,
-            }
-            for (of_head, decays), group in groups.items()
+            {"params": group, "lr": rate, "weight_decay": train.weight_decay if decays else 0.0}
+            for (_, decays, rate), group in groups.items()
         ],
         betas=tuple(train.betas),
         eps=train.epsilon,

@@ -15,9 +15,9 @@ from typing import Any
 from torch import nn
 
 from experiments.training.train_config import Schedule, Train
-from fourierft.frozen_weight import frozen_weight
 from fourierft.layer import adapted_layers
 from fourierft.spectrum import atom_norm
+from fourierft.step_sizes import weight_norm
 
 MIN_REACH = 0.02
 """Smallest useful share of |W| that the whole training can move DeltaW by."""
@@ -37,28 +37,27 @@ def check_setting(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
     Returns:
         `steps`; `layers` measured; medians over them of `step` (|one update of DeltaW| / |W|),
         `reach` (all updates, at most) and `start` (|DeltaW at the random start| / |W|); `travel`,
-        the farthest a coefficient can move; `warnings`. Networks without FourierFT layers give
-        steps and no layers.
+        the farthest a coefficient can move (median too); `warnings`. Networks without FourierFT
+        layers give steps and no layers.
     """
     updates = math.ceil(rows / train.batch_size)  # per epoch
     steps = train.max_steps or math.ceil(updates * train.epochs)
     mean_factor = {Schedule.constant: 1 - train.warmup_ratio / 2}.get(train.schedule, 0.5)
-    travel = train.learning_rate * steps * mean_factor
-    moves, starts = [], []
+    moves, starts, travels = [], [], []
     for layer in adapted_layers(net).values():
-        base = layer.get_base_layer()
-        size = float(frozen_weight(base).values(base).detach().float().norm())
+        size = max(weight_norm(layer), 1e-12)
         for adapter, coefficients in layer.fourierft_spectrum.items():
             atom = atom_norm(
                 (layer.out_features, layer.in_features), layer.fourierft_scaling[adapter]
             )
-            moves.append(
-                train.learning_rate * atom * math.sqrt(coefficients.numel()) / max(size, 1e-12)
-            )
-            starts.append(atom * float(coefficients.detach().float().norm()) / max(size, 1e-12))
+            share = atom * math.sqrt(coefficients.numel()) / size
+            rate = train.learning_rate / (share if train.relative_rate else 1.0)
+            moves.append(rate * share)
+            travels.append(rate * steps * mean_factor)
+            starts.append(atom * float(coefficients.detach().float().norm()) / size)
     if not moves:
         return {"steps": steps, "layers": 0, "warnings": []}
-    step, start = _median(moves), _median(starts)
+    step, start, travel = _median(moves), _median(starts), _median(travels)
     reach = step * steps * mean_factor
     warnings = []
     if reach < MIN_REACH and step < USEFUL_STEP:

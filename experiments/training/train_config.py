@@ -55,6 +55,8 @@ class Train:
     """Rows per optimizer step, over all devices and accumulation steps."""
     learning_rate: float
     """Peak learning rate of the adapter (or of the base weights that the method trains)."""
+    relative_rate: bool = field(default=False, metadata={BEFORE: False})
+    """The learning rate is the share of its |W| by which a step moves each matrix of FourierFT."""
     head_learning_rate: float | None = None
     """Peak learning rate of the task head; null: the adapter's."""
     weight_decay: float = 0.0

@@ -27,6 +27,7 @@ from experiments.training.progress import TrainingBar
 from experiments.training.train_config import Train
 from experiments.training.unused_parameters import find_unused
 from fourierft.holding import hold_weights
+from fourierft.step_sizes import step_sizes
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Trainer(transformers.Trainer):
         self.best: float | None = None
         self.checkpointed = 0
         self.diverged = False
+        self.step_sizes = step_sizes(net) if train.relative_rate else None
         arguments = build_arguments(train, len(data.train), run, seed)
         super().__init__(
             net,
@@ -89,8 +91,9 @@ class Trainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW over adapter and head, each with and without weight decay."""
         decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
+        parameters = self.model.named_parameters()
         self.optimizer = build_optimizer(
-            self.train_recipe, self.model.named_parameters(), self.head, decaying
+            self.train_recipe, parameters, self.head, decaying, self.step_sizes
         )
         return self.optimizer
 
