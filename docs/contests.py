@@ -30,6 +30,7 @@ MARK = "<!-- contest {name} -->\n{text}<!-- end -->"
 MARKS = {
     "FourierFT from zero": ("#0072B2", "-", "o"),
     "FourierFT from normal": ("#CC79A7", "-.", "^"),
+    "FourierFT relative": ("#009E73", (0, (6, 1, 1, 1)), "v"),
     "LoRA r=8": ("#D55E00", (0, (4, 1.5)), "s"),
     "LoRA r=1": ("#666666", ":", "D"),
 }
@@ -99,8 +100,9 @@ def draw_outside(axes: Any, result: dict[str, Any]) -> None:
     }
     for name, (color, line, mark) in MARKS.items():
         points = [
-            (statistics.fmean(trial["halves"]), losses[name, trial["rate"], trial["seed"]])
+            (statistics.fmean(trial["halves"]), losses[key])
             for trial in sorted(list_trials(result, name), key=lambda trial: trial["rate"])
+            if (key := (name, trial["rate"], trial["seed"])) in losses
         ]
         points = [point for point in points if point[1] <= WORST * outside["base"]]
         if points:
