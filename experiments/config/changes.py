@@ -76,11 +76,19 @@ def find_plain(*parts: str) -> tuple[str, dict[str, Any]]:
 
 
 @cache
-def find_recipe(model: str, task: str, method: str) -> tuple[str, dict[str, Any]] | None:
-    """Return name and scientific fields of the recipe of these parts; None if conf/ has none."""
+def find_recipe(
+    model: str, task: str, method: str, source: str | None = None
+) -> tuple[str, dict[str, Any]] | None:
+    """Return name and scientific fields of the recipe of these parts; None if conf/ has none.
+
+    Args:
+        model, task, method: names of the parts.
+        source: requested source of the recipe; None: the default.
+    """
     register()
+    asked = [] if source is None else [f"source={source}"]
     try:
-        return find_plain(f"model={model}", f"task={task}", f"method={method}")
+        return find_plain(f"model={model}", f"task={task}", f"method={method}", *asked)
     except (UserError, OmegaConfBaseException):
         return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import yaml
 from markupsafe import Markup, escape
 
 from experiments.errors import RecordError
 from experiments.files import write_atomically
 from experiments.metrics.selection import RULES
-from experiments.report.comparison.run_index import Run, RunIndex, number
+from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.render import document
 from experiments.report.render.document import RULE_NAMES, Page
+from experiments.report.run_page import content
 from experiments.results.stored import read_json
 
 HERE = Path(__file__).resolve().parent
@@ -40,11 +39,6 @@ MARKS = {
     Verdict.not_comparable.tone: "○",
 }
 """Marks beside the color, for readers who do not see it."""
-FILES = (
-    *("metrics.json", "config.yaml", "history.jsonl", "run.log", "predictions", "generations"),
-    *("images", "judgements", "adapter"),
-)
-"""Files of a run folder, in the order of interest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +88,7 @@ def write(
             continue
         path = records / f"{slug(name)}.html"
         written.add(path.name)
-        parts = _record(run, folder)
+        parts = content.describe(run, index, records)
         _put(path, "record.html", folder, menu, up="../", name=name, run=run, **parts)
     for stale in records.glob("*.html") if whole else ():
         if stale.name not in written:
@@ -204,67 +198,3 @@ def _environment() -> jinja2.Environment:
 def _kind(value: Any) -> str:
     """Return the class of a block or piece, for templates."""
     return type(value).__name__.lower()
-
-
-def _record(run: Run, folder: Path) -> dict[str, Any]:
-    """Return the template variables of a run's page."""
-    record = run.record
-    files = [
-        {"name": name, "path": quote(os.path.relpath(run.run_dir / name, folder / "runs"))}
-        for name in FILES
-        if (run.run_dir / name).exists()
-    ]
-    scores = []
-    for rule in RULES:
-        chosen = (record.metrics or {}).get(rule)
-        if isinstance(chosen, dict):
-            scores.append(
-                {
-                    "rule": RULE_NAMES[rule],
-                    "value": _shown(chosen.get("value")),
-                    "interval": " to ".join(map(_shown, chosen.get("interval") or [])),
-                    "epoch": _epochs(chosen),
-                }
-            )
-    return {
-        "files": files,
-        "scores": scores,
-        "about": _about(run),
-        "tables": [
-            ("Parameters", _flat(record.parameters)),
-            ("Time", _flat(record.time)),
-            ("Memory, bytes", _flat(record.memory)),
-            ("Environment", _flat(record.environment)),
-        ],
-        "metrics": json.dumps(record.metrics, indent=1) if record.metrics else None,
-        "config": yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
-        "warnings": list((record.preflight or {}).get("warnings") or []),
-    }
-
-
-def _about(run: Run) -> list[tuple[str, str]]:
-    said = run.record.run
-    primary = (run.record.metrics or {}).get("primary") or {}
-    shown = {**said, "metric": primary.get("name"), "split": primary.get("split")}
-    shown["weights"] = run.record.environment.get("weights") or "random"
-    shown["origin"] = (run.record.config.get("model") or {}).get("origin")
-    return [(key, str(value)) for key, value in shown.items() if value not in (None, "")]
-
-
-def _epochs(chosen: dict[str, Any]) -> str:
-    epochs = chosen.get("epochs") or [chosen.get("epoch")]
-    return ", ".join(f"{epoch:g}" for epoch in epochs if number(epoch) is not None)
-
-
-def _flat(values: dict[str, Any]) -> list[tuple[str, str]]:
-    from experiments.results.identity import flatten
-
-    return [(key, _shown(value)) for key, value in flatten(values).items()]
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"{value:,}" if number(value) is not None else str(value)

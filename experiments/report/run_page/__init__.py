@@ -1,0 +1,1 @@
+"""Pages of single runs: curves, difference from the recipe, record."""
