@@ -9,7 +9,7 @@ from records import scored
 
 from experiments.report.comparison import run_index
 from experiments.report.render import site
-from experiments.report.run_page import curves, recipe_difference
+from experiments.report.run_page import charts, curves, recipe_difference
 from experiments.results.identity import to_plain
 
 TOY = ("model=mlp", "task=toy", "method=fourierft")
@@ -61,7 +61,7 @@ def test_loss_and_score_are_drawn_and_the_best_epoch_is_ringed(make_page):
     ],
 )
 def test_ticks_can_be_told_apart(values, ticks):
-    found = [text for _, text in curves._axis(min(values), max(values), 200, 0).ticks]
+    found = [text for _, text in charts._axis(min(values), max(values), 200, 0).ticks]
     assert len({*found}) == len(found) and found == ticks
 
 
@@ -70,7 +70,7 @@ def test_long_curves_keep_their_extremes():
     placed = [
         (round(step * 410 / 10_000, 1), 5.0 if step == 4321 else 100.0) for step in range(10_000)
     ]
-    thin = curves._thin(placed)
+    thin = charts._thin(placed)
     assert len(thin) < 900 and min(y for _, y in thin) == 5.0
 
 
