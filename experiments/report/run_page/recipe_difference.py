@@ -19,6 +19,8 @@ class RecipeDifference:
 
     source: str
     """The recipe in words."""
+    column: str
+    """Heading of its values."""
     lines: list[tuple[str, str, str]]
     """Key, the recipe's value, the run's."""
 
@@ -41,7 +43,8 @@ def compare(run: Run) -> RecipeDifference | None:
         for key in sorted({*wanted, *here} - UNTOLD, key=_place)
         if wanted.get(key) != here.get(key)
     ]
-    return RecipeDifference(source=_name(recipe, said), lines=lines)
+    column = "Default" if recipe == "none" else "Recipe"
+    return RecipeDifference(source=_name(recipe, said), column=column, lines=lines)
 
 
 def _name(recipe: str, said: dict[str, Any]) -> str:
