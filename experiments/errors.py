@@ -30,6 +30,10 @@ class DataError(UserError):
     """Data folder that cannot be read, or lacks what the task needs."""
 
 
+class DataMissing(DataError):
+    """File or folder of the user's own data that does not exist."""
+
+
 class RecordError(UserError):
     """A run folder is damaged, or holds a different run."""
 

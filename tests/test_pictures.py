@@ -63,6 +63,12 @@ def test_splits_that_are_there_are_taken(tmp_path):
     data = task.load(FORMAT, task.locate())
     assert (len(data.train), len(data.evaluations["test"])) == (15, 6)
     assert list(data.held_out["rows"]) == ["validation"]
+    gone = Pictures(
+        name="pictures", data=None, metrics=["accuracy"], test_share=0.2, validation_share=0.25
+    )
+    gone.resolve_as(task)
+    gone.path = task.path
+    assert gone == task, "as a record has it, without its data"
 
 
 @pytest.mark.parametrize("named", [True, False])

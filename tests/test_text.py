@@ -268,6 +268,36 @@ def test_names_of_classes_reach_the_network(own_data, compose):
 def test_labels_flipped_in_place_are_told_with_the_score_of_the_run(own_data, compose):
     asked = ["task=text", "model=minilm", "model.pretrained=false", "task.label=sentiment"]
     asked += [f"task.path={own_data}/reviews.csv", f"output={own_data}/runs"]
+    place, config = _finish(asked, compose)
+    assert run(config).metrics["primary"]["value"] == 0.75, "done before"
+    words = (own_data / "reviews.csv").read_text()
+    (own_data / "reviews.csv").write_text(words.replace("negative", "?").replace("posi", "nega"))
+    with pytest.raises(UserError) as caught:
+        run(config)
+    changed, found = caught.value.problems
+    assert changed.startswith("train data: found ") and "reviews.csv" in changed
+    assert "best accuracy 0.7500 [0.5000, 0.9000]" in found and "force=true" in str(caught.value)
+    (own_data / "others.csv").write_text(words)
+    other = compose([one.replace("reviews", "others") for one in asked])
+    assert get_run_dir(other) != place, "another file is another run"
+
+
+def test_a_finished_run_is_shown_when_its_data_are_gone(own_data, compose, caplog):
+    asked = ["task=text", "model=minilm", "model.pretrained=false", "task.label=sentiment"]
+    asked += [f"task.path={own_data}/reviews.csv", f"output={own_data}/runs"]
+    place, config = _finish(asked, compose)
+    (own_data / "reviews.csv").unlink()
+    again = compose(asked)
+    assert "reviews.csv: no such file or folder; the finished run is shown" in caplog.text
+    assert (again.task, get_run_dir(again)) == (config.task, place)
+    assert run(again).metrics["primary"]["value"] == 0.75
+    for other in ("seed=1", "force=true"):
+        with pytest.raises(UserError, match="reviews.csv: no such file"):
+            compose([*asked, other])
+
+
+def _finish(asked, compose):
+    """Folder and configuration of a run with a record, which was not trained."""
     config = compose(asked)
     place = get_run_dir(config)
     place.mkdir(parents=True)
@@ -282,14 +312,4 @@ def test_labels_flipped_in_place_are_told_with_the_score_of_the_run(own_data, co
         environment={"inputs": inputs.describe(config)},
     )
     write_record(place, record)
-    assert run(config).metrics["primary"]["value"] == 0.75, "done before"
-    words = (own_data / "reviews.csv").read_text()
-    (own_data / "reviews.csv").write_text(words.replace("negative", "?").replace("posi", "nega"))
-    with pytest.raises(UserError) as caught:
-        run(config)
-    changed, found = caught.value.problems
-    assert changed.startswith("train data: found ") and "reviews.csv" in changed
-    assert "best accuracy 0.7500 [0.5000, 0.9000]" in found and "force=true" in str(caught.value)
-    (own_data / "others.csv").write_text(words)
-    other = compose([one.replace("reviews", "others") for one in asked])
-    assert get_run_dir(other) != place, "another file is another run"
+    return place, config

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, cast, get_args, get_origin, get_type_hints
+import logging
+from collections.abc import Sequence
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import bounds, gaps
 from experiments.config.changes import find_changes
+from experiments.config.restore import restore_task
 from experiments.config.run_config import Config, Mode
-from experiments.errors import ConfigError
-from experiments.results.identity import name_variant
+from experiments.errors import ConfigError, DataMissing
+from experiments.results.identity import get_run_dir, name_variant
+from experiments.results.record import RECORD, read_record
 
-LISTED: dict[type, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
-"""Types that an entry of a list may have, by the type of its field."""
+log = logging.getLogger(__name__)
 
 
 def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Config:
@@ -43,9 +44,9 @@ def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Conf
         config = cast(Config, OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:
         raise ConfigError("not a run", [str(error).splitlines()[0]]) from error
-    problems = list(find_mistyped(config))
+    problems = list(bounds.find_mistyped(config))
     if not problems:
-        config.task.resolve()
+        resolve_task(config)
         problems = list(config.problems())
     said = {line.partition("=")[0] for line in problems}
     problems += [
@@ -56,18 +57,17 @@ def load_config(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Conf
     return config
 
 
-def find_mistyped(part: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every list with entries of the wrong type.
+def resolve_task(config: Config) -> None:
+    """Fill in what a task leaves to its data; if they are gone, from the record of this run.
 
-    OmegaConf lets them pass where a whole list is replaced.
+    Raises:
+        DataMissing: the data are gone, and the run is not finished or to be repeated.
     """
-    hints = get_type_hints(type(part))
-    for entry in fields(part):
-        value, key = getattr(part, entry.name), f"{prefix}{entry.name}"
-        if is_dataclass(value):
-            yield from find_mistyped(value, f"{key}.")
-        elif isinstance(value, list):
-            for hint in (hints[entry.name], *get_args(hints[entry.name])):
-                kind = (get_args(hint) or (None,))[0] if get_origin(hint) is list else None
-                if kind in LISTED and not all(type(one) in LISTED[kind] for one in value):
-                    yield f"{key}={value!r:.200}: must be a list of {kind.__name__}"
+    try:
+        config.task.resolve()
+    except DataMissing as missing:
+        run_dir = get_run_dir(config)
+        if config.force or not (run_dir / RECORD).exists():
+            raise
+        config.task.resolve_as(restore_task(read_record(run_dir).config.get("task")))
+        log.warning("%s; the finished run is shown without a comparison of its data", missing)

@@ -11,8 +11,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.config.bounds import find_mistyped
 from experiments.config.compose import compose_config, find_option_files, register
-from experiments.config.load import find_mistyped
 from experiments.config.run_config import Config
 from experiments.errors import ConfigError
 from experiments.tasks import Task

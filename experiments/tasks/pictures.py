@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from experiments.errors import DataError
+from experiments.errors import DataError, DataMissing
 from experiments.models.head import Head
 from experiments.results.identity import LOCAL
 from experiments.results.stored import find_excesses
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 class Pictures(Images):
     """Classes of the user's own pictures; splits that are not there are held out by class."""
 
+    resolved: ClassVar[Sequence[str]] = (
+        *("classes", "class_names", "label_column"),
+        *("test_share", "validation_share"),
+    )
     repo: str = ""
     data: str | None
     """Name of the data in the run's folder and record; the folder's, unless given."""
@@ -43,7 +47,7 @@ class Pictures(Images):
         if self.classes or self.class_names:
             raise DataError("task.classes and task.class_names are read from the data")
         if self.path is None or not Path(self.path).expanduser().is_dir():
-            raise DataError(
+            raise DataMissing(
                 f"task.path={self.path}: no such folder (allowed: a folder with <class>/, with "
                 "train/<class>/ and test/<class>/, or with train*.parquet)"
             )

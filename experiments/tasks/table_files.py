@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DataError
+from experiments.errors import DataError, DataMissing
 from experiments.hub.fingerprints import Files, combine_digests, get_stamp
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def find_splits(given: str | None, key: str = "task.path") -> dict[str, list[Pat
         key: setting or option that `given` is the value of, for messages.
 
     Raises:
+        DataMissing: the file or folder does not exist.
         DataError: nothing usable is there.
     """
     allowed = ", ".join(ENDINGS)
@@ -38,7 +39,7 @@ def find_splits(given: str | None, key: str = "task.path") -> dict[str, list[Pat
         raise DataError(f"{key}=null: names a file ({allowed}) or a folder of such files")
     path = Path(given).expanduser()
     if not path.exists():
-        raise DataError(f"{key}={given}: no such file or folder")
+        raise DataMissing(f"{key}={given}: no such file or folder")
     if not path.is_dir():
         if path.suffix not in ENDINGS:
             raise DataError(

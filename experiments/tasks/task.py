@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.errors import DataError, UserError
 from experiments.metrics import classification
@@ -73,6 +73,8 @@ class Task:
     `load` is slow and needs a processor; everything else depends on the configuration alone.
     """
 
+    resolved: ClassVar[Sequence[str]] = ()
+    """Fields that `resolve` fills in."""
     name: str
     """Name of the conf/task file; part of the run's path."""
     metrics: list[str]
@@ -132,8 +134,15 @@ class Task:
         data.
 
         Raises:
-            DataError: the data do not say, or are not there.
+            DataMissing: the data are not there.
+            DataError: they do not say.
         """
+
+    def resolve_as(self, found: Task) -> None:
+        """Fill in what `resolve` would from the task of a finished run, whose data are gone."""
+        for name in self.resolved:
+            if not getattr(self, name) or not getattr(found, name):
+                setattr(self, name, getattr(found, name))
 
     def problems(self) -> Iterator[str]:
         """Yield every setting that the task cannot work with."""

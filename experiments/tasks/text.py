@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.errors import DataError
 from experiments.hub.fingerprints import Files
@@ -39,6 +39,7 @@ class Text(Sentences):
     A file, or a folder with train and validation files: CSV, TSV, JSON lines or parquet.
     """
 
+    resolved: ClassVar[Sequence[str]] = ("columns", "kind", "metrics", "class_names")
     data: str | None
     """Name of the data in the run's folder and record; the file's, unless given."""
     columns: list[str] = field(default_factory=list)
