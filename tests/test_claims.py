@@ -180,7 +180,7 @@ def test_figure5_of_other_models_tasks_and_sizes(tmp_path, compose):
             place = tmp_path / f"{task}/{center}/{rows}/seed=0"
             scored(tmp_path, plain, 0, value, changes=changes, place=place)
     page = registry.build("figure5", run_index.collect(tmp_path))
-    panels = {"RTE, minilm, 100 rows", "sst2, minilm, 100 rows"}
+    panels = {"RTE, MiniLM, 100 rows", "SST-2, MiniLM, 100 rows"}
     assert {row["panel"] for row in page.rows} - {"RTE", "MRPC", "STS-B", "CoLA"} == panels
     for panel in panels:
         shown = [row for row in page.rows if row["panel"] == panel]
@@ -220,7 +220,7 @@ def test_figure4_of_another_width_is_drawn_at_its_own_numbers(tmp_path, compose)
     changes = {"method.n": 77, "method.scaling": "norm"}
     scored(tmp_path, norm, 0, 0.8, changes=changes, place=tmp_path / "norm")
     page = registry.build("figure4", run_index.collect(tmp_path))
-    shown = [row for row in page.rows if row["panel"] == "SST-2, minilm"]
+    shown = [row for row in page.rows if row["panel"] == "SST-2, MiniLM"]
     assert [(row["series"], row["size"], row["x"]) for row in shown] == [
         ("fourierft", 50, 2000), ("fourierft", 2000, 2000), ("lora", 1, 2000), ("lora", 3, 2000)
     ]  # fmt: skip
@@ -401,7 +401,7 @@ def test_runs_of_other_rows_steps_or_weights_have_panels_of_their_own(tmp_path, 
     rows = registry.build(name, run_index.collect(tmp_path)).rows
     shown = {row["panel"] for row in rows if "minilm" in row["panel"]}
     subject = "SST-2" if name == "figure4" else "sst2"
-    assert shown == {f"{subject}, minilm{told}" for told in cuts.values()}
+    assert shown == {f"{subject}, MiniLM{told}" for told in cuts.values()}
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure5", "figure6"])

@@ -14,7 +14,7 @@ from experiments.results.identity import to_plain
 
 LEVEL = "FourierFT is level with LoRA on GLUE on average"
 BASES = "Fourier's basis is above the random and the orthogonal one"
-SAME = "at the same number per layer FourierFT is better: n=6144 than r=4"
+SAME = "with as many parameters per layer FourierFT is better: n=6144 than r=4"
 RISES = "FourierFT gets better with n"
 NOISE = {"fourierft": (0.0, 0.004, -0.003), "lora": (0.002, -0.001, 0.001)}
 CUT = {"task.train_rows": 2000}

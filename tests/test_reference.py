@@ -109,8 +109,8 @@ def test_figure7_is_what_conf_runs():
 def test_figure7_sizes_train_the_same_number():
     rows, columns = FIGURE7["states"]["hidden"]
     methods = FIGURE7["states"]["methods"]
-    assert methods["lora"]["value"] * (rows + columns) == FIGURE7["states"]["trained_numbers"]
-    assert methods["fourierft"]["value"] == FIGURE7["states"]["trained_numbers"]
+    assert methods["lora"]["value"] * (rows + columns) == FIGURE7["states"]["trained_parameters"]
+    assert methods["fourierft"]["value"] == FIGURE7["states"]["trained_parameters"]
 
 
 @pytest.mark.parametrize("name", reference.names())

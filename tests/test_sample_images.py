@@ -44,7 +44,7 @@ def test_a_row_for_each_of_the_papers_prompts(tmp_path, plain):
         prompts[1]: {"lora", "fourierft"},
     }
     page = registry.build("figure10", index)
-    assert "2 of 8 subjects and prompts" in page.summary
+    assert "2 of the paper's 8 pairs" in page.summary
     (picture,) = page.pictures
     images = [axes for axes in picture.draw().axes if axes.images]
     assert len(images) == 2 + 3, "two photos, three images"

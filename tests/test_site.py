@@ -150,7 +150,7 @@ def test_one_page_is_built_alone_and_linked_among_the_earlier_ones(tmp_path, com
     assert main(["table2", "--outputs", str(outputs)]) == 0
     assert built == ["table2", "runs", "table2"]
     index = (to / "index.html").read_text()
-    assert "2 trained; 0 only count parameters." in index and "from 3 finished runs" in index
+    assert "2 finished training runs." in index and "from 3 finished runs" in index
     assert len(list(to.glob("runs/*.html"))) == 3, "those of earlier pages stay"
     assert 'href="runs.html"' in (to / "table2.html").read_text()
     check_links(to)
@@ -187,6 +187,7 @@ def test_prose_is_escaped():
     assert site.inline("a < `b<c>` & **d**") == (
         "a &lt; <code>b&lt;c&gt;</code> &amp; <strong>d</strong>"
     )
+    assert site.inline("eval_rows=2,epochs=3; 1,000") == "eval_rows=2,<wbr>epochs=3; 1,000"
 
 
 @pytest.fixture(scope="module")

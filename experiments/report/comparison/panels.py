@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.comparison import reference, seed_groups
+from experiments.report.comparison import names, reference, seed_groups
 from experiments.report.comparison.grades import find_shared_kind
 from experiments.report.comparison.paper_table import JUDGE
 from experiments.report.comparison.points import Point, find_point, get_primary, get_wanted
@@ -104,8 +104,8 @@ def read_panels(facts: dict[str, Any], index: RunIndex) -> Iterator[Panel]:
             rest.setdefault(run.record.run["task"], []).append(run)
     for task, found in sorted(rest.items()):
         metric = get_primary(found[0])
-        label = f"{metric} x {common['scale']}"
-        about = common | {"task": task, "title": task, "metric": metric, "label": label}
+        label, title = names.name_metric(metric, common["scale"]), names.name_task(task)
+        about = common | {"task": task, "title": title, "metric": metric, "label": label}
         yield from _others(about, facts["series"], found, index, seen)
 
 
@@ -136,7 +136,10 @@ def _others(
     for run in runs:
         groups.setdefault(f"{run.record.run['model']}{_ran(run)}", []).append(run)
     for title, found in sorted(groups.items()):
-        key, title = f"{about['task']} {title}", f"{about['title']}, {title}"
+        key = f"{about['task']} {title}"
+        title = (
+            f"{about['title']}, {names.name_model(found[0].record.run['model'])}{_ran(found[0])}"
+        )
         here = _with_kind(about, found, index)
         panel = _empty(about, key=key, title=title, own=False)
         for name, said in series.items():

@@ -84,7 +84,7 @@ def find(facts: dict[str, Any], index: RunIndex) -> tuple[list[ToyRun], list[str
 
 def _unfit(facts: dict[str, Any], run: Run) -> str:
     """Return why a toy run does not belong to the figure; empty if it does."""
-    wanted = facts["states"]["trained_numbers"]
+    wanted = facts["states"]["trained_parameters"]
     if run.record.run.get("profile"):
         return f"a smoke test (profile {run.record.run['profile']})"
     if run.record.run.get("variant"):

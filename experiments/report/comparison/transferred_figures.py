@@ -133,7 +133,7 @@ def _move_ends(
 ) -> dict[str, Any] | None:
     """Return the ends of a claim on a panel; None if it lacks points that they need.
 
-    Two points with equally many numbers in the paper are two such points here.
+    Two points with equally many parameters in the paper are two such points here.
     """
     ends = {end: stated[end] for end in ("of", "than") if end in stated}
     least = 2 if stated["check"] in ("rises", "falls_somewhere") else 1
@@ -141,7 +141,7 @@ def _move_ends(
     if any(len(panel.series.get(name, ())) < least for name in named):
         return None
     points = [end for end in ends.values() if not isinstance(end, str)]
-    if len(points) == 2 and len({_count_numbers(facts, *one) for one in points}) == 1:
+    if len(points) == 2 and len({_count_parameters(facts, *one) for one in points}) == 1:
         [(of, _), (than, size)] = points
         there = [one for one in panel.series[than] if one.size == size]
         wanted = {_get_trained(one) for one in there}
@@ -152,11 +152,11 @@ def _move_ends(
     return ends
 
 
-def _count_numbers(facts: dict[str, Any], series: str, size: float) -> float:
-    """Count the numbers per matrix of a point of the paper's figure."""
+def _count_parameters(facts: dict[str, Any], series: str, size: float) -> float:
+    """Count the parameters per matrix of a point of the paper's figure."""
     return size * facts["series"][series]["per_size"]
 
 
 def _get_trained(point: Point) -> Any:
-    """Return the trained numbers of a point, the head left out."""
+    """Return the trained parameters of a point, the head left out."""
     return point.setting and point.setting.first.values.get("parameters.adapter")

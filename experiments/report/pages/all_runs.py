@@ -7,11 +7,12 @@ from typing import Any
 from experiments.metrics.selection import RULES
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import find_fallback
-from experiments.report.render.document import Line, Page, Prose, Shown, Table, link
+from experiments.report.render.document import Cell, Line, Page, Prose, Shown, Table, link
 
-NUMBERS = ("Learning rate", "Adapter", "Head", "Best", "Last", "Held-out", "Seconds", "Peak MB")
+SCORES = ("Best", "Last", "Held-out")
+NUMBERS = (*SCORES, "Parameters", "Head", "Seconds", "Peak MB", "Learning rate")
 NAMES = ("model", "task", "method", "variant", "source", "recipe", "seed")
-COLUMNS = ("Model", "Task", "Method", "Differs", "Recipe", "Seed", "Metric", *NUMBERS)
+COLUMNS = ("Model", "Task", "Method", "Seed", "Metric", *NUMBERS, "Recipe, and what differs")
 MEGABYTE = 1024**2
 
 
@@ -35,13 +36,16 @@ def show(index: RunIndex) -> Page:
                 for cell, run in zip(cells, trained, strict=True)
             ],
             numbers=NUMBERS,
-            heads=6,
+            heads=3,
+            dense=True,
             filtered=True,
         ),
     ]
     if not trained:
         blocks.append(Prose("none yet: `python train.py`"))
-    summary = f"{len(trained)} trained; {counted} only count parameters."
+    summary = f"{len(trained)} finished training run{'s' * (len(trained) != 1)}."
+    if counted:
+        summary += f" {counted} more record{'s' * (counted != 1)} of mode=count, without training."
     return Page(
         name="runs",
         title="Finished runs",
@@ -68,26 +72,27 @@ def _cells(run: Run, index: RunIndex) -> dict[str, Any]:
     return cell
 
 
-def _words(cell: dict[str, Any], record: str) -> list[str | Shown]:
-    def score(rule: str) -> Shown:
+def _words(cell: dict[str, Any], record: str) -> list[Cell]:
+    def score(rule: str) -> Cell:
         value, low, high = (cell[key] for key in (rule, f"{rule}_low", f"{rule}_high"))
         if value is None:
-            return Shown(text="-")
-        interval = "" if None in (low, high) else f" [{low:.3f}, {high:.3f}]"
-        return Shown(text=f"{value:.3f}{interval}", link=record)
+            return "-"
+        number = Shown(text=f"{value:.3f}", link=record)
+        if None in (low, high):
+            return number
+        return number, Shown(text=f"[{low:.3f}, {high:.3f}]", tone="interval")
 
     differs = cell["variant"] or (f"profile={cell['profile']}" if cell["profile"] else "")
-    asked = f", asked: {cell['source']}" if find_fallback(cell) else ""
+    asked = f" (asked: {cell['source']})" if find_fallback(cell) else ""
     return [
         *(str(cell[name] or "") for name in ("model", "task", "method")),
-        differs,
-        f"{cell['recipe'] or '-'}{asked}",
         Shown(text=str(cell["seed"]), link=record),
         cell["metric"] or "-",
-        f"{cell['learning_rate']:g}" if cell["learning_rate"] is not None else "-",
+        *(score(rule) for rule in RULES),
         f"{cell['adapter']:,}",
         f"{cell['head'] or 0:,}",
-        *(score(rule) for rule in RULES),
         f"{cell['train_s']:.0f}" if cell["train_s"] is not None else "-",
         f"{cell['peak_bytes'] / MEGABYTE:.0f}" if cell["peak_bytes"] else "-",
+        f"{cell['learning_rate']:g}" if cell["learning_rate"] is not None else "-",
+        "; ".join(filter(None, [f"{cell['recipe'] or '-'}{asked}", differs])),
     ]

@@ -193,7 +193,7 @@ def _numbers(method: str, seed: int, run: ToyRun | None) -> dict[str, Any]:
         "best_accuracy": run and run.best(),
         "test_accuracy": run and run.test,
         "epochs": run and run.trained,
-        "trained_numbers": number(values.get("parameters.adapter")),
+        "trained_parameters": number(values.get("parameters.adapter")),
         "learning_rate": number(values.get("train.learning_rate")),
         "seconds": run and run.seconds,
         "record": run and run.record,
@@ -218,7 +218,7 @@ def _words(name: str, row: dict[str, Any]) -> list[str | Shown]:
         percent(row["best_accuracy"]),
         "unknown" if row["test_accuracy"] is None else percent(row["test_accuracy"]),
         shown("epochs"),
-        shown("trained_numbers"),
+        shown("trained_parameters"),
         shown("learning_rate"),
         "unknown" if row["seconds"] is None else f"{row['seconds']:.1f}",
     ]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import reference, seed_groups
+from experiments.report.comparison import names, reference, seed_groups
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.seed_groups import Setting
 from experiments.report.plots import style
 from experiments.report.render.document import (
+    RULE_NAMES,
     Block,
     Line,
     Page,
@@ -94,7 +95,8 @@ def show(index: RunIndex) -> Page:
         title="Cost and score of all methods",
         blocks=blocks,
         rows=[_raw(offer, index) for offer in offers] or [{"model": None}],
-        summary=f"{len(offers)} configurations of {len(groups)} base models and tasks.",
+        summary=f"{len(offers)} configurations; base models, tasks and numbers of rows that can "
+        f"be compared: {len(groups)}.",
     )
 
 
@@ -166,9 +168,13 @@ def _table(offers: Sequence[Offer], index: RunIndex) -> Table:
 
 def _line(offer: Offer, index: RunIndex) -> Line:
     run, record = offer.setting.run, link(index.root, offer.setting.first.run_dir)
+    primary = offer.setting.first.primary
 
     def score(rule: str) -> Shown:
-        value = offer.scores[rule]
+        value, own = offer.scores[rule], offer.scores.get(str(primary.get("select")))
+        if value is None and own is not None:  # a task that chooses no epoch has one score
+            name = RULE_NAMES[primary["select"]].lower()
+            return Shown(text=f"{own:.3f}", link=record, tone="muted", note=f"of the {name}")
         return Shown(text="–" if value is None else f"{value:.3f}", link=record)
 
     return Line(
@@ -217,13 +223,13 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
                     linestyle="",
                     color=colour,
                     markerfacecolor=colour if efficient else "none",
-                    label=method,
+                    label=names.name_method(method),
                 )
-            axes.set_xscale("log")
-            _ends(axes, [getattr(offer, cost) for offer in offers])
+            style.scale_amounts(axes, filter(None, (getattr(offer, cost) for offer in offers)))
             axes.set_xlabel(label, fontsize=10)
-            axes.set_title(style.literal(" ".join(filter(None, key))), fontsize=11)
-        line[0].set_ylabel(offers[0].setting.first.primary.get("name") or "")
+            named = [names.name_model(key[0]), names.name_task(key[1]), key[2]]
+            axes.set_title(style.literal(", ".join(filter(None, named))), fontsize=10)
+        line[0].set_ylabel(names.name_metric(offers[0].setting.first.primary.get("name")))
     handles: dict[str, Any] = {}
     for axes in places.ravel():
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -238,16 +244,6 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
         labelcolor=style.INK,
     )
     return figure
-
-
-def _ends(axes: Any, costs: Sequence[float | None]) -> None:
-    """Label the lowest and highest cost: over a short span, decades would be none or too many."""
-    there = [cost for cost in costs if cost]
-    if there:
-        ends = [min(there), max(there)] if max(there) > 1.3 * min(there) else [min(there)]
-        axes.set_xlim(0.7 * min(there), 1.4 * max(there))
-        axes.set_xticks(ends, [f"{end:,.4g}" if end < 1000 else f"{end:,.0f}" for end in ends])
-        axes.minorticks_off()
 
 
 def _raw(offer: Offer, index: RunIndex) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     papers = [one for one in found if _is_papers(one.run, facts)]
     others = [one for one in found if one not in papers]
     methods = {one.run.record.run["method"] for one in papers}
-    summary = f"{len(methods)} of {len(facts['methods'])} answers of the paper's models"
-    summary += f", {len(others)} of other models." if others else "."
+    summary = f"{len(methods)} of the paper's {len(facts['methods'])} models have answered"
+    summary += f"; answers of other models: {len(others)}." if others else "."
     blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**")]
     asked = next((one.question for one in found if one.question), None)
     if asked:

@@ -58,7 +58,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     model, found = read_samples(facts, index)
     wanted = sum(len(one["prompts"]) for one in facts["samples"])
     papers = sum(one.papers for one in found) if model == facts["model"] else 0
-    summary = f"{papers} of {wanted} subjects and prompts of the paper are stored."
+    summary = f"{papers} of the paper's {wanted} pairs of subject and prompt have images."
     blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**")]
     if found:
         blocks.append(

@@ -47,7 +47,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
             name=name,
             alt=f"{title(facts)}. {summary}",
             caption=f"{title(facts)}: mean over seeds; hollow diamonds: what the paper's tables "
-            f"print; pale: runs that cannot be compared{_bars(panels)}",
+            f"print; pale: runs that cannot be compared{_bars(panels)}{_describe_axis(facts)}",
             draw=partial(size_curves.draw, facts, panels),
         ),
         Prose("The plotted values are an image in the paper; only the words can be compared."),
@@ -76,6 +76,11 @@ def _bars(panels: list[Panel]) -> str:
     if all(panel.own for panel in panels):
         return ""
     return "; bars and band: 95 % over the rows scored, the mean ends of the seeds' intervals"
+
+
+def _describe_axis(facts: dict[str, Any]) -> str:
+    """Return the caption's part about an axis that the paper scales otherwise."""
+    return f"; {facts['paper_axis']}" if "paper_axis" in facts else ""
 
 
 def weigh_claims(facts: dict[str, Any], panels: list[Panel]) -> list[Claim]:

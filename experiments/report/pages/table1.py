@@ -147,6 +147,8 @@ def _summary(raw: list[dict[str, Any]]) -> tuple[str, int]:
     """Summarise how many counts equal the formula; also return how many are missing."""
     equal = sum(cell["count_ours"] == cell["count_formula"] for cell in raw)
     missing = sum(cell["count_ours"] is None for cell in raw)
+    if missing == len(raw):
+        return f"{len(raw)} counts: {missing} not run.", missing
     differing = len(raw) - equal - missing
     words = f"{equal} of {len(raw)} counts equal the formula"
     words += f", {differing} differ" if differing else ""

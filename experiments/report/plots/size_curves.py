@@ -106,17 +106,15 @@ def _panel(axes: Any, panel: Panel, facts: dict[str, Any]) -> None:
             if (score := point.score(panel.rule)) is not None and _everywhere(point):
                 axes.axhline(score, color=colour, linestyle=line, alpha=faded)
         _known(axes, points, horizontal, colour)
-    if horizontal["scale"] == "log":
-        axes.set_xscale("log")
     ticks = horizontal.get("ticks")
-    if ticks:
+    if horizontal["scale"] == "log":
+        style.scale_amounts(axes, known, ticks)
+    elif ticks:
         low, high = min([*known, *ticks]), max([*known, *ticks])
         room = 0.06 * (high - low)
         axes.set_xlim(low - room, high + room)
         if high - low <= 2 * (ticks[-1] - ticks[0]):
             axes.set_xticks(ticks)
-    elif known:
-        axes.set_xlim(0.6 * min(known), 1.7 * max(known))
     _vertical(axes, panel)
     reason = ""  # beyond the paper's, the title tells the base model and how the runs were cut
     if panel.own:
@@ -201,8 +199,6 @@ def _everywhere(point: Point) -> bool:
 
 
 def _placed(x: float | None, horizontal: dict[str, Any]) -> float | None:
-    if x is None or horizontal["scale"] not in ("ln", "log"):
+    if x is None or horizontal["scale"] != "log":
         return x
-    if x <= 0:  # a record may say so, and no such axis has a place for it
-        return None
-    return math.log(x) if horizontal["scale"] == "ln" else x
+    return x if x > 0 else None  # a record may say 0, and a logarithmic axis has no place for it

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +27,7 @@ STYLES = {
 """Colour, from a palette that colour-blind readers can tell apart, line style and mark, for print
 in grey."""
 OTHER = ("#7a7a7a", "-.", "X")
+MOST_TICKS = 4
 DOTS = 160  # per inch: text that can be read on a phone
 DARK = {
     INK: "#e6e9ec",
@@ -61,6 +64,44 @@ def style(axes: object) -> None:
     axes.tick_params(colors=INK, labelsize=11)
     for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
         label.set_color(INK)
+
+
+def format_amount(value: float) -> str:
+    """Format a count or a duration for a tick: 128, 12,000, 1.5M."""
+    if value >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def choose_ticks(low: float, high: float) -> list[float]:
+    """Return up to four round numbers of a logarithmic axis; its two ends if there is only one."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [step * 10.0**ten for ten in decades for step in steps]
+        found = [tick for tick in found if low <= tick <= high]
+        if len(found) <= MOST_TICKS:
+            break
+    if len(found) > 1:
+        return found[:: math.ceil(len(found) / MOST_TICKS)]
+    return [low, high] if high > 1.3 * low else [low]
+
+
+def scale_amounts(axes: Any, values: Iterable[float], ticks: Sequence[float] | None = None) -> None:
+    """Give axes a horizontal logarithmic scale of amounts, with ticks that can be read.
+
+    Args:
+        axes: of matplotlib.
+        values: positive amounts that are drawn.
+        ticks: None chooses them.
+    """
+    there = [*values, *(ticks or ())]
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    if there:
+        low, high = min(there), max(there)
+        axes.set_xlim(0.7 * low, 1.4 * high)
+        shown = ticks or choose_ticks(low, high)
+        axes.set_xticks(shown, [format_amount(tick) for tick in shown])
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

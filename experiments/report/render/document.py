@@ -22,7 +22,8 @@ class Shown:
     link: str | None = None
     """`run:<folder>`, `page:<name>`, `#<anchor>`, or a path relative to the written page."""
     tone: str | None = None
-    """Color: tone of a verdict, `paper`, `muted`, or a state of the status board."""
+    """Color: tone of a verdict, `paper`, `muted`, or a state of the status board; `interval` goes
+    below its number."""
     note: str | None = None
     """Tooltip."""
 
@@ -67,6 +68,8 @@ class Table:
     """True if long enough for a filter, where scripts run."""
     brief: bool = False
     """True: text formats leave out lines that were not run."""
+    dense: bool = False
+    """True if it has so many columns that they only fit in small print."""
 
 
 @dataclass(frozen=True)

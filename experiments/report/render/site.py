@@ -146,6 +146,7 @@ def inline(text: str) -> Markup:
     """Render prose with `code` and **strong** words; everything else is escaped."""
     safe = str(escape(text))
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
+    safe = re.sub(r",(?=[A-Za-z_])", ",<wbr>", safe)  # names of folders are long lists
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe))
 
 
