@@ -1,4 +1,7 @@
-"""Writes the pictures of the report in docs/ anew: `python tests/screenshots.py`."""
+"""Writes the pictures of docs/report.md anew: `python tests/screenshots.py OUTPUTS`.
+
+OUTPUTS holds real runs: those of `make quickstart` and of contests. Nothing in it is changed.
+"""
 
 import sys
 import tempfile
@@ -9,37 +12,33 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import browser  # noqa: E402
-from records import five_hundred_runs  # noqa: E402
 
-from experiments.config.compose import compose_config, register  # noqa: E402
-from experiments.config.load import load_config  # noqa: E402
 from experiments.report.__main__ import main  # noqa: E402
 
 PICTURES = (
-    ("report_overview", "index", 1100, 900, "light"),
-    ("report_table2", "table2", 1100, 900, "light"),
-    ("report_table2_dark", "table2", 1100, 900, "dark"),
-    ("report_phone", "table2", 390, 800, "light"),
+    ("report_overview", "index", 1300, 1200, "light"),
+    ("report_table1", "table1", 1100, 900, "light"),
+    ("report_phone", "index", 390, 800, "dark"),
 )
+"""Name, page, width, height and color scheme."""
 
 
-def write_pictures(folder: Path) -> None:
-    """Writes the report of five hundred made-up runs, and what Chromium shows of it."""
-    register()
-    outputs = folder / "outputs"
-    five_hundred_runs(outputs, lambda *words: load_config(compose_config(list(words))))
-    main(["--outputs", str(outputs)])
+def write_pictures(outputs: Path, folder: Path) -> None:
+    """Writes a report of the runs to a folder, and what Chromium shows of it."""
+    main(["--outputs", str(outputs), "--to", str(folder / "report")])
     with browser.driver() as address:
         tab = browser.Browser(address, folder / "profile")
         for name, page, width, height, scheme in PICTURES:
             tab.shape(width, height, scheme, mobile=width < 500)
-            tab.open(outputs / f"report/{page}.html")
-            tab.run("document.querySelector('main .table')?.scrollIntoView()")
+            tab.open(folder / f"report/{page}.html")
+            tab.run("document.querySelector('main h1').scrollIntoView()")
             time.sleep(0.3)  # a frame after the last layout
             (ROOT / f"docs/{name}.png").write_bytes(tab.picture())
         tab.close()
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tests/screenshots.py OUTPUTS")
     with tempfile.TemporaryDirectory() as place:
-        write_pictures(Path(place))
+        write_pictures(Path(sys.argv[1]), Path(place))

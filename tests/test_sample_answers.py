@@ -50,7 +50,7 @@ def test_both_answers_side_by_side(tmp_path, plain):
     assert "2 of the paper's 2 models have answered." in page and "7.50 by gpt-4" in page
     assert "Describe your daily life on Mars." in page and "Second seed" not in page
     assert "make table4" not in page.partition("## Notes")[0]
-    assert "0 of 2" in text.markdown(registry.build("figure8", index)), "another question"
+    assert "0 of the paper" in text.markdown(registry.build("figure8", index)), "another question"
 
 
 def test_other_models_stand_apart_and_nothing_becomes_markup(tmp_path, plain, capsys):
@@ -58,7 +58,7 @@ def test_other_models_stand_apart_and_nothing_becomes_markup(tmp_path, plain, ca
     to = tmp_path / "report"
     assert main(["figure9", "--outputs", str(tmp_path), "--to", str(to)]) == 0
     page = (to / "figure9.html").read_text()
-    assert "0 of the paper's 2 models have answered; answers of other models: 1." in page
+    assert "2 models have answered; answers of other models: 1." in page
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
     assert "make table4 QUESTIONS=FOLDER" in page
 

@@ -66,7 +66,7 @@ def test_other_prompts_and_models_are_shown_as_ours(tmp_path, plain):
     model, found = sample_images.read_samples(FACTS, index)
     assert model == "sd_tiny" and [one.folder for one in found] == ["a-sks-dog-a", "a-sks-dog-b"]
     page = registry.build("figure10", index)
-    assert page.summary.startswith("0 of 8") and "a-sks-dog-a (ours)" in text.markdown(page)
+    assert page.summary.startswith("0 of the paper") and "a-sks-dog-a (ours)" in text.markdown(page)
 
 
 def test_what_is_not_an_image_is_left_out(tmp_path, plain):
@@ -80,7 +80,7 @@ def test_what_is_not_an_image_is_left_out(tmp_path, plain):
 def test_the_page_without_runs_and_its_command(tmp_path, capsys):
     to = tmp_path / "report"
     assert main(["figure10", "--outputs", str(tmp_path), "--to", str(to)]) == 0
-    assert "0 of 8" in (to / "figure10.html").read_text()
+    assert "8 pairs of subject and prompt" in (to / "figure10.html").read_text()
     words = FACTS["draw"].split(" ", 2)[2]
     given = [word for word in words.split("'") if word.strip()]
     assert overrides.find_problems([*given[0].split(), *given[1:]]) == []

@@ -162,7 +162,7 @@ def test_a_damaged_overview_costs_the_earlier_pages_their_lines(tmp_path, damage
     (tmp_path / "report/overview.json").write_text(damage)
     assert main(["runs", "--outputs", str(tmp_path)]) == 0
     check_links(tmp_path / "report")
-    assert "0 trained" in (tmp_path / "report/index.html").read_text()
+    assert "0 finished training runs." in (tmp_path / "report/index.html").read_text()
 
 
 def test_pages_that_a_page_links_to_are_built_with_it(tmp_path):

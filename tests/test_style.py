@@ -25,7 +25,7 @@ def test_ticks_are_round_numbers(low, high, ticks):
 
 def test_amounts_are_written_for_people():
     amounts = [0.2, 14.69, 128, 12_000, 22_565_376]
-    assert [*map(style.format_amount, amounts)] == ["0.2", "14.7", "128", "12,000", "22.6M"]
+    assert [*map(style.format_amount, amounts)] == ["0.2", "14.7", "128", "12k", "22.6M"]
 
 
 def test_figure_4_is_over_parameters_not_their_logarithm(tmp_path):
@@ -34,5 +34,5 @@ def test_figure_4_is_over_parameters_not_their_logarithm(tmp_path):
     axes = figure.axes[0]
     assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "Trained parameters per matrix")
     shown = [label.get_text() for label in axes.get_xticklabels()]
-    assert shown == ["50", "200", "1,000", "5,000", "20,000"]
+    assert shown == ["50", "200", "1,000", "5,000", "20k"]
     assert "natural logarithm" in facts["paper_axis"]

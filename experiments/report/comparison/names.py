@@ -16,7 +16,6 @@ METRICS = {
     **{"accuracy": "Accuracy", "matthews": "Matthews", "f1": "F1", "pearson": "Pearson"},
     **{"spearman": "Spearman", "cross_entropy": "Cross entropy", "fid": "FID"},
     **{"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"},
-    "loss": "Training loss",
 }
 METHODS = {
     **{"fourierft": "FourierFT", "lora": "LoRA", "full": "Full fine-tuning", "dora": "DoRA"},

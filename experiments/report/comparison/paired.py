@@ -133,6 +133,14 @@ def compare(of: Sample, than: Sample, factor: float = 1.0) -> Difference:
     )
 
 
+def estimate(of: Sample) -> Difference:
+    """Return the mean of a setting with its error over seeds and rows, as `compare` has it."""
+    import numpy as np
+
+    nothing = {seed: np.zeros_like(rows) for seed, rows in of.rows.items()}
+    return compare(of, Sample(values=dict.fromkeys(of.values, 0.0), rows=nothing, count=of.count))
+
+
 def _both(of: Sample, than: Sample, seed: int) -> bool:
     return seed in of.rows and seed in than.rows
 

@@ -48,7 +48,7 @@ def show(index: RunIndex) -> Page:
         summary += f" {counted} more record{'s' * (counted != 1)} of mode=count, without training."
     return Page(
         name="runs",
-        title="Finished runs",
+        title="All finished runs",
         blocks=blocks,
         rows=cells or [{"model": None}],
         summary=summary,

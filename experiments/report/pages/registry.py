@@ -23,6 +23,7 @@ from experiments.report.pages import (
     table1,
     tables,
     text_numbers,
+    your_runs,
 )
 from experiments.report.render.document import Page, title
 
@@ -44,6 +45,7 @@ OF_THE_PAPER = {
 }
 """Pages with their own layout; all others are tables of scores."""
 OWN = {
+    your_runs.NAME: your_runs.show,
     "claims": paper_claims.show,
     "pareto": pareto.show,
     "deviations": deviations.show,
@@ -53,11 +55,12 @@ OWN = {
 }
 """Pages about all runs, which have no reference file."""
 TITLES = {
+    your_runs.NAME: "Your runs",
     "claims": "Claims",
     "pareto": "Cost and score",
     "deviations": "Deviations",
     "differences": "Differences",
-    "runs": "Finished runs",
+    "runs": "All runs",
     "troubles": "Left out",
 }
 """Titles in the menu."""
@@ -66,8 +69,9 @@ LAST = "troubles"
 
 
 def names() -> list[str]:
-    """Return every page, the paper's first."""
-    return [*reference.names(), *OWN]
+    """Return every page: what was run, the paper's, those about both."""
+    first, *others = OWN
+    return [first, *reference.names(), *others]
 
 
 def take_next(waiting: list[str]) -> str:
@@ -85,7 +89,8 @@ def menu() -> list[tuple[str, str]]:
             found.append((name, title(reference.load(name))))
         except RecordError:
             continue  # said where the page is built
-    return [*found, *TITLES.items()]
+    first, *others = TITLES.items()
+    return [first, *found, *others]
 
 
 def build(name: str, index: RunIndex) -> Page:

@@ -67,9 +67,10 @@ def style(axes: object) -> None:
 
 
 def format_amount(value: float) -> str:
-    """Format a count or a duration for a tick: 128, 12,000, 1.5M."""
-    if value >= 1e6:
-        return f"{value / 1e6:.3g}M"
+    """Format a count or a duration for a tick: 128, 1,000, 12k, 1.5M."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if value >= max(unit, 1e4):
+            return f"{value / unit:.3g}{name}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -103,6 +103,8 @@ class Picture:
     caption: str
     draw: Callable[[], Any]
     """Function that returns a matplotlib Figure."""
+    half: bool = False
+    """True if two of them stand side by side where there is room."""
 
 
 Block = Prose | Items | Heading | Table | Picture
@@ -124,6 +126,8 @@ class Page:
     """True if `rule` is the paper's own."""
     summary: str = ""
     """One sentence for the overview."""
+    front: list[Block] = field(default_factory=list)
+    """Blocks of it on the first page of the site, where it is the first section."""
     verdicts: Mapping[Enum, int] = field(default_factory=dict)
     """Number of cells or claims by `Verdict`; on the status board, of runs by `State`."""
 
@@ -146,7 +150,7 @@ class Page:
     @property
     def links(self) -> Iterator[str]:
         """Links of its tables and lists."""
-        for block in self.blocks:
+        for block in (*self.blocks, *self.front):
             if isinstance(block, Table):
                 found = [
                     piece for line in block.lines for cell in line.cells for piece in pieces(cell)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -14,21 +13,17 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup, escape
 
-from experiments.errors import RecordError
 from experiments.files import write_atomically
 from experiments.metrics.selection import RULES
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Verdict
-from experiments.report.render import document
+from experiments.report.render import document, overview
 from experiments.report.render.document import RULE_NAMES, Page
 from experiments.report.run_page import content
-from experiments.results.stored import read_json
 
 HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "site.js")
 STATUS = "status"
-OVERVIEW = "overview.json"
-"""File with the list of the first page, for reports that write only some pages."""
 MARKS = {
     Verdict.reproduced.tone: "✓",
     Verdict.within_noise.tone: "≈",
@@ -39,17 +34,6 @@ MARKS = {
     Verdict.not_comparable.tone: "○",
 }
 """Marks beside the color, for readers who do not see it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """Page as listed in the overview."""
-
-    name: str
-    title: str
-    summary: str
-    verdicts: dict[str, int]
-    """Counts by label."""
 
 
 def write(
@@ -71,10 +55,9 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _assets(folder)
-    entries = {} if whole else _entries(folder)
+    entries = {} if whole else overview.read_entries(folder)
     for page in pages:
-        labels = {one.value: count for one, count in page.verdicts.items()}
-        entries[page.name] = Entry(page.name, page.title, page.summary, labels)
+        entries[page.name] = overview.make_entry(page, _render_front(page))
     menu = [item for item in menu if item[0] in entries]
     linked = {link for page in pages for link in page.links}
     for page in pages:
@@ -94,11 +77,17 @@ def write(
         if stale.name not in written:
             stale.unlink()
     listed = [entries[name] for name, _ in menu]
-    text = json.dumps([dataclasses.asdict(entry) for entry in listed], indent=1)
-    write_atomically(folder / OVERVIEW, text + "\n")
-    overview = folder / "index.html"
-    _put(overview, "index.html", folder, menu, pages=listed, runs=len(index.runs), here="index")
-    return overview
+    overview.write_entries(listed, folder)
+    first = folder / "index.html"
+    parts = overview.arrange(listed)
+    _put(first, "index.html", folder, menu, runs=len(index.runs), here="index", **parts)
+    return first
+
+
+def _render_front(page: Page) -> str:
+    """Return the HTML of a page's section on the first page; empty without one."""
+    block = _environment().get_template("blocks.html").module.block
+    return "".join(block(one, "") for one in page.front)
 
 
 def missing(page: Page, folder: Path, known: Container[str]) -> list[str]:
@@ -109,19 +98,6 @@ def missing(page: Page, folder: Path, known: Container[str]) -> list[str]:
         for name in dict.fromkeys(targets)
         if name not in known and not (folder / f"{name}.html").exists()
     ]
-
-
-def _entries(folder: Path) -> dict[str, Entry]:
-    """Read the list of an earlier report, without pages that are gone."""
-    try:
-        found = [Entry(**item) for item in read_json(folder / OVERVIEW)]
-        return {
-            one.name: one
-            for one in found
-            if (folder / f"{one.name}.html").exists() and isinstance(one.verdicts, dict)
-        }
-    except (RecordError, TypeError):
-        return {}  # of an earlier version, or none: `all` lists every page
 
 
 def write_page(page: Page, folder: Path, menu: Sequence[tuple[str, str]]) -> Path:

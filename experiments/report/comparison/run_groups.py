@@ -1,0 +1,294 @@
+"""Groups of finished runs that were scored on the same rows, with the scores of every setting."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import RecordError
+from experiments.metrics.classification import LOWER_IS_BETTER
+from experiments.metrics.selection import RULES
+from experiments.report.comparison import names, paired
+from experiments.report.comparison.paired import Difference, Sample
+from experiments.report.comparison.run_index import Run, RunIndex, number
+from experiments.report.comparison.seed_groups import Setting, group_seeds
+from experiments.results import predictions
+
+SIZES = ("method.n", "method.r", "method.target_r", "method.width")
+"""Fields that say how large an adapter is; a method has one of them."""
+CONDITIONS = ("train.epochs", "train.max_steps")
+"""Fields of `train` that are named wherever settings of a group differ in them."""
+LONGEST = 4
+"""Fields that a label names."""
+TRAINING_LOSS = "train/loss"
+BOUNDS = {
+    **dict.fromkeys(("accuracy", "f1"), (0.0, 1.0)),
+    **dict.fromkeys(("matthews", "pearson", "spearman"), (-1.0, 1.0)),
+}
+"""Values that a metric can have; an interval from an error may reach beyond them."""
+
+
+@dataclass(kw_only=True)
+class ScoredSetting:
+    """One setting of a group with its scores."""
+
+    setting: Setting
+    label: str
+    scores: dict[str, float | None]
+    """Mean over the seeds, by selection rule."""
+    parameters: int
+    seconds: float | None
+    interval: tuple[float, float] | None = None
+    """95 % interval of the score by the task's own rule."""
+    difference: Difference | None = None
+    """From the best setting; None for that one, and without a score."""
+
+    @property
+    def runs(self) -> list[Run]:
+        """Its runs, a seed each."""
+        return list(self.setting.runs.values())
+
+
+@dataclass(kw_only=True)
+class RunGroup:
+    """Runs of one base model and task that were scored on the same rows."""
+
+    model: str
+    task: str
+    data: str | None
+    """Name of the user's own data."""
+    profile: str | None
+    metric: str | None
+    """None for runs without a score."""
+    split: str | None
+    rule: str
+    """Selection rule of the score."""
+    rows: int | None
+    """Rows scored."""
+    settings: list[ScoredSetting] = field(default_factory=list)
+    """The best first."""
+    mark: str = ""
+    """What tells it from another group of the same description."""
+
+    @property
+    def title(self) -> str:
+        """MiniLM on SST-2."""
+        task = f"{self.data} ({self.task})" if self.data else names.name_task(self.task)
+        return f"{names.name_model(self.model)} on {task}"
+
+    @property
+    def conditions(self) -> str:
+        """Rows and profile: "872 validation rows scored"."""
+        parts = [f"profile {self.profile}"] if self.profile else []
+        if self.metric and self.rows:
+            parts.append(f"{self.rows:,} {self.split} rows scored")
+        return ", ".join([*parts, *([self.mark] if self.mark else [])])
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs."""
+        return [run for one in self.settings for run in one.runs]
+
+    @property
+    def finished(self) -> str:
+        """Time of the last run, as records hold it."""
+        times = [run.record.time for run in self.runs]
+        return max(str(one.get("finished") or one.get("started") or "") for one in times)
+
+
+def find_groups(index: RunIndex) -> list[RunGroup]:
+    """Return all groups of trained runs, that of the latest run first."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in index.runs:
+        if run.record.metrics:
+            found.setdefault(_find_key(run), []).append(run)
+    groups = [_make_group(runs) for runs in found.values()]
+    described: dict[tuple[str, str], list[RunGroup]] = {}
+    for group in groups:
+        described.setdefault((group.title, group.conditions), []).append(group)
+    for alike in described.values():
+        for place, group in enumerate(alike if len(alike) > 1 else (), 1):
+            group.mark = f"data {place} of {len(alike)}"
+    groups.sort(key=lambda one: (one.title, one.conditions))
+    return sorted(groups, key=lambda one: one.finished, reverse=True)
+
+
+def add_comparison(group: RunGroup, most: int) -> None:
+    """Add intervals, and differences from the best, of the first settings of a group."""
+    shown = [one for one in group.settings[:most] if one.scores.get(group.rule) is not None]
+    if not shown:
+        return
+    mark = _mark_rows(shown[0].runs[0], group)
+    samples = [_sample(one, group, mark) for one in shown]
+    for one, sample in zip(shown, samples, strict=True):
+        one.interval = _find_interval(one, sample, group.rule, group.metric)
+        if one is not shown[0]:
+            one.difference = paired.compare(sample, samples[0])
+
+
+def find_curve_key(group: RunGroup, index: RunIndex) -> str | None:
+    """Return the key of the histories that shows the score best; None without any.
+
+    The score's own if it was logged, else another score, else the training loss.
+    """
+    keys = dict.fromkeys(
+        key for one in group.settings[:1] for line in index.lines(one.runs[0]) for key in line
+    )
+    wanted = [f"{group.split}/{group.metric}"]
+    wanted += [key for key in keys if "/" in key and key not in predictions.OF_TRAINING]
+    return next((key for key in [*wanted, TRAINING_LOSS] if key in keys), None)
+
+
+def _find_key(run: Run) -> tuple[Any, ...]:
+    """Return what runs of one group share."""
+    said, primary = run.record.run, run.primary
+    environment = run.record.environment
+    return (
+        *(said["model"], said["task"], run.values.get("task.data"), said.get("profile")),
+        *(primary.get(key) for key in ("name", "split", "select")),
+        *(environment.get("data"), _count_rows(run)),
+    )
+
+
+def _count_rows(run: Run) -> int | None:
+    rows = run.record.environment.get("rows")
+    return rows.get(f"scored {run.primary.get('split')}") if isinstance(rows, dict) else None
+
+
+def _make_group(runs: Sequence[Run]) -> RunGroup:
+    first, settings = runs[0], group_seeds(runs)
+    primary = first.primary
+    said = first.record.run
+    group = RunGroup(
+        **{key: said.get(key) for key in ("model", "task", "profile")},
+        data=first.values.get("task.data"),
+        metric=primary.get("name"),
+        split=primary.get("split"),
+        rule=primary["select"] if primary.get("select") in RULES else "best",
+        rows=_count_rows(first),
+    )
+    lower = group.metric in LOWER_IS_BETTER
+
+    def order(one: ScoredSetting) -> tuple[bool, float, str]:
+        score = one.scores.get(group.rule)
+        return score is None, (score or 0.0) * (1 if lower else -1), one.label
+
+    for setting, label in zip(settings, label_settings(settings), strict=True):
+        seeds = list(setting.runs.values())
+        group.settings.append(
+            ScoredSetting(
+                setting=setting,
+                label=label,
+                scores={rule: _mean(_score(run, rule) for run in seeds) for rule in RULES},
+                parameters=setting.first.record.parameters["adapter"],
+                seconds=_mean(number(run.record.time.get("train_s")) for run in seeds),
+            )
+        )
+    group.settings.sort(key=order)
+    return group
+
+
+def _score(run: Run, rule: str) -> float | None:
+    name = run.primary.get("name")
+    return None if name is None else run.score(rule, name)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean; None without values, or if a seed has none, as one that diverged."""
+    found = list(values)
+    return None if None in found or not found else statistics.fmean(found)
+
+
+def label_settings(settings: Sequence[Setting]) -> list[str]:
+    """Return a label of every setting: its method, size, and what tells it from the others."""
+    differing = _find_differing(settings)
+    shared = {key for key in differing if key.startswith(("task.", "model.")) or key in CONDITIONS}
+    labels: list[str] = []
+    for one in settings:
+        method = one.run["method"]
+        alike = [other for other in settings if other.run["method"] == method]
+        identity = one.first.identity
+        size = next((key for key in SIZES if identity.get(key) is not None), None)
+        keys = [key for key in identity if key in shared | _find_differing(alike) and key != size]
+        named = [size, *sorted(keys)] if size else sorted(keys)
+        parts = [f"{key.rpartition('.')[2]}={_format(identity[key])}" for key in named]
+        name = str(identity.get("method.peft_type") or names.name_method(method))
+        parts = [*parts[:LONGEST], *(["…"] if len(parts) > LONGEST else [])]
+        label = ", ".join([name, *parts])
+        again = labels.count(label)  # the same settings from other weights, for one
+        labels.append(label if not again else f"{label} ({again + 1})")
+    return labels
+
+
+def _find_differing(settings: Sequence[Setting]) -> set[str]:
+    """Return the fields that not all of these settings have with one value."""
+    identities = [one.first.identity for one in settings]
+    keys = {key for identity in identities for key in identity} - {"seed", "recipe"}
+    return {
+        key
+        for key in keys
+        if len({str(identity.get(key)) for identity in identities}) > 1
+        and all(key in identity for identity in identities)
+    }
+
+
+def _format(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{value!s:.24}"
+
+
+def _sample(one: ScoredSetting, group: RunGroup, mark: str | None) -> Sample:
+    """Return the scores of a setting, with resampled rows where they are those of `mark`."""
+    values = {seed: run.score(group.rule, group.metric or "") for seed, run in _list_runs(one)}
+    same = [(seed, run) for seed, run in _list_runs(one) if _mark_rows(run, group) == mark]
+    return paired.sample(
+        {seed: value for seed, value in values.items() if value is not None},
+        same if mark is not None else (),
+        rule=group.rule,
+        metric=group.metric,
+    )
+
+
+def _list_runs(one: ScoredSetting) -> Iterator[tuple[Any, Run]]:
+    yield from one.setting.runs.items()
+
+
+def _find_interval(
+    one: ScoredSetting, sample: Sample, rule: str, metric: str | None
+) -> tuple[float, float] | None:
+    """Return the interval over rows and, from three seeds on, over seeds.
+
+    Of one or two seeds it is the mean of those that their records hold, over the rows alone.
+    """
+    found = paired.estimate(sample).interval
+    if found is not None:
+        lowest, highest = BOUNDS.get(metric or "", (-math.inf, math.inf))
+        return max(lowest, found[0]), min(highest, found[1])
+    ends = [((run.record.metrics or {}).get(rule) or {}).get("interval") for run in one.runs]
+    known = [end for end in ends if end and None not in end]
+    if len(known) < len(ends):
+        return None
+    low, high = (statistics.fmean(values) for values in zip(*known, strict=True))
+    return low, high
+
+
+def _mark_rows(run: Run, group: RunGroup) -> str | None:
+    """Return a mark of the rows whose predictions are stored for the score; None without."""
+    step = ((run.record.metrics or {}).get(group.rule) or {}).get("step")
+    if not isinstance(step, int) or group.split is None:
+        return None
+    return _hash_references(run.run_dir, group.split, step)
+
+
+@functools.cache
+def _hash_references(run_dir: Path, split: str, step: int) -> str | None:
+    try:
+        entry = predictions.load_step(run_dir, split, step)
+    except (RecordError, OSError):
+        return None  # `experiments.results verify` reports it
+    return None if entry is None else hashlib.sha256(entry.references.tobytes()).hexdigest()

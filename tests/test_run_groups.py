@@ -1,0 +1,175 @@
+"""Groups of finished runs: what is compared with what, and how."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.metrics.classification import METRICS
+from experiments.metrics.selection import Evaluation, select
+from experiments.report.comparison import run_groups, run_index
+from experiments.results import predictions
+from experiments.results.record import Record, write_record
+
+ROWS = 40
+
+
+def add_run(
+    root,
+    method="fourierft",
+    seed=0,
+    right=(30,),
+    *,
+    model="minilm",
+    task="text",
+    config=None,
+    data="d" * 64,
+    flipped=False,
+    finished="2026-11-30T10:00:00+0000",
+    parameters=12000,
+):
+    """Writes a run on rows of two classes; `right` counts the right rows of each epoch.
+
+    The task's data file never existed, as if it were gone since.
+    """
+    references = np.arange(ROWS) % 2 if not flipped else 1 - np.arange(ROWS) % 2
+    evaluations = []
+    for epoch, count in enumerate(right, 1):
+        said = np.where(np.arange(ROWS) < count, references, 1 - references)
+        logits = np.eye(2)[said].astype(np.float32)
+        evaluations.append(
+            Evaluation(step=epoch, epoch=epoch, predictions=logits, references=references)
+        )
+    metrics = select(evaluations, METRICS["accuracy"])
+    metrics["primary"] = {"name": "accuracy", "split": "validation", "select": "best"}
+    config = {"model": {}, "task": {}, "method": {}, "train": {}} | (config or {})
+    names = {"model": model, "task": task, "method": method}
+    config = {key: {**part, "name": names.get(key)} for key, part in config.items()}
+    if task == "text":
+        config["task"] = {"data": "reviews.csv", "path": "/gone/reviews.csv", **config["task"]}
+    place = root / model / task / method / str(len([*root.rglob("metrics.json")]))
+    for evaluation in evaluations:
+        place.mkdir(parents=True, exist_ok=True)
+        predictions.save(place, "validation", evaluation)
+    lines = [
+        {
+            "step": one.step,
+            "epoch": one.epoch,
+            "elapsed_s": 1.0,
+            "validation/accuracy": score / ROWS,
+        }
+        for one, score in zip(evaluations, right, strict=True)
+    ]
+    (place / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    record = Record(
+        run={**names, "seed": seed, "variant": "", "profile": None},
+        config={**config, "seed": seed},
+        parameters={"adapter": parameters, "head": 2, "base": 12, "stored_bytes": 40},
+        metrics=metrics,
+        time={"train_s": 10.0 + seed, "finished": finished},
+        memory={},
+        environment={"data": data, "weights": "w", "rows": {"scored validation": ROWS}},
+    )
+    write_record(place, record)
+    return place
+
+
+def find(root, most=10):
+    groups = run_groups.find_groups(run_index.collect(root))
+    for group in groups:
+        run_groups.add_comparison(group, most)
+    return groups
+
+
+def with_n(n, rate=0.1):
+    return {"method": {"n": n}, "train": {"learning_rate": rate}}
+
+
+def test_own_data_that_are_gone_and_tasks_of_ones_own_are_groups_too(tmp_path):
+    add_run(tmp_path, finished="2026-11-30T10:00:00+0000")
+    add_run(tmp_path, task="spirals", finished="2026-11-30T12:00:00+0000")
+    add_run(tmp_path, task="sst2", finished="2026-11-30T11:00:00+0000")
+    groups = find(tmp_path)
+    assert [one.title for one in groups] == [
+        "MiniLM on spirals",
+        "MiniLM on SST-2",
+        "MiniLM on reviews.csv (text)",
+    ]
+    assert {one.conditions for one in groups} == {"40 validation rows scored"}
+
+
+def test_runs_on_other_rows_are_never_in_one_group(tmp_path):
+    add_run(tmp_path)
+    add_run(tmp_path, seed=1, data="e" * 64)
+    groups = find(tmp_path)
+    assert [one.conditions for one in groups] == [
+        "40 validation rows scored, data 1 of 2",
+        "40 validation rows scored, data 2 of 2",
+    ]
+
+
+def test_settings_are_named_by_what_tells_them_apart(tmp_path):
+    add_run(tmp_path, config=with_n(100))
+    add_run(tmp_path, config=with_n(1000), right=(31,))
+    add_run(tmp_path, config=with_n(1000, 0.01), right=(32,))
+    lora = {"method": {"r": 8, "alpha": 16}, "train": {"learning_rate": 1e-3}}
+    add_run(tmp_path, method="lora", config=lora, right=(33,))
+    [group] = find(tmp_path)
+    assert [one.label for one in group.settings] == [
+        "LoRA, r=8",
+        "FourierFT, n=1000, learning_rate=0.01",
+        "FourierFT, n=1000, learning_rate=0.1",
+        "FourierFT, n=100, learning_rate=0.1",
+    ]
+
+
+def test_a_difference_of_one_seed_is_over_the_rows_alone(tmp_path):
+    add_run(tmp_path, right=(20, 30))
+    add_run(tmp_path, method="lora", right=(36, 34))
+    [group] = find(tmp_path)
+    best, other = group.settings
+    assert (best.label, best.scores["best"], best.scores["last"]) == ("LoRA", 0.9, 0.85)
+    assert best.difference is None and best.interval == pytest.approx((0.8, 0.975))
+    assert other.difference.value == pytest.approx(-0.15) and other.difference.interval is None
+    # 6 of 40 rows differ: the variance of one row is 0.15 * 0.85.
+    assert other.difference.floor == pytest.approx(1.96 * (0.15 * 0.85 / 40) ** 0.5, rel=0.2)
+
+
+def test_predictions_of_other_rows_are_not_paired(tmp_path):
+    add_run(tmp_path)
+    add_run(tmp_path, method="lora", right=(36,), flipped=True)
+    [group] = find(tmp_path)
+    assert group.settings[1].difference.value == pytest.approx(-0.15)
+    assert group.settings[1].difference.floor is None
+
+
+def test_three_seeds_have_an_interval_over_both_within_the_metrics_bounds(tmp_path):
+    for seed, right in enumerate((40, 39, 36)):
+        add_run(tmp_path, seed=seed, right=(right,))
+    [group] = find(tmp_path)
+    [one] = group.settings
+    low, high = one.interval
+    assert one.scores["best"] == pytest.approx(115 / 120) and high == 1.0 and 0.8 < low < 0.95
+    assert len(one.runs) == 3 and one.seconds == 11
+
+
+def test_lower_losses_are_better_and_what_diverged_is_last(tmp_path):
+    places = [add_run(tmp_path, config=with_n(n)) for n in (1, 2, 3)]
+    for place, loss in zip(places, (1.5, None, 1.2), strict=True):
+        record = json.loads((place / "metrics.json").read_text())
+        record["metrics"]["primary"]["name"] = "cross_entropy"
+        record["metrics"]["best"] = {"epoch": 1.0, "step": 1, "value": loss}
+        (place / "metrics.json").write_text(json.dumps(record))
+    [group] = find(tmp_path)
+    assert [one.label for one in group.settings] == [f"FourierFT, n={n}" for n in (3, 1, 2)]
+    assert group.settings[2].difference is None
+
+
+def test_a_curve_of_the_score_or_else_of_the_loss(tmp_path):
+    place = add_run(tmp_path)
+    index = run_index.collect(tmp_path)
+    [group] = run_groups.find_groups(index)
+    assert run_groups.find_curve_key(group, index) == "validation/accuracy"
+    line = {"step": 1, "epoch": 1.0, "elapsed_s": 1.0, "train/loss": 0.5, "train/learning_rate": 1}
+    (place / "history.jsonl").write_text(json.dumps(line) + "\n")
+    assert run_groups.find_curve_key(group, index) == "train/loss"

@@ -1,0 +1,84 @@
+"""The first section of the report: what was run."""
+
+import json
+
+from test_run_groups import add_run, with_n
+
+from experiments.report.__main__ import main
+from experiments.report.comparison import run_index
+from experiments.report.pages import registry, your_runs
+from experiments.report.render import text
+from experiments.report.render.document import Heading, Picture, Table
+
+
+def build(root):
+    return registry.build("your_runs", run_index.collect(root))
+
+
+def test_scores_by_method_and_their_difference(tmp_path):
+    add_run(tmp_path, right=(20, 30, 28))
+    add_run(tmp_path, method="lora", right=(34, 36, 34), parameters=73728)
+    page = build(tmp_path)
+    told = text.markdown(page)
+    [lora] = [line for line in told.splitlines() if line.startswith("| LoRA ")]
+    [ours] = [line for line in told.splitlines() if line.startswith("| FourierFT ")]
+    assert "0.900 [0.800, 0.975]" in lora and "the best" in lora and "73,728" in lora
+    assert "-0.150 [" in ours and "]*" in ours and ours.split("|")[3].strip() == "0.700"
+    assert page.rows[1]["less_best"] < page.rows[1]["less_best_high"] < 0
+    curves, costs = page.pictures
+    [axes] = curves.draw().axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Epoch", "Accuracy")
+    assert [*axes.lines[0].get_ydata()] == [34 / 40, 36 / 40, 34 / 40]
+    assert [one.get_xlabel() for one in costs.draw().axes] == [
+        "Adapter parameters",
+        "Seconds of training",
+    ]
+
+
+def test_one_evaluation_makes_no_curve_and_no_score_no_comparison(tmp_path):
+    place = add_run(tmp_path, task="alpaca")
+    record = json.loads((place / "metrics.json").read_text())
+    record["metrics"] = {"primary": {}, "last": {"epoch": 1.0}}
+    (place / "metrics.json").write_text(json.dumps(record))
+    page = build(tmp_path)
+    assert not [*page.pictures]
+    [table] = page.tables
+    assert table.columns == ["Setting", "Parameters", "Seconds", "Seeds"]
+
+
+def test_nothing_trained_is_said(tmp_path):
+    page = build(tmp_path)
+    assert "python train.py" in text.markdown(page) and page.summary == "Nothing was trained yet."
+
+
+def test_very_many_runs_stay_a_short_section(tmp_path):
+    """Of one group the best settings, of many groups the latest; all others behind links."""
+    for number in range(30):
+        add_run(tmp_path, config=with_n(number + 1), right=(number,))
+    for number in range(20):
+        add_run(tmp_path, task=f"mine{number}", finished=f"2026-11-30T09:00:{number:02}+0000")
+    front = build(tmp_path).front
+    tables = [block for block in front if isinstance(block, Table)]
+    assert len(tables) == 1 + your_runs.FRONT_GROUPS
+    assert [len(one.lines) for one in tables] == [your_runs.FRONT_LINES, your_runs.SETTINGS, 1, 1]
+    assert len([block for block in front if isinstance(block, Heading)]) == your_runs.FRONT_GROUPS
+    assert len([block for block in front if isinstance(block, Picture)]) <= 2
+    links = [line.link for line in front[-1].lines]
+    assert links == ["page:your_runs", "page:runs", "page:pareto"]
+    assert "All 50 runs" in front[-1].lines[1].text
+
+
+def test_the_first_page_opens_with_it_and_keeps_it(tmp_path, monkeypatch):
+    """Tables without a run are folded, and a report of one page leaves the section there."""
+    add_run(tmp_path)
+    monkeypatch.setattr(registry.reference, "names", lambda: ["table2", "table6"])
+    assert main(["--outputs", str(tmp_path)]) == 0
+    first = (tmp_path / "report/index.html").read_text()
+    place = [
+        first.index(word) for word in ("<h1>Your runs", "MiniLM on reviews", "Beside the paper")
+    ]
+    assert place == sorted(place)
+    folded = first[first.index("<details") : first.index("</details>")]
+    assert "2 tables and figures without a run of yours" in folded and "table6.html" in folded
+    assert main(["table2", "--outputs", str(tmp_path)]) == 0
+    assert "MiniLM on reviews" in (tmp_path / "report/index.html").read_text()
