@@ -445,8 +445,9 @@ def test_runs_lists_every_training_with_its_interval(tmp_path):
     text, _ = shown(tmp_path, "runs")
     (line,) = [line for line in text["runs.md"].splitlines() if line.startswith("| minilm")]
     found = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert found[2] == "full ours (asked: paper); x=1"
     assert found[3:8] == ["3", "accuracy", "0.860 [0.840, 0.880]", "0.860 [0.840, 0.880]", "-"]
-    assert found[8:] == ["10", "2", "12", "5", "0.0001", "ours (asked: paper); x=1"]
+    assert found[8:] == ["10", "2", "12", "5", "0.0001"]
     told = registry.build("runs", run_index.collect(tmp_path / "outputs")).summary
     assert told == "1 finished training run. 1 more record of mode=count, without training."
 

@@ -25,7 +25,7 @@ def test_ticks_are_round_numbers(low, high, ticks):
 
 def test_amounts_are_written_for_people():
     amounts = [0.2, 14.69, 128, 12_000, 22_565_376]
-    assert [*map(style.format_amount, amounts)] == ["0.2", "14.7", "128", "12k", "22.6M"]
+    assert [*map(style.format_amount, amounts)] == ["0.2", "15", "128", "12k", "22.6M"]
 
 
 def test_figure_4_is_over_parameters_not_their_logarithm(tmp_path):

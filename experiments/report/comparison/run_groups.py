@@ -209,13 +209,15 @@ def label_settings(settings: Sequence[Setting]) -> list[str]:
     """Return a label of every setting: its method, size, and what tells it from the others."""
     differing = _find_differing(settings)
     shared = {key for key in differing if key.startswith(("task.", "model.")) or key in CONDITIONS}
+    by_method: dict[str, list[Setting]] = {}
+    for one in settings:
+        by_method.setdefault(one.run["method"], []).append(one)
+    told = {method: shared | _find_differing(alike) for method, alike in by_method.items()}
     labels: list[str] = []
     for one in settings:
-        method = one.run["method"]
-        alike = [other for other in settings if other.run["method"] == method]
-        identity = one.first.identity
+        method, identity = one.run["method"], one.first.identity
         size = next((key for key in SIZES if identity.get(key) is not None), None)
-        keys = [key for key in identity if key in shared | _find_differing(alike) and key != size]
+        keys = [key for key in identity if key in told[method] and key != size]
         named = [size, *sorted(keys)] if size else sorted(keys)
         parts = [f"{key.rpartition('.')[2]}={_format(identity[key])}" for key in named]
         name = str(identity.get("method.peft_type") or names.name_method(method))

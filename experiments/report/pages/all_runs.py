@@ -10,9 +10,9 @@ from experiments.report.comparison.seed_groups import find_fallback
 from experiments.report.render.document import Cell, Line, Page, Prose, Shown, Table, link
 
 SCORES = ("Best", "Last", "Held-out")
-NUMBERS = (*SCORES, "Parameters", "Head", "Seconds", "Peak MB", "Learning rate")
+NUMBERS = (*SCORES, "Parameters", "Head", "Seconds", "Peak MB", "Rate")
 NAMES = ("model", "task", "method", "variant", "source", "recipe", "seed")
-COLUMNS = ("Model", "Task", "Method", "Seed", "Metric", *NUMBERS, "Recipe, and what differs")
+COLUMNS = ("Model", "Task", "Method, recipe and what differs", "Seed", "Metric", *NUMBERS)
 MEGABYTE = 1024**2
 
 
@@ -36,7 +36,7 @@ def show(index: RunIndex) -> Page:
                 for cell, run in zip(cells, trained, strict=True)
             ],
             numbers=NUMBERS,
-            heads=3,
+            heads=2,
             dense=True,
             filtered=True,
         ),
@@ -84,8 +84,13 @@ def _words(cell: dict[str, Any], record: str) -> list[Cell]:
 
     differs = cell["variant"] or (f"profile={cell['profile']}" if cell["profile"] else "")
     asked = f" (asked: {cell['source']})" if find_fallback(cell) else ""
+    recipe = f"{cell['recipe'] or '-'}{asked}"
     return [
-        *(str(cell[name] or "") for name in ("model", "task", "method")),
+        *(str(cell[name] or "") for name in ("model", "task")),
+        (
+            cell["method"],
+            Shown(text="; ".join(filter(None, [recipe, differs])), tone="interval"),
+        ),
         Shown(text=str(cell["seed"]), link=record),
         cell["metric"] or "-",
         *(score(rule) for rule in RULES),
@@ -94,5 +99,4 @@ def _words(cell: dict[str, Any], record: str) -> list[Cell]:
         f"{cell['train_s']:.0f}" if cell["train_s"] is not None else "-",
         f"{cell['peak_bytes'] / MEGABYTE:.0f}" if cell["peak_bytes"] else "-",
         f"{cell['learning_rate']:g}" if cell["learning_rate"] is not None else "-",
-        "; ".join(filter(None, [f"{cell['recipe'] or '-'}{asked}", differs])),
     ]

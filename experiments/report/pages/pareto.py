@@ -227,8 +227,8 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
                 )
             style.scale_amounts(axes, filter(None, (getattr(offer, cost) for offer in offers)))
             axes.set_xlabel(label, fontsize=10)
-            named = [names.name_model(key[0]), names.name_task(key[1]), key[2]]
-            axes.set_title(style.literal(", ".join(filter(None, named))), fontsize=10)
+            named = [f"{names.name_model(key[0])}, {names.name_task(key[1])}", key[2]]
+            axes.set_title(style.literal("\n".join(filter(None, named))), fontsize=10)
         line[0].set_ylabel(names.name_metric(offers[0].setting.first.primary.get("name")))
     handles: dict[str, Any] = {}
     for axes in places.ravel():

@@ -71,7 +71,7 @@ def format_amount(value: float) -> str:
     for unit, name in ((1e6, "M"), (1e3, "k")):
         if value >= max(unit, 1e4):
             return f"{value / unit:.3g}{name}"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def choose_ticks(low: float, high: float) -> list[float]:
