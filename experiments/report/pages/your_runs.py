@@ -114,20 +114,20 @@ def _list_groups(groups: Sequence[RunGroup], index: RunIndex, page: str) -> Tabl
                         Shown(text=group.title, link=target),
                         Shown(text=group.conditions, tone="interval"),
                     ),
-                    str(len(group.runs)),
-                    best.label,
                     (
                         Shown(text=_format(score), link=link(index.root, best.runs[0].run_dir)),
                         Shown(text=names.name_metric(group.metric), tone="interval"),
                     ),
+                    best.label,
+                    str(len(group.runs)),
                 ]
             )
         )
     return Table(
         caption="What was trained, the latest first",
-        columns=["Base model and task", "Runs", "Best setting", "Score"],
+        columns=["Base model and task", "Score", "of the best setting", "Runs"],
         lines=lines,
-        numbers=["Runs", "Score"],
+        numbers=["Score", "Runs"],
         filtered=not page,
     )
 
