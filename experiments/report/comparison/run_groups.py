@@ -26,6 +26,8 @@ CONDITIONS = ("train.epochs", "train.max_steps")
 """Fields of `train` that are named wherever settings of a group differ in them."""
 LONGEST = 4
 """Fields that a label names."""
+LONGEST_NAME = 60
+"""Letters of the name of the user's own data."""
 TRAINING_LOSS = "train/loss"
 BOUNDS = {
     **dict.fromkeys(("accuracy", "f1"), (0.0, 1.0)),
@@ -150,10 +152,16 @@ def _find_key(run: Run) -> tuple[Any, ...]:
     said, primary = run.record.run, run.primary
     environment = run.record.environment
     return (
-        *(said["model"], said["task"], run.values.get("task.data"), said.get("profile")),
+        *(said["model"], said["task"], _find_data(run), said.get("profile")),
         *(primary.get(key) for key in ("name", "split", "select")),
         *(environment.get("data"), _count_rows(run)),
     )
+
+
+def _find_data(run: Run) -> str | None:
+    """Return the name of the user's own data."""
+    name = run.values.get("task.data")
+    return name[:LONGEST_NAME] if isinstance(name, str) else None
 
 
 def _count_rows(run: Run) -> int | None:
@@ -167,7 +175,7 @@ def _make_group(runs: Sequence[Run]) -> RunGroup:
     said = first.record.run
     group = RunGroup(
         **{key: said.get(key) for key in ("model", "task", "profile")},
-        data=first.values.get("task.data"),
+        data=_find_data(first),
         metric=primary.get("name"),
         split=primary.get("split"),
         rule=primary["select"] if primary.get("select") in RULES else "best",
