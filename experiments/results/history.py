@@ -12,6 +12,8 @@ from experiments.errors import RecordError
 from experiments.results import stored
 
 HISTORY = "history.jsonl"
+TRAINING_LOSS = "train/loss"
+"""Key of the training loss in a line."""
 POSITION_KEYS = ("step", "epoch", "elapsed_s")
 """Keys of every line."""
 

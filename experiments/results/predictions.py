@@ -15,9 +15,10 @@ from experiments.errors import RecordError
 from experiments.files import list_visible
 from experiments.metrics.selection import Evaluation
 from experiments.results import stored
+from experiments.results.history import TRAINING_LOSS
 
 FOLDER = "predictions"
-OF_TRAINING = ("train/loss", "train/learning_rate", "train/gradient_norm")
+OF_TRAINING = (TRAINING_LOSS, "train/learning_rate", "train/gradient_norm")
 """Keys of a history that are not scores of an evaluation."""
 LARGEST = 2**32
 """Bytes of the predictions of one evaluation."""

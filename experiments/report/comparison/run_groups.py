@@ -20,10 +20,10 @@ from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import Setting, group_seeds
 from experiments.report.comparison.setting_labels import label_settings
 from experiments.results import predictions
+from experiments.results.history import TRAINING_LOSS
 
 LONGEST_NAME = 60
 """Letters of the name of the user's own data."""
-TRAINING_LOSS = "train/loss"
 BOUNDS = {
     **dict.fromkeys(("accuracy", "f1"), (0.0, 1.0)),
     **dict.fromkeys(("matthews", "pearson", "spearman"), (-1.0, 1.0)),

@@ -33,13 +33,14 @@ from experiments.report.render.document import (
     link,
     title,
 )
+from experiments.results.history import TRAINING_LOSS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from experiments.report.plots.training_curves import Curve
 
-KEYS = {"accuracy": "validation/accuracy", "f1": "validation/f1", "loss": "train/loss"}
+KEYS = {"accuracy": "validation/accuracy", "f1": "validation/f1", "loss": TRAINING_LOSS}
 """A panel's key in the runs' histories."""
 
 

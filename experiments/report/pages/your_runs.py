@@ -28,6 +28,7 @@ from experiments.report.render.document import (
     link,
     link_page,
 )
+from experiments.results.history import TRAINING_LOSS
 
 NAME = "your_runs"
 GROUPS = 12
@@ -43,7 +44,8 @@ SEEDS = 5
 INTERVALS = (
     "Intervals are 95 %: over the rows scored and, from three seeds on, over the seeds too. "
     "Differences are paired, by row and over the seeds that both settings have; with fewer than "
-    "three such seeds (*) their intervals cover the rows alone."
+    "three such seeds (*) their intervals cover the rows alone. A best epoch is chosen on the rows "
+    "that score it, which flatters it; only images have a split for that."
 )
 NOTHING = "Nothing was trained yet: `python train.py` trains Figure 7's toy, in seconds."
 
@@ -154,7 +156,7 @@ def _draw_pictures(place: int, group: RunGroup, index: RunIndex) -> Iterator[Pic
     many = f", the best {len(drawn)} of {len(group.settings)} settings"
     of = f"{group.title}{many if len(drawn) < len(group.settings) else ''}"
     if key and any(len(curve) > 1 for seeds in curves.values() for curve in seeds):
-        what = "Training loss" if key == run_groups.TRAINING_LOSS else "Score"
+        what = "Training loss" if key == TRAINING_LOSS else "Score"
         ringed = "; rings: best epochs" if group.rule == "best" and group.metric else ""
         yield Picture(
             name=f"{NAME}_{place}_curves",

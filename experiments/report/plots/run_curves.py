@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.report.comparison import names
-from experiments.report.comparison.run_groups import TRAINING_LOSS
 from experiments.report.plots import style
 from experiments.report.plots.training_curves import Curve, band
+from experiments.results.history import TRAINING_LOSS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

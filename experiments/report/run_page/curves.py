@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.run_page.charts import Chart, Points, draw_chart
-
-LOSS = "train/loss"
+from experiments.results.history import TRAINING_LOSS
 
 
 def draw_charts(run: Run, index: RunIndex) -> list[Chart]:
@@ -18,11 +17,11 @@ def draw_charts(run: Run, index: RunIndex) -> list[Chart]:
         index: its index, where a damaged history is reported.
     """
     lines = index.lines(run)
-    keys = dict.fromkeys(key for line in lines for key in line if key != LOSS)
+    keys = dict.fromkeys(key for line in lines for key in line if key != TRAINING_LOSS)
     metric, split = run.primary.get("name"), run.primary.get("split")
     scored = [key for key in keys if key.partition("/")[2] == metric]
     scored.sort(key=lambda key: key != f"{split}/{metric}")  # the split that counts comes first
-    losses, scores = (_read(run, index, names) for names in ([LOSS], scored))
+    losses, scores = (_read(run, index, names) for names in ([TRAINING_LOSS], scored))
     label = _label_epochs(lines)
     charts = [draw_chart("Training loss", losses, label)] if losses else []
     if scores:
