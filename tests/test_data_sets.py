@@ -28,7 +28,7 @@ def test_printed_sizes_beside_counted_ones(tmp_path):
     unknown = {task for (task, _), one in found.items() if one.verdict is Verdict.not_run}
     assert unknown == {"qqp", "mnli", "qnli"}
     page = text.markdown(registry.build("table7", RunIndex(tmp_path)))
-    assert "**not reproduced** (misprint: 3.67k is meant)" in page and "9 not counted" in page
+    assert "**not reproduced** (misprint: 3.67k is meant)" in page and "9 without a run" in page
 
 
 def test_held_out_parts_have_the_printed_sizes(tmp_path):

@@ -66,7 +66,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     found = list(read_sizes(facts, index))
     counts = Counter(one.verdict for one in found)
     parts = [f"{counts[one]} {one.value}" for one in Verdict if counts[one]]
-    summary = f"{len(found)} sizes: {', '.join(parts)}.".replace("not run", "not counted")
+    summary = f"{len(found)} sizes: {', '.join(parts)}.".replace("not run", "without a run")
     columns = ["Data set", "Size of", "Printed", "As loaded", "Counted", "Verdict"]
     runs = Shown(text="the runs that load them", link=link_page(facts["runs"]))
     return Page(
@@ -175,7 +175,7 @@ def _line(one: Size, index: RunIndex) -> Line:
     counted = "–" if one.counted is None else f"{one.counted:,}"
     place = link(index.root, one.runs[0].run_dir) if one.runs else None
     verdict = one.verdict
-    told = verdict.value if one.counted is not None else "not counted"
+    told = verdict.value if one.counted is not None else "no run"
     why = f" (misprint: {one.printed} is meant)" if one.misprint else ""
     return Line(
         cells=[

@@ -214,7 +214,7 @@ def _of_counts(index: RunIndex) -> Iterator[Finding]:
             sound(built),
             Judgement(verdict=worst),
             built.summary,
-            f"{missing} not counted" if missing else "",
+            f"{missing} not run" if missing else "",
         )
 
 
