@@ -126,5 +126,5 @@ def _flatten_scientific(cfg: DictConfig) -> dict[str, Any]:
         key: value
         for section, local in IDENTITY.items()
         for key, value in found.items()
-        if key.partition(".")[0] == section and key.partition(".")[2] not in local
+        if key.partition(".")[0] == section and local.isdisjoint(key.split(".")[1:2])
     }

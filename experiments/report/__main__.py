@@ -14,6 +14,7 @@ from experiments.report.pages import registry
 from experiments.report.plots import style
 from experiments.report.render import site, text
 from experiments.report.render.document import Page
+from experiments.report.run_page import command
 
 SHOWN = 5
 """Records that do not count and are named in the terminal; the last page has all of them."""
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.report import wandb_report  # its library takes a moment too
 
         return wandb_report.main(words[1:])
+    if words[:1] == ["run"]:
+        return command.main(words[1:])
     known = registry.names()
     asked = _parse(words, known)
     unknown = [name for name in asked.names if name not in [*known, "all"]]
@@ -99,7 +102,8 @@ def _parse(arguments: list[str], known: list[str]) -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(known)}; none, or all: all of them; or `status`, `wandb` (--help each)",
+        help=f"{', '.join(known)}; none, or all: all of them; or `run RUN`, `status`, `wandb` "
+        "(--help each)",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Sequence
+import shutil
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,11 +15,11 @@ from markupsafe import Markup, escape
 
 from experiments.files import write_atomically
 from experiments.metrics.selection import RULES
-from experiments.report.comparison.run_index import RunIndex
+from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.verdict import Verdict
 from experiments.report.render import document, overview
 from experiments.report.render.document import RULE_NAMES, Page
-from experiments.report.run_page import content
+from experiments.report.run_page import content, update_section
 
 HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "site.js")
@@ -42,6 +43,7 @@ def write(
     menu: Sequence[tuple[str, str]],
     *,
     whole: bool = True,
+    named: Collection[Run] = (),
 ) -> Path:
     """Write the site around the pages' text files and pictures; return its first page.
 
@@ -51,6 +53,7 @@ def write(
         folder: folder of the site.
         menu: name and title of every possible page, in order.
         whole: False keeps the pages and runs of an earlier report.
+        named: runs that get a page with their update in any case.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _assets(folder)
@@ -61,20 +64,7 @@ def write(
     linked = {link for page in pages for link in page.links}
     for page in pages:
         _put(folder / f"{page.name}.html", "page.html", folder, menu, page=page, here=page.name)
-    records = folder / "runs"
-    records.mkdir(exist_ok=True)
-    written = set()
-    for run in index.runs:
-        name = index.name(run)
-        if not whole and f"run:{name}" not in linked:
-            continue
-        path = records / f"{slug(name)}.html"
-        written.add(path.name)
-        parts = content.describe(run, index, records)
-        _put(path, "record.html", folder, menu, up="../", name=name, run=run, **parts)
-    for stale in records.glob("*.html") if whole else ():
-        if stale.name not in written:
-            stale.unlink()
+    _put_runs(index, folder, menu, linked, whole, named)
     listed = [entries[name] for name, _ in menu]
     overview.write_entries(listed, folder)
     first = folder / "index.html"
@@ -87,6 +77,11 @@ def _render_front(page: Page) -> str:
     """Return the HTML of a page's section on the first page; empty without one."""
     block = _environment().get_template("blocks.html").module.block
     return "".join(block(one, "") for one in page.front)
+
+
+def find_page(folder: Path, name: str) -> Path:
+    """Return the file of a run's page, by the run's name in its index."""
+    return folder / "runs" / f"{slug(name)}.html"
 
 
 def missing(page: Page, folder: Path, known: Container[str]) -> list[str]:
@@ -133,6 +128,36 @@ def target(link: str, up: str) -> str:
     if kind == "page":
         return f"{up}{rest}.html"
     return link
+
+
+def _put_runs(
+    index: RunIndex,
+    folder: Path,
+    menu: Sequence[tuple[str, str]],
+    linked: Container[str],
+    whole: bool,
+    named: Collection[Run],
+) -> None:
+    """Write the pages of runs: all, or those that are linked or named; see `write`."""
+    records = folder / "runs"
+    records.mkdir(exist_ok=True)
+    drawn = [*named, *(update_section.find_newest(index) if whole else ())]
+    written = set()
+    for run in index.runs:
+        name = index.name(run)
+        if not whole and f"run:{name}" not in linked and run not in named:
+            continue
+        path = find_page(folder, name)
+        written |= {path.name, path.stem}
+        parts = content.describe(run, index, path, draw=run in drawn)
+        _put(path, "record.html", folder, menu, up="../", name=name, run=run, **parts)
+    for stale in records.iterdir() if whole else ():
+        if stale.name in written:
+            continue
+        if stale.suffix == ".html":
+            stale.unlink()
+        elif (stale / update_section.SECTION).is_file():
+            shutil.rmtree(stale)
 
 
 def _put(

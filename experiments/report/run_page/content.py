@@ -10,10 +10,12 @@ from urllib.parse import quote
 
 import yaml
 
+from experiments.errors import UserError
 from experiments.metrics.selection import RULES
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.render.document import RULE_NAMES
-from experiments.report.run_page import curves, recipe_difference
+from experiments.report.run_page import curves, recipe_difference, update_section, updates
+from experiments.results.stored import make_printable
 
 FILES = (
     *("metrics.json", "config.yaml", "history.jsonl", "run.log", "predictions", "generations"),
@@ -22,17 +24,18 @@ FILES = (
 """Files of a run folder, in the order of interest."""
 
 
-def describe(run: Run, index: RunIndex, folder: Path) -> dict[str, Any]:
+def describe(run: Run, index: RunIndex, page: Path, draw: bool = False) -> dict[str, Any]:
     """Return the template variables of a run's page.
 
     Args:
         run: the run.
         index: its index.
-        folder: folder of the page, which links are relative to.
+        page: file of the page; images lie in a folder beside it, of its name.
+        draw: draw its update, where that was not done before.
     """
     record = run.record
     files = [
-        {"name": name, "path": quote(os.path.relpath(run.run_dir / name, folder))}
+        {"name": name, "path": quote(os.path.relpath(run.run_dir / name, page.parent))}
         for name in FILES
         if (run.run_dir / name).exists()
     ]
@@ -53,6 +56,7 @@ def describe(run: Run, index: RunIndex, folder: Path) -> dict[str, Any]:
         "scores": scores,
         "charts": curves.draw_charts(run, index),
         "difference": recipe_difference.compare(run),
+        **_describe_update(run, page, draw),
         "about": _about(run),
         "tables": [
             ("Parameters", _flat(record.parameters)),
@@ -64,6 +68,29 @@ def describe(run: Run, index: RunIndex, folder: Path) -> dict[str, Any]:
         "config": yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
         "warnings": list((record.preflight or {}).get("warnings") or []),
     }
+
+
+def _describe_update(run: Run, page: Path, draw: bool) -> dict[str, Any]:
+    """Return the section on the update; a reason or the command that draws it in its place."""
+    folder = page.with_suffix("")
+    found: dict[str, Any] = {
+        "update": None,
+        "norms": [],
+        "problem": None,
+        "undrawn": None,
+        "images": "",
+    }
+    try:
+        make = update_section.make_section if draw else update_section.read_section
+        found["update"] = make(run, folder)
+    except (UserError, OSError) as error:
+        found["problem"] = make_printable(error)
+    if found["update"] is not None:
+        found["norms"] = update_section.draw_norms(found["update"]["norms"])
+        found["images"] = quote(folder.name)
+    elif not draw and updates.read_kind(run):
+        found["undrawn"] = run.run_dir
+    return found
 
 
 def _about(run: Run) -> list[tuple[str, str]]:
