@@ -47,7 +47,7 @@ FOURIERFT = [
 # Folders of commands that need little: they start at once, also where there is no torch.
 NARROW = {
     "judge": {"console", "errors", "files", "hub", "results"},
-    "report": {"config", "console", "errors", "files", "metrics", "results"},
+    "report": {"config", "console", "errors", "files", "metrics", "results", "seeding"},
 }
 # Short spellings of commands; each file forwards and does nothing else.
 FORWARDS = {

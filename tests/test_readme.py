@@ -171,7 +171,7 @@ def test_make_targets_exist(command):
 @pytest.mark.parametrize("command", commands(".venv/bin/python -m experiments.report"))
 def test_report_names_exist(command):
     words = shlex.split(command)[3:]
-    if words[:1] in (["status"], ["wandb"]):
+    if words[:1] in (["run"], ["status"], ["wandb"]):
         chosen = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
         assert set(chosen) <= set(sweep.list_experiments())
     else:

@@ -57,12 +57,13 @@ def train(tmp_path, compose):
     [
         (*LANGUAGE, *FOURIER),  # ten matrices of two shapes, started at random
         (*LANGUAGE, "method=lora", "method.r=2", "method.alpha=4"),
+        ("model=mlp", "task=toy", "method=peft", "method.peft_type=LOHA"),
         ("model=mlp", "task=toy", "method=fourierft", "method.init=zeros"),
         ("model=mlp", "task=toy", "method=fourierft", "method.basis=dct"),
         ("model=mlp", "task=toy", "method=fourierft", "method.orientation=algorithm1"),
         ("model=mlp", "task=toy", "method=fourierft", "method.scaling=norm", "method.alpha=2"),
     ],
-    ids=["layers", "lora", "zeros", "dct", "algorithm1", "norm"],
+    ids=["layers", "lora", "loha", "zeros", "dct", "algorithm1", "norm"],
 )
 def test_updates_are_those_of_the_trained_network(train, overrides):
     """DeltaW, and the random start that no file holds, from the stored adapter and the seed."""
@@ -119,7 +120,7 @@ def test_methods_without_such_an_update_have_no_section(train):
     path = run.run_dir / "adapter/adapter_config.json"
     settings = json.loads(path.read_text())
     assert updates.read_kind(run) == "LORA"
-    for change in ({"use_dora": True}, {"init_lora_weights": "pissa"}, {"peft_type": "OFT"}):
+    for change in ({"use_dora": True}, {"init_lora_weights": "pissa"}, {"init_weights": False}):
         path.write_text(json.dumps(settings | change))
         assert updates.read_kind(run) is None, change
     shutil.rmtree(path.parent)

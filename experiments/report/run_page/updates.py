@@ -114,10 +114,14 @@ def read_kind(run: Run) -> str | None:
         settings = stored.read_json(run.run_dir / kept_adapter.FOLDER / CONFIG)
     except RecordError:
         return None
-    kind = settings.get("peft_type") if isinstance(settings, dict) else None
-    plain = kind in KINDS and not settings.get("use_dora")  # scales W0 too
-    # Others start from parts of W0, which is then another.
-    return kind if plain and settings.get("init_lora_weights", True) in (True, "gaussian") else None
+    if not isinstance(settings, dict) or settings.get("peft_type") not in KINDS:
+        return None
+    kind = settings["peft_type"]
+    # DoRA scales W0 too; other starts are parts of W0, or random and not stored.
+    plain = not settings.get("use_dora")
+    plain &= settings.get("init_lora_weights", True) in (True, "gaussian")
+    plain &= kind in FOURIERFT or settings.get("init_weights", True) is True
+    return kind if plain else None
 
 
 def read_updates(run: Run) -> list[LayerUpdate]:
@@ -192,7 +196,7 @@ def _add_starts(run: Run, net: Any, layers: list[LayerUpdate]) -> None:
 
     from experiments.seeding import stream
 
-    if getattr(net.active_peft_config, "init_weights", True) or run.seed is None:
+    if net.active_peft_config.peft_type != "FOURIERFT" or net.active_peft_config.init_weights:
         return
     generator = torch.Generator().manual_seed(stream(run.seed, "adapter"))
     for layer in layers:
