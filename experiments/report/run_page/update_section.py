@@ -149,7 +149,10 @@ def _introduce(run: Run, kind: str, layers: Sequence[LayerUpdate]) -> str:
     first = layers[0].entries()
     if first is None:
         rank = getattr(layers[0].layer, "r", {}).get("default")
-        made = f"the product of two factors of rank {rank}" if kind == "LORA" else "made of factors"
+        made = "made of factors"
+        if kind == "LORA":
+            rows = "a multiple of one row" if rank == 1 else f"a mixture of the same {rank} rows"
+            made = f"the product of two factors of rank {rank}: every row is {rows}, hence stripes"
         return f"Training adds ΔW to the frozen weight W0 of {count}: {made}."
     sizes = sorted({len(layer.entries().sizes) for layer in layers})
     amount = " to ".join(f"{size:,}" for size in dict.fromkeys([sizes[0], sizes[-1]]))
