@@ -156,7 +156,7 @@ def _label(periodic: bool, shape: Sequence[int]) -> dict[str, Any]:
             "y_ticks": [],
         }
     ticks = [
-        [(0.0, f"−{size // 2:,}"), ((size // 2 + 0.5) / size, "0"), (1.0, f"{(size - 1) // 2:,}")]
+        [[0.0, f"−{size // 2:,}"], [(size // 2 + 0.5) / size, "0"], [1.0, f"{(size - 1) // 2:,}"]]
         for size in shape
     ]
     return {
