@@ -58,7 +58,7 @@ def train(tmp_path, compose):
 @pytest.mark.parametrize(
     "overrides",
     [
-        (*LANGUAGE, *FOURIER),  # ten matrices of two shapes, started at random
+        ("model=vit_tiny", "task=cifar10", *FOURIER),  # twelve matrices, and a head
         (*LANGUAGE, "method=lora", "method.r=2", "method.alpha=4"),
         (*PEFT, "method.peft_type=LOHA"),
         ("model=mlp", "task=toy", "method=fourierft", "method.init=zeros"),
@@ -66,7 +66,7 @@ def train(tmp_path, compose):
         ("model=mlp", "task=toy", "method=fourierft", "method.orientation=algorithm1"),
         ("model=mlp", "task=toy", "method=fourierft", "method.scaling=norm", "method.alpha=2"),
     ],
-    ids=["layers", "lora", "loha", "zeros", "dct", "algorithm1", "norm"],
+    ids=["vit", "lora", "loha", "zeros", "dct", "algorithm1", "norm"],
 )
 def test_updates_are_those_of_the_trained_network(train, overrides):
     """DeltaW, and the random start that no file holds, from the stored adapter and the seed."""
