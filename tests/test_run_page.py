@@ -42,7 +42,7 @@ def test_loss_and_score_are_drawn_and_the_best_epoch_is_ringed(make_page):
     run, index, page = make_page(history=history)
     loss, score = curves.draw_charts(run, index)
     assert (loss.title, loss.mark) == ("Training loss", None)
-    assert score.title == "Score: accuracy" and "best epoch, 3: 0.9" in score.summary
+    assert score.title == "Accuracy" and "best epoch, 3: 0.9" in score.summary
     assert (score.mark.x, score.mark.y) == (score.series[0].dots[2].x, score.series[0].dots[2].y)
     highest = min(dot.y for dot in score.series[0].dots)
     assert score.mark.y == highest and loss.series[0].dots[2].y > loss.series[0].dots[0].y
@@ -89,7 +89,7 @@ def test_the_page_says_what_differs_from_the_recipe(make_page):
         ("train.learning_rate", "0.0625"),
     ]
     assert {"normal", "128"} <= {wanted for _, wanted, _ in found.lines}
-    assert "the recipe <code>ours</code> for fourierft on mlp" in page
+    assert "the recipe <code>ours</code> for FourierFT on MLP" in page
     for key, wanted, here in found.lines:
         row = f'<code>{key}</code></th><td class="muted">{wanted}</td><td><strong>{here}</strong>'
         assert row in page

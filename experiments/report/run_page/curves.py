@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.report.comparison.names import name_metric
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.run_page.charts import Chart, Points, draw_chart
 from experiments.results.history import TRAINING_LOSS
@@ -26,7 +27,7 @@ def draw_charts(run: Run, index: RunIndex) -> list[Chart]:
     charts = [draw_chart("Training loss", losses, label)] if losses else []
     if scores:
         by_split = {name.partition("/")[0]: points for name, points in scores.items()}
-        charts.append(draw_chart(f"Score: {metric}", by_split, label, _find_mark(run, scores)))
+        charts.append(draw_chart(name_metric(metric), by_split, label, _find_mark(run, scores)))
     return charts
 
 

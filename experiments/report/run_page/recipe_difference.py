@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.report.comparison.names import name_method, name_model
 from experiments.report.comparison.run_index import Run
 
 UNTOLD = {"seed", "recipe", "model.weights_file", "model.package"}
@@ -48,7 +49,7 @@ def compare(run: Run) -> RecipeDifference | None:
 
 
 def _name(recipe: str, said: dict[str, Any]) -> str:
-    parts = f"{said['method']} on {said['model']}"
+    parts = f"{name_method(said['method'])} on {name_model(said['model'])}"
     if recipe == "none":
         return f"the defaults of `conf/`: there is no recipe for {parts}"
     now = f" (it ran with `{said['recipe']}`)" if said.get("recipe") not in (recipe, None) else ""
