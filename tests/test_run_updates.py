@@ -224,3 +224,17 @@ def test_a_network_that_is_gone_costs_the_pictures_alone(train, tmp_path, monkey
     site.write([], run_index.collect(tmp_path / "outputs"), tmp_path / "site", [])
     (page,) = (tmp_path / "site/runs").glob("*.html")
     assert "The update cannot be shown" in page.read_text() and "Configuration" in page.read_text()
+
+
+def test_large_networks_are_measured_and_drawn_in_part(monkeypatch):
+    layers = [
+        updates.LayerUpdate(name=f"layers.{block}.{kind}", shape=(4, 4), layer=None)
+        for block in range(9)
+        for kind in "abcdefg"
+    ]
+    chosen = update_section.choose_layers(layers)
+    assert [one.name for one in chosen] == [f"layers.8.{kind}" for kind in "abcdefg"]
+    few = update_section.choose_layers([one for one in layers if one.kind in "ab"])
+    assert [one.block for one in few] == [0, 4, 8] * 2
+    monkeypatch.setattr(update_section, "CELLS", 4 * 4 * 32)
+    assert update_section._thin(layers) == layers[::2]
