@@ -1,6 +1,7 @@
 """The bank: every row as with its adapter alone; adapters come, go and are replaced meanwhile."""
 
 import copy
+import json
 import re
 import shutil
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from fourierft import AdapterBank, FourierFTConfig, export_compact
 
@@ -149,6 +150,44 @@ def test_damaged_and_foreign_adapters_change_nothing(folder, tmp_path):
     with pytest.raises(ValueError, match="match no linear layer"):
         other.add("a", folder / "a")
     assert bank.names == ["a"] and bank.describe("a") == before and len(other) == 0
+
+
+def test_bad_adapters_of_a_folder_are_named_or_skipped(folder, tmp_path):
+    """Whatever is wrong with them; the good ones are added."""
+    for name in (
+        "good",
+        "lora",
+        "list",
+        "unknown",
+        "text",
+        "headless",
+        "huge",
+        "__base__",
+        "twice",
+    ):
+        shutil.copytree(folder / "a", tmp_path / name)
+    (tmp_path / "twice.safetensors").write_bytes(b"nothing")
+
+    def change(name, **values):
+        path = tmp_path / name / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    get_peft_model(make_encoder(), LoraConfig(target_modules=["query"])).save_pretrained(
+        tmp_path / "lora"
+    )
+    (tmp_path / "list/adapter_config.json").write_text("[]")
+    (tmp_path / "text/adapter_config.json").write_bytes(b"\xff")
+    change("unknown", peft_type="NEW")
+    change("headless", modules_to_save=["other"])
+    change("huge", n_frequency=10**9)
+    bank, said = AdapterBank(make_encoder()), []
+    with pytest.raises(ValueError, match="and 5 more"):
+        bank.add_folder(tmp_path)
+    assert bank.names == []
+    assert [one.name for one in bank.add_folder(tmp_path, said.append)] == ["good"]
+    named = {Path(one.partition(": ")[0]).stem for one in said}
+    assert named == {path.stem for path in tmp_path.iterdir()} - {"good"} and len(said) == 9
+    assert [one.name for one in bank.describe_all()] == ["good"]
 
 
 def test_names_are_checked(folder):
@@ -369,7 +408,7 @@ def test_names_of_a_folder_and_shelves_that_are_empty(folder, tmp_path):
     shutil.copytree(folder / "a", tmp_path / "x")
     shutil.copy(folder / "file.safetensors", tmp_path / "x.safetensors")
     bank = AdapterBank(make_encoder())
-    with pytest.raises(ValueError, match="x: two of this name"):
+    with pytest.raises(ValueError, match="x: another adapter is called x too"):
         bank.add_folder(tmp_path)
     (tmp_path / "x.safetensors").unlink()
     text = (tmp_path / "x" / "adapter_config.json").read_text()

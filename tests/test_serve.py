@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import transformers
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from benchmarks.serving import load
 from fourierft import AdapterBank, FourierFTConfig, export_compact
@@ -183,9 +183,11 @@ def test_chat_streams_and_stops(server):
     asked = {"model": "b", "messages": messages, "max_tokens": 12, "temperature": 0}
     _, whole = server("/v1/chat/completions", asked)
     text = whole["choices"][0]["message"]["content"]
-    _, streamed = server("/v1/chat/completions", {**asked, "stream": True})
-    *chunks, done = [line[6:] for line in streamed.splitlines() if line]
-    assert done == "[DONE]"
+    counted = {"stream": True, "stream_options": {"include_usage": True}}
+    _, streamed = server("/v1/chat/completions", {**asked, **counted})
+    *chunks, last, done = [line[6:] for line in streamed.splitlines() if line]
+    assert done == "[DONE]" and json.loads(last)["choices"] == []
+    assert json.loads(last)["usage"] == whole["usage"]
     choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
     assert "".join(choice["delta"]["content"] for choice in choices) == text
     assert choices[-1]["finish_reason"] == "length"
@@ -201,6 +203,13 @@ def test_chat_streams_and_stops(server):
     assert first == again != other
 
 
+ASKS_NOTHING = {
+    **{"user": "me", "metadata": {"a": "b"}, "store": True, "logprobs": None, "echo": False},
+    **{"best_of": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}},
+    **{"tools": [], "response_format": {"type": "text"}, "stream_options": {}},
+}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "word"),
     [
@@ -209,7 +218,17 @@ def test_chat_streams_and_stops(server):
         (*completion("a", temperature=-1), 400, "temperature"),
         (*completion("a", stop=[""], max_tokens=1), 200, None),
         (*completion("a", prompt="word " * 600), 400, "the model reads 512"),
-        ("/v1/completions", b"{", 400, "JSON"),
+        ("/v1/completions", b"{", 400, "body: not valid JSON (Expecting property name"),
+        ("/", None, 404, "found here: /health, /v1/models, /v1/chat/completions"),
+        ("/v1/embeddings", {"model": "a"}, 404, "POST /v1/embeddings"),
+        ("/v1/completions", None, 405, "GET /v1/completions"),
+        (*completion("a", logprobs=0), 400, "logprobs: got 0, not supported"),
+        (*completion("a", best_of=3, logit_bias={"5": 1}), 400, "3; logit_bias: got {'5': 1}, not"),
+        (*completion("a", tools=[{"type": "function"}], n=2), 400, "n: got 2; tools: got [{"),
+        (*completion("a", response_format={"type": "json_object"}), 400, "response_format"),
+        (*completion("a", presence_penalty=0.5), 400, "presence_penalty: got 0.5"),
+        (*completion("a", top_k=5), 400, "top_k: got 5"),
+        (*completion("a", **ASKS_NOTHING, max_tokens=1), 200, None),
         ("/v1/completions", {"model": "a"}, 400, "prompt"),
         ("/v1/completions", b" " * 10_000_000, 413, "1048576 bytes"),
         ("/v1/chat/completions", {"model": "a", "messages": []}, 400, "messages"),
@@ -240,13 +259,17 @@ def test_adapters_come_and_go_while_texts_are_made(server):
     assert server("/v1/adapters/new", method="DELETE")[0] == 200
     assert server(*completion("new"))[0] == 404
     assert server("/v1/adapters/a", {"path": "a"}, "PUT")[1]["version"] == 3
-    metrics = dict(line.split() for line in server("/metrics")[1].splitlines())
-    assert metrics["fourierft_adapters"] == "3" and int(metrics["fourierft_tokens_total"]) > 240
+    found = metrics(server)
+    assert found["adapters"] == 3 and found["tokens_total"] > 240
+    listed = server("/v1/adapters")[1]["data"]
+    assert [(one["name"], one["version"]) for one in listed] == [("a", 3), ("b", 1), ("c", 1)]
+    assert found["adapter_bytes"] == sum(one["bytes"] for one in listed)
+    assert found["adapter_memory_bytes"] > found["adapter_bytes"]
     assert server("/health")[1] == {"status": "ok"}
 
 
 def metrics(server):
-    lines = server("/metrics")[1].splitlines()
+    lines = [one for one in server("/metrics")[1].splitlines() if not one.startswith("#")]
     return {name.removeprefix("fourierft_"): float(value) for name, value in map(str.split, lines)}
 
 
@@ -348,8 +371,9 @@ def test_characters_of_several_tokens_arrive_whole(data_folder):
     assert "".join(pieces).strip() == "hi \U0001f600 ok" and len(pieces) > 2
 
 
-def test_the_command_freezes_the_base_model(data_folder, monkeypatch):
-    """Only then few adapters are multiplied with as W0 + DeltaW."""
+@pytest.fixture
+def start(monkeypatch):
+    """Function: arguments -> the service that the command would run."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     from fourierft.serve.__main__ import main
@@ -357,6 +381,51 @@ def test_the_command_freezes_the_base_model(data_folder, monkeypatch):
     served = []
     monkeypatch.setattr("fourierft.serve.app.make_app", served.append)
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
-    main([str(data_folder / "models/stories260K")])
-    net = served[0].bank.net
+
+    def start(*arguments):
+        main([str(one) for one in arguments])
+        return served.pop()
+
+    return start
+
+
+def test_the_command_freezes_the_base_model(start, data_folder):
+    """Only then few adapters are multiplied with as W0 + DeltaW."""
+    net = start(data_folder / "models/stories260K").bank.net
     assert not net.training and not any(value.requires_grad for value in net.parameters())
+
+
+def test_one_bad_adapter_does_not_keep_the_server_from_starting(
+    start, data_folder, tmp_path, capsys
+):
+    source, folder = data_folder / "models/stories260K", tmp_path / "adapters"
+    made = {"good": FourierFTConfig, "lora": LoraConfig, "stories": FourierFTConfig}
+    for name, kind in made.items():
+        net = transformers.AutoModelForCausalLM.from_pretrained(source)
+        get_peft_model(net, kind(target_modules=["q_proj"])).save_pretrained(folder / name)
+    (folder / "cut.safetensors").write_bytes(b"nothing")
+    command = (source, "--adapters", folder, "--name", "stories")
+    assert start(*command).bank.names == ["good"]
+    said = capsys.readouterr().err
+    assert f"skipped: {folder}/lora: an adapter of the type LORA" in said
+    assert f"skipped: {folder}/cut.safetensors: not a complete" in said
+    assert "skipped: stories: an adapter of the base model's name" in said
+    with pytest.raises(SystemExit, match="cut.safetensors.*lora: an adapter of the type LORA"):
+        start(*command, "--strict")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/README.md").touch()
+    assert not start(source, "--adapters", tmp_path / "none").bank.names
+
+
+def test_what_the_command_refuses_before_it_reads_the_model(start, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        start("/nothere", "--adapters", tmp_path / "gone", "--capacity", 0, "--device", "tpu")
+    said = str(caught.value)
+    assert said.startswith("fourierft.serve: /nothere: no such folder, and not a hub")
+    assert f"--adapters {tmp_path}/gone: no such folder" in said
+    assert "--capacity 0: allowed 1 or more" in said and "--device tpu: " in said
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=f"fourierft.serve: {tmp_path}/empty: "):
+        start(tmp_path / "empty")
+    with pytest.raises(SystemExit, match="nothere: no such folder, nor found on the hub: "):
+        start("nothere")

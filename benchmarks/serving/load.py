@@ -112,8 +112,8 @@ class ServerProcess:
     def metrics(self) -> dict[str, float]:
         """Return the server's own counts."""
         lines = self.ask("/metrics")[1]["text"].splitlines()
-        pairs = (line.removeprefix("fourierft_").split() for line in lines)
-        return {name: float(value) for name, value in pairs}
+        pairs = (line.split() for line in lines if not line.startswith("#"))
+        return {name.removeprefix("fourierft_"): float(value) for name, value in pairs}
 
     def cpu_seconds(self) -> float:
         """Return the processor time that the process has taken."""

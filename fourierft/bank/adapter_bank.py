@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,11 @@ class AdapterBank:
             heads = sum(t.nbytes for place in self._places.values() for t in place.head.values())
             return heads + sum(shelf.nbytes for shelf in self._shelves.values())
 
+    def describe_all(self) -> list[BankedAdapter]:
+        """Return version, checksum and source of every adapter, by name."""
+        with self._lock:
+            return sorted((place.about for place in self._places.values()), key=lambda a: a.name)
+
     def describe(self, name: str) -> BankedAdapter:
         """Return an adapter's version, checksum and source.
 
@@ -99,11 +104,8 @@ class AdapterBank:
             ValueError: The name is taken, or the adapter is damaged or does not fit the model. The
                 bank is then as it was.
         """
-        if name in self._places:
-            raise ValueError(f"name: got {name!r}, which the bank has: replace or remove it")
-        if not name or name == BASE:
-            raise ValueError(f"name: got {name!r}, allowed any other than {BASE}")
-        return self._store(name, str(source), read_adapter(self._base, source))
+        self._check_new(name)
+        return self._store(name, str(source), *self._read(source))
 
     def replace(self, name: str, source: str | Path) -> BankedAdapter:
         """Put another adapter in the place of one, as the next version; see `add`.
@@ -113,33 +115,41 @@ class AdapterBank:
         """
         if name not in self._places:
             raise KeyError(name)
-        return self._store(name, str(source), read_adapter(self._base, source))
+        return self._store(name, str(source), *self._read(source))
 
-    def add_folder(self, folder: str | Path) -> list[BankedAdapter]:
+    def add_folder(
+        self, folder: str | Path, on_error: Callable[[str], Any] | None = None
+    ) -> list[BankedAdapter]:
         """Add every adapter in a folder under the name of its folder or file.
 
         Args:
             folder: Holds folders with an ``adapter_config.json``, and compact ``.safetensors``
                 files.
+            on_error: Function of a message for each adapter that does not fit or whose name is
+                taken: it is skipped. None: see below.
 
         Raises:
-            ValueError: Some adapters do not fit, or their names are taken: all of them are named,
-                and none is added.
+            ValueError: Without ``on_error``: some adapters do not fit, or their names are taken, or
+                there are none. All of them are named, and none is added.
         """
         paths = list_adapters(Path(folder))
         names = [path.stem if path.is_file() else path.name for path in paths]
-        sources = dict(zip(names, paths, strict=True))
-        problems = [f"{name}: an adapter of this name is there" for name in names if name in self]
-        problems += [f"{name}: two of this name" for name in sources if names.count(name) > 1]
-        read = {}
-        for name, path in sources.items():
+        problems, read = [] if paths else [f"{folder}: holds no adapters"], []
+        for name, path in zip(names, paths, strict=True):
+            if names.count(name) > 1:
+                problems.append(f"{path}: another adapter is called {name} too")
+                continue
             try:
-                read[name] = read_adapter(self._base, path)
+                self._check_new(name)
+                read.append((name, path, *self._read(path)))
             except ValueError as error:
-                problems.append(str(error))
-        if problems or not sources:
-            raise ValueError(first_few(problems) or f"{folder}: holds no adapters")
-        return [self._store(name, str(sources[name]), one) for name, one in read.items()]
+                text = str(error)
+                problems.append(text if text.startswith(str(path)) else f"{path}: {text}")
+        if problems and on_error is None:
+            raise ValueError(first_few(problems))
+        for problem in problems:
+            on_error(problem)
+        return [self._store(name, str(path), *found) for name, path, *found in read]
 
     def remove(self, name: str) -> None:
         """Remove an adapter; batches that run with it are not changed.
@@ -237,8 +247,20 @@ class AdapterBank:
         """Undo all changes; the model is as it was."""
         self._hooks.remove()
 
-    def _store(self, name: str, source: str, adapter: StoredAdapter) -> BankedAdapter:
-        heads = self._base.make_heads(adapter.head, adapter.config.modules_to_save or ())
+    def _check_new(self, name: str) -> None:
+        if name in self._places:
+            raise ValueError(f"name: got {name!r}, which the bank has: replace or remove it")
+        if not name or name == BASE:
+            raise ValueError(f"name: got {name!r}, allowed any other than {BASE}")
+
+    def _read(self, source: str | Path) -> tuple[StoredAdapter, dict[str, nn.Module]]:
+        """Return an adapter that fits the model, and modules with its head."""
+        adapter = read_adapter(self._base, source)
+        return adapter, self._base.make_heads(adapter.head, adapter.config.modules_to_save or ())
+
+    def _store(
+        self, name: str, source: str, adapter: StoredAdapter, heads: dict[str, nn.Module]
+    ) -> BankedAdapter:
         number = adapter.coefficients.numel()
         with self._lock:
             version = self._versions.get(name, 0) + 1

@@ -13,6 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..bank.places import BankedAdapter
@@ -44,11 +46,16 @@ def make_app(service: Service) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def tell_invalid(request: Request, error: RequestValidationError) -> Response:
-        problems = [
-            f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}"
-            for one in error.errors()
-        ]
-        return JSONResponse(Failure(400, "; ".join(problems)).body(), 400)
+        return JSONResponse(Failure(400, "; ".join(map(_explain, error.errors()))).body(), 400)
+
+    @app.exception_handler(HTTPException)
+    async def tell_refused(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        if error.status_code == 404:
+            known = [route.path for route in app.routes if isinstance(route, APIRoute)]
+            message += "; found here: " + ", ".join(dict.fromkeys(known))
+        failure = Failure(error.status_code, message)
+        return JSONResponse(failure.body(), failure.status, error.headers)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -71,6 +78,10 @@ def make_app(service: Service) -> FastAPI:
         answer = _answer(service, asked, "text_completion")
         return await _unless_closed(connection, answer)
 
+    @app.get("/v1/adapters")
+    def list_adapters() -> dict[str, Any]:
+        return {"object": "list", "data": [_describe(one) for one in service.bank.describe_all()]}
+
     @app.get("/v1/adapters/{name}")
     def describe(name: str) -> dict[str, Any]:
         return _describe(_find(service, name))
@@ -90,6 +101,13 @@ def make_app(service: Service) -> FastAPI:
         return PlainTextResponse(_metrics(service))
 
     return app
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """Return a problem that pydantic has found in a request, in words."""
+    if problem["type"] == "json_invalid":
+        return f"body: not valid JSON ({problem['ctx']['error']}, character {problem['loc'][1]})"
+    return f"{'.'.join(map(str, problem['loc'][1:])) or 'body'}: {problem['msg']}"
 
 
 def _find(service: Service, name: str) -> BankedAdapter:
@@ -136,21 +154,25 @@ async def _answer(service: Service, asked: ChatRequest | CompletionRequest, kind
         "model": asked.model,
     }
     if asked.stream:
-        chunks = _stream(service, request, asked.stops, head)
+        counted = asked.stream_options is not None and asked.stream_options.include_usage
+        chunks = _stream(service, request, asked.stops, head, counted)
         first = await anext(chunks)  # so that a refusal still has its status
         return StreamingResponse(_continue(first, chunks), media_type="text/event-stream")
     pieces = [piece async for piece in service.write(request, asked.stops)]
     text: dict[str, Any] = {"text": "".join(piece for piece, _ in pieces)}
     if kind == "chat.completion":
         text = {"message": {"role": "assistant", "content": text["text"]}}
-    count = {"prompt_tokens": len(request.tokens), "completion_tokens": request.made}
-    usage = {**count, "total_tokens": sum(count.values())}
     choice = {"index": 0, **text, "finish_reason": pieces[-1][1]}
-    return JSONResponse({**head, "choices": [choice], "usage": usage})
+    return JSONResponse({**head, "choices": [choice], "usage": _count_tokens(request)})
+
+
+def _count_tokens(request: TextRequest) -> dict[str, int]:
+    count = {"prompt_tokens": len(request.tokens), "completion_tokens": request.made}
+    return {**count, "total_tokens": sum(count.values())}
 
 
 async def _stream(
-    service: Service, request: TextRequest, stops: list[str], head: dict[str, Any]
+    service: Service, request: TextRequest, stops: list[str], head: dict[str, Any], counted: bool
 ) -> AsyncIterator[str]:
     chat = head["object"] == "chat.completion"
     if chat:
@@ -159,6 +181,9 @@ async def _stream(
         text = {"delta": {"role": "assistant", "content": piece}} if chat else {"text": piece}
         choice = {"index": 0, **text, "finish_reason": reason}
         yield f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
+    if counted:
+        last = {**head, "choices": [], "usage": _count_tokens(request)}
+        yield f"data: {json.dumps(last)}\n\n"
     yield "data: [DONE]\n\n"
 
 
@@ -172,19 +197,27 @@ async def _continue(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 def _metrics(service: Service) -> str:
-    counters, scheduler = service.scheduler.counters, service.scheduler
+    """Return the metrics in Prometheus' text format."""
+    counters, scheduler, bank = service.scheduler.counters, service.scheduler, service.bank
+    used = sum(one.nbytes for one in bank.describe_all())
     values = {
-        "requests_total": counters.requests,
-        "tokens_total": counters.tokens,
-        "failures_total": counters.failures,
-        "forward_passes_total": counters.batches,
-        "forward_seconds_total": round(counters.seconds, 3),
-        "requests_running": scheduler.running,
-        "requests_waiting": scheduler.waiting.qsize(),
-        "adapters": len(service.bank),
-        "adapter_bytes": service.bank.nbytes,
+        "requests_total": (counters.requests, "Requests that were begun."),
+        "tokens_total": (counters.tokens, "Tokens that were made."),
+        "failures_total": (counters.failures, "Requests whose batch failed."),
+        "forward_passes_total": (counters.batches, "Forward passes, of prompts or a token each."),
+        "forward_seconds_total": (round(counters.seconds, 3), "Time spent in them."),
+        "requests_running": (scheduler.running, "Texts that are being made."),
+        "requests_waiting": (scheduler.waiting.qsize(), "Requests that wait for the batch."),
+        "adapters": (len(bank), "Adapters in memory."),
+        "adapter_bytes": (used, "Their coefficients and heads."),
+        "adapter_memory_bytes": (bank.nbytes, "The same with places kept for further adapters."),
     }
-    return "".join(f"fourierft_{name} {value}\n" for name, value in values.items())
+    return "".join(
+        f"# HELP fourierft_{name} {meaning}\n"
+        f"# TYPE fourierft_{name} {'counter' if name.endswith('_total') else 'gauge'}\n"
+        f"fourierft_{name} {value}\n"
+        for name, (value, meaning) in values.items()
+    )
 
 
 class _BodyLimit:

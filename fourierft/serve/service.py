@@ -76,10 +76,10 @@ class Service:
         """Return the text to make.
 
         Raises:
-            Failure: Unknown adapter, a prompt without room for an answer, or more than one answer.
+            Failure: Unknown adapter, a prompt without room for an answer, or fields of the request
+                that are not supported.
         """
-        if asked.n != 1:
-            raise Failure(400, f"n: got {asked.n}, allowed 1")
+        asked.refuse_unsupported()
         adapter = self._pin(asked.model)
         if isinstance(asked, ChatRequest):
             messages = [message.model_dump() for message in asked.messages]
