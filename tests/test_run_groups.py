@@ -1,6 +1,7 @@
 """Groups of finished runs: what is compared with what, and how."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -137,8 +138,11 @@ def test_a_difference_of_one_seed_is_over_the_rows_alone(tmp_path):
     [group] = find(tmp_path)
     best, other = group.settings
     assert (best.label, best.scores["best"], best.scores["last"]) == ("LoRA", 0.9, 0.85)
-    assert best.difference is None and best.interval == pytest.approx((0.1, 1.0))
+    assert best.difference is None and (best.interval.low, best.interval.high) == pytest.approx(
+        (0.1, 1.0)
+    )
     assert other.difference.value == pytest.approx(-0.15) and other.difference.interval is None
+    assert {best.interval.cover, other.difference_interval.cover} == {run_groups.Cover.rows}
     # 6 of 40 rows differ: the variance of one row is 0.15 * 0.85.
     assert other.difference.floor == pytest.approx(1.96 * (0.15 * 0.85 / 40) ** 0.5, rel=0.2)
 
@@ -149,6 +153,7 @@ def test_predictions_of_other_rows_are_not_paired(tmp_path):
     [group] = find(tmp_path)
     assert group.settings[1].difference.value == pytest.approx(-0.15)
     assert group.settings[1].difference.floor is None
+    assert group.settings[1].difference_interval is None
 
 
 def test_three_seeds_have_an_interval_over_both_within_the_metrics_bounds(tmp_path):
@@ -156,8 +161,9 @@ def test_three_seeds_have_an_interval_over_both_within_the_metrics_bounds(tmp_pa
         add_run(tmp_path, seed=seed, right=(right,))
     [group] = find(tmp_path)
     [one] = group.settings
-    low, high = one.interval
-    assert one.scores["best"] == pytest.approx(115 / 120) and high == 1.0 and 0.8 < low < 0.95
+    assert one.scores["best"] == pytest.approx(115 / 120)
+    assert 0.8 < one.interval.low < 0.95 and one.interval.high == 1.0
+    assert one.interval.cover is run_groups.Cover.both
     assert len(one.runs) == 3 and one.seconds == 11
 
 
@@ -181,3 +187,24 @@ def test_a_curve_of_the_score_or_else_of_the_loss(tmp_path):
     line = {"step": 1, "epoch": 1.0, "elapsed_s": 1.0, "train/loss": 0.5, "train/learning_rate": 1}
     (place / "history.jsonl").write_text(json.dumps(line) + "\n")
     assert run_groups.find_curve_key(group, index) == "train/loss"
+
+
+def test_without_predictions_an_interval_is_the_records_over_the_rows(tmp_path):
+    """That over a few seeds alone would be too narrow."""
+    for seed in range(3):
+        shutil.rmtree(add_run(tmp_path, seed=seed, right=(30 + seed,)) / "predictions")
+        shutil.rmtree(add_run(tmp_path, "lora", seed=seed, right=(20 - seed**2,)) / "predictions")
+    [group] = find(tmp_path)
+    best, other = group.settings
+    assert best.interval.cover is run_groups.Cover.rows
+    assert best.interval.high == pytest.approx(31 / 40 + 0.1)
+    assert other.difference_interval.cover is run_groups.Cover.seeds
+
+
+def test_a_task_that_names_a_rule_without_a_score_shows_the_last(tmp_path):
+    place = add_run(tmp_path)
+    record = json.loads((place / "metrics.json").read_text())
+    record["metrics"]["best"] = None
+    (place / "metrics.json").write_text(json.dumps(record))
+    [group] = find(tmp_path)
+    assert (group.rule, group.settings[0].interval.high) == ("last", pytest.approx(0.85))

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,23 @@ BOUNDS = {
 """Values that a metric can have; an interval from an error may reach beyond them."""
 
 
+class Cover(Enum):
+    """Chances that an interval covers."""
+
+    both = "rows and seeds"
+    rows = "rows"
+    seeds = "seeds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """95 % interval of a score or a difference."""
+
+    low: float
+    high: float
+    cover: Cover
+
+
 @dataclass(kw_only=True)
 class ScoredSetting:
     """One setting of a group with its scores."""
@@ -41,10 +59,24 @@ class ScoredSetting:
     """Mean over the seeds, by selection rule."""
     parameters: int
     seconds: float | None
-    interval: tuple[float, float] | None = None
-    """95 % interval of the score by the task's own rule."""
+    interval: Interval | None = None
+    """Of the score by the task's own rule."""
     difference: Difference | None = None
     """From the best setting; None for that one, and without a score."""
+
+    @property
+    def difference_interval(self) -> Interval | None:
+        """Interval of the difference; of fewer than three seeds over the rows alone."""
+        found = self.difference
+        if found is None:
+            return None
+        if found.interval is not None:
+            low, high = found.interval
+            return Interval(low=low, high=high, cover=Cover.both if found.rows else Cover.seeds)
+        if not found.floor or found.seeds >= paired.SEEDS:
+            return None
+        low, high = found.value - found.floor, found.value + found.floor
+        return Interval(low=low, high=high, cover=Cover.rows)
 
     @property
     def runs(self) -> list[Run]:
@@ -177,6 +209,8 @@ def _make_group(runs: Sequence[Run]) -> RunGroup:
         rows=_count_rows(first),
     )
     lower = group.metric in LOWER_IS_BETTER
+    if not any(_score(run, group.rule) is not None for run in runs):
+        group.rule = "last"
 
     def order(one: ScoredSetting) -> tuple[bool, float, str]:
         score = one.scores.get(group.rule)
@@ -226,21 +260,23 @@ def _list_runs(one: ScoredSetting) -> Iterator[tuple[Any, Run]]:
 
 def _find_interval(
     one: ScoredSetting, sample: Sample, rule: str, metric: str | None
-) -> tuple[float, float] | None:
-    """Return the interval over rows and, from three seeds on, over seeds.
+) -> Interval | None:
+    """Return the interval over rows and seeds.
 
-    Of one or two seeds it is the mean of those that their records hold, over the rows alone.
+    Of fewer than three seeds, or without stored predictions, it is the mean of those that the
+    records hold, over the rows alone; if they hold none, that over the seeds.
     """
-    found = paired.estimate(sample).interval
-    if found is not None:
-        lowest, highest = BOUNDS.get(metric or "", (-math.inf, math.inf))
-        return max(lowest, found[0]), min(highest, found[1])
+    found = paired.estimate(sample)
+    lowest, highest = BOUNDS.get(metric or "", (-math.inf, math.inf))
     ends = [((run.record.metrics or {}).get(rule) or {}).get("interval") for run in one.runs]
     known = [end for end in ends if end and None not in end]
-    if len(known) < len(ends):
+    if not found.rows and len(known) == len(ends):
+        low, high = (statistics.fmean(values) for values in zip(*known, strict=True))
+        return Interval(low=low, high=high, cover=Cover.rows)
+    if found.interval is None:
         return None
-    low, high = (statistics.fmean(values) for values in zip(*known, strict=True))
-    return low, high
+    low, high = max(lowest, found.interval[0]), min(highest, found.interval[1])
+    return Interval(low=low, high=high, cover=Cover.both if found.rows else Cover.seeds)
 
 
 def _mark_rows(run: Run, group: RunGroup) -> str | None:

@@ -8,9 +8,7 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import names, run_groups
-from experiments.report.comparison.paired import SEEDS as SEEDS_NEEDED
-from experiments.report.comparison.paired import Difference
-from experiments.report.comparison.run_groups import RunGroup, ScoredSetting
+from experiments.report.comparison.run_groups import Cover, Interval, RunGroup, ScoredSetting
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.plots import run_curves
 from experiments.report.render.document import (
@@ -41,11 +39,12 @@ SETTINGS = 10
 """Settings of a group in its comparison."""
 SEEDS = 5
 """Seeds that are linked in a line."""
+MARKS = {Cover.both: "", Cover.rows: "*", Cover.seeds: "†"}
 INTERVALS = (
-    "Intervals are 95 %: over the rows scored and, from three seeds on, over the seeds too. "
-    "Differences are paired, by row and over the seeds that both settings have; with fewer than "
-    "three such seeds (*) their intervals cover the rows alone. A best epoch is chosen on the rows "
-    "that score it, which flatters it; only images have a split for that."
+    "Intervals are 95 %, over the rows scored and over the seeds; * over the rows alone, as of "
+    "fewer than three seeds; † over the seeds alone, where no predictions are stored. Differences "
+    "are paired, by row and over the seeds that both settings have. A best epoch is chosen on the "
+    "rows that score it, which flatters it; only images have a split for that."
 )
 NOTHING = "Nothing was trained yet: `python train.py` trains Figure 7's toy, in seconds."
 
@@ -209,26 +208,20 @@ def _score(one: ScoredSetting, rule: str, group: RunGroup) -> Cell:
     number = Shown(text=_format(one.scores.get(rule)))
     if rule != group.rule or one.interval is None:
         return number
-    low, high = one.interval
-    return number, Shown(text=f"[{low:.3f}, {high:.3f}]", tone="interval")
+    return number, _show_interval(one.interval, "")
+
+
+def _show_interval(interval: Interval, sign: str) -> Shown:
+    low, high = f"{interval.low:{sign}.3f}", f"{interval.high:{sign}.3f}"
+    return Shown(text=f"[{low}, {high}]{MARKS[interval.cover]}", tone="interval")
 
 
 def _difference(one: ScoredSetting, group: RunGroup) -> Cell:
     if one.difference is None:
         return "–" if one.scores.get(group.rule) is None else Shown(text="the best", tone="muted")
     number = Shown(text=f"{one.difference.value:+.3f}")
-    found = _find_limits(one.difference)
-    if found is None:
-        return number
-    mark = "" if one.difference.interval else "*"
-    return number, Shown(text=f"[{found[0]:+.3f}, {found[1]:+.3f}]{mark}", tone="interval")
-
-
-def _find_limits(difference: Difference) -> tuple[float, float] | None:
-    """Return the interval of a difference; over the rows alone of fewer than three seeds."""
-    if difference.interval or not difference.floor or difference.seeds >= SEEDS_NEEDED:
-        return difference.interval
-    return difference.value - difference.floor, difference.value + difference.floor
+    found = one.difference_interval
+    return number if found is None else (number, _show_interval(found, "+"))
 
 
 def _seeds(one: ScoredSetting, index: RunIndex) -> Iterator[Shown]:
@@ -245,9 +238,7 @@ def _format(score: float | None) -> str:
 
 def _raw(group: RunGroup, index: RunIndex) -> Iterator[dict[str, Any]]:
     for one in group.settings:
-        low, high = one.interval or (None, None)
-        less = one.difference
-        less_low, less_high = (less and _find_limits(less)) or (None, None)
+        interval, less, limits = one.interval, one.difference, one.difference_interval
         yield {
             "model": group.model,
             "task": group.task,
@@ -256,11 +247,11 @@ def _raw(group: RunGroup, index: RunIndex) -> Iterator[dict[str, Any]]:
             "metric": group.metric,
             "setting": one.label,
             **{rule: one.scores.get(rule) for rule in RULES},
-            "low": low,
-            "high": high,
+            "low": interval and interval.low,
+            "high": interval and interval.high,
             "less_best": less and less.value,
-            "less_best_low": less_low,
-            "less_best_high": less_high,
+            "less_best_low": limits and limits.low,
+            "less_best_high": limits and limits.high,
             "parameters": one.parameters,
             "seconds": one.seconds,
             "seeds": len(one.runs),

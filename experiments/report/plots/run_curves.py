@@ -83,7 +83,7 @@ def draw_costs(group: RunGroup, settings: Sequence[ScoredSetting]) -> Figure:
             if not at or score is None:
                 continue
             if one.interval is not None:
-                axes.vlines(at, *one.interval, color=color, alpha=0.5)
+                axes.vlines(at, one.interval.low, one.interval.high, color=color, alpha=0.5)
             axes.plot([at], [score], color=color, marker=mark, linestyle="", label=one.label)
         there = [amount for one in settings if (amount := getattr(one, cost))]
         style.scale_amounts(axes, there)
