@@ -5,8 +5,10 @@ import json
 from test_run_groups import add_run, with_n
 
 from experiments.report.__main__ import main
-from experiments.report.comparison import run_index
+from experiments.report.comparison import run_groups, run_index
 from experiments.report.pages import registry, your_runs
+from experiments.report.plots import run_curves
+from experiments.report.plots.style import STYLES
 from experiments.report.render import text
 from experiments.report.render.document import Heading, Picture, Table
 
@@ -33,6 +35,16 @@ def test_scores_by_method_and_their_difference(tmp_path):
         "Adapter parameters",
         "Seconds of training",
     ]
+
+
+def test_every_setting_has_a_color_a_method_its_own_first(tmp_path):
+    for n in (1, 2, 3):
+        add_run(tmp_path, config=with_n(n), right=(40 - n,))
+    add_run(tmp_path, method="lora", right=(1,))
+    [group] = run_groups.find_groups(run_index.collect(tmp_path))
+    colors = [color for color, _, _ in run_curves.choose_styles(group.settings)]
+    assert (colors[0], colors[3]) == (STYLES["fourierft"][0], STYLES["lora"][0])
+    assert len(set(colors)) == 4
 
 
 def test_one_evaluation_makes_no_curve_and_no_score_no_comparison(tmp_path):

@@ -120,6 +120,11 @@ class RunGroup:
         return ", ".join([*parts, *([self.mark] if self.mark else [])])
 
     @property
+    def score_key(self) -> str:
+        """Key of the score in the runs' histories."""
+        return f"{self.split}/{self.metric}"
+
+    @property
     def runs(self) -> list[Run]:
         """All runs."""
         return [run for one in self.settings for run in one.runs]
@@ -169,7 +174,7 @@ def find_curve_key(group: RunGroup, index: RunIndex) -> str | None:
     keys = dict.fromkeys(
         key for one in group.settings[:1] for line in index.lines(one.runs[0]) for key in line
     )
-    wanted = [f"{group.split}/{group.metric}"]
+    wanted = [group.score_key]
     wanted += [key for key in keys if "/" in key and key not in predictions.OF_TRAINING]
     return next((key for key in [*wanted, TRAINING_LOSS] if key in keys), None)
 

@@ -43,8 +43,9 @@ MARKS = {Cover.both: "", Cover.rows: "*", Cover.seeds: "†"}
 INTERVALS = (
     "Intervals are 95 %, over the rows scored and over the seeds; * over the rows alone, as of "
     "fewer than three seeds; † over the seeds alone, where no predictions are stored. Differences "
-    "are paired, by row and over the seeds that both settings have. A best epoch is chosen on the "
-    "rows that score it, which flatters it; only images have a split for that."
+    "are paired, by row and over the seeds that both settings have. The best epoch, and the best "
+    "setting, are chosen on the rows that score them, which flatters both; only images have a "
+    "split to choose the epoch on."
 )
 NOTHING = "Nothing was trained yet: `python train.py` trains Figure 7's toy, in seconds."
 
@@ -107,7 +108,8 @@ def _list_groups(groups: Sequence[RunGroup], index: RunIndex, page: str) -> Tabl
     for place, group in enumerate(groups, 1):
         best = group.settings[0]
         score = best.scores.get(group.rule)
-        target = f"{page}#{_anchor(place)}" if place <= GROUPS else link_page("runs")
+        there = page if place > FRONT_GROUPS else ""
+        target = f"{there}#{_anchor(place)}" if place <= GROUPS else link_page("runs")
         lines.append(
             Line(
                 cells=[
@@ -156,7 +158,7 @@ def _draw_pictures(place: int, group: RunGroup, index: RunIndex) -> Iterator[Pic
     of = f"{group.title}{many if len(drawn) < len(group.settings) else ''}"
     if key and any(len(curve) > 1 for seeds in curves.values() for curve in seeds):
         what = "Training loss" if key == TRAINING_LOSS else "Score"
-        ringed = "; rings: best epochs" if group.rule == "best" and group.metric else ""
+        ringed = "; rings: best epochs" if (key, group.rule) == (group.score_key, "best") else ""
         yield Picture(
             name=f"{NAME}_{place}_curves",
             alt=f"{what} by epoch: {of}.",

@@ -63,7 +63,7 @@ def draw_curves(
         epochs, mean, _, _ = band(seeds)
         marked = mark if len(epochs) <= FEW else None
         axes.plot(epochs, mean, color=color, linestyle=line, marker=marked, label=one.label)
-        if key == f"{group.split}/{group.metric}" and group.rule == "best":
+        if key == group.score_key and group.rule == "best":
             _ring_best(axes, one, color)
     axes.set_ylabel("Training loss" if key == TRAINING_LOSS else names.name_metric(metric))
     axes.set_xlabel("Epoch")
