@@ -8,6 +8,7 @@ import pytest
 
 from experiments.metrics.selection import Evaluation
 from experiments.report.comparison import run_groups, run_index
+from experiments.report.comparison.intervals import Cover
 from experiments.results import predictions
 from experiments.results.record import Record, write_record
 
@@ -142,7 +143,7 @@ def test_a_difference_of_one_seed_is_over_the_rows_alone(tmp_path):
         (0.1, 1.0)
     )
     assert other.difference.value == pytest.approx(-0.15) and other.difference.interval is None
-    assert {best.interval.cover, other.difference_interval.cover} == {run_groups.Cover.rows}
+    assert {best.interval.cover, other.difference_interval.cover} == {Cover.rows}
     # 6 of 40 rows differ: the variance of one row is 0.15 * 0.85.
     assert other.difference.floor == pytest.approx(1.96 * (0.15 * 0.85 / 40) ** 0.5, rel=0.2)
 
@@ -163,7 +164,7 @@ def test_three_seeds_have_an_interval_over_both_within_the_metrics_bounds(tmp_pa
     [one] = group.settings
     assert one.scores["best"] == pytest.approx(115 / 120)
     assert 0.8 < one.interval.low < 0.95 and one.interval.high == 1.0
-    assert one.interval.cover is run_groups.Cover.both
+    assert one.interval.cover is Cover.both
     assert len(one.runs) == 3 and one.seconds == 11
 
 
@@ -196,9 +197,9 @@ def test_without_predictions_an_interval_is_the_records_over_the_rows(tmp_path):
         shutil.rmtree(add_run(tmp_path, "lora", seed=seed, right=(20 - seed**2,)) / "predictions")
     [group] = find(tmp_path)
     best, other = group.settings
-    assert best.interval.cover is run_groups.Cover.rows
+    assert best.interval.cover is Cover.rows
     assert best.interval.high == pytest.approx(31 / 40 + 0.1)
-    assert other.difference_interval.cover is run_groups.Cover.seeds
+    assert other.difference_interval.cover is Cover.seeds
 
 
 def test_a_task_that_names_a_rule_without_a_score_shows_the_last(tmp_path):

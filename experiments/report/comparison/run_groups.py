@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import RecordError
 from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import names, paired
+from experiments.report.comparison import intervals, names, paired
+from experiments.report.comparison.intervals import Interval
 from experiments.report.comparison.paired import Difference, Sample
 from experiments.report.comparison.run_index import Run, RunIndex, number
 from experiments.report.comparison.seed_groups import Setting, group_seeds
@@ -25,28 +24,6 @@ from experiments.results.history import TRAINING_LOSS
 
 LONGEST_NAME = 60
 """Letters of the name of the user's own data."""
-BOUNDS = {
-    **dict.fromkeys(("accuracy", "f1"), (0.0, 1.0)),
-    **dict.fromkeys(("matthews", "pearson", "spearman"), (-1.0, 1.0)),
-}
-"""Values that a metric can have; an interval from an error may reach beyond them."""
-
-
-class Cover(Enum):
-    """Chances that an interval covers."""
-
-    both = "rows and seeds"
-    rows = "rows"
-    seeds = "seeds"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """95 % interval of a score or a difference."""
-
-    low: float
-    high: float
-    cover: Cover
 
 
 @dataclass(kw_only=True)
@@ -66,17 +43,8 @@ class ScoredSetting:
 
     @property
     def difference_interval(self) -> Interval | None:
-        """Interval of the difference; of fewer than three seeds over the rows alone."""
-        found = self.difference
-        if found is None:
-            return None
-        if found.interval is not None:
-            low, high = found.interval
-            return Interval(low=low, high=high, cover=Cover.both if found.rows else Cover.seeds)
-        if not found.floor or found.seeds >= paired.SEEDS:
-            return None
-        low, high = found.value - found.floor, found.value + found.floor
-        return Interval(low=low, high=high, cover=Cover.rows)
+        """Interval of the difference."""
+        return None if self.difference is None else intervals.of_difference(self.difference)
 
     @property
     def runs(self) -> list[Run]:
@@ -161,7 +129,7 @@ def add_comparison(group: RunGroup, most: int) -> None:
     mark = _mark_rows(shown[0].runs[0], group)
     samples = [_sample(one, group, mark) for one in shown]
     for one, sample in zip(shown, samples, strict=True):
-        one.interval = _find_interval(one, sample, group.rule, group.metric)
+        one.interval = intervals.of_score(sample, one.runs, group.rule, group.metric)
         if one is not shown[0]:
             one.difference = paired.compare(sample, samples[0])
 
@@ -261,27 +229,6 @@ def _sample(one: ScoredSetting, group: RunGroup, mark: str | None) -> Sample:
 
 def _list_runs(one: ScoredSetting) -> Iterator[tuple[Any, Run]]:
     yield from one.setting.runs.items()
-
-
-def _find_interval(
-    one: ScoredSetting, sample: Sample, rule: str, metric: str | None
-) -> Interval | None:
-    """Return the interval over rows and seeds.
-
-    Of fewer than three seeds, or without stored predictions, it is the mean of those that the
-    records hold, over the rows alone; if they hold none, that over the seeds.
-    """
-    found = paired.estimate(sample)
-    lowest, highest = BOUNDS.get(metric or "", (-math.inf, math.inf))
-    ends = [((run.record.metrics or {}).get(rule) or {}).get("interval") for run in one.runs]
-    known = [end for end in ends if end and None not in end]
-    if not found.rows and len(known) == len(ends):
-        low, high = (statistics.fmean(values) for values in zip(*known, strict=True))
-        return Interval(low=low, high=high, cover=Cover.rows)
-    if found.interval is None:
-        return None
-    low, high = max(lowest, found.interval[0]), min(highest, found.interval[1])
-    return Interval(low=low, high=high, cover=Cover.both if found.rows else Cover.seeds)
 
 
 def _mark_rows(run: Run, group: RunGroup) -> str | None:

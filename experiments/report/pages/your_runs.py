@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import names, run_groups
-from experiments.report.comparison.run_groups import Cover, Interval, RunGroup, ScoredSetting
+from experiments.report.comparison.intervals import Cover, Interval
+from experiments.report.comparison.run_groups import RunGroup, ScoredSetting
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.plots import run_curves
 from experiments.report.render.document import (
