@@ -209,3 +209,16 @@ def test_a_task_that_names_a_rule_without_a_score_shows_the_last(tmp_path):
     (place / "metrics.json").write_text(json.dumps(record))
     [group] = find(tmp_path)
     assert (group.rule, group.settings[0].interval.high) == ("last", pytest.approx(0.85))
+
+
+def test_a_score_whose_record_has_no_interval_has_that_of_its_predictions(tmp_path):
+    """As losses of language models."""
+    place = add_run(tmp_path)
+    record = json.loads((place / "metrics.json").read_text())
+    record["metrics"]["best"]["interval"] = None
+    (place / "metrics.json").write_text(json.dumps(record))
+    [[one]] = [group.settings for group in find(tmp_path)]
+    assert one.interval.cover is Cover.rows
+    assert one.interval.high - one.interval.low == pytest.approx(
+        2 * 1.96 * (0.75 * 0.25 / ROWS) ** 0.5, rel=0.2
+    )

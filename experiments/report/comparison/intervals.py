@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from experiments.report.comparison import paired
@@ -51,7 +51,7 @@ def of_score(sample: Sample, runs: Sequence[Run], rule: str, metric: str | None)
     """Return the interval of a setting's score, over rows and seeds.
 
     Of fewer than three seeds, or without stored predictions, it is the mean of those that the
-    records hold, over the rows alone; if they hold none, that over the seeds.
+    records hold, over the rows alone; if they hold none, that of the predictions or of the seeds.
 
     Args:
         sample: scores of the setting.
@@ -65,8 +65,8 @@ def of_score(sample: Sample, runs: Sequence[Run], rule: str, metric: str | None)
     if not found.rows and len(known) == len(ends):
         low, high = (statistics.fmean(values) for values in zip(*known, strict=True))
         return Interval(low=low, high=high, cover=Cover.rows)
-    if found.interval is None:
+    limits = of_difference(found)
+    if limits is None:
         return None
     lowest, highest = BOUNDS.get(metric or "", (-math.inf, math.inf))
-    low, high = max(lowest, found.interval[0]), min(highest, found.interval[1])
-    return Interval(low=low, high=high, cover=Cover.both if found.rows else Cover.seeds)
+    return replace(limits, low=max(lowest, limits.low), high=min(highest, limits.high))
