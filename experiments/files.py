@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -15,14 +17,24 @@ REPETITION, MOVING_ASIDE = "repetition", ".leaving"
 _ASIDE = re.compile(r".+\.(replaced|failed)-\d+")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step: readers and a kill see the old text or the new, never a part."""
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Replace a file in one step: readers and a kill see the old one or the new, never a part.
+
+    Yields:
+        The draft to write, which takes the place of the file once the block ends without an error.
+    """
     draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
+    yield draft
+    os.replace(draft, path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by a text in one step, which survives a power cut too."""
+    with replace_file(path) as draft, draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def list_visible(folder: Path, pattern: str) -> list[Path]:

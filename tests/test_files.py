@@ -20,6 +20,19 @@ def test_the_cache_of_a_user_without_a_home(tmp_path, monkeypatch):
         files.get_cache_folder("x")
 
 
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), files.replace_file(path) as draft:
+        draft.write_bytes(b"ne")
+        raise KeyError
+    assert path.read_bytes() == b"old"
+    with files.replace_file(path) as draft:
+        draft.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert [one.name for one in tmp_path.iterdir()] == ["x.npz"] and path.read_bytes() == b"new"
+
+
 def test_hidden_files_are_not_seen(tmp_path):
     for name in ("b.safetensors", "a.safetensors", "._a.safetensors", ".c.safetensors"):
         (tmp_path / name).write_bytes(b"")

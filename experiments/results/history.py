@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import RecordError
+from experiments.files import write_atomically
 from experiments.results import stored
 
 HISTORY = "history.jsonl"
@@ -42,9 +42,7 @@ class History:
     def cut(self, step: int) -> None:
         """Drop the lines after `step`."""
         kept = [line for line in self.lines() if line["step"] <= step]
-        replacement = self.path.with_suffix(".tmp")
-        replacement.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(replacement, self.path)
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, step: int, epoch: float, elapsed: float, values: dict[str, float]) -> None:
         """Append a line and send its values."""

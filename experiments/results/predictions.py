@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import RecordError
-from experiments.files import list_visible
+from experiments.files import list_visible, replace_file
 from experiments.metrics.selection import Evaluation
 from experiments.results import stored
 from experiments.results.history import TRAINING_LOSS
@@ -33,8 +32,8 @@ def save(run: Path, split: str, entry: Evaluation) -> None:
     """Write predictions/<split>-<step>.npz atomically."""
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    draft = folder / f".{split}.tmp"
-    with draft.open("wb") as file:
+    path = folder / f"{split}-{entry.step:07d}.npz"
+    with replace_file(path) as draft, draft.open("wb") as file:
         np.savez(
             file,
             predictions=entry.predictions,
@@ -42,7 +41,6 @@ def save(run: Path, split: str, entry: Evaluation) -> None:
             epoch=entry.epoch,
             step=entry.step,
         )
-    os.replace(draft, folder / f"{split}-{entry.step:07d}.npz")
 
 
 def get_paths(run: Path, split: str = "*") -> list[Path]:

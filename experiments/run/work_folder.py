@@ -8,7 +8,6 @@ between any two leaves what the next start completes.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from experiments.errors import RecordError
-from experiments.files import MOVING_ASIDE, REPETITION, write_atomically
+from experiments.files import MOVING_ASIDE, REPETITION, replace_file, write_atomically
 from experiments.results import inputs, kept_adapter
 from experiments.results.identity import to_plain
 from experiments.results.lock import LOCK, FolderLock, acquire_lock, find_links
@@ -113,9 +112,8 @@ def replace_open_files(folder: Path) -> None:
     _remove_drafts(folder)
     for path in [folder / "run.log", *folder.glob("generations/*.jsonl")]:
         if path.is_file():
-            draft = path.with_name(f".{path.name}.tmp")
-            shutil.copy2(path, draft)
-            os.replace(draft, path)
+            with replace_file(path) as draft:
+                shutil.copy2(path, draft)
 
 
 def _remove_drafts(folder: Path) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from experiments.files import replace_file
+
 JUDGE = "stand-in"
 """Name of the judge, also in records."""
 
@@ -37,9 +39,8 @@ def write_inception(path: Path) -> None:
 
     torch.manual_seed(0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    save_file(Inception().state_dict(), draft)
-    draft.rename(path)
+    with replace_file(path) as draft:
+        save_file(Inception().state_dict(), draft)
 
 
 class _Handler(BaseHTTPRequestHandler):

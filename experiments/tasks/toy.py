@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.files import replace_file
 from experiments.models.head import Head
 from experiments.tasks.task import Data, Task
 
@@ -96,12 +96,10 @@ class Toy(Task):
             scores = net(points=torch.from_numpy(plane).to(device))["logits"]
         classes = scores.argmax(-1).cpu().numpy().astype(np.uint8).reshape(SIDE, SIDE)
         batch = _collate(data.train)
-        draft = run_dir / ".regions.tmp"
-        with draft.open("wb") as file:
+        with replace_file(run_dir / REGIONS) as draft, draft.open("wb") as file:
             np.savez_compressed(
                 file, classes=classes, reach=reach, points=batch["points"], labels=batch["labels"]
             )
-        os.replace(draft, run_dir / REGIONS)
 
     def _draw(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw points (N, 2) float32 and labels (N,) in random order."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from experiments.files import replace_file, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,11 +109,9 @@ def scale_amounts(axes: Any, values: Iterable[float], ticks: Sequence[float] | N
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write <name>.png and <name>.svg, each in one step."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    draft = folder / f".{name}.draft"
-    figure.savefig(draft, format="png", metadata={"Software": None}, facecolor=GROUND)
-    os.replace(draft, paths[0])
-    draft.write_text(_vector(figure, name), encoding="utf-8")
-    os.replace(draft, paths[1])
+    with replace_file(paths[0]) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None}, facecolor=GROUND)
+    write_atomically(paths[1], _vector(figure, name))
     return paths
 
 
