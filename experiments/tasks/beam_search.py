@@ -29,18 +29,9 @@ def search_beams(
 ) -> Iterator[list[tuple[int, Tensor]]]:
     """Find the best continuation of every prompt, batch by batch.
 
-    Args:
-        net: a causal language model of transformers, in evaluation mode.
-        prompts: token ids of each prompt.
-        order: positions of the prompts, as they are to be continued.
-        batch_size: prompts at once.
-        max_new_tokens: tokens after which a text ends.
-        ends: tokens that end a text.
-        no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit.
-        num_beams: width.
-        length_penalty: exponent p in (sum of log probabilities) / tokens^p.
-        padding: token that fills up prompts and texts.
-        steer: see `generate_continuations`; for a width of 1.
+    Arguments are those of `generate_continuations`, for a network in evaluation mode, and `order`:
+    positions of the prompts, as they are to be continued; `padding`: token that fills up prompts
+    and texts. `ends` is complete; `steer` is for a width of 1.
 
     Yields:
         Position and new tokens, padded at the right, of each text of a batch.

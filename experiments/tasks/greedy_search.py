@@ -28,15 +28,8 @@ def continue_greedily(
 
     Answers differ much in length. In a fixed batch all would wait for the longest.
 
-    Args:
-        net: a causal language model of transformers, in evaluation mode.
-        prompts: token ids of each prompt.
-        order: positions of the prompts, as they are to be begun.
-        batch_size: texts at once.
-        max_new_tokens: tokens after which a text ends.
-        ends: tokens that end a text.
-        no_repeat_ngram: no n-gram of so many tokens twice in a new text; 0: no limit.
-        steer: see `generate_continuations`.
+    Arguments are those of `generate_continuations`, for a network in evaluation mode, and `order`:
+    positions of the prompts, as they are to be begun. `ends` is complete.
 
     Yields:
         Position and new tokens of each text that ended together.
@@ -76,8 +69,8 @@ class TextBatch:
 
     Args:
         net: a causal language model of transformers.
-        no_repeat_ngram: see `continue_greedily`.
-        steer: see `generate_continuations`.
+        no_repeat_ngram: see `generate_continuations`.
+        steer: likewise.
     """
 
     def __init__(
