@@ -1,13 +1,14 @@
 """What is said before training, against what training does."""
 
 import math
+import re
 
 import pytest
 import torch
 from peft import get_peft_model
 from torch import nn
 
-from experiments.training.preflight import check_setting
+from experiments.training.preflight import ADVICE, check_setting, describe_setting
 from experiments.training.train_config import Schedule, Train
 from fourierft import FourierFTConfig, FourierFTLinear
 from fourierft.spectrum import atom_norm
@@ -179,6 +180,44 @@ def test_start_that_is_never_left():
     assert any("random start" in warning for warning in found["warnings"])
     zero = check_setting(adapted((768, 768), n=1000, alpha=2000.0, zeros=True), given, rows=10_000)
     assert zero["warnings"] == []
+
+
+def test_the_start_is_the_adapters_own():
+    """Its size is measured, as is the way that training can go from there."""
+    net = adapted((768, 768), n=1000, alpha=2000.0)
+    layer(net).fourierft_spectrum["default"].data.fill_(3)
+    given = recipe(learning_rate=4e-4, max_steps=10_000)  # 2 at most: more than 1, less than 3
+    before = check_setting(adapted((768, 768), n=1000, alpha=2000.0), given, rows=10_000)
+    found = check_setting(net, given, rows=10_000)
+    assert found["start"] == pytest.approx(3 * before["start"], rel=0.1)
+    assert not [line for line in before["warnings"] if "hardly" in line]
+    (line,) = [line for line in found["warnings"] if "hardly" in line]
+    assert "by at most 2, it starts at 3" in line
+
+
+def test_every_layer_is_measured():
+    net = adapted((64, 64), (128, 128), n=50)
+    found = check_setting(net, recipe(), rows=320)
+    sizes = [part.weight.norm() for part in net.get_base_model().layers]
+    for one, size, side in zip(found["by_layer"].values(), sizes, (64, 128), strict=True):
+        atom = atom_norm((side, side), 100.0) / float(size)
+        assert one["step"] == pytest.approx(0.05 * atom * math.sqrt(50), rel=1e-4)
+    assert found["coefficient_step"] == pytest.approx(found["step"] / math.sqrt(50), rel=1e-4)
+    assert "2 layers" in describe_setting(found)
+    assert describe_setting(check_setting(Net((8, 8)), recipe(), rows=320)) is None
+
+
+def test_large_steps_are_told_where_the_values_are_not_the_papers():
+    """The advice makes the steps that it says."""
+    given = recipe(learning_rate=1.0, max_steps=200)
+    net = adapted((96, 96), zeros=True)
+    assert check_setting(net, given, rows=320)["warnings"] == []
+    (warning,) = check_setting(net, given, rows=320, own=True)["warnings"]
+    assert warning.startswith("large steps: ") and f"Try {ADVICE} (1 %)" in warning
+    advised = re.findall(r"train\.(\w+)=(\S+)", ADVICE)
+    fields = {key: True if value == "true" else float(value) for key, value in advised}
+    after = check_setting(net, recipe(max_steps=200, **fields), rows=320, own=True)
+    assert after["step"] == pytest.approx(0.01) and after["warnings"] == []
 
 
 def test_other_methods_are_not_judged():

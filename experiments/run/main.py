@@ -136,7 +136,10 @@ def check_before_training(config: Config, parts: Parts) -> dict[str, Any]:
     """Log before training if this setting can learn, and the memory that it takes."""
     from experiments.training import memory, preflight
 
-    checks = preflight.check_setting(parts.network, config.training, len(parts.data.train))
+    own = config.recipe in ("ours", "none") and config.model.pretrained
+    checks = preflight.check_setting(parts.network, config.training, len(parts.data.train), own=own)
+    if (setting := preflight.describe_setting(checks)) is not None:
+        log.info("%s", setting)
     for warning in checks["warnings"]:
         log.warning("preflight: %s", warning)
     checks["memory"] = memory.estimate_memory(

@@ -1,15 +1,16 @@
-"""Check before training, from the sizes alone, that a setting can learn.
+"""Check before training, from the weights alone, that a setting can learn.
 
 AdamW moves a coefficient by at most about one learning rate per step. One coefficient's cosine has
 the Frobenius norm a = alpha / sqrt(2 d1 d2), so n coefficients move DeltaW by about lr * a *
 sqrt(n) per step, and all steps of a schedule with mean factor s by at most lr * steps * s * a *
 sqrt(n). Against |W| this tells settings that cannot work: the default learning rates of other
-methods (1e-4) leave FourierFT where it started.
+methods (1e-4) leave FourierFT where it started, and others move W by a tenth of itself per step.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -24,73 +25,114 @@ MIN_REACH = 0.02
 USEFUL_STEP = 2e-3
 """Share of |W| per step from which a short training is short, not hopeless: SmolLM2 learns E2E at
 9e-3 within forty steps, MiniLM's recipe has 2e-2."""
+LARGE_STEP = 0.05
+"""Share of |W| per step that is too large: SmolLM2's best losses on E2E were at 0.009 and 0.028,
+and 0.089 lost 0.24 (docs/contests/smollm2_e2e.json)."""
+ADVICE = "method.init=zeros train.relative_rate=true train.learning_rate=1e-2"
+"""Setting to begin with on networks that the paper has no recipe for: steps of 1 % of each |W|."""
 
 
-def check_setting(net: nn.Module, train: Train, rows: int) -> dict[str, Any]:
-    """Estimate how far training can move each FourierFT layer.
+def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False) -> dict[str, Any]:
+    """Measure the start of each FourierFT layer, and estimate how far training can move it.
 
     Args:
         net: the network after `Method.apply`.
         train: the recipe.
         rows: number of training rows.
+        own: the values are not the paper's for this network, so that large steps are warned of.
 
     Returns:
-        `steps`; `layers` measured; medians over them of `step` (|one update of DeltaW| / |W|),
-        `reach` (all updates, at most) and `start` (|DeltaW at the random start| / |W|); `travel`,
-        the farthest a coefficient can move (median too); `warnings`. Networks without FourierFT
+        `steps`; `layers` measured; `by_layer`, by name, with `start` (|DeltaW before training| /
+        |W|) and `step` (|one update of DeltaW| / |W|); medians over the layers of `start`, `step`,
+        `coefficient_step` (a single coefficient's part of it), `reach` (all updates, at most) and
+        `travel` (the farthest a coefficient can move); `warnings`. Networks without FourierFT
         layers give steps and no layers.
     """
     updates = math.ceil(rows / train.batch_size)  # per epoch
     steps = train.max_steps or math.ceil(updates * train.epochs)
     mean_factor = {Schedule.constant: 1 - train.warmup_ratio / 2}.get(train.schedule, 0.5)
-    moves, starts, travels = [], [], []
-    for layer in adapted_layers(net).values():
-        size = max(weight_norm(layer), 1e-12)
+    by_layer: dict[str, dict[str, float]] = {}
+    parts, travels, values = [], [], []
+    for name, layer in adapted_layers(net).items():
+        shape, size = (layer.out_features, layer.in_features), max(weight_norm(layer), 1e-12)
         for adapter, coefficients in layer.fourierft_spectrum.items():
-            atom = atom_norm(
-                (layer.out_features, layer.in_features), layer.fourierft_scaling[adapter]
-            )
-            share = atom * math.sqrt(coefficients.numel()) / size
-            rate = train.learning_rate / (share if train.relative_rate else 1.0)
-            moves.append(rate * share)
+            atom = atom_norm(shape, layer.fourierft_scaling[adapter]) / size
+            root = math.sqrt(coefficients.numel())
+            rate = train.learning_rate / (atom * root if train.relative_rate else 1.0)
+            norm = float(coefficients.detach().float().norm())
+            by_layer[name] = {"start": atom * norm, "step": rate * atom * root}
+            parts.append(rate * atom)
             travels.append(rate * steps * mean_factor)
-            starts.append(atom * float(coefficients.detach().float().norm()) / size)
-    if not moves:
+            values.append(norm / root)
+    if not by_layer:
         return {"steps": steps, "layers": 0, "warnings": []}
-    step, start, travel = _median(moves), _median(starts), _median(travels)
-    reach = step * steps * mean_factor
-    warnings = []
-    if reach < MIN_REACH and step < USEFUL_STEP:
-        warnings.append(
-            f"the adapter cannot learn: {steps} steps at train.learning_rate="
-            f"{train.learning_rate:g} move DeltaW by at most {reach:.2%} of |W| ({step:.1e} per "
-            "step); the paper's settings reach several times |W|. Raise train.learning_rate (the "
-            "paper uses 1e-2 to 3e-1), method.alpha or the number of steps; on networks that "
-            "are not in the paper start with method.scaling=norm method.alpha=25 method.init=zeros "
-            "train.learning_rate=1e-3"
+    step, start = (_median([one[key] for one in by_layer.values()]) for key in ("step", "start"))
+    found = {
+        "steps": steps,
+        "layers": len(by_layer),
+        "by_layer": by_layer,
+        "step": step,
+        "coefficient_step": _median(parts),
+        "reach": step * steps * mean_factor,
+        "start": start,
+        "travel": _median(travels),
+    }
+    return found | {"warnings": list(_find_faults(found, train, _median(values), own))}
+
+
+def describe_setting(checks: dict[str, Any]) -> str | None:
+    """Return a line on start and step of a network with FourierFT layers, None for others."""
+    if not checks["layers"]:
+        return None
+    largest = max(one["step"] for one in checks["by_layer"].values())
+    return (
+        f"DeltaW starts at {_percent(checks['start'])} of |W|, a step moves it by "
+        f"{_percent(checks['step'])} (median of {checks['layers']} layers; {_percent(largest)} at "
+        "most)"
+    )
+
+
+def _find_faults(found: dict[str, Any], train: Train, value: float, own: bool) -> Iterator[str]:
+    """Yield a warning for each reason why the setting cannot learn, or loses what was known.
+
+    Args:
+        found: see `check_setting`.
+        train: the recipe.
+        value: size of a coefficient at the start, 0 for a start at zero.
+        own: see `check_setting`.
+    """
+    rate = f"train.learning_rate={train.learning_rate:g}"
+    step, start, travel = found["step"], found["start"], found["travel"]
+    if found["reach"] < MIN_REACH and step < USEFUL_STEP:
+        yield (
+            f"the adapter cannot learn: {found['steps']} steps at {rate} move DeltaW by at most "
+            f"{_percent(found['reach'])} of |W| ({step:.1e} per step); the paper's settings reach "
+            "several times |W|. Raise train.learning_rate (the paper uses 1e-2 to 3e-1), "
+            "method.alpha or the number of steps; on networks that are not in the paper start with "
+            f"{ADVICE} (steps of 1 % of |W|)"
         )
-    elif start > 0 and travel < 1.0:
-        warnings.append(
-            f"the adapter can hardly leave its random start: {steps} steps at train.learning_rate="
-            f"{train.learning_rate:g} move a coefficient by at most {travel:.2g}, it starts at a "
-            "random value of size 1; train longer, raise train.learning_rate (the paper uses 1e-2 "
-            "to 3e-1) or start at zero with method.init=zeros"
+    elif travel < value:
+        yield (
+            f"the adapter can hardly leave its random start: {found['steps']} steps at {rate} move "
+            f"a coefficient by at most {travel:.2g}, it starts at {value:.2g}; train longer, raise "
+            "train.learning_rate (the paper uses 1e-2 to 3e-1) or start at zero with "
+            "method.init=zeros"
         )
-    if max(starts) > 1.0:
-        warnings.append(
-            f"the random start drowns the base model: |DeltaW| is {max(starts):.1f} times |W| in "
+    if (worst := max(one["start"] for one in found["by_layer"].values())) > 1.0:
+        yield (
+            f"the random start drowns the base model: |DeltaW| is {worst:.1f} times |W| in "
             f"one layer before the first step ({start:.1f} in the median); lower method.alpha or "
             "start at zero with method.init=zeros"
         )
-    return {
-        "steps": steps,
-        "layers": len(moves),
-        "step": step,
-        "reach": reach,
-        "start": start,
-        "travel": travel,
-        "warnings": warnings,
-    }
+    if own and step > LARGE_STEP:
+        yield (
+            f"large steps: each moves DeltaW by {_percent(step)} of |W| at {rate}; on SmolLM2 1 % "
+            f"and 3 % were best, and 9 % clearly worse (docs/validation.md). Try {ADVICE} (1 %)"
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _median(values: list[float]) -> float:
