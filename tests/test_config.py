@@ -118,6 +118,8 @@ def ours(recipe):
     model = next(model for model in MODELS if recipe.endswith(f"_{model}"))
     method = recipe.removesuffix(f"_{model}")
     extra = ["method.peft_type=VERA"] if method == "peft" else []
+    if "architecture" in MODELS[model] and MODELS[model]["architecture"] is None:
+        extra.append("model.path=x")
     return model, method, extra
 
 
@@ -286,6 +288,8 @@ def test_missing_recipe_names_its_file(overrides, recipe, missing, compose):
     error = refused(compose, *overrides)
     assert len(error.problems) == 1
     assert f"conf/recipe/{recipe}.yaml" in error.problems[0] and missing in error.problems[0]
+    general = "defaults: [/recipe/ours/fourierft_decoder]" in error.problems[0]
+    assert general == ("model=causal_lm" in overrides), "values for any network of its kind"
 
 
 def test_values_on_the_command_line_replace_a_recipe(compose):

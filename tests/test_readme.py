@@ -31,6 +31,7 @@ DOCUMENTS = [
     "docs/report.md",
     "docs/methods.md",
     "docs/own_data.md",
+    "docs/own_models.md",
     "docs/architecture.md",
     "docs/serving.md",
 ]

@@ -9,6 +9,7 @@ from pyarrow import parquet
 
 from experiments.config.changes import find_changes
 from experiments.config.compose import compose_config, register
+from experiments.config.load import load_config
 from experiments.errors import UserError
 from experiments.models.byte_tokenizers import make_byte_tokenizer
 from experiments.results import inputs
@@ -287,13 +288,13 @@ def test_a_finished_run_is_shown_when_its_data_are_gone(own_data, compose, caplo
     asked += [f"task.path={own_data}/reviews.csv", f"output={own_data}/runs"]
     place, config = _finish(asked, compose)
     (own_data / "reviews.csv").unlink()
-    again = compose(asked)
+    again = load_config(compose_config(asked))  # `compose` remembers
     assert "reviews.csv: no such file or folder; the finished run is shown" in caplog.text
     assert (again.task, get_run_dir(again)) == (config.task, place)
     assert run(again).metrics["primary"]["value"] == 0.75
     for other in ("seed=1", "force=true"):
         with pytest.raises(UserError, match="reviews.csv: no such file"):
-            compose([*asked, other])
+            load_config(compose_config([*asked, other]))
 
 
 def _finish(asked, compose):

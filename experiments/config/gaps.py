@@ -9,8 +9,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.config.help_page import CONF
 from experiments.results.identity import flatten
 
+GENERAL = {"Encoder": "encoder", "CausalLM": "decoder"}
+"""Options of conf/model for any network in a folder, by the class of a base model."""
 _RESOLVING = "KeyError raised while resolving interpolation: "
 
 
@@ -22,10 +25,12 @@ def find_gaps(cfg: DictConfig) -> Iterator[str]:
     )
     if missing:
         where = f"conf/recipe/{cfg.source}/{cfg.method.name}_{cfg.model.name}.yaml"
+        general = _find_general_recipe(cfg)
+        values = f" (values for any network: defaults: [{general}])" if general else ""
         hint = (
             f"recipe {cfg.recipe!r} does not give them"
             if cfg.recipe != "none"
-            else f"{where} does not exist; add it, choose another source, "
+            else f"{where} does not exist; add it{values}, choose another source, "
             "or set them on the command line"
         )
         yield f"no value for {', '.join(missing)}: {hint}"
@@ -38,6 +43,14 @@ def find_gaps(cfg: DictConfig) -> Iterator[str]:
             failing.setdefault(text, []).append(key)
     for text, keys in failing.items():
         yield f"{', '.join(keys)}: {text}"
+
+
+def _find_general_recipe(cfg: DictConfig) -> str | None:
+    """Return the recipe of ours for any network of this kind, None if there is none."""
+    kind = OmegaConf.get_type(cfg.model)
+    general = GENERAL.get(kind.__name__) if kind is not None else None
+    name = f"recipe/ours/{cfg.method.name}_{general}"
+    return f"/{name}" if (CONF / f"{name}.yaml").is_file() else None
 
 
 def _find_unknown(node: Any, prefix: str = "") -> Iterator[str]:

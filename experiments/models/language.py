@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -45,12 +44,6 @@ class CausalLM(Transformer):
     """Local folder with a tokenizer, for models without weights; null: a byte tokenizer."""
     dtype: Dtype | None = None
     """Number format of the weights, and of the products with quantised ones; null: fp32."""
-
-    def problems(self) -> Iterator[str]:
-        """See `Model.problems`."""
-        yield from super().problems()
-        if self.architecture is None and self.path is None:
-            yield f"model.path=null: required by model={self.name}, which is read from a folder"
 
     @property
     def quantisable(self) -> bool:

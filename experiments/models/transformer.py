@@ -62,6 +62,8 @@ class Transformer(Model):
     def problems(self) -> Iterator[str]:
         """See `Model.problems`."""
         yield from super().problems()
+        if self.architecture is None and self.path is None:
+            yield f"model.path=null: required by model={self.name}, which is read from a folder"
         if self.package is not None and not self.package.isidentifier():
             # To look for a part of a package, Python imports the package.
             yield f"model.package={self.package}: must be the name of a package, without a dot"
