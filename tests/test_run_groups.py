@@ -222,3 +222,16 @@ def test_a_score_whose_record_has_no_interval_has_that_of_its_predictions(tmp_pa
     assert one.interval.high - one.interval.low == pytest.approx(
         2 * 1.96 * (0.75 * 0.25 / ROWS) ** 0.5, rel=0.2
     )
+
+
+def test_a_setting_that_older_records_lack_tells_newer_runs_apart(tmp_path):
+    for relative in (False, True):
+        rates = {"learning_rate": 0.03, "relative_rate": relative}
+        add_run(tmp_path, right=(30 + relative,), config={"train": rates, "method": {"n": 1000}})
+    add_run(tmp_path, right=(20,), config={"train": {"learning_rate": 0.03}, "method": {"n": 100}})
+    [group] = run_groups.find_groups(run_index.collect(tmp_path))
+    assert [one.label for one in group.settings] == [
+        "FourierFT, n=1000, relative_rate=true",
+        "FourierFT, n=1000",
+        "FourierFT, n=100",
+    ]

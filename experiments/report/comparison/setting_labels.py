@@ -12,7 +12,7 @@ SIZES = ("method.n", "method.r", "method.target_r", "method.width")
 """Fields that say how large an adapter is; a method has one of them."""
 CONDITIONS = ("train.epochs", "train.max_steps")
 """Fields of `train` that are named wherever settings of a group differ in them."""
-LONGEST = 4
+LONGEST = 5
 """Fields that a label names."""
 
 
@@ -41,15 +41,19 @@ def label_settings(settings: Sequence[Setting]) -> list[str]:
 
 def _find_differing(settings: Sequence[Setting]) -> set[str]:
     """Return the fields that not all of these settings have with one value."""
+    from experiments.config.run_config import LATER
+
     identities = [one.first.identity for one in settings]
     keys = {key for identity in identities for key in identity} - {"seed", "recipe"}
     return {
         key
         for key in keys
         if len({str(identity.get(key)) for identity in identities}) > 1
-        and all(key in identity for identity in identities)
+        and all(key in identity or key in LATER for identity in identities)
     }
 
 
 def _format(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else f"{value!s:.24}"
