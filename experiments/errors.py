@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -48,3 +49,14 @@ class Occupied(RecordError):
 
 class Lost(RecordError):
     """Run folder taken over by another process: the former owner must not change anything in it."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the closest of the known words, "" if none is close.
+
+    Letters in another order come before one that is missing: `modle` means `model`, not `mode`.
+    """
+    close = difflib.get_close_matches(word[:80], list(known), n=3)
+    if not close:
+        return ""
+    return f"; did you mean {min(close, key=lambda one: sorted(one) != sorted(word))!r}?"

@@ -18,7 +18,7 @@ def registered():
     ("typed", "words"),
     [
         ("method=fouri", ["method=fouri", "dylora, fourierft", "did you mean 'fourierft'"]),
-        ("modle=mlp", ["modle=mlp", "unknown key 'modle'", "model", "did you mean"]),
+        ("modle=mlp", ["modle=mlp", "unknown key 'modle'", "did you mean 'model'"]),
         ("method.n_freq=3", ["n_freq", "in method", "alpha, basis, entry_rows, entry_seed"]),
         ("method.n=abc", ["method.n=abc", "Integer"]),
         ("train.schedule=step", ["train.schedule=step", "linear, cosine, constant"]),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
+from experiments.commands.predict import read_rows
 from experiments.config.changes import find_changes
 from experiments.config.compose import compose_config, register
 from experiments.config.load import load_config
@@ -16,7 +17,7 @@ from experiments.results import inputs
 from experiments.results.identity import get_run_dir, to_plain
 from experiments.results.record import Record, write_record
 from experiments.run.main import run
-from experiments.tasks import Text
+from experiments.tasks import Text, table_files
 from experiments.tasks.held_out import describe, draw_held_out
 
 NAMES = ["negative", "positive"]
@@ -162,10 +163,10 @@ def test_every_problem_at_once(small, tmp_path):
         "column 'sentiment' is empty in 2 rows: 9, 10",
     ]
     problems = refused(tmp_path / "rows.csv", label="stars").problems
-    assert problems == [
-        "task.columns=[]: must name one or two of words, sentiment, other",
-        "task.label=stars: no such column (columns: words, sentiment, other)",
-    ]
+    assert problems == ["task.label=stars: no such column (columns: words, sentiment, other)"], (
+        "columns are looked at once the label is known"
+    )
+    assert "did you mean 'sentiment'?" in str(refused(tmp_path / "rows.csv", label="sentimnt"))
 
 
 @pytest.mark.parametrize(
@@ -190,10 +191,18 @@ def test_new_class_in_the_validation_file(small, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("rows.csv", b"words,sentiment\na,b,c\n", "cannot be read"),
-        ("rows.csv", b"words,sentiment\na,x\nb,y,z\n", "cannot be read"),
-        ("rows.csv", b"words,sentiment\ncaf\xe9,x\n", "not UTF-8"),
-        ("rows.csv", b"", "cannot be read"),
+        ("rows.csv", b"words,sentiment\na,b,c\n", "row 1 (line 2) has 3 cells, the header 2"),
+        ("rows.csv", b"words,sentiment\na,x\n\nb,y,z\n", "row 2 (line 4) has 3 cells"),
+        ("rows.csv", b'words,sentiment\n"a\nb",x\nb,y,z\n', "row 2 (line 4) has 3 cells"),
+        ("rows.csv", b"words,sentiment\na,x\ncaf\xe9,x\n", "byte 0xe9 in row 2 (line 3), as other"),
+        ("rows.csv", b"words,s\xe9\n", "in the header (line 1)"),
+        ("rows.jsonl", b'{"words": "caf\xe9"}\n', "in line 1, as other encodings write '\u00e9'"),
+        ("rows.csv", "words,sentiment\na,x\n".encode("utf-16"), "this is UTF-16"),
+        ("rows.jsonl", '{"words": "a"}\n'.encode("utf-16-le"), "save it as UTF-8"),
+        ("rows.csv", b"", "cannot be read (it is empty)"),
+        ("rows.csv", b'words,sentiment\na,x\n"b,y\nc,x\n', "quotation mark in row 2 (line 3)"),
+        ("rows.csv", b'words,sentiment\n"b,y\nc,x\n"d",y\n', "quotation mark in row 1 (line 2)"),
+        ("rows.csv", b'"words,sentiment\na,x\n', "quotation mark in the header (line 1)"),
         ("rows.tsv", b'words\tsentiment\n"a\tx\nb"\ty\n', "quotation mark in row 1"),
         ("rows.jsonl", b'{"words": "a"\n', "cannot be read"),
         ("rows.json", b"[1, 2]", "not a list of objects"),
@@ -204,6 +213,31 @@ def test_new_class_in_the_validation_file(small, tmp_path):
 def test_unreadable_files(name, content, said, tmp_path):
     (tmp_path / name).write_bytes(content)
     assert said in str(refused(tmp_path / name))
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_separators_of_spreadsheets_are_told_by_the_header(separator, small, tmp_path):
+    small.assign(words="one, two").to_csv(tmp_path / "rows.csv", sep=separator, index=False)
+    assert text(tmp_path / "rows.csv").columns == ["words"]
+    (tmp_path / "one.csv").write_text('words,"a;b;c"\none;two,x\n')
+    assert table_files.read_tables([tmp_path / "one.csv"]).column_names == ["words", "a;b;c"]
+
+
+def test_cells_of_several_lines_are_read(small, tmp_path):
+    path = put(small.assign(words='a "word"\nand, more'), tmp_path / "rows.csv")
+    assert load(text(path)).train.num_rows == 8
+
+
+def test_columns_of_one_name(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,text,id,id,sentiment\n" + "a b,c d,1,2,x\na b,c d,1,2,y\n" * 4)
+    assert refused(path).problems == [
+        "task.columns=text: two columns named 'text', rename all but one"
+    ]
+    path.write_text(path.read_text().replace("text,text", "text,title"))
+    assert text(path, columns=["text"]).columns == ["text"], "the others do not matter"
+    with pytest.raises(UserError, match="several columns named 'id'"):
+        read_rows(str(path))
 
 
 def test_folders_that_are_unclear(small, tmp_path):

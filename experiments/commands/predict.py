@@ -28,6 +28,7 @@ from experiments.tasks.language import Language
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow
 
 CHANGEABLE = (*ALLOWED, "train.device")
 STDIN = "-"
@@ -146,17 +147,25 @@ def read_rows(given: str) -> tuple[Rows, str]:
         return [{"file": str(image)} for image in images], ".csv"
     if given != STDIN:
         (files,) = table_files.find_splits(given, key="--input").values()
-        rows, ending = table_files.read_tables(files).to_pylist(), path.suffix
+        rows, ending = _list_rows(table_files.read_tables(files), given), path.suffix
     else:
         content = sys.stdin.buffer.read()
         ending = ".jsonl" if content.lstrip()[:1] in (b"{", b"[") else ".csv"
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"standard input{ending}"
             path.write_bytes(content)
-            rows = table_files.read_tables([path]).to_pylist()
+            rows = _list_rows(table_files.read_tables([path]), "standard input")
     if not rows:
         raise DataError(f"{given}: no rows")
     return rows, ending
+
+
+def _list_rows(table: pyarrow.Table, given: str) -> Rows:
+    names = table.column_names
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{given}: several columns named {', '.join(map(repr, twice))}")
+    return table.to_pylist()
 
 
 def write_rows(rows: Rows, to: Path | None, ending: str) -> None:

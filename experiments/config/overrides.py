@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import shutil
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.config import flags, help_page, override_parser
 from experiments.config.compose import CONF, compose_config, format_search_path
 from experiments.config.override_parser import shorten
-from experiments.errors import ConfigError
+from experiments.errors import ConfigError, suggest
 
 _LAUNCHERS = {  # options of hydra/launcher, and the package that each needs
     "processes": "hydra-joblib-launcher",
@@ -233,7 +232,7 @@ def _check_option(override: Override, folders: list[Path]) -> list[str]:
         return [f"{text}: one option, or several with {group}=a,b and -m {allowed}"]
     if str(option) in options:
         return []
-    return [f"{text}: unknown {allowed}{_suggest(Path(str(option)).stem, options)}"]
+    return [f"{text}: unknown {allowed}{suggest(Path(str(option)).stem, options)}"]
 
 
 def _check_value(override: Override, cfg: DictConfig) -> list[str]:
@@ -259,7 +258,7 @@ def _check_value(override: Override, cfg: DictConfig) -> list[str]:
             names = sorted({*allowed, *groups} - {"variant", "hydra", *help_page.FOLLOWING})
             return [
                 f"{text}: unknown key {part!r} in {parent} "
-                f"(allowed: {', '.join(names)}){_suggest(part, names)}"
+                f"(allowed: {', '.join(names)}){suggest(part, names)}"
             ]
         parent, owner = part, node
         if OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
@@ -287,8 +286,3 @@ def _is_mapping(node: Any) -> bool:
 def _allow_new_keys(node: Any) -> None:
     if _is_mapping(node):
         OmegaConf.set_struct(node, False)
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word[:80], list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

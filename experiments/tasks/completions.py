@@ -144,9 +144,9 @@ class Completions(Language):
             yield f"{split}: fewer than two rows"
         for key in ("prompt", "answer"):
             name = getattr(self, key)
-            if name not in table.column_names:
-                there = ", ".join(table.column_names) or "none"
-                yield f"{split}: task.{key}={name}: no such column (columns: {there})"
+            fault = table_files.find_column_fault(table, f"task.{key}", name)
+            if fault is not None:
+                yield f"{split}: {fault}"
                 continue
             column = table.column(name)
             rows = [

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DataError, DataMissing
+from experiments.errors import DataError, DataMissing, suggest
 from experiments.hub.fingerprints import Files, combine_digests, get_stamp
+from experiments.tasks.separated_values import SEPARATORS, decode_text, read_separated
 
 if TYPE_CHECKING:
     import pyarrow
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON = (".jsonl", ".ndjson", ".json")
 ENDINGS = (*SEPARATORS, *JSON, ".parquet")
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev")}
@@ -90,6 +89,24 @@ def compute_hash(given: str | None) -> str:
     return combine_digests(hashlib.sha256(path.read_bytes()).digest() for path in paths)
 
 
+def find_column_fault(table: pyarrow.Table, key: str, name: str) -> str | None:
+    """Return why a table has not exactly one column of this name, None if it has.
+
+    Args:
+        table: of the user's.
+        key: setting that names the column, for messages.
+        name: of the column.
+    """
+    columns = table.column_names
+    if columns.count(name) == 1:
+        return None
+    if name in columns:
+        number = {2: "two"}.get(columns.count(name), columns.count(name))
+        return f"{key}={name}: {number} columns named {name!r}, rename all but one"
+    there = ", ".join(columns) or "none"
+    return f"{key}={name}: no such column (columns: {there}){suggest(name, columns)}"
+
+
 def read_tables(paths: Sequence[Path]) -> pyarrow.Table:
     """Read the files of a split; the last split read is kept, for whoever asks next.
 
@@ -101,6 +118,8 @@ def read_tables(paths: Sequence[Path]) -> pyarrow.Table:
     import pyarrow
 
     tables = [_read_table(path, get_stamp(path)) for path in paths]
+    if len(tables) == 1:
+        return tables[0]  # concat_tables refuses columns of one name, which may not matter
     try:
         return pyarrow.concat_tables(tables, promote_options="permissive")
     except pyarrow.ArrowException as error:
@@ -116,39 +135,15 @@ def _read_table(path: Path, stamp: tuple[int, ...]) -> pyarrow.Table:
 
     try:
         if path.suffix in SEPARATORS:
-            return _read_separated(path)
+            return read_separated(path)
         if path.suffix in JSON:
             return _read_json(path)
         return _read_parquet(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except DataError:
+        raise
     except (ValueError, pyarrow.ArrowException, Warning) as error:  # pandas' are ValueErrors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read ({reason:.300})") from error
-
-
-def _read_separated(path: Path) -> pyarrow.Table:
-    import pandas
-    import pyarrow
-
-    with warnings.catch_warnings():
-        # Else rows with more cells than the header lose the last ones.
-        warnings.simplefilter("error", pandas.errors.ParserWarning)
-        frame = pandas.read_csv(
-            path,
-            sep=SEPARATORS[path.suffix],
-            dtype=str,
-            keep_default_na=False,  # "NA" and "None" are words
-            na_values=[""],
-            index_col=False,
-            encoding="utf-8-sig",
-        )
-    if path.suffix == ".tsv":
-        broken = frame.apply(lambda column: column.str.contains("[\t\n]", na=False)).any(axis=1)
-        if broken.any():
-            row = int(broken.to_numpy().argmax()) + 1
-            raise ValueError(f"a quotation mark in row {row} opens a cell that spans several lines")
-    return pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
 def _read_parquet(path: Path) -> pyarrow.Table:
@@ -166,11 +161,10 @@ def _read_json(path: Path) -> pyarrow.Table:
     import pyarrow
     from pyarrow import json as arrow_json
 
-    with path.open("rb") as file:
-        begins = file.read(64).lstrip()[:1]
-    if begins != b"[":
+    text = decode_text(path)
+    if not text.lstrip().startswith("["):
         return arrow_json.read_json(path)
-    rows: Any = json.loads(path.read_text(encoding="utf-8"))
+    rows: Any = json.loads(text)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("not a list of objects")
     return pyarrow.Table.from_pylist(rows)

@@ -132,13 +132,11 @@ class Text(Sentences):
 
     def _choose_columns(self, table: pyarrow.Table) -> Iterator[str]:
         """Take the only column of texts if none is named, or yield why that cannot be."""
-        if self.columns:
+        if self.columns or self.label not in table.column_names:
             return
-        texts = [
-            name
-            for name in table.column_names
-            if name != self.label and _holds_text(table.column(name))
-        ]
+        columns = zip(table.column_names, table.columns, strict=True)
+        texts = [name for name, column in columns if name != self.label and _holds_text(column)]
+        texts = list(dict.fromkeys(texts))
         if len(texts) == 1:
             self.columns = texts
         elif texts:
@@ -154,9 +152,9 @@ class Text(Sentences):
                 yield f"{where}no rows"
             for name in (*self.columns, self.label):
                 key = "task.label" if name == self.label else "task.columns"
-                if name not in table.column_names:
-                    there = ", ".join(table.column_names) or "none"
-                    yield f"{where}{key}={name}: no such column (columns: {there})"
+                fault = table_files.find_column_fault(table, key, name)
+                if fault is not None:
+                    yield f"{where}{fault}"
                     continue
                 column = table.column(name)
                 if column.null_count:
