@@ -58,6 +58,10 @@ def registered():
         ("seed=range(200) train.epochs=range(1,100)".split(), ["19,800 runs in one sweep"]),
         ("=5", ["unknown key ''"]),
         ("train.epochs.x=1", ["epochs has no keys"]),
+        (
+            ["task=text", "model=minilm", "task.path=x.csv", "task.columns=txt"],
+            ["task.columns=txt: must be a list, write task.columns=[txt]"],
+        ),
     ],
 )
 def test_each_mistake_says_key_value_and_what_is_allowed(typed, words):
@@ -101,6 +105,13 @@ def test_all_mistakes_come_together():
 )
 def test_what_fits_is_let_through(typed):
     assert overrides.find_problems(typed) == []
+
+
+def test_several_values_ask_for_a_sweep():
+    for typed in (["seed=0,1"], ["seed=range(0,2)", "method.n=x"]):
+        assert f"{typed[0]}: several values, add -m" in overrides.compose_checked(typed)[0][0]
+    for asked in (["-m"], ["hydra.mode=MULTIRUN"]):
+        assert overrides.compose_checked(["seed=0,1", *asked]) == ([], None)
 
 
 def test_help_names_every_option_of_every_choice():

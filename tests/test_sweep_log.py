@@ -43,7 +43,8 @@ def test_heading_counts_and_names_what_is_swept(log, capsys):
     assert capsys.readouterr().out == "\nrun 3 of 6: method=lora seed=1\n"
 
 
-def test_table_has_every_run_in_order(log):
+def test_table_has_every_run_in_order(log, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(Path.cwd() / ".venv/bin/python"))
     sweep_log.add_record(2, words("fourierft", 1), 7.6, record(0.5), before=False)
     sweep_log.add_record(1, words("fourierft", 0), 0.1, record(1.0), before=True)
     sweep_log.add_failure(3, words("fourierft", 2), 1.0, "train.py: no weights\n  - nor data")
@@ -54,7 +55,8 @@ def test_table_has_every_run_in_order(log):
         "2    fourierft  1     accuracy 0.5000 [0.4000, 0.6000]  8        done",
         "3    fourierft  2                                       1        failed (1)",
         "(1) train.py: no weights - nor data",
-        f"report: python -m experiments.report --outputs {log} writes {log}/report/index.html",
+        f"report: .venv/bin/python -m experiments.report --outputs {log} writes "
+        f"{log}/report/index.html",
     ]
     assert sweep_log.finish(log) is None  # it is over
 

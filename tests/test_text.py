@@ -19,6 +19,7 @@ from experiments.results.record import Record, write_record
 from experiments.run.main import run
 from experiments.tasks import Text, table_files
 from experiments.tasks.held_out import describe, draw_held_out
+from experiments.tasks.label_column import LabelKind
 
 NAMES = ["negative", "positive"]
 
@@ -148,9 +149,57 @@ def test_many_whole_numbers_must_be_said(small, tmp_path):
     said = str(refused(path))
     assert "30 different whole numbers" in said and "task.kind=regression" in said
     assert "at most 20" in said, "the rule"
-    from experiments.tasks.label_column import LabelKind
-
     assert text(path, kind=LabelKind.regression).head.kind == "regression"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (
+            [*(row / 7 for row in range(5)), "n/a", *range(24)],
+            "29 of 30 labels are numbers; row 6 is 'n/a'",
+        ),
+        ([f"0,{row:02}" for row in range(30)], "row 1 is '0,00', row 2 is '0,01', row 3"),
+        (["0,5", "1,0"] * 15, "and 27 more (decimal comma? write 0.5, not 0,5)"),
+        (["0,5", *range(28), " -"], "28 of 30 labels are numbers; row 30 is '-'; row 1 is '0,5' ("),
+    ],
+)
+def test_numbers_with_mistakes_are_not_taken_for_classes(labels, said, small, tmp_path):
+    path = put(pd.concat([small] * 3).assign(sentiment=labels), tmp_path / "rows.csv")
+    problems = refused(path).problems
+    assert said in problems[0] and "task.kind=classification" in problems[1]
+    assert text(path, kind=LabelKind.classification).head.labels == len({*map(str, labels)})
+    (problem,) = refused(path, kind=LabelKind.regression).problems
+    assert said.rpartition("numbers; ")[2] in problem
+    path = put(pd.concat([small] * 3).assign(sentiment=["nan", *range(29)]), tmp_path / "nan.csv")
+    assert refused(path, kind=LabelKind.regression).problems == [
+        "train: labels that are NaN or infinite in rows 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("aabbcdde", "5 classes in 8 rows"),
+        ("aabbcdde", "classes with one row: 'c' (row 5), 'e' (row 8)"),
+        (["Yes ", "yes", "no", "no"] * 2, "case or blanks alone: 'Yes' beside 'yes'"),
+        ("12112n22", "7 of 8 labels are numbers; row 6 is 'n'"),
+    ],
+)
+def test_classes_that_look_like_mistakes_are_warned_of(labels, said, small, tmp_path, caplog):
+    task = text(put(small[:8].assign(sentiment=[*labels]), tmp_path / "rows.csv"))
+    task.read(None)
+    assert said in caplog.text
+    caplog.clear()
+    text(put(small, tmp_path / "plain.csv")).read(None)
+    assert "classes" not in "".join(one.message for one in caplog.records if one.levelno > 20)
+
+
+def test_more_rows_than_asked_are_held_out_for_many_classes(small, tmp_path, caplog):
+    path = put(small.assign(sentiment=[*"abcdeabcde"]), tmp_path / "rows.csv")
+    with caplog.at_level("INFO", "experiments"):
+        text(path).read(None)
+    assert "5 of 10 rows (task.validation_share=0.2, one for each class of" in caplog.text
 
 
 def test_every_problem_at_once(small, tmp_path):

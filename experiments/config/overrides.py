@@ -42,13 +42,15 @@ def find_problems(arguments: list[str], *, searching: bool = False) -> list[str]
     Returns:
         One line per wrong override, with key, given value and what is allowed; empty if they fit.
     """
-    return compose_checked(arguments, searching=searching)[0]
+    return compose_checked(arguments, searching=searching, sweeping=True)[0]
 
 
 def compose_checked(
-    arguments: list[str], *, searching: bool = False
+    arguments: list[str], *, searching: bool = False, sweeping: bool = False
 ) -> tuple[list[str], DictConfig | None]:
     """Check the overrides as `find_problems` does, and compose what they ask for.
+
+    Unless `sweeping`, several values need -m.
 
     Returns:
         The problems; the configuration of the one run that is asked for, None where Hydra itself
@@ -74,6 +76,7 @@ def compose_checked(
         elif one.key_or_group == "hydra/sweeper" and str(one.value()) in ("tpe", "optuna"):
             text = shorten(one.input_line)
             found.append(f"{text}: searches are python -m experiments.search (docs/cluster.md)")
+    found += [] if sweeping else _find_unasked_sweeps(given, typed.flags)
     single = [each for one in given if not _is_hydra(one) for each in _expand(one)]
     first = [text for one in given for text in _take_first(one)]
     swept = len(single) > len({one.key_or_group for one in single})
@@ -129,6 +132,15 @@ def _find_large_sweeps(given: list[Override]) -> list[str]:
             f"(allowed: {override_parser.MAX_CELLS:,})"
         )
     return found
+
+
+def _find_unasked_sweeps(given: list[Override], flagged: list[str]) -> list[str]:
+    """Return lines about several values where one run is asked for."""
+    asking = {"hydra.mode", "experiment"}
+    if "--multirun" in flagged or any(one.key_or_group in asking for one in given):
+        return []
+    swept = [shorten(one.input_line) for one in given if one.is_sweep_override()]
+    return [f"{text}: several values, add -m for a run with each" for text in swept]
 
 
 def _expand(override: Override) -> list[Override]:
@@ -274,6 +286,8 @@ def _check_value(override: Override, cfg: DictConfig) -> list[str]:
         else:
             trial[last] = override.value()
     except (OmegaConfBaseException, ValueError, TypeError) as error:
+        if "is not a ListConfig" in str(error):
+            return [f"{text}: must be a list, write {override.key_or_group}=[{override.value()}]"]
         return [f"{text}: {shorten(str(error).splitlines()[0], 600)}"]
     return []
 

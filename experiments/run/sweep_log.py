@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +87,8 @@ def finish(output: Path) -> str | None:
     counts["not finished"] = max(0, first["runs"] - len(entries))
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     elsewhere = "" if output == Path("outputs") else f" --outputs {output}"
-    report = f"report: python -m experiments.report{elsewhere} writes {output}/report/index.html"
+    command = f"{_name_interpreter()} -m experiments.report{elsewhere}"
+    report = f"report: {command} writes {output}/report/index.html"
     return "\n".join(
         [
             f"\n{first['runs']} runs: {told}",
@@ -95,6 +97,12 @@ def finish(output: Path) -> str | None:
             *([report] if counts.keys() & {"done", "done before"} else []),
         ]
     )
+
+
+def _name_interpreter() -> str:
+    """Return .venv/bin/python as README writes it; without such a folder here, python."""
+    here, python = Path.cwd(), Path(sys.executable)
+    return str(python.relative_to(here)) if python.is_relative_to(here) else "python"
 
 
 def _list_rows(varied: Sequence[str], entries: Sequence[dict[str, Any]]) -> Iterator[list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +95,8 @@ class E2E(Language):
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
-        import datasets
         from datasets import Dataset
 
-        if not sys.stderr.isatty():
-            datasets.disable_progress_bars()
         splits, fingerprint = e2e_data.read(
             e2e_data.find_files(self._folder(source), self._place), self._place
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,10 +113,6 @@ class Instruction(Language):
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
-        import datasets
-
-        if not sys.stderr.isatty():
-            datasets.disable_progress_bars()
         rows, fingerprint = self._read(source)
         splits = {"train": rows}
         if self.validation_rows:

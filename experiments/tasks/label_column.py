@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any
 
@@ -12,6 +14,9 @@ from experiments.tasks.image_folder import shorten_list
 
 MOST_CLASSES = 20
 """Different whole numbers up to which a column is taken for classes."""
+ROWS_A_CLASS = 5
+"""Rows of each class on average below which more than two classes look like a mistake."""
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 
 
 class LabelKind(Enum):
@@ -79,6 +84,76 @@ def find_kind(values: Sequence[Any]) -> LabelKind | None:
     if not all(math.isfinite(value) and value == math.floor(value) for value in values):
         return LabelKind.regression
     return LabelKind.classification if len(set(values)) <= MOST_CLASSES else None
+
+
+def find_mixture(values: Sequence[Any]) -> Iterator[str]:
+    """Yield why text is not taken for classes: most labels are numbers, and not a few whole ones.
+
+    Args:
+        values: labels of all rows, as `parse` returns them.
+    """
+    numbers = [number for value in values if (number := read_number(value)) is not None]
+    mixed = any(isinstance(value, str) for value in values)
+    of_classes = find_kind(numbers) is LabelKind.classification
+    if mixed and 2 * len(numbers) > len(values) and not of_classes:
+        yield _count_numbers(values)
+        yield "task.kind=classification takes all of them for classes"
+
+
+def describe_strays(values: Sequence[Any]) -> Iterator[str]:
+    """Yield the rows of labels that are not numbers, and of decimal commas."""
+    rows = [(row, value) for row, value in enumerate(values, 1) if not _is_number(value)]
+    for comma in (False, True):
+        found = [f"row {row} is {value!r:.60}" for row, value in rows if _has_comma(value) == comma]
+        if found:
+            yield shorten_list(found, 3) + " (decimal comma? write 0.5, not 0,5)" * comma
+
+
+def find_oddities(values: Sequence[Any]) -> Iterator[str]:
+    """Yield a line for each sign that classes are not what was meant.
+
+    Args:
+        values: labels of all rows, as `parse` returns them.
+    """
+    names = [name_class(value) for value in values]
+    rows = Counter(names)
+    if len(rows) > 2 and len(values) < ROWS_A_CLASS * len(rows):
+        yield (
+            f"{len(rows)} classes in {len(values)} rows: another column, or task.kind=regression?"
+        )
+    alone = [f"{name!r:.60} (row {names.index(name) + 1})" for name in rows if rows[name] == 1]
+    if alone:
+        yield f"classes with one row: {shorten_list(alone)}"
+    alike: dict[str, list[str]] = {}
+    for name in rows:
+        alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    pairs = [" beside ".join(f"{one!r:.60}" for one in same) for same in alike.values() if same[1:]]
+    if pairs:
+        yield f"classes that differ by case or blanks alone: {shorten_list(pairs)}"
+    if 2 * sum(map(_is_number, values)) > len(values) > sum(map(_is_number, values)):
+        yield _count_numbers(values)
+
+
+def read_number(value: Any) -> float | None:
+    """Return the number that a label is, with a decimal comma too; None for text."""
+    try:
+        return float(value.replace(",", ".") if _has_comma(value) else value)
+    except ValueError:
+        return None
+
+
+def _count_numbers(values: Sequence[Any]) -> str:
+    numbers = sum(map(_is_number, values))
+    counted = [f"{numbers} of {len(values)} labels are numbers"] if numbers else []
+    return "; ".join([*counted, *describe_strays(values)])
+
+
+def _is_number(value: Any) -> bool:
+    return not _has_comma(value) and read_number(value) is not None
+
+
+def _has_comma(value: Any) -> bool:
+    return isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value) is not None
 
 
 def name_classes(values: Sequence[Any]) -> list[str]:

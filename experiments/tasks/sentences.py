@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -64,10 +63,6 @@ class Sentences(Task):
 
     def load(self, processor: Any, source: str | None) -> Data:
         """See `Task.load`."""
-        import datasets
-
-        if not sys.stderr.isatty():
-            datasets.disable_progress_bars()
         splits = self.read(source)
         evaluations = dict(splits.rows)
         train = evaluations.pop("train")

@@ -110,8 +110,8 @@ class Text(Sentences):
         import pyarrow
         from datasets import Dataset
 
-        rows = {}
-        for split, table in table_files.read_splits(self.path).items():
+        rows, tables = {}, table_files.read_splits(self.path)
+        for split, table in tables.items():
             texts = {name: table.column(name).cast("string") for name in self.columns}
             labels = pyarrow.array(self._number_labels(self._parse_labels(table)))
             rows[split] = Dataset(pyarrow.table(texts | {"label": labels}))
@@ -122,10 +122,16 @@ class Text(Sentences):
             )
             held_out = describe(self.validation_share, scored)
             rows = {"train": rows["train"].select(kept), "validation": rows["train"].select(scored)}
+            there = len(kept) + len(scored)
+            more = len(scored) > math.ceil(self.validation_share * there)
             log.info(
-                "held out for scoring: %d of %d rows (task.validation_share=%g, seed %d)",
-                *(len(scored), len(scored) + len(kept), self.validation_share, SPLIT_SEED),
+                "held out for scoring: %d of %d rows (task.validation_share=%g%s, seed %d)",
+                *(len(scored), there, self.validation_share),
+                *(", one for each class of several rows" * more, SPLIT_SEED),
             )
+        if self.kind is LabelKind.classification:
+            for line in label_column.find_oddities(self._parse_labels(tables["train"])):
+                log.warning("column %r: %s", self.label, line)
         self._warn_repeated(rows)
         log.info("column %r: %s", self.label, self._describe_labels())
         return Splits(rows=rows, fingerprint=table_files.compute_hash(self.path), held_out=held_out)
@@ -176,6 +182,9 @@ class Text(Sentences):
 
     def _decide_kind(self, labels: Sequence[Any]) -> None:
         """Decide if the labels are classes or numbers, and name the classes."""
+        mixture = list(label_column.find_mixture(labels)) if self.kind is None else []
+        if mixture:
+            raise DataError(f"task.label={self.label}: neither classes nor numbers", mixture)
         found = self.kind or label_column.find_kind(labels)
         if found is None:
             raise DataError(
@@ -193,11 +202,12 @@ class Text(Sentences):
         """Yield what cannot be learnt or scored."""
         for split, values in labels.items():
             if self.kind is LabelKind.regression:
-                words = [value for value in values if isinstance(value, str)]
-                if words:
-                    yield f"{split}: labels that are not numbers: {shorten_list(words)}"
-                elif not all(map(math.isfinite, values)):
-                    yield f"{split}: labels that are NaN or infinite"
+                odd = [str(row) for row, value in enumerate(values, 1) if not _is_finite(value)]
+                if any(isinstance(value, str) for value in values):
+                    strays = label_column.describe_strays(values)
+                    yield f"{split}: labels that are not numbers: {'; '.join(strays)}"
+                elif odd:
+                    yield f"{split}: labels that are NaN or infinite in rows {shorten_list(odd)}"
                 elif len(set(values)) == 1:
                     yield f"{split}: every label is {values[0]}"
                 continue
@@ -240,6 +250,10 @@ class Text(Sentences):
             )
 
 
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, str) and math.isfinite(value)
+
+
 def _is_text(kind: Any) -> bool:
     from pyarrow import types
 
@@ -250,4 +264,4 @@ def _holds_text(column: Any) -> bool:
     """Return True for a column of strings that are not all numbers."""
     if not _is_text(column.type):
         return False
-    return any(isinstance(cell, str) for cell in label_column.parse(column.drop_null().to_pylist()))
+    return any(label_column.read_number(cell) is None for cell in column.drop_null().to_pylist())

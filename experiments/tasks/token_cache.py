@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ def tokenise_rows(
             length.
         batched: `tokenise` takes a batch.
     """
+    if not sys.stderr.isatty():
+        import datasets
+
+        datasets.disable_progress_bars()
     tokenizer = json.loads(processor.backend_tokenizer.to_str())
     tokenizer |= {"truncation": None, "padding": None}  # left by the last call, and set by the next
     python = [type(processor).__name__, processor.model_input_names, processor.truncation_side]

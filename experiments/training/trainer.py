@@ -30,6 +30,11 @@ from fourierft.holding import hold_weights
 from fourierft.step_sizes import step_sizes
 
 log = logging.getLogger(__name__)
+# Checkpoints of small networks are written within a second, which transformers takes for a fault of
+# the file system. It goes by their steps instead, as it should.
+logging.getLogger("transformers.trainer_utils").addFilter(
+    lambda record: not str(record.msg).startswith("mtime may not be reliable")
+)
 
 
 class Trainer(transformers.Trainer):
