@@ -173,6 +173,14 @@ def test_missing_weights_and_data_are_one_error_and_leave_no_folder(compose, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_device_that_is_not_there_is_said_before_anything_else(compose, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = ["model=roberta_base", "task=cola", f"output={tmp_path}", "train.device=cuda"]
+    with pytest.raises(UserError, match="train.device=cuda: no GPU found"):
+        run(compose(asked))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_counting_needs_no_weights_and_trains_nothing(compose, tmp_path):
     record = run(compose(["mode=count", "model=roberta_base", "task=cola", f"output={tmp_path}"]))
     assert record.parameters["adapter"] == 24_000

@@ -9,6 +9,7 @@ import pytest
 from experiments.metrics.selection import Evaluation
 from experiments.report.comparison import run_groups, run_index
 from experiments.report.comparison.intervals import Cover
+from experiments.report.pages import pareto
 from experiments.results import predictions
 from experiments.results.record import Record, write_record
 
@@ -116,6 +117,25 @@ def test_runs_on_other_rows_are_never_in_one_group(tmp_path):
         "40 validation rows scored, data 1 of 2",
         "40 validation rows scored, data 2 of 2",
     ]
+
+
+def test_cost_and_score_compare_within_one_data_set_alone(tmp_path):
+    """The same names of data and task, but other rows: the worse run is efficient there."""
+    add_run(tmp_path, right=(38,), parameters=10)
+    add_run(tmp_path, method="lora", right=(30,), parameters=20)
+    add_run(tmp_path, method="lora", seed=1, right=(30,), parameters=20, data="e" * 64)
+    other = {"task": {"data": "stars.csv"}}
+    add_run(tmp_path, method="lora", right=(31,), parameters=20, config=other)
+    page = pareto.show(run_index.collect(tmp_path))
+    assert [(row["data"], row["efficient"]) for row in page.rows] == [
+        ("reviews.csv (text)", "parameters time"),
+        ("reviews.csv (text)", ""),
+        ("reviews.csv (text)", "parameters time"),
+        ("stars.csv (text)", "parameters time"),
+    ]
+    [picture] = page.pictures
+    titles = [axes.get_title() for axes in picture.draw().axes]
+    assert titles == ["MiniLM on reviews.csv (text)"] * 2, "the others have nothing beside them"
 
 
 def test_settings_are_named_by_what_tells_them_apart(tmp_path):

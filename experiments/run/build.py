@@ -81,9 +81,8 @@ def build_parts(config: Config, weights: str | None, dataset_path: str | None) -
     from experiments.training.backends import check_device, set_matmul
     from experiments.training.sharding import keep_no_weights
 
-    check_device(config.training)
+    check_device(config.training)  # of this rank, the first one's was checked before
     set_matmul(config.training)
-    config.task.check()
     processor, data = data_cache.load(
         config.model, config.task, weights, dataset_path, device=config.training.device
     )

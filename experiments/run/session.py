@@ -22,6 +22,7 @@ from experiments.results.record import (
 from experiments.results.run_folder import find_record
 from experiments.run import data_cache, distributed, output_errors, work_folder
 from experiments.run.description import summarize
+from experiments.training.backends import check_device
 
 if TYPE_CHECKING:
     from experiments.config.run_config import Config
@@ -88,6 +89,9 @@ def _open_main(run_dir: Path, config: Config) -> Iterator[Session]:
     finished = None if config.force else find_record(run_dir, config)
     if finished is None:
         if config.mode.trains:
+            # Before weights and data are looked for, which may take long.
+            check_device(config.training)
+            config.task.check()
             current.weights, current.dataset_path = data_cache.locate(config)
         run_dir.mkdir(parents=True, exist_ok=True)
         with lock.acquire_lock(run_dir) as folder_lock:

@@ -76,8 +76,7 @@ class RunGroup:
     @property
     def title(self) -> str:
         """MiniLM on SST-2."""
-        task = f"{self.data} ({self.task})" if self.data else names.name_task(self.task)
-        return f"{names.name_model(self.model)} on {task}"
+        return f"{names.name_model(self.model)} on {_name_rows(self.task, self.data)}"
 
     @property
     def conditions(self) -> str:
@@ -106,11 +105,7 @@ class RunGroup:
 
 def find_groups(index: RunIndex) -> list[RunGroup]:
     """Return all groups of trained runs, that of the latest run first."""
-    found: dict[tuple[Any, ...], list[Run]] = {}
-    for run in index.runs:
-        if run.record.metrics:
-            found.setdefault(_find_key(run), []).append(run)
-    groups = [_make_group(runs) for runs in found.values()]
+    groups = [_make_group(runs) for runs in group_runs(index)]
     described: dict[tuple[str, str], list[RunGroup]] = {}
     for group in groups:
         described.setdefault((group.title, group.conditions), []).append(group)
@@ -147,7 +142,16 @@ def find_curve_key(group: RunGroup, index: RunIndex) -> str | None:
     return next((key for key in [*wanted, TRAINING_LOSS] if key in keys), None)
 
 
-def _find_key(run: Run) -> tuple[Any, ...]:
+def group_runs(index: RunIndex) -> list[list[Run]]:
+    """Return the trained runs of one base model, task, data and metric each."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in index.runs:
+        if run.record.metrics:
+            found.setdefault(find_key(run), []).append(run)
+    return list(found.values())
+
+
+def find_key(run: Run) -> tuple[Any, ...]:
     """Return what runs of one group share."""
     said, primary = run.record.run, run.primary
     environment = run.record.environment
@@ -156,6 +160,15 @@ def _find_key(run: Run) -> tuple[Any, ...]:
         *(primary.get(key) for key in ("name", "split", "select")),
         *(environment.get("data"), _count_rows(run)),
     )
+
+
+def name_data(run: Run) -> str:
+    """Return the name of a run's task, and of the user's own data: reviews.csv (text)."""
+    return _name_rows(run.record.run["task"], _find_data(run))
+
+
+def _name_rows(task: str, data: str | None) -> str:
+    return f"{data} ({task})" if data else names.name_task(task)
 
 
 def _find_data(run: Run) -> str | None:

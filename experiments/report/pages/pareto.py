@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import names, reference, seed_groups
+from experiments.report.comparison import names, reference, run_groups, seed_groups
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.seed_groups import Setting
 from experiments.report.plots import style
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
 PANELS = 12
 """Tasks beyond this many are only in the table."""
+LONGEST = 48
+"""Letters of a panel's title."""
 INTRODUCTION = (
     "Every method that was trained, one line per configuration: parameters trained besides the "
     "head, seconds of training, and the mean score over its seeds. **Efficient**: no other "
-    "configuration of the same base model, task and rows is at least as good in score and "
+    "configuration of the same base model, data, metric and rows is at least as good in score and "
     "parameters, or in score and time, and better in one of them. Times of different machines "
     "cannot be compared."
 )
@@ -56,35 +59,44 @@ class Offer:
     """Costs (parameters, time) for which no other configuration is better."""
 
     @property
-    def group(self) -> tuple[str, str, str]:
-        """Base model, task and rows: only offers of one group can be compared."""
-        values = self.setting.first.values
+    def group(self) -> tuple[Any, ...]:
+        """Base model, task, data, metric and rows: only offers of one group can be compared."""
+        return *run_groups.find_key(self.setting.first), self.cut
+
+    @property
+    def title(self) -> str:
+        """MiniLM on reviews.csv (text)."""
+        model = names.name_model(self.setting.run["model"])
+        return f"{model} on {run_groups.name_data(self.setting.first)}"
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """What leaves rows out."""
+        values, profile = self.setting.first.values, self.setting.run.get("profile")
         keys = ("task.train_rows", "task.eval_rows")
         cut = [f"{values[key]} {key[5:-5]} rows" for key in keys if values.get(key) is not None]
-        run = self.setting.run
-        cut += [run["profile"]] if run.get("profile") else []
-        return run["model"], run["task"], ", ".join(cut)
+        return *cut, *([profile] if profile else [])
 
 
 def show(index: RunIndex) -> Page:
     """Build the page of all trained configurations."""
     offers = _offers(index)
-    groups: dict[tuple[str, str, str], list[Offer]] = {}
+    groups: dict[tuple[Any, ...], list[Offer]] = {}
     for offer in offers:
         groups.setdefault(offer.group, []).append(offer)
     for group in groups.values():
         _mark(group)
-    drawn = {key: group for key, group in groups.items() if len(group) > 1}
+    drawn = [group for group in groups.values() if len(group) > 1]
     blocks: list[Block] = [Prose(INTRODUCTION)]
     if drawn:
         blocks.append(
             Picture(
                 name="pareto",
                 alt="Score against trained parameters and against seconds of training, a row of "
-                "two panels for each base model and task; the table below holds the same numbers.",
+                "two panels for each base model and data; the table below holds the same numbers.",
                 caption="Score against trained parameters (left) and training time (right); "
                 "filled: efficient",
-                draw=partial(_draw, dict(list(drawn.items())[:PANELS])),
+                draw=partial(_draw, drawn[:PANELS]),
             )
         )
     blocks.append(_table(offers, index))
@@ -102,8 +114,8 @@ def show(index: RunIndex) -> Page:
 
 def _offers(index: RunIndex) -> list[Offer]:
     known, seen = reference.weights(), seed_groups.fingerprints(index.runs)
-    found = []
-    for setting in seed_groups.group_seeds(run for run in index.runs if run.record.metrics):
+    found, alike = [], run_groups.group_runs(index)
+    for setting in itertools.chain.from_iterable(map(seed_groups.group_seeds, alike)):
         runs = list(setting.runs.values())
         metric = runs[0].primary.get("name")
         scores = {rule: _mean(run.score(rule, metric) for run in runs) for rule in RULES}
@@ -121,7 +133,7 @@ def _offers(index: RunIndex) -> list[Offer]:
                 efficient=[],
             )
         )
-    return sorted(found, key=lambda offer: (offer.group, offer.parameters))
+    return sorted(found, key=lambda offer: (offer.title, str(offer.group), offer.parameters))
 
 
 def _mean(values: Any) -> float | None:
@@ -180,7 +192,7 @@ def _line(offer: Offer, index: RunIndex) -> Line:
     return Line(
         cells=[
             run["model"],
-            run["task"],
+            run_groups.name_data(offer.setting.first),
             run["method"],
             f"{offer.parameters:,}",
             "–" if offer.seconds is None else f"{offer.seconds:.1f}",
@@ -194,10 +206,10 @@ def _line(offer: Offer, index: RunIndex) -> Line:
     )
 
 
-def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
+def _draw(groups: Sequence[Sequence[Offer]]) -> Figure:
     figure = style.blank(8.6, 2.7 * len(groups) + 0.6)
     places = figure.subplots(len(groups), 2, squeeze=False)
-    for line, (key, offers) in zip(places, groups.items(), strict=True):
+    for line, offers in zip(places, groups, strict=True):
         for axes, cost, label in zip(
             line,
             ("parameters", "seconds"),
@@ -227,8 +239,9 @@ def _draw(groups: dict[tuple[str, str, str], list[Offer]]) -> Figure:
                 )
             style.scale_amounts(axes, filter(None, (getattr(offer, cost) for offer in offers)))
             axes.set_xlabel(label, fontsize=10)
-            named = [f"{names.name_model(key[0])}, {names.name_task(key[1])}", key[2]]
-            axes.set_title(style.literal("\n".join(filter(None, named))), fontsize=10)
+            title, cut = offers[0].title, ", ".join(offers[0].cut)
+            title = title if len(title) <= LONGEST else f"{title[: LONGEST - 1]}…"
+            axes.set_title(style.literal("\n".join(filter(None, (title, cut)))), fontsize=10)
         line[0].set_ylabel(names.name_metric(offers[0].setting.first.primary.get("name")))
     handles: dict[str, Any] = {}
     for axes in places.ravel():
@@ -250,6 +263,8 @@ def _raw(offer: Offer, index: RunIndex) -> dict[str, Any]:
     run = offer.setting.run
     return {
         **{key: run[key] for key in ("model", "task", "method")},
+        "data": run_groups.name_data(offer.setting.first),
+        "metric": offer.setting.first.primary.get("name"),
         "configuration": offer.setting.label,
         "parameters": offer.parameters,
         "seconds": offer.seconds,
