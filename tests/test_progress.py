@@ -1,11 +1,17 @@
 """The bar of a training on a terminal."""
 
+import logging
 import sys
+from pathlib import Path
 
+import datasets
 import pytest
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState, trainer_utils
 
+from experiments.models.byte_tokenizers import make_byte_tokenizer
 from experiments.run.main import run
+from experiments.tasks import token_cache
+from experiments.training import trainer  # noqa: F401  quiets the warning
 from experiments.training.progress import TrainingBar
 
 
@@ -48,3 +54,23 @@ def test_only_a_terminal_has_a_bar(compose, tmp_path, monkeypatch, capsys, termi
     run(compose(["train.epochs=2", "train.eval_every=1", f"output={tmp_path}"]))
     shown = capsys.readouterr().err
     assert ("2/2 [" in shown and "train/accuracy" in shown) is terminal
+
+
+def test_tokens_are_made_without_a_bar_in_a_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FOURIERFT_CACHE", str(tmp_path))
+    datasets.enable_progress_bars()
+    rows, tokenizer = datasets.Dataset.from_dict({"text": ["a", "b"]}), make_byte_tokenizer(514)
+    token_cache.tokenise_rows(rows, lambda row: tokenizer(row["text"]), tokenizer, ["plain"])
+    assert "Map" not in capsys.readouterr().err
+
+
+def test_checkpoints_of_one_second_are_no_news(tmp_path, monkeypatch):
+    log, told = logging.getLogger("transformers.trainer_utils"), []
+    monkeypatch.setattr(log, "callHandlers", told.append)
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    log.warning_once.cache_clear()
+    found = trainer_utils.sort_checkpoints(str(tmp_path), use_mtime=True)
+    assert [Path(one).name for one in found] == ["checkpoint-2", "checkpoint-10"]
+    log.warning("another")
+    assert [one.msg for one in told] == ["another"]

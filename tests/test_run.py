@@ -174,7 +174,7 @@ def test_missing_weights_and_data_are_one_error_and_leave_no_folder(compose, tmp
 
 
 def test_a_device_that_is_not_there_is_said_before_anything_else(compose, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     asked = ["model=roberta_base", "task=cola", f"output={tmp_path}", "train.device=cuda"]
     with pytest.raises(UserError, match="train.device=cuda: no GPU found"):
         run(compose(asked))
