@@ -168,7 +168,8 @@ def test_numbers_with_mistakes_are_not_taken_for_classes(labels, said, small, tm
     path = put(pd.concat([small] * 3).assign(sentiment=labels), tmp_path / "rows.csv")
     problems = refused(path).problems
     assert said in problems[0] and "task.kind=classification" in problems[1]
-    assert text(path, kind=LabelKind.classification).head.labels == len({*map(str, labels)})
+    twice = put(pd.concat([small] * 6).assign(sentiment=labels * 2), tmp_path / "twice.csv")
+    assert text(twice, kind=LabelKind.classification).head.labels == len({*map(str, labels)})
     (problem,) = refused(path, kind=LabelKind.regression).problems
     assert said.rpartition("numbers; ")[2] in problem
     path = put(pd.concat([small] * 3).assign(sentiment=["nan", *range(29)]), tmp_path / "nan.csv")
