@@ -53,7 +53,7 @@ def test_a_run_is_composed_once_and_the_plain_one_only_where_it_may_differ(
 @pytest.mark.parametrize(
     "typed",
     [
-        ["seed=0,1"],
+        ["seed=0,1", "-m"],
         ["--multirun"],
         ["--cfg=job"],
         ["hydra.job.name=x"],
