@@ -78,7 +78,7 @@ def compose_checked(
             found.append(f"{text}: searches are python -m experiments.search (docs/cluster.md)")
     found += [] if sweeping else _find_unasked_sweeps(given, typed.flags)
     single = [each for one in given if not _is_hydra(one) for each in _expand(one)]
-    first = [text for one in given for text in _take_first(one)]
+    first = [one.input_line or "" for each in given for one in _expand(each)[:1]]
     swept = len(single) > len({one.key_or_group for one in single})
     # Hydra takes any key behind a plus, and a choice that follows from another.
     lenient = any(one.is_add() or one.key_or_group == "variant" or _is_name(one) for one in single)
@@ -136,10 +136,9 @@ def _find_large_sweeps(given: list[Override]) -> list[str]:
 
 def _find_unasked_sweeps(given: list[Override], flagged: list[str]) -> list[str]:
     """Return lines about several values where one run is asked for."""
-    asking = {"hydra.mode", "experiment"}
-    if "--multirun" in flagged or any(one.key_or_group in asking for one in given):
-        return []
-    swept = [shorten(one.input_line) for one in given if one.is_sweep_override()]
+    keys = {one.key_or_group for one in given}
+    asked = "--multirun" in flagged or keys & {"hydra.mode", "experiment"}
+    swept = [shorten(one.input_line) for one in given if one.is_sweep_override() and not asked]
     return [f"{text}: several values, add -m for a run with each" for text in swept]
 
 
@@ -152,10 +151,6 @@ def _expand(override: Override) -> list[Override]:
         ]
     except ConfigError:
         return []  # said by _find_large_sweeps
-
-
-def _take_first(override: Override) -> list[str]:
-    return [one.input_line or "" for one in _expand(override)[:1]]
 
 
 def _try_compose(texts: list[str], folders: list[Path]) -> tuple[list[str], DictConfig | None]:
