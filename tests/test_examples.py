@@ -98,10 +98,15 @@ def test_records(run, compose, tmp_path):
     printed, _ = run("read_records.py", "outputs")
     assert printed.splitlines() == [
         "minilm/sst2/fourierft/seed=0",
-        "  accuracy 0.75 [0.74, 0.76], best epoch",
-        "  24,000 parameters, 60.0 s",
+        "  accuracy 0.7500 [0.74, 0.76], best epoch",
+        "  24,000 parameters in the adapter, 60.0 s",
         "  training loss 0.7000 to 0.5000 in 3 epochs",
     ]
+
+
+def test_no_records(run):
+    with pytest.raises(SystemExit, match="no finished run in outputs: `python train.py` makes one"):
+        run("read_records.py")
 
 
 def test_many_adapters_are_served(encoder, data_folder, capsys):
