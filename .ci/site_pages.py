@@ -1,5 +1,7 @@
 """Pages of the site that do not lie in docs/, and links between them (hooks of mkdocs)."""
 
+import base64
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -12,6 +14,7 @@ MOVED = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "examples/README.md": "examples.md",
+    "examples/what_fourierft_does.ipynb": "what_fourierft_does.md",
 }
 """Files of the checkout and the pages that they become."""
 
@@ -28,10 +31,35 @@ def on_config(config):
 def on_files(files, config):
     """Add the files that lie elsewhere, and the page of the package's names."""
     for name, page in MOVED.items():
-        text = (ROOT / name).read_text(encoding="utf-8")
+        text, pictures = (ROOT / name).read_text(encoding="utf-8"), {}
+        if name.endswith(".ipynb"):
+            text, pictures = format_notebook(json.loads(text), page.removesuffix(".md"))
         files.append(File.generated(config, page, content=text))
+        for picture, content in pictures.items():
+            files.append(File.generated(config, picture, content=content))
     files.append(File.generated(config, "api.md", content=format_api()))
     return files
+
+
+def format_notebook(notebook, stem):
+    """Return a notebook with its stored outputs as a page, and the contents of its pictures."""
+    parts, pictures = [], {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{stem}_{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f'<img src="{name}" alt="Picture drawn by the cell above">')
+            elif "text/html" in data:
+                table = "".join(data["text/html"])
+                parts.append(re.sub(r"<style.*?</style>", "", table, flags=re.S))
+            else:
+                text = "".join(output.get("text") or data["text/plain"]).rstrip()
+                parts.append(f"```text\n{text}\n```")
+    return "\n\n".join(parts), pictures
 
 
 def format_api():
