@@ -292,7 +292,10 @@ def test_five_hundred_runs_load_in_two_seconds(tab, built, name):
 
 @pytest.mark.slow
 def test_the_filter_leaves_the_lines_with_all_words(tab, built):
+    tab.shape(1300, 900)
     tab.open(built / "runs.html")
+    wide = "const e = document.querySelector('.scroll'); return [e.scrollWidth, e.clientWidth]"
+    assert len(set(tab.run(wide))) == 1, "all columns are in sight"
     tab.type("#filter-0", "roberta lora")
     assert len(tab.visible("tbody tr")) == 6
     assert tab.visible(".filter output") == ["6 of 500 lines"]
