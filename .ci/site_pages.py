@@ -15,6 +15,7 @@ MOVED = {
     "CHANGELOG.md": "changelog.md",
     "examples/README.md": "examples.md",
     "examples/what_fourierft_does.ipynb": "what_fourierft_does.md",
+    "examples/compare_methods.ipynb": "compare_methods.md",
 }
 """Files of the checkout and the pages that they become."""
 

