@@ -97,7 +97,7 @@ def find_mixture(values: Sequence[Any]) -> Iterator[str]:
     of_classes = find_kind(numbers) is LabelKind.classification
     if mixed and 2 * len(numbers) > len(values) and not of_classes:
         yield _count_numbers(values)
-        yield "task.kind=classification takes all of them for classes"
+        yield "mend or leave out these rows; task.kind=classification takes all labels for classes"
 
 
 def describe_strays(values: Sequence[Any]) -> Iterator[str]:
@@ -121,7 +121,7 @@ def find_oddities(values: Sequence[Any]) -> Iterator[str]:
         yield (
             f"{len(rows)} classes in {len(values)} rows: another column, or task.kind=regression?"
         )
-    alone = [f"{name!r:.60} (row {names.index(name) + 1})" for name in rows if rows[name] == 1]
+    alone = [f"{name!r:.60} (row {row})" for row, name in enumerate(names, 1) if rows[name] == 1]
     if alone:
         yield f"classes with one row: {shorten_list(alone)}"
     alike: dict[str, list[str]] = {}
