@@ -95,6 +95,14 @@ def test_entries_have_the_sizes_of_their_waves(train):
     assert np.linalg.norm(moved) == pytest.approx(change, rel=1e-3)
 
 
+def test_base_norms_of_small_random_networks_are_drawn_again(train):
+    run, layers, _ = train("model=mlp", "task=toy", "method=fourierft", seed=5)
+    run.record.environment["weights"] = None
+    expected = float(layers["hidden"].get_base_layer().weight.detach().norm())
+    norms = updates.read_base_norms(run, updates.read_updates(run))
+    assert norms == {"hidden": pytest.approx(expected)}
+
+
 def test_base_norms_are_read_where_the_run_read_its_weights(train, tmp_path):
     """By the ends of names: files leave out a model's outer modules."""
     run, _, _ = train(*LANGUAGE, *FOURIER)

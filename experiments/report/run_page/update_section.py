@@ -23,7 +23,7 @@ from experiments.report.run_page.updates import LayerUpdate
 from experiments.results import kept_adapter, stored
 
 SECTION = "update.json"
-FORM = 1
+FORM = 2
 """Version of images and words: others are made again."""
 NEWEST = 3
 """Runs whose update a whole report draws; the others' are drawn if asked for."""
@@ -179,7 +179,9 @@ def _explain(first: LayerUpdate) -> str:
         )
     spots = "Each spot is a trained wave" if entries else "Each point is a wave"
     rest = (
-        " Ringed: the five largest; dim: their mirror images, as (u, v) and (−u, −v) are one wave."
+        " Ringed: the five largest. Dim spots are mirror images: (u, v) and (−u, −v) are one wave. "
+        "Waves of unrelated frequencies add up to what looks like noise; slow ones that are large "
+        "show in ΔW as stripes."
     )
     return (
         f"{spots}, the brighter the larger: slow ones in the middle, the finest at the edges; on "
@@ -196,7 +198,7 @@ def _summarise(norms: Sequence[dict[str, Any]], layers: int) -> str:
         said = f"|ΔW| is {_spread(ratios, '.0%')} of |W0|{left}."
     else:
         said = f"|ΔW| is {_spread([one['norm'] for one in norms], '.3g')}{left}; "
-        said += "|W0| is not known: the base weights that the run read are not found here."
+        said += "|W0| is not known: the base weights do not lie where the run read them."
     moved = [one["change"] / one["start"] for one in norms if one["start"]]
     if moved:
         said += f" Training changed it by {_spread(moved, '.0%')} of what it was at the start."

@@ -28,6 +28,8 @@ KINDS = (*FOURIERFT, "LORA", "LOHA", "LOKR")
 """PEFT's types whose update is a matrix that is added to the weight."""
 LARGEST = 2**28
 """Bytes of an adapter that is read for pictures."""
+SMALL = 10**7
+"""Parameters of a random network that is drawn again."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -205,9 +207,15 @@ def _add_starts(run: Run, net: Any, layers: list[LayerUpdate]) -> None:
 
 
 def read_base_norms(run: Run, layers: list[LayerUpdate]) -> dict[str, float]:
-    """Return |W0| of the layers whose base weight is found where the run read it."""
+    """Return |W0| of the layers whose base weight is found where the run read it.
+
+    Small random networks are drawn again, from the run's seed.
+    """
     from safetensors import SafetensorError, safe_open
 
+    base = run.record.parameters.get("base") or 0
+    if run.record.environment.get("weights") is None and 0 < base <= SMALL:
+        return _draw_base_norms(run, layers)
     found: dict[str, float] = {}
     try:
         for path in _find_weights(run):
@@ -223,6 +231,22 @@ def read_base_norms(run: Run, layers: list[LayerUpdate]) -> dict[str, float]:
     except (OSError, SafetensorError, RuntimeError):
         return {}
     return found
+
+
+def _draw_base_norms(run: Run, layers: list[LayerUpdate]) -> dict[str, float]:
+    """Return |W0| of a network of random weights, drawn as `experiments.run.build` does."""
+    import torch
+
+    from experiments.config.restore import restore_config
+    from experiments.seeding import stream
+
+    config = restore_config(run.record.config, [])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(run.seed, "head"))
+        net = config.model.build(config.task.head, None)
+    return {
+        layer.name: float(net.get_submodule(layer.name).weight.detach().norm()) for layer in layers
+    }
 
 
 def _find_weights(run: Run) -> Iterator[Path]:
