@@ -6,13 +6,13 @@ that they follow its scheme. A figure of matplotlib would take twenty times as l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.files import replace_file
 from experiments.report.run_page.updates import Entries, LayerUpdate
 
 MATRIX, WAVES = "berlin", "inferno"
@@ -175,6 +175,5 @@ def _write(indices: np.ndarray, colormap: str, path: Path) -> None:
     colors = (colormaps[colormap](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
     image = Image.fromarray(indices.round().astype(np.uint8), mode="P")
     image.putpalette(colors.tobytes())
-    draft = path.with_name(f".{path.name}.draft")
-    image.save(draft, "PNG")
-    os.replace(draft, path)
+    with replace_file(path) as draft:
+        image.save(draft, "PNG")
