@@ -97,7 +97,7 @@ def test_entries_have_the_sizes_of_their_waves(train):
 
 def test_base_norms_of_small_random_networks_are_drawn_again(train):
     run, layers, _ = train("model=mlp", "task=toy", "method=fourierft", seed=5)
-    run.record.environment["weights"] = None
+    run.record.environment["weights"], run.record.parameters["base"] = None, 4808
     expected = float(layers["hidden"].get_base_layer().weight.detach().norm())
     norms = updates.read_base_norms(run, updates.read_updates(run))
     assert norms == {"hidden": pytest.approx(expected)}
