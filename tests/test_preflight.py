@@ -220,6 +220,15 @@ def test_large_steps_are_told_where_the_values_are_not_the_papers():
     assert after["step"] == pytest.approx(0.01) and after["warnings"] == []
 
 
+@pytest.mark.parametrize("net", [Net((8, 8)), adapted((96, 96), alpha=10.0, zeros=True)])
+def test_few_steps_of_few_rows_are_told(net):
+    (warning,) = check_setting(net, recipe(), rows=300, own=True)["warnings"]
+    assert warning.startswith("few steps: 30, 10 an epoch; ") and "train.epochs=10" in warning
+    for enough in (recipe(epochs=10), recipe(max_steps=2)):
+        assert check_setting(net, enough, rows=300, own=True)["warnings"] == []
+    assert check_setting(net, recipe(), rows=300)["warnings"] == []
+
+
 def test_other_methods_are_not_judged():
     found = check_setting(Net((8, 8)), recipe(), rows=320)
     assert found == {"steps": 30, "layers": 0, "warnings": []}

@@ -28,6 +28,9 @@ USEFUL_STEP = 2e-3
 LARGE_STEP = 0.05
 """Share of |W| per step that is too large: SmolLM2's best losses on E2E were at 0.009 and 0.028,
 and 0.089 lost 0.24 (docs/contests/smollm2_e2e.json)."""
+FEW_STEPS, ENOUGH_STEPS = 50, 100
+"""Optimizer steps that are too few with values that are not the paper's, and a number to begin
+with (docs/own_data.md)."""
 ADVICE = "method.init=zeros train.relative_rate=true train.learning_rate=1e-2"
 """Setting to begin with on networks that the paper has no recipe for: steps of 1 % of each |W|."""
 
@@ -39,7 +42,8 @@ def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False)
         net: the network after `Method.apply`.
         train: the recipe.
         rows: number of training rows.
-        own: the values are not the paper's for this network, so that large steps are warned of.
+        own: the values are not the paper's for this network, so that large steps and few steps are
+            warned of.
 
     Returns:
         `steps`; `layers` measured; `by_layer`, by name, with `start` (|DeltaW before training| /
@@ -64,8 +68,9 @@ def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False)
             parts.append(rate * atom)
             travels.append(rate * steps * mean_factor)
             values.append(norm / root)
+    few = [] if not own or train.max_steps else list(_find_few_steps(steps, updates))
     if not by_layer:
-        return {"steps": steps, "layers": 0, "warnings": []}
+        return {"steps": steps, "layers": 0, "warnings": few}
     step, start = (_median([one[key] for one in by_layer.values()]) for key in ("step", "start"))
     found = {
         "steps": steps,
@@ -77,7 +82,7 @@ def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False)
         "start": start,
         "travel": _median(travels),
     }
-    return found | {"warnings": list(_find_faults(found, train, _median(values), own))}
+    return found | {"warnings": [*few, *_find_faults(found, train, _median(values), own)]}
 
 
 def describe_setting(checks: dict[str, Any]) -> str | None:
@@ -90,6 +95,20 @@ def describe_setting(checks: dict[str, Any]) -> str | None:
         f"{_percent(checks['step'])} (median of {checks['layers']} layers; {_percent(largest)} at "
         "most)"
     )
+
+
+def _find_few_steps(steps: int, updates: int) -> Iterator[str]:
+    """Yield a warning if a training is too short for its few rows, whatever the method.
+
+    Args:
+        steps: of the whole training.
+        updates: steps of an epoch.
+    """
+    if steps < FEW_STEPS:
+        yield (
+            f"few steps: {steps}, {updates} an epoch; with 300 rows {ENOUGH_STEPS} were better "
+            f"than 30 (docs/own_data.md): train.epochs={math.ceil(ENOUGH_STEPS / updates)}"
+        )
 
 
 def _find_faults(found: dict[str, Any], train: Train, value: float, own: bool) -> Iterator[str]:
