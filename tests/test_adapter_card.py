@@ -8,11 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.commands import adapter_card, export, predict, trained_run
+from experiments.commands import adapter_card, export, hub_upload, predict, trained_run
 from experiments.errors import UserError
 from experiments.results.record import Record
+from fourierft import FourierFTConfig, import_compact
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,79 @@ def test_ways_to_load_by_model_and_method(overrides, said, compose):
     run = SimpleNamespace(config=config, record=record)
     card = adapter_card.make_card(run, "me/adapter")
     assert said in card and "10 rows (train)" in card
+    assert f"10 trained parameters (7 of `{config.method.name}`, 3 of the head)" in card
+
+
+@pytest.mark.parametrize("form", ["template", "chat"])
+def test_card_of_a_language_model_puts_prompts_as_in_training(
+    form, compose, data_folder, tmp_path, capsys
+):
+    """The call runs as it stands, on folders in place of the hub's names."""
+    source = data_folder / "models/stories260K"
+    net = AutoModelForCausalLM.from_pretrained(source)
+    net.save_pretrained(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if form == "chat":
+        tokenizer.chat_template = "{% for one in messages %}<{{ one['content'] }}>{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "base")
+    settings = FourierFTConfig(target_modules=["q_proj"], n_frequency=9, task_type="CAUSAL_LM")
+    get_peft_model(net, settings).save_pretrained(tmp_path / "adapter")
+    given = [
+        "model=smollm2_135m",
+        "task=generate",
+        f"task.path={tmp_path}",
+        "task.template='{prompt} ='",
+    ]
+    config = compose([*given, "task.max_new_tokens=3"])
+    run = SimpleNamespace(
+        config=config,
+        record=Record(
+            run={},
+            config={},
+            parameters={"adapter": 7},
+            metrics=None,
+            time={},
+            memory={},
+            environment={},
+        ),
+    )
+    card = adapter_card.make_card(run, str(tmp_path / "adapter"))
+    assert "if it has one, else as `'{prompt} ='`, the answer right after it" in card
+    code = adapter_card.make_snippet(run, str(tmp_path / "adapter"))
+    assert code in card
+    names = {}
+    exec(code.replace("FOLDER of smollm2_135m", str(tmp_path / "base")), names)
+    (trained,) = config.task.prepare_inputs([{"prompt": names["prompt"]}], tokenizer)
+    assert names["given"]["input_ids"][0].tolist() == trained["input_ids"]
+    assert len(names["answer"]) <= 3 and capsys.readouterr().out
+
+
+def test_one_file_with_adapter_and_head(text_run, tmp_path, capsys):
+    """It loads without the project, in two bytes a coefficient."""
+    out = tmp_path / "adapters/moods.safetensors"
+    assert export.main([str(text_run / "run"), str(out), "--compact", "float16"]) == 0
+    assert str(text_run).encode() not in out.read_bytes()
+    run = trained_run.open_run(text_run / "run", [])
+    net = import_compact(trained_run.build_base(run), out).eval()
+    restored = run.config.method.restore(trained_run.build_base(run), run.adapter, merged=False)
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        found, expected = net(input_ids=ids).logits, restored.eval()(input_ids=ids).logits
+    assert (found - expected).abs().max() < 1e-3
+    capsys.readouterr()
+    assert export.main([str(text_run / "run"), str(tmp_path / "x"), "--compact", "float32"]) == 1
+    assert (
+        "x: --compact writes one file, whose name ends in .safetensors" in capsys.readouterr().err
+    )
+
+
+def test_table_of_a_truncation_has_the_rank_that_is_written(text_run, tmp_path, capsys, recwarn):
+    asked = [str(text_run / "run"), str(tmp_path / "out"), "--lora", "--rank", "4"]
+    assert export.main(asked) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[1].split() == ["r=4", "r=8", "r=16", "r=32", "r=64"]
+    assert "experiments.export: export_lora: rank 4 loses" in said.err
+    assert not [one for one in recwarn if "export_lora" in str(one.message)]
 
 
 @pytest.fixture
@@ -151,7 +228,7 @@ def hub(monkeypatch):
                     "commitUrl": f"{constants.ENDPOINT}/me/adapter/commit/0",
                 }
             content = json.dumps(answer).encode()
-            self.send_response(200)
+            self.send_response(sent.get("status", 200))
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -171,7 +248,7 @@ def hub(monkeypatch):
 
 
 def test_upload_to_a_hub(exported, hub):
-    address = export.push_to_hub(exported, "me/adapter", private=True)
+    address = hub_upload.push_to_hub(exported, "me/adapter", private=True)
     assert address
     made = next(json.loads(body) for path, body in hub.items() if "create" in path)
     assert made["name"] == "adapter" and made.get("visibility", "private") == "private"
@@ -186,9 +263,36 @@ def test_upload_to_a_hub(exported, hub):
     }
 
 
-def test_hub_that_refuses(exported, monkeypatch):
-    with pytest.raises(UserError) as caught:
-        export.push_to_hub(exported, "not a name", private=False)
-    assert "--push-to-hub not a name" in str(caught.value) and "written all the same" in str(
-        caught.value
-    )
+@pytest.mark.parametrize(("status", "login"), [(401, True), (403, True), (400, False)])
+def test_hub_that_refuses(exported, hub, status, login):
+    """The upload can be repeated without the export; a login is asked for where it helps."""
+    hub["status"] = status
+    with pytest.raises(UserError, match="--push-to-hub me/adapter") as caught:
+        hub_upload.push_to_hub(exported, "me/adapter", private=True)
+    assert f"written all the same: {exported}" in caught.value.problems
+    assert caught.value.problems[-1].endswith(f"hf upload me/adapter {exported} --private")
+    assert ("hf auth login" in str(caught.value)) == login
+
+
+def test_hub_that_is_not_there(exported, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="--push-to-hub me/adapter") as caught:
+        hub_upload.push_to_hub(exported, "me/adapter", private=False)
+    assert "login" not in str(caught.value)
+
+
+def test_uploads_that_cannot_succeed_export_nothing(text_run, tmp_path, capsys):
+    """Offline, as tests are, or a name that the hub does not take."""
+    for name, said in (
+        ("me/adapter", "HF_HUB_OFFLINE is set"),
+        ("badname", "expected OWNER/NAME"),
+        ("me/not a name", "Repo id must use alphanumeric"),
+    ):
+        asked = [str(text_run / "run"), str(tmp_path / "out"), "--adapter", "--push-to-hub", name]
+        assert export.main(asked) == 1
+        text = capsys.readouterr().err
+        assert text.startswith(f"experiments.export: --push-to-hub {name}: nothing exported")
+        assert said in text and not (tmp_path / "out").exists()

@@ -193,5 +193,5 @@ def test_export(damaged, tmp_path, monkeypatch, capsys):
         with limit(30):
             assert export.main([str(path.parent), str(tmp_path / str(number))]) == 1, path
         said = capsys.readouterr()
-        assert said.err.startswith("export: ") and SECRET not in said.err + said.out
+        assert said.err.startswith("experiments.export: ") and SECRET not in said.err + said.out
         assert len(said.err) < 5000

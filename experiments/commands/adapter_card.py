@@ -10,6 +10,7 @@ from experiments.methods.fourierft import Basis, FourierFT, Orientation, Scaling
 from experiments.methods.peft import Adapter
 from experiments.metrics.classification import format_score
 from experiments.models.language import FUSED
+from experiments.tasks.completions import Completions
 
 AUTO = {
     "classification": "AutoModelForSequenceClassification",
@@ -52,15 +53,18 @@ def _list_paragraphs(run: TrainedRun, place: str) -> Iterator[str]:
     data = _describe_data(config.task)
     yield f"# {config.method.name} on {config.model.name}: {data}"
     parameters = record.parameters
-    about = f"{parameters['adapter']:,} trained parameters of `{config.method.name}`"
-    if parameters.get("head"):
-        about += f" and {parameters['head']:,} in the head"
+    adapter, in_head = parameters["adapter"], parameters.get("head") or 0
+    about = f"{adapter + in_head:,} trained parameters"
+    if in_head:
+        about += f" ({adapter:,} of `{config.method.name}`, {in_head:,} of the head)"
     origin = f" ({config.model.origin})" if config.model.origin else ""
     yield f"{about}, for {base}{origin}. Trained on {data}, {_describe_rows(record.environment)}."
     yield from _list_scores(record.metrics or {})
     head = config.task.head
     if head.names:
         yield "Classes: " + ", ".join(f"{number} {one}" for number, one in enumerate(head.names))
+    if isinstance(config.task, Completions):
+        yield _describe_prompts(config.task)
     yield from _list_ways_to_load(run, place)
     recipe = f"recipe {record.run.get('recipe')}, seed {config.seed}"
     yield f"Settings: `metrics.json` ({recipe}). Trained with the experiments of `fourierft`."
@@ -102,6 +106,16 @@ def _list_scores(metrics: dict[str, Any]) -> Iterator[str]:
     yield f"Scores at {at}, {rule}:\n\n" + "\n".join(lines)
 
 
+def _describe_prompts(task: Completions) -> str:
+    template = f"`{task.template!r}`, the answer right after it"
+    chat = "a user's turn in the tokenizer's chat template (`/v1/chat/completions` of a server)"
+    if task.chat_template is None:
+        form = f"as {chat} if it has one, else as {template}"
+    else:
+        form = f"as {chat if task.chat_template else template}"
+    return f"Prompts were put {form}: send them in the same form."
+
+
 def _list_ways_to_load(run: TrainedRun, place: str) -> Iterator[str]:
     config, kind = run.config, run.config.task.head.kind
     fused = getattr(config.model, "architecture", None) in FUSED
@@ -129,13 +143,38 @@ def make_snippet(run: TrainedRun, place: str) -> str:
         ]
     elif head.labels:
         arguments.append(f"num_labels={head.labels}")
-    lines = ["from peft import PeftModel", f"from transformers import {auto}", ""]
+    asks = isinstance(config.task, Completions)
+    classes = f"{auto}, AutoTokenizer" if asks else auto
+    lines = ["from peft import PeftModel", f"from transformers import {classes}", ""]
     if isinstance(config.method, FourierFT):
         why = "needed" if needs_package(config.method) else "optional: faster; PEFT alone loads it"
         lines.insert(0, f"import fourierft  # {why}")
     lines.append(f"base = {auto}.from_pretrained({', '.join(arguments)})")
     lines.append(f"net = PeftModel.from_pretrained(base, {place!r})")
+    if asks:
+        lines += ["", *_list_call(config.task, base)]
     return "\n".join(lines)
+
+
+def _list_call(task: Completions, base: str) -> Iterator[str]:
+    """Yield lines of Python that answer a prompt, put as in training."""
+    yield f"tokenizer = AutoTokenizer.from_pretrained({base!r})"
+    yield 'prompt = "..."'
+    plain = f'given = tokenizer({task.template!r}.format(prompt=prompt), return_tensors="pt")'
+    chat = [
+        "given = tokenizer.apply_chat_template(",
+        '    [{"role": "user", "content": prompt}],',
+        '    add_generation_prompt=True, return_dict=True, return_tensors="pt",',
+        ")",
+    ]
+    if task.chat_template is None:
+        yield from ("if tokenizer.chat_template is None:", f"    {plain}", "else:")
+        yield from (f"    {line}" for line in chat)
+    else:
+        yield from chat if task.chat_template else [plain]
+    yield f"made = net.generate(**given, max_new_tokens={task.max_new_tokens}, do_sample=False)"
+    yield 'answer = made[0, given["input_ids"].shape[1] :]'
+    yield "print(tokenizer.decode(answer, skip_special_tokens=True))"
 
 
 def needs_package(method: FourierFT) -> bool:

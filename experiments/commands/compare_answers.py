@@ -211,4 +211,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.run_command("experiments.commands.compare_answers", main)
+    console.run_command("experiments.answers", main)

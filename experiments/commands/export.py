@@ -7,7 +7,8 @@ model's weights have moved, add `model.path=FOLDER` after OUT. --push-to-hub upl
 With --adapter the adapter stays apart, with its card, for PEFT and `experiments.predict`. With
 --lora it stays apart as LoRA that PEFT loads without this project: exact for runs of FourierFT with
 `method.entry_rows`. With --lora --rank R the updates of any run of FourierFT are truncated to rank
-R, and a table says what that loses in every layer at R = 8, 16, 32, 64.
+R, and a table says what that loses in every layer, at R = 8, 16, 32, 64 too. With --compact TYPE
+OUT is one file, NAME.safetensors, for `fourierft.import_compact`, a bank or the server.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import dataclasses
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import console
-from experiments.commands import adapter_card, trained_run
+from experiments.commands import adapter_card, hub_upload, trained_run
 from experiments.commands.trained_run import ALLOWED, TrainedRun
 from experiments.errors import UserError
 from experiments.files import set_default_mode
+from experiments.methods.fourierft import FourierFT
 from experiments.results import kept_adapter
 from experiments.results.record import Record, write_record
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 PLACES = {"task": ("path", "questions"), "model": ("path", "tokenizer")}
 """Settings that name folders of this machine, by their part of a record."""
+COMMAND = "experiments.export"
+COMPACT = ".safetensors"
 SHARED = ("inputs", "data", "rows", "held_out", "weights", "device", "matmul", "ranks")
 """What an exported record tells of the machine."""
 
@@ -96,24 +101,65 @@ def _write_lora(run: TrainedRun, net: nn.Module, to: Path, rank: int | None) -> 
     Raises:
         UserError: the run's network has other modules than that model, or not that rank.
     """
-    from experiments.models.gpt2_attention import SplitAttention
     from fourierft import export_lora, lora_errors
-    from fourierft.lora_export import table_of_errors
+    from fourierft.lora_export import RANKS, table_of_errors
+
+    restored = _restore_apart(run, net)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            export_lora(restored, to, rank=rank)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if rank is not None:
+        print("lost of |DeltaW| as LoRA of rank r:")
+        print(table_of_errors(lora_errors(restored, ranks=sorted({*RANKS, rank}))))
+    for warning in told:
+        print(f"{COMMAND}: {warning.message}", file=sys.stderr)
+
+
+def _restore_apart(run: TrainedRun, net: nn.Module) -> Any:
+    """Return the model of PEFT, if transformers' model has the same modules.
+
+    Raises:
+        UserError: it has not.
+    """
+    from experiments.models.gpt2_attention import SplitAttention
 
     split = any(isinstance(part, SplitAttention) for part in net.modules())
     if split or not hasattr(net, "save_pretrained"):
         raise UserError(
             f"model={run.config.model.name}: its adapted modules are not those of transformers' "
-            "model; export it merged, without --lora"
+            "model; export it merged"
         )
-    restored = run.config.method.restore(net, run.adapter, merged=False)
-    if rank is not None:
-        print("lost of |DeltaW| as LoRA of rank r:")
-        print(table_of_errors(lora_errors(restored)))
+    return run.config.method.restore(net, run.adapter, merged=False)
+
+
+def export_compact_file(folder: Path, to: Path, changes: list[str], dtype: str) -> None:
+    """Write the adapter of a run of FourierFT, with its head, to one file.
+
+    Args and errors as of `export_model`; `dtype` is that of the coefficients.
+    """
+    import torch
+
+    from fourierft import export_compact
+
+    if to.suffix != COMPACT:
+        raise UserError(f"{to}: --compact writes one file, whose name ends in {COMPACT}")
+    _refuse_existing(to)
+    run = trained_run.open_run(folder, changes)
+    if not isinstance(run.config.method, FourierFT):
+        raise UserError(f"method={run.config.method.name}: --compact is for runs of FourierFT")
+    restored = _restore_apart(run, trained_run.build_base(run))
+    restored.peft_config["default"].base_model_name_or_path = _get_base_name(run)
+    draft = to.with_name(f".{to.name}.tmp")
+    to.parent.mkdir(parents=True, exist_ok=True)
     try:
-        export_lora(restored, to, rank=rank)
+        export_compact(restored, draft, dtype=getattr(torch, dtype))
     except ValueError as error:
+        draft.unlink(missing_ok=True)
         raise UserError(str(error)) from error
+    set_default_mode(draft)
+    draft.rename(to)
 
 
 def export_adapter(folder: Path, to: Path, changes: list[str], repo: str | None = None) -> None:
@@ -140,27 +186,6 @@ def export_adapter(folder: Path, to: Path, changes: list[str], repo: str | None 
     _write_folder(to, write)
 
 
-def push_to_hub(folder: Path, repo: str, private: bool) -> str:
-    """Upload a folder to a model repository of the hub, made if there is none; return its address.
-
-    Raises:
-        UserError: the hub refuses, or does not answer.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    api = HfApi()
-    try:
-        address = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload by fourierft")
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"--push-to-hub {repo}: {reason}", [f"written all the same: {folder}", "hf auth login"]
-        ) from error
-    return str(address)
-
-
 def _refuse_existing(to: Path) -> None:
     if to.exists():
         raise UserError(f"{to}: already exists and is not overwritten")
@@ -182,10 +207,14 @@ def _name_base(draft: Path, run: TrainedRun) -> None:
     if not path.is_file():
         return
     settings = json.loads(path.read_text(encoding="utf-8"))
-    name = adapter_card.get_hub_name(run) or run.config.model.name
+    name = _get_base_name(run)
     if settings.get("base_model_name_or_path") != name:
         settings["base_model_name_or_path"] = name
         path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _get_base_name(run: TrainedRun) -> str:
+    return adapter_card.get_hub_name(run) or run.config.model.name
 
 
 def _strip(record: Record) -> Record:
@@ -209,10 +238,15 @@ def main(arguments: list[str] | None = None) -> int:
     summary, _, details = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m experiments.export", None, summary, details)
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("out", type=Path, help="folder to write, which must not exist")
+    parser.add_argument("out", type=Path, help="folder or file to write, which must not exist")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--adapter", action="store_true", help="write the adapter alone, with a card")
     form.add_argument("--lora", action="store_true", help="write the adapter alone, as LoRA")
+    form.add_argument(
+        "--compact",
+        choices=["float32", "float16"],
+        help="write the adapter of FourierFT alone, as one file with coefficients of this type",
+    )
     parser.add_argument("--rank", type=int, help="with --lora: rank to truncate the updates to")
     parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload OUT to the hub")
     parser.add_argument("--private", action="store_true", help="make the repository private")
@@ -221,18 +255,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if asked.rank is not None and not asked.lora:
             raise UserError(f"--rank {asked.rank}: belongs to --lora")
-        if asked.adapter:
+        if asked.push_to_hub and asked.compact:
+            raise UserError("--push-to-hub: uploads a folder, --compact writes a file")
+        if asked.push_to_hub:
+            hub_upload.check_repository(asked.push_to_hub)
+        if asked.compact:
+            export_compact_file(asked.run, asked.out, asked.changes, asked.compact)
+        elif asked.adapter:
             export_adapter(asked.run, asked.out, asked.changes, asked.push_to_hub)
         else:
             export_model(asked.run, asked.out, asked.changes, asked.lora, asked.rank)
         print(f"written: {asked.out}")
         if asked.push_to_hub:
-            print(f"uploaded: {push_to_hub(asked.out, asked.push_to_hub, asked.private)}")
+            print(
+                f"uploaded: {hub_upload.push_to_hub(asked.out, asked.push_to_hub, asked.private)}"
+            )
     except UserError as error:
-        print(f"export: {error}", file=sys.stderr)
+        print(f"{COMMAND}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    console.run_command("experiments.commands.export", main)
+    console.run_command(COMMAND, main)

@@ -48,4 +48,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    console.run_command("experiments.commands.fid", main)
+    console.run_command("experiments.fid", main)
