@@ -143,10 +143,11 @@ def test_card_of_a_language_model_puts_prompts_as_in_training(
     tokenizer.save_pretrained(tmp_path / "base")
     settings = FourierFTConfig(target_modules=["q_proj"], n_frequency=9, task_type="CAUSAL_LM")
     get_peft_model(net, settings).save_pretrained(tmp_path / "adapter")
+    (tmp_path / "rows.jsonl").write_text(2 * '{"prompt": "p", "answer": "a"}\n')
     given = [
         "model=smollm2_135m",
         "task=generate",
-        f"task.path={tmp_path}",
+        f"task.path={tmp_path}/rows.jsonl",
         "task.template='{prompt} ='",
     ]
     config = compose([*given, "task.max_new_tokens=3"])

@@ -36,7 +36,6 @@ def push_to_hub(folder: Path, repo: str, private: bool) -> str:
     Raises:
         UserError: the hub refuses, or does not answer.
     """
-    from httpx import HTTPError  # huggingface_hub's client
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalTokenNotFoundError
 
@@ -44,7 +43,7 @@ def push_to_hub(folder: Path, repo: str, private: bool) -> str:
     try:
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload by fourierft")
-    except (HTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the HTTP client's among them, which is another one by version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         status = getattr(getattr(error, "response", None), "status_code", None)
         unknown = status in (401, 403) or isinstance(error, LocalTokenNotFoundError)
