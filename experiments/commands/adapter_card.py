@@ -160,18 +160,19 @@ def _list_call(task: Completions, base: str) -> Iterator[str]:
     """Yield lines of Python that answer a prompt, put as in training."""
     yield f"tokenizer = AutoTokenizer.from_pretrained({base!r})"
     yield 'prompt = "..."'
-    plain = f'given = tokenizer({task.template!r}.format(prompt=prompt), return_tensors="pt")'
+    plain = f"text = {task.template!r}.format(prompt=prompt)"
     chat = [
-        "given = tokenizer.apply_chat_template(",
-        '    [{"role": "user", "content": prompt}],',
-        '    add_generation_prompt=True, return_dict=True, return_tensors="pt",',
-        ")",
+        'asked = [{"role": "user", "content": prompt}]',
+        "text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)",
     ]
     if task.chat_template is None:
         yield from ("if tokenizer.chat_template is None:", f"    {plain}", "else:")
         yield from (f"    {line}" for line in chat)
     else:
         yield from chat if task.chat_template else [plain]
+    yield "first = tokenizer.bos_token  # a chat template may have written it"
+    yield "begun = first is not None and text.startswith(first)"
+    yield 'given = tokenizer(text, add_special_tokens=not begun, return_tensors="pt")'
     yield f"made = net.generate(**given, max_new_tokens={task.max_new_tokens}, do_sample=False)"
     yield 'answer = made[0, given["input_ids"].shape[1] :]'
     yield "print(tokenizer.decode(answer, skip_special_tokens=True))"
