@@ -13,6 +13,7 @@ from experiments.config.compose import register
 from experiments.contest import __main__ as command
 from experiments.contest import plan, results, schedule, scores
 from experiments.errors import ConfigError
+from experiments.report.comparison.paired import Sample
 from experiments.results.record import Record
 
 TOY = {
@@ -109,7 +110,8 @@ def render_one(losses, **entries):
         for (rate, seed), loss in losses.items()
     ]
     outside = {"losses": lines, "rows": 1, "text": "", "base": 1.0}
-    return results.render(result | {"contestants": [one], "trials": [trial], "outside": outside})
+    result |= {"contestants": [one], "trials": [trial], "pairs": [], "outside": outside}
+    return results.render(result)
 
 
 def test_a_diverged_contestant_is_told(write):
@@ -140,6 +142,18 @@ def test_losses_on_another_text_outlast_a_later_table(tmp_path):
     results.keep_outside(later, tmp_path / "own")
     assert later["outside"] == {"base": 1.0, "losses": losses[:1]}
     results.keep_outside({"trials": []}, tmp_path / "none")
+
+
+def test_settings_are_compared_with_each_other_not_only_with_the_reference(write):
+    names = ("LoRA", "FourierFT", "full")
+    samples = {
+        name: Sample(values={0: place, 1: 4 * place, 2: place}, rows={}, count=5, name=name)
+        for place, name in enumerate(names)
+    }
+    samples["BitFit"] = Sample(values={0: 9.0}, rows={}, count=5, name="BitFit")
+    (pair,) = results._compare_pairs(plan.load_contest(write()), samples)
+    assert (pair["setting"], pair["less"]) == ("FourierFT", "full")
+    assert pair["difference"]["value"] == -2.0 and pair["difference"]["seeds"] == 3
 
 
 def test_the_scored_rows_are_not_those_that_chose(monkeypatch):

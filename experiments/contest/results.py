@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -21,7 +22,7 @@ PRECISION = 4
 
 
 def summarize(contest: Contest, done: schedule.Done) -> dict[str, Any]:
-    """Return title, metric, trials, and a line for every contestant whose grid is complete."""
+    """Return title, metric, trials, differences, and every contestant whose grid is complete."""
     samples = {
         one.name: sample
         for one in contest.contestants
@@ -39,6 +40,7 @@ def summarize(contest: Contest, done: schedule.Done) -> dict[str, Any]:
             for one in contest.contestants
             if one.name in samples
         ],
+        "pairs": list(_compare_pairs(contest, samples)),
         "trials": list(_list_trials(contest, done)),
     }
     return dict(replace_nonfinite(result))
@@ -66,6 +68,12 @@ def render(result: dict[str, Any]) -> str:
             _format_difference(one["difference"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if result["pairs"]:
+        lines += ["", "| Setting | Less | Difference |", "| --- | --- | --- |"]
+        lines += [
+            f"| {one['setting']} | {one['less']} | {_format_difference(one['difference'])} |"
+            for one in result["pairs"]
+        ]
     lines += [
         "",
         "| Setting | Rate: first half, second half (seed of the trials) |",
@@ -184,6 +192,15 @@ def _describe(
         "seeds": {str(seed): value for seed, value in sorted(sample.values.items())},
         "difference": difference,
     }
+
+
+def _compare_pairs(contest: Contest, samples: dict[str, Sample]) -> Iterator[dict[str, Any]]:
+    """Yield the differences over several seeds that have no place beside the reference's."""
+    names = [name for name in samples if name != contest.reference]
+    for setting, less in itertools.combinations(names, 2):
+        difference = _to_json(compare(samples[setting], samples[less]))
+        if difference["interval"] is not None:
+            yield {"setting": setting, "less": less, "difference": difference}
 
 
 def _list_trials(contest: Contest, done: schedule.Done) -> Iterator[dict[str, Any]]:
