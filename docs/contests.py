@@ -35,7 +35,7 @@ MARKS = {
     "LoRA r=1": ("#666666", ":", "D"),
 }
 """Colour, line and mark of the settings that are drawn."""
-WORST = 1.6
+WORST = 2.1
 """Losses above this multiple of the base model's are not drawn."""
 
 
