@@ -72,7 +72,7 @@ def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False)
     if not by_layer:
         return {"steps": steps, "layers": 0, "warnings": few}
     step, start = (_median([one[key] for one in by_layer.values()]) for key in ("step", "start"))
-    found = {
+    found: dict[str, Any] = {
         "steps": steps,
         "layers": len(by_layer),
         "by_layer": by_layer,
