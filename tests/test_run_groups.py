@@ -153,6 +153,17 @@ def test_settings_are_named_by_what_tells_them_apart(tmp_path):
     ]
 
 
+def test_settings_whose_labels_are_cut_short_are_numbered(tmp_path):
+    """Curves are told apart by their labels."""
+    for last in range(3):
+        rates = dict.fromkeys("abcde", 0) | {"z": last}
+        add_run(tmp_path, right=(30 - last,), config={"train": rates})
+    add_run(tmp_path, right=(20,), config={"train": dict.fromkeys("abcdez", 1)})
+    [group] = find(tmp_path)
+    start = "FourierFT, a=0, b=0, c=0, d=0, e=0, …"
+    assert [one.label for one in group.settings[:3]] == [start, f"{start} (2)", f"{start} (3)"]
+
+
 def test_a_difference_of_one_seed_is_over_the_rows_alone(tmp_path):
     add_run(tmp_path, right=(20, 30))
     add_run(tmp_path, method="lora", right=(36, 34))

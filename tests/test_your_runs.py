@@ -47,6 +47,18 @@ def test_every_setting_has_a_color_a_method_its_own_first(tmp_path):
     assert len(set(colors)) == 4
 
 
+def test_a_setting_without_adapter_parameters_stands_in_the_legend(tmp_path):
+    """A logarithmic axis has no place for it, that of the seconds has."""
+    add_run(tmp_path)
+    add_run(tmp_path, method="linear_probe", right=(35,), parameters=0)
+    [costs] = build(tmp_path).pictures
+    figure = costs.draw()
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["Linear probe", "FourierFT"]
+    drawn = [[len(line.get_xdata()) for line in axes.lines] for axes in figure.axes]
+    assert drawn == [[0, 1], [1, 1]]
+
+
 def test_one_evaluation_makes_no_curve_and_no_score_no_comparison(tmp_path):
     place = add_run(tmp_path, task="alpaca")
     record = json.loads((place / "metrics.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def label_settings(settings: Sequence[Setting]) -> list[str]:
         by_method.setdefault(one.run["method"], []).append(one)
     told = {method: shared | _find_differing(alike) for method, alike in by_method.items()}
     labels: list[str] = []
+    counts: Counter[str] = Counter()
     for one in settings:
         method, identity = one.run["method"], one.first.identity
         size = next((key for key in SIZES if identity.get(key) is not None), None)
@@ -34,8 +36,8 @@ def label_settings(settings: Sequence[Setting]) -> list[str]:
         name = str(identity.get("method.peft_type") or names.name_method(method))
         parts = [*parts[:LONGEST], *(["…"] if len(parts) > LONGEST else [])]
         label = ", ".join([name, *parts])
-        again = labels.count(label)  # the same settings from other weights, for one
-        labels.append(label if not again else f"{label} ({again + 1})")
+        counts[label] += 1  # the same settings from other weights, for one
+        labels.append(label if counts[label] == 1 else f"{label} ({counts[label]})")
     return labels
 
 

@@ -80,11 +80,12 @@ def draw_costs(group: RunGroup, settings: Sequence[ScoredSetting]) -> Figure:
         style.style(axes)
         for one, (color, _, mark) in zip(settings, choose_styles(settings), strict=True):
             at, score = getattr(one, cost), one.scores.get(group.rule)
-            if not at or score is None:
+            if score is None:
                 continue
-            if one.interval is not None:
+            if at and one.interval is not None:
                 axes.vlines(at, one.interval.low, one.interval.high, color=color, alpha=0.5)
-            axes.plot([at], [score], color=color, marker=mark, linestyle="", label=one.label)
+            place = ([at], [score]) if at else ([], [])  # none on a logarithmic axis
+            axes.plot(*place, color=color, marker=mark, linestyle="", label=one.label)
         there = [amount for one in settings if (amount := getattr(one, cost))]
         style.scale_amounts(axes, there)
         axes.set_xlabel("Adapter parameters" if cost == "parameters" else "Seconds of training")
