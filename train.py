@@ -159,15 +159,28 @@ def start() -> None:
 
 @contextlib.contextmanager
 def summarize_sweep(arguments: list[str]) -> Iterator[None]:
-    """Print a table of the sweep's runs behind them, however they ended."""
+    """Print a table of the sweep's runs behind them, however they ended.
+
+    A sweep that is interrupted says how it goes on.
+    """
     output = find_output(arguments)
     choices = None if output is None else sweep.find_choices(arguments)
     if choices is None:
         yield
         return
     sweep_log.begin(Path(output), choices)
+    watcher = None
+    if any(word.startswith("hydra/launcher=") and "slurm" in word for word in arguments):
+        from experiments.run import slurm_array
+
+        watcher = slurm_array.watch_queue(Path(output))
     try:
         yield
+    except KeyboardInterrupt:
+        rest = watcher and watcher.describe_rest()
+        told = rest or "interrupted; the same command goes on with the missing runs"
+        print(f"train.py: {told}", file=sys.stderr, flush=True)
+        sys.exit(130)
     finally:
         if (table := sweep_log.finish(Path(output))) is not None:
             print(table, flush=True)

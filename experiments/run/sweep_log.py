@@ -159,8 +159,13 @@ def _select(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
 
 
 def _append(entry: dict[str, Any]) -> None:
-    with suppress(OSError, KeyError), open(os.environ[VARIABLE], "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    # Not made anew: a sweep that was interrupted has taken its log away, and its array goes on.
+    with suppress(OSError, KeyError):
+        file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, f"{json.dumps(entry)}\n".encode())
+        finally:
+            os.close(file)
 
 
 def _read() -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
