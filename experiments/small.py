@@ -182,7 +182,7 @@ def _run(name: str, one: Sweep, outputs: Path) -> bool:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.small",
-        description="Run the paper in small on networks that need no hub: about an hour.",
+        description="Run the paper in small on networks that need no hub, an hour by estimate.",
     )
     parser.add_argument(
         "--data", type=Path, help="folder of the data, a subfolder per task (default: the hub)"

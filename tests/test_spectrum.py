@@ -229,3 +229,11 @@ def test_atom_norm_is_the_norm_of_one_coefficient(shape):
         torch.ones(1, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.int64), shape, 7.0
     )
     assert constant.norm().item() == pytest.approx(math.sqrt(2) * atom_norm(shape, 7.0), rel=1e-12)
+
+
+def test_rank_of_an_update_of_1000_coefficients():
+    """688 of 768, as README says: entries that share their rows and columns add no rank."""
+    shape = (768, 768)
+    c = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    update = delta_weight(c, sample_entries(shape, 1000, seed=2024), shape, 150.0)
+    assert torch.linalg.matrix_rank(update) == 688
