@@ -48,6 +48,20 @@ def test_the_board(outputs, capsys):
     assert page.count('class="done"') == 2 and 'aria-current="page">Status' in page
 
 
+def test_overrides_alone_are_a_sweep_of_their_own(outputs, capsys):
+    given = ["model=mlp", "task=toy", "method=fourierft,lora", "seed=0,1"]
+    config = to_plain(next(iter(sweep.compose_cells(None, [*given, f"output={outputs}"]))).config)
+    scored(outputs, config, 0, 1.0, weights=None)
+    asked = ["status", *given, "hydra/launcher=slurm", "--outputs", str(outputs)]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 4 runs done, 3 missing" in shown and "table1" not in shown
+    rows = [line.split("|")[2].strip() for line in shown.splitlines() if "| method=" in line]
+    assert rows == ["done", "missing"]
+    command = f"train.py -m {' '.join(given)} output={outputs}"
+    assert f"To continue: `.venv/bin/python {command}`" in shown
+
+
 def test_a_dead_runs_lock_is_no_run(outputs):
     place = outputs / "mlp/toy/fourierft/seed=2"
     (place / lock.LOCK).write_text(json.dumps({"machine": "elsewhere", "host": "far"}))

@@ -1,4 +1,7 @@
-"""Status board: `python -m experiments.report status [experiment=NAME] [key=value ...]`."""
+"""Status board: `python -m experiments.report status [experiment=NAME] [key=value ...]`.
+
+Overrides without an experiment are a sweep of their own, as they are for train.py.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,8 @@ from experiments.report.run_state import RunState, State, look, look_at_trials
 from experiments.results.identity import get_run_dir
 
 OUTPUTS = Path("outputs")
+OWN = "your sweep"
+"""Name of a sweep that belongs to no experiment."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,11 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     asked = _parse(arguments)
     named = [one.partition("=")[2] for one in asked.overrides if one.startswith("experiment=")]
-    given = [one for one in asked.overrides if not one.startswith("experiment=")]
+    given = [one for one in asked.overrides if not one.startswith(("experiment=", "hydra"))]
     failures, boards = 0, {}
-    for name in (
-        itertools.chain.from_iterable(map(_called, named)) if named else sweep.list_experiments()
-    ):
+    names = list(itertools.chain.from_iterable(map(_called, named)))
+    for name in names or ([OWN] if given else sweep.list_experiments()):
         print(f"looking at {name}", file=sys.stderr, flush=True)  # composing takes a moment
         try:
             boards[name] = list(rows(name, paths.quote_paths(given), asked.outputs))
@@ -66,8 +70,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def rows(name: str, given: Sequence[str], outputs: Path) -> Iterator[StatusRow]:
-    """Yield every cell of an experiment with the states of its runs below `outputs`."""
-    for cell in sweep.compose_cells(name, given):
+    """Yield every cell of an experiment, or of `OWN`, with the states of its runs in `outputs`."""
+    for cell in sweep.compose_cells(None if name == OWN else name, given):
         label = " ".join(cell.overrides) or name
         if cell.config is None:
             yield StatusRow(name=label, key=("", "", ""), runs={}, problem=cell.problem)
@@ -115,11 +119,12 @@ def board(boards: dict[str, list[StatusRow]], outputs: Path, given: Sequence[str
         notes = list(_notes(found, outputs))
         blocks += [Items(notes)] if notes else []
         if any(one.state is not State.done for row in found for one in row.runs.values()):
-            words = [f"experiment={name}", *given, *_elsewhere(outputs)]
+            start = ["-m"] if name == OWN else [f"experiment={name}"]
+            words = [*start, *given, *_elsewhere(outputs)]
             searched = any(row.trials > 1 for row in found)
             # A space is named after its figure.
-            start = ["-m", "experiments.search", f"search={name.split('_')[0]}"]
-            command = shlex.join([*(start if searched else ["train.py"]), *words])
+            search = ["-m", "experiments.search", f"search={name.split('_')[0]}"]
+            command = shlex.join([*(search if searched else ["train.py"]), *words])
             blocks.append(Prose(f"To continue: `.venv/bin/python {command}`"))
     counts = Counter(one.state for row in everything for one in row.runs.values())
     return Page(name=site.STATUS, title="Status", blocks=blocks, summary=total, verdicts=counts)
@@ -190,7 +195,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="experiment=NAME (default: all) and overrides that narrow its sweep",
+        help="experiment=NAME and overrides that narrow its sweep; overrides alone are a sweep of "
+        "their own; nothing: every experiment",
     )
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder to write to (OUTPUTS/report)")
