@@ -124,3 +124,12 @@ def test_nothing_is_left_where_nothing_was_run(log):
 def test_choices_of_a_command_line(arguments, runs):
     found = sweep.find_choices(arguments)
     assert runs == (None if found is None else math.prod(map(len, found.values())))
+
+
+def test_runs_that_wandb_keeps_offline_are_sent_by_one_command(log):
+    sweep_log.add_failure(1, words("lora", 0), 1.0, "none")
+    assert "wandb" not in sweep_log.finish(log)
+    sweep_log.begin(log, CHOICES | {"tracking.mode": ["tracking.mode=offline"]})
+    sweep_log.add_failure(1, words("lora", 0), 1.0, "none")
+    command = f"find {log} -name 'offline-run-*' -exec wandb sync {{}} +"
+    assert sweep_log.finish(log).endswith(f"wandb: kept offline; {command} sends the runs")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -138,6 +139,8 @@ def test_wandb_offline_writes_config_history_and_summary(tmp_path, monkeypatch):
     service = offline(tmp_path, group="table2", tags=["t"])
     History(tmp_path, service.log).log(10, 1.0, 2.0, {"validation/accuracy": 0.75})
     service.finish({"primary": {"value": 0.75}})
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    assert f"`wandb sync {folder}`" in service.describe_rest(tmp_path)
     wandb.teardown()  # its service may write the file after `finish`; the end of Python waits too
 
     found = records(tmp_path)
@@ -172,6 +175,18 @@ def test_wandb_disabled_writes_nothing(tmp_path):
     service.log(1, {"x": 1.0})
     service.finish({"primary": {"value": 1.0}})
     assert os.listdir(tmp_path) == []
+    assert service.describe_rest(tmp_path) is None
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_run_kept_offline_names_its_folder_and_the_command(tmp_path, mode):
+    """The folder of the run, also where a repetition was made beside it and moved there."""
+    service = Wandb(name="wandb", project="test", mode=mode)
+    assert service.describe_rest(tmp_path) is None, "never started"
+    made = tmp_path / "beside/wandb/offline-run-7"
+    service._run = SimpleNamespace(settings=SimpleNamespace(sync_dir=str(made)))
+    told = f"wandb: kept offline; `wandb sync {tmp_path}/wandb/offline-run-7` sends it"
+    assert service.describe_rest(tmp_path) == (told if mode == "offline" else None)
 
 
 @pytest.mark.parametrize(("summary", "code"), [(None, 1), ({"primary": {"value": 1.0}}, 0)])

@@ -136,6 +136,8 @@ def _log_and_close(current: Session) -> Iterator[None]:
         work_folder.remove_temporary(folder_lock.path)
     assert current.record is not None  # else the block has raised
     print(f"{summarize(current.record)}\n{current.run_dir}", flush=True)
+    if (rest := current.config.tracking.describe_rest(current.run_dir)) is not None:
+        print(rest, flush=True)
 
 
 @contextmanager

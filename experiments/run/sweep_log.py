@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -34,7 +35,8 @@ def begin(output: Path, choices: Mapping[str, Sequence[str]]) -> None:
     """
     path = output / ".sweeps" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}.jsonl"
     varied = [key for key, values in choices.items() if len(values) > 1]
-    first = {"runs": math.prod(map(len, choices.values())), "varied": varied}
+    first: dict[str, Any] = {"runs": math.prod(map(len, choices.values())), "varied": varied}
+    first["offline"] = "tracking.mode=offline" in choices.get("tracking.mode", ())
     os.environ.pop(VARIABLE, None)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +91,15 @@ def finish(output: Path) -> str | None:
     elsewhere = "" if output == Path("outputs") else f" --outputs {output}"
     command = f"{_name_interpreter()} -m experiments.report{elsewhere}"
     report = f"report: {command} writes {output}/report/index.html"
+    found = f"find {shlex.quote(str(output))} -name 'offline-run-*'"
+    sync = f"wandb: kept offline; {found} -exec wandb sync {{}} + sends the runs"
     return "\n".join(
         [
             f"\n{first['runs']} runs: {told}",
             *_align(list(_list_rows(first["varied"], sorted(entries, key=lambda one: one["run"])))),
             *(f"({place}) {_shorten(one)}" for one, place in _number(entries).items()),
             *([report] if counts.keys() & {"done", "done before"} else []),
+            *([sync] if first["offline"] else []),
         ]
     )
 

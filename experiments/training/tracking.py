@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,10 @@ class Tracking:
 
     def finish(self, summary: dict[str, Any] | None) -> None:
         """Finish tracking with the record's metrics, or None if the run failed."""
+
+    def describe_rest(self, run_dir: Path) -> str | None:
+        """Return what is left to do for a run that ended in this folder; None for nothing."""
+        return None
 
 
 @dataclass(kw_only=True)
@@ -120,6 +125,13 @@ class Wandb(Tracking):
         if run is not None:  # else the run ended before it was tracked
             run.summary.update(summary or {})
             run.finish(exit_code=0 if summary is not None else 1)
+
+    def describe_rest(self, run_dir: Path) -> str | None:
+        """See `Tracking.describe_rest`."""
+        if self.mode != "offline" or getattr(self, "_run", None) is None:
+            return None
+        folder = run_dir / "wandb" / Path(self._run.settings.sync_dir).name
+        return f"wandb: kept offline; `wandb sync {shlex.quote(str(folder))}` sends it"
 
 
 def _name(run: dict[str, Any]) -> str:
