@@ -48,7 +48,8 @@ def test_the_board(outputs, capsys):
     assert page.count('class="done"') == 2 and 'aria-current="page">Status' in page
 
 
-def test_overrides_alone_are_a_sweep_of_their_own(outputs, capsys):
+def test_overrides_alone_are_a_sweep_of_their_own(tmp_path, capsys):
+    outputs = tmp_path / "outputs"
     given = ["model=mlp", "task=toy", "method=fourierft,lora", "seed=0,1"]
     config = to_plain(next(iter(sweep.compose_cells(None, [*given, f"output={outputs}"]))).config)
     scored(outputs, config, 0, 1.0, weights=None)
