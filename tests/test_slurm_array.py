@@ -96,7 +96,8 @@ def test_an_interrupted_launcher_says_that_the_array_goes_on(
         path = os.environ[sweep_log.VARIABLE]
         raise KeyboardInterrupt
     assert capsys.readouterr().err == (
-        "train.py: array 6 goes on; repeat the command to wait, `scancel 6` stops it\n"
+        "train.py: array 6 goes on: `squeue -j 6` shows it, `scancel 6` stops it; "
+        "when it has ended, the same command prints the table and runs what is missing\n"
     )
     monkeypatch.setenv(sweep_log.VARIABLE, path)  # as the array's jobs have it
     sweep_log.add_failure(1, ["seed=0"], 1.0, "out of memory")

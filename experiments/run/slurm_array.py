@@ -63,10 +63,12 @@ class QueueWatcher(SlurmInfoWatcher):
         arrays = self.list_arrays()
         if not arrays:
             return None
-        goes = "array {} goes on" if len(arrays) == 1 else "arrays {} go on"
-        stops = "stops it" if len(arrays) == 1 else "stops them"
-        numbers = goes.format(", ".join(arrays))
-        return f"{numbers}; repeat the command to wait, `scancel {' '.join(arrays)}` {stops}"
+        # Not before: a cell that still runs is not waited for by the next array, but refused.
+        named, listed = " ".join(arrays), ",".join(arrays)
+        return (
+            f"array {named} goes on: `squeue -j {listed}` shows it, `scancel {named}` stops it; "
+            "when it has ended, the same command prints the table and runs what is missing"
+        )
 
     def _introduce(self, array: str, cells: int) -> str:
         folders = self._sweeps.glob(f"*/.submitit/{array}_0")
