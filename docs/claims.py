@@ -14,9 +14,9 @@ from experiments.report.render import text  # noqa: E402
 from experiments.report.render.document import Prose  # noqa: E402
 
 MADE = (
-    "Made by `python docs/claims.py` from {} finished runs, all that are in its folder of outputs; "
-    "the paper's tables and figures take GPU hours. `python -m experiments.report claims` makes "
-    "the same page of your runs."
+    "Made by `python docs/claims.py`, which found {} finished runs: the paper's tables and "
+    "figures take GPU hours. `python -m experiments.report claims` makes the same page of your "
+    "runs."
 )
 
 if __name__ == "__main__":

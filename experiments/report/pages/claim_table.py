@@ -30,6 +30,11 @@ def describe_claim(claim: Claim) -> str:
     return f"holds in {held} of {len(claim.parts)} {claim.unit}; {describe(evidence)}"
 
 
-def show_verdict(judgement: Judgement) -> Shown:
+def show_verdict(judgement: Judgement, partial: bool = False) -> Shown:
     """Return a verdict in its color."""
-    return Shown(text=f"**{judgement.verdict.value}**", tone=judgement.verdict.tone)
+    return Shown(text=f"**{say_verdict(judgement, partial)}**", tone=judgement.verdict.tone)
+
+
+def say_verdict(judgement: Judgement, partial: bool) -> str:
+    """Return a verdict in words; one on a claim that was tested in part says so."""
+    return f"{judgement.verdict.value}, as far as tested" if partial else judgement.verdict.value

@@ -23,7 +23,7 @@ from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import answers
 from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.pages import figure6
-from experiments.report.pages.claim_table import describe_claim
+from experiments.report.pages.claim_table import describe_claim, say_verdict, show_verdict
 from experiments.report.render.document import Block, Heading, Line, Prose, Shown, Table
 
 Judged = tuple[NetworkClaim, Judgement]
@@ -98,7 +98,7 @@ def show_verdicts(found: Sequence[Judged], page: str, says: str) -> tuple[Shown,
     """Return the verdicts of other networks on a claim, for its line among the paper's."""
     return tuple(
         Shown(
-            text=f"{one.model}: **{_say_verdict(one, told)}**",
+            text=f"{one.model}: **{say_verdict(told, _is_partial(one, told))}**",
             tone=told.verdict.tone,
             link="#networks",
         )
@@ -113,16 +113,14 @@ def _line(one: NetworkClaim, told: Judgement) -> Line:
             Shown(text=one.claim.says, link=f"page:{one.page}"),
             f"{one.model} ({one.rows})",
             describe_claim(one.claim),
-            Shown(text=f"**{_say_verdict(one, told)}**", tone=told.verdict.tone),
+            show_verdict(told, _is_partial(one, told)),
             _untested(one),
         ]
     )
 
 
-def _say_verdict(one: NetworkClaim, told: Judgement) -> str:
-    """Return the verdict; one on a claim that was not tested whole says so."""
-    partial = bool(one.untested) and told.verdict in (Verdict.supported, Verdict.contradicted)
-    return f"{told.verdict.value}, as far as tested" if partial else told.verdict.value
+def _is_partial(one: NetworkClaim, told: Judgement) -> bool:
+    return bool(one.untested) and told.verdict in (Verdict.supported, Verdict.contradicted)
 
 
 def _untested(one: NetworkClaim) -> str:
@@ -137,7 +135,7 @@ def list_raw(found: Sequence[Judged]) -> list[dict[str, Any]]:
             "page": one.page,
             "claim": one.claim.says,
             "evidence": describe_claim(one.claim),
-            "verdict": _say_verdict(one, told),
+            "verdict": say_verdict(told, _is_partial(one, told)),
             "reason": told.reason,
             "untested": _untested(one),
             "network": f"{one.model} ({one.rows})",

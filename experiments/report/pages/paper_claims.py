@@ -22,13 +22,22 @@ from experiments.report.pages import (
     table1,
     text_numbers,
 )
-from experiments.report.pages.claim_table import describe_claim, show_verdict
+from experiments.report.pages.claim_table import describe_claim, say_verdict, show_verdict
 from experiments.report.render.document import Cell, Heading, Line, Page, Prose, Shown, Table, title
 
 COLUMNS = ("The paper's claim", "Its own numbers", "Evidence here", "Verdict", "Not tested")
 IMAGE = "an image"
+OWN_NUMBERS = (
+    "**Its own numbers.** **yes** or **no**: the numbers that the paper prints bear the claim out "
+    "or speak against it. Neither they nor its misprints enter the verdict. A **doubtful cell** "
+    "is a printed number that is probably not what it should be, for example another in the "
+    "authors' logs or copied from another setting; its table's page marks it (?) and says why."
+)
 OF_COUNTS = ("table1", "text")
 """Pages about counts of parameters, which need no training."""
+OF_FIGURES = ("figure1", "figure4", "figure5", "figure6", "figure7")
+OF_COUNTED = (Verdict.not_reproduced, Verdict.reproduced, Verdict.not_comparable, Verdict.not_run)
+"""Verdicts on counts; the first that one of them has is the claim's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,8 @@ class Finding:
     evidence: str
     judgement: Judgement
     untested: str
+    partial: bool = False
+    """True if the verdict holds for the tested part alone."""
 
 
 def show(index: RunIndex) -> Page:
@@ -55,7 +66,12 @@ def show(index: RunIndex) -> Page:
     elsewhere = other_networks.find_claims(index)
     counts = Counter(one.judgement.verdict for one in found)
     against = sum(one.printed_verdict is Verdict.contradicted for one in found)
-    told_here = ", ".join(f"{counts[one]} {one.value}" for one in Verdict if counts[one])
+    order = list(Verdict)
+    worded = Counter(
+        say_verdict(one.judgement, one.partial)
+        for one in sorted(found, key=lambda one: order.index(one.judgement.verdict))
+    )
+    told_here = "; ".join(f"{count} {words}" for words, count in worded.items())
     summary = (
         f"{len(found)} claims, {against} of them contradicted by the paper's own numbers; "
         f"here: {told_here}."
@@ -66,13 +82,14 @@ def show(index: RunIndex) -> Page:
         blocks=[
             Prose(f"**{summary}**"),
             Table(
-                caption="Every claim that the paper makes of its tables and figures",
+                caption="The paper's claims, by table and figure",
                 columns=(*COLUMNS, *(("Other networks",) if elsewhere else ())),
                 lines=[_line(one, elsewhere) for one in found],
             ),
             Prose(f"Claims of tables: {told}"),
             *other_networks.show(elsewhere),
             Heading("How claims are judged"),
+            Prose(OWN_NUMBERS),
             Prose(claims.RULE),
         ],
         rows=[*map(_raw, found), *other_networks.list_raw(elsewhere)],
@@ -101,7 +118,7 @@ def find_findings(index: RunIndex, fill: Fill) -> tuple[list[Finding], str]:
     weighed = [one.ours for one in of_tables]
     judgements = claims.judge(weighed)
     found = [_of_table(*pair) for pair in zip(of_tables, judgements, strict=True)]
-    for name in ("figure1", "figure4", "figure5", "figure6", "figure7"):
+    for name in OF_FIGURES:
         found += _of_figure(name, index)
     return [*_of_counts(index), *found], claims.summarize(weighed, judgements)
 
@@ -150,9 +167,18 @@ def _of_figure(name: str, index: RunIndex) -> Iterator[Finding]:
         panels = list(read_panels(facts, index))
         found = score_vs_size.weigh_claims(facts, panels)
         own = [_known(claim, panels) for claim in facts["claims"]]
+    words = {one["says"]: one.get("words") for one in facts.get("claims", ())}
     for claim, printed, judgement in zip(found, own, claims.judge(found), strict=True):
-        evidence, untested = describe_claim(claim), _untested(claim, "points")
-        yield _finding(name, facts, claim.says, printed, judgement, evidence, untested)
+        yield _finding(
+            name,
+            facts,
+            claim.says,
+            printed,
+            judgement,
+            describe_claim(claim),
+            _untested(claim, "points"),
+            words=words.get(claim.says),
+        )
 
 
 def _finding(
@@ -163,16 +189,20 @@ def _finding(
     judgement: Judgement,
     evidence: str,
     untested: str,
+    *,
+    words: str | None = None,
+    partial: bool = False,
 ) -> Finding:
     return Finding(
         page=name,
         place=title(facts).partition(":")[0],
         says=says,
-        words=None,
+        words=words,
         printed=printed,
         judgement=judgement,
         evidence=evidence,
         untested=untested,
+        partial=partial,
     )
 
 
@@ -201,20 +231,17 @@ def _of_counts(index: RunIndex) -> Iterator[Finding]:
     for name, (page, sound) in zip(OF_COUNTS, pages, strict=True):
         facts = reference.load(name)
         built = page(name, facts, index)
-        worst = next(
-            one
-            for one in (Verdict.not_reproduced, Verdict.not_run, Verdict.reproduced)
-            if built.verdicts.get(one)
-        )
+        verdict = next(one for one in OF_COUNTED if built.verdicts.get(one))
         missing = built.verdicts.get(Verdict.not_run, 0)
         yield _finding(
             name,
             facts,
             " ".join(facts["claim"].split()),
             sound(built),
-            Judgement(verdict=worst),
+            Judgement(verdict=verdict),
             built.summary,
             f"{missing} not run" if missing else "",
+            partial=bool(missing) and verdict is Verdict.reproduced,
         )
 
 
@@ -224,8 +251,12 @@ def _sound_counts(page: Page) -> str:
 
 
 def _sound_shares(page: Page) -> str:
-    wrong = sum(row["reason"] == text_numbers.NOT_THE_COUNTS for row in page.rows)
-    return f"{len(page.rows) - wrong} of {len(page.rows)} shares are what its printed counts give"
+    found = Counter(row["misprint"] for row in page.rows)
+    right = len(page.rows) - found[text_numbers.COUNTS_DIFFER]
+    return (
+        f"{right} of {len(page.rows)} shares are what its printed counts give; of "
+        f"{found[text_numbers.NOT_FORMULAS]}, the {text_numbers.NOT_FORMULAS}"
+    )
 
 
 def _untested(claim: Claim, what: str) -> str:
@@ -248,7 +279,8 @@ def _line(one: Finding, elsewhere: Sequence[other_networks.Judged]) -> Line:
     if one.printed_verdict is not None:
         holds = "yes" if one.printed_verdict is Verdict.supported else "no"
         own = (Shown(text=f"**{holds}**", tone=one.printed_verdict.tone), one.printed)
-    cells: list[Any] = [claim, own, one.evidence, show_verdict(one.judgement), one.untested or "–"]
+    verdict = show_verdict(one.judgement, one.partial)
+    cells: list[Any] = [claim, own, one.evidence, verdict, one.untested or "–"]
     if elsewhere:
         cells.append(other_networks.show_verdicts(elsewhere, one.page, one.says) or "–")
     return Line(cells=cells)
@@ -264,7 +296,7 @@ def _raw(one: Finding) -> dict[str, Any]:
         "printed": one.printed,
         "printed_verdict": one.printed_verdict and one.printed_verdict.value,
         "evidence": one.evidence,
-        "verdict": one.judgement.verdict.value,
+        "verdict": say_verdict(one.judgement, one.partial),
         "reason": one.judgement.reason,
         "untested": one.untested,
         "network": None,

@@ -24,7 +24,9 @@ from experiments.report.render.document import (
 )
 
 NUMBERS = ("Printed", "By the printed counts", "By the formulas", "Ours")
-NOT_THE_COUNTS = "not what the printed counts give"
+COUNTS_DIFFER = "printed counts differ"
+"""The paper's printed counts do not round to its share."""
+NOT_FORMULAS = "printed counts are not the formulas'"
 HALF = 0.05
 """Half a unit of the last digit of a printed share."""
 
@@ -34,7 +36,8 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
     rows = [_share(entry, index) for entry in facts["shares"]]
     verdicts = Counter(row["verdict"] for row in rows)
     told = ", ".join(f"{verdicts[one]} {one.value}" for one in Verdict if verdicts[one])
-    summary = f"{len(rows)} shares: {told}."
+    differing = sum(bool(row["misprint"]) for row in rows)
+    summary = f"{len(rows)} shares: {told}; the paper's own numbers differ in {differing}."
     blocks: list[Block] = [*heading(facts), Prose(f"**{summary}**"), Prose(RULE)]
     blocks.append(
         Table(
@@ -68,8 +71,12 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
 
 
 RULE = (
-    "A share is **not reproduced** if the paper's own printed counts do not round to it, and "
-    "**reproduced** if our counts lie within the rounding of those or round to the share."
+    "Ours are the counts of Table 1's built models; without them a share is **not run**. It is "
+    "**reproduced** if ours rounds to it or lies within the rounding of the printed counts. It "
+    "is **not comparable** where the paper's own numbers differ, as marked beside them: the "
+    f"printed counts do not round to the share ({COUNTS_DIFFER}), or they do, but neither they "
+    f"nor the share are what the formulas give ({NOT_FORMULAS}). Otherwise it is **not "
+    "reproduced**."
 )
 
 
@@ -79,35 +86,46 @@ def _share(entry: dict[str, Any], index: RunIndex) -> dict[str, Any]:
         method: table1.find(index, entry["model"], method, size, entry[method][size])
         for method, size in (("fourierft", "n"), ("lora", "r"))
     }
-    least, most = share_range(*entry["inputs"])
     ours = None
     if all(runs.values()):
         counts = {method: run.record.parameters["adapter"] for method, run in runs.items()}
         ours = 100 * counts["fourierft"] / counts["lora"] if counts["lora"] else None
-    verdict, reason = _judge(entry["printed"], (least, most), ours)
+    formula = 100 * entry["fourierft"]["formula"] / entry["lora"]["formula"]
+    misprint = _find_misprint(entry, formula)
     return {
         "what": entry["what"],
         "printed": entry["printed"],
         "by_printed_counts": share(*entry["inputs"]),
-        "formula": 100 * entry["fourierft"]["formula"] / entry["lora"]["formula"],
+        "formula": formula,
         "ours": ours,
-        "verdict": verdict,
-        "reason": reason,
+        "verdict": _judge(entry, ours, misprint),
+        "misprint": misprint,
         "basis": entry["basis"],
         "fewer": entry.get("fewer", True),
         "runs": runs,
     }
 
 
-def _judge(printed: float, counts: tuple[float, float], ours: float | None) -> tuple[Verdict, str]:
-    least, most = counts
-    if not least - HALF <= printed <= most + HALF:
-        return Verdict.not_reproduced, NOT_THE_COUNTS
+def _find_misprint(entry: dict[str, Any], formula: float) -> str:
+    """Return where the paper's numbers of a share differ among themselves; "" if they do not."""
+    least, most = share_range(*entry["inputs"])
+    if not least - HALF <= entry["printed"] <= most + HALF:
+        return COUNTS_DIFFER
+    return "" if _agrees(entry, formula) else NOT_FORMULAS
+
+
+def _judge(entry: dict[str, Any], ours: float | None, misprint: str) -> Verdict:
     if ours is None:
-        return Verdict.not_run, ""
-    if abs(ours - printed) <= HALF + 1e-9 or least <= ours <= most:
-        return Verdict.reproduced, ""
-    return Verdict.not_reproduced, "the printed counts are not the formulas'"
+        return Verdict.not_run
+    if misprint:
+        return Verdict.not_comparable
+    return Verdict.reproduced if _agrees(entry, ours) else Verdict.not_reproduced
+
+
+def _agrees(entry: dict[str, Any], share: float) -> bool:
+    """Return whether a share rounds to the printed one or is one of the printed counts'."""
+    least, most = share_range(*entry["inputs"])
+    return abs(share - entry["printed"]) <= HALF + 1e-9 or least <= share <= most
 
 
 def share(part: str, whole: str) -> float:
@@ -154,15 +172,15 @@ def _raw(row: dict[str, Any]) -> dict[str, Any]:
 def _line(row: dict[str, Any], index: RunIndex) -> Line:
     run = row["runs"]["fourierft"]
     ours = NOT_RUN if row["ours"] is None else f"{row['ours']:.2f}"
-    reason = f" ({row['reason']})" if row["reason"] else ""
+    counted = f"{row['by_printed_counts']:.2f}"
     return Line(
         cells=[
             row["what"],
             f"{row['printed']:.1f}",
-            f"{row['by_printed_counts']:.2f}",
+            (counted, Shown(text=row["misprint"], tone="interval")) if row["misprint"] else counted,
             f"{row['formula']:.2f}",
             Shown(text=ours, link=link(index.root, run.run_dir) if run else None),
-            Shown(text=f"**{row['verdict'].value}**{reason}", tone=row["verdict"].tone),
+            Shown(text=f"**{row['verdict'].value}**", tone=row["verdict"].tone),
             row["basis"],
         ]
     )
