@@ -15,7 +15,7 @@ from records import METRIC, PRINTED, ROWS, five_hundred_runs, scored
 from experiments.report.__main__ import main
 from experiments.report.pages import registry
 from experiments.report.render import site
-from experiments.report.render.document import Items, Page, Shown
+from experiments.report.render.document import Items, Line, Page, Shown, Table
 from experiments.results.identity import to_plain
 
 TAB = "\ue004"
@@ -182,6 +182,19 @@ def test_names_of_run_pages():
     odd = site.slug("a b/<c>/seed=0"), site.slug("a_b/-c-/seed=0")
     assert odd[0] != odd[1] and all("/" not in name for name in odd)
     assert len(site.slug("x" * 400)) <= 150 and site.slug("x" * 400) != site.slug("x" * 401)
+
+
+def test_tables_of_claims_are_cards_on_phones_and_wide_ones_show_that_they_scroll(tmp_path):
+    line = Line(cells=["n=50", "an image", Shown(text="**not run**", tone="not-run")])
+    table = Table(
+        caption="Claims", columns=["Claim", "Its own", "Verdict"], lines=[line], cards=True
+    )
+    page = Page(name="a", title="A", blocks=[table])
+    written = site.write_page(page, tmp_path, []).read_text()
+    assert '<table class="cards">' in written and '<td data-column="Verdict">' in written
+    style = (tmp_path / "assets/style.css").read_text()
+    assert '.cards [data-column="Verdict"] { order: -1; }' in style
+    assert ".scroll, nav ul {" in style and "local" in style
 
 
 def test_prose_is_escaped():

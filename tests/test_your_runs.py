@@ -37,6 +37,17 @@ def test_scores_by_method_and_their_difference(tmp_path):
     ]
 
 
+def test_a_difference_over_fewer_seeds_than_the_scores_says_so(tmp_path):
+    for seed in range(3):
+        add_run(tmp_path, seed=seed, right=(30 + seed,))
+    for seed in range(2):
+        add_run(tmp_path, method="lora", seed=seed, right=(38,))
+    [told] = [line for line in text.markdown(build(tmp_path)).splitlines() if "| FourierFT" in line]
+    assert told.split("|")[4].strip().endswith("(2 seeds)")
+    add_run(tmp_path, method="lora", seed=2, right=(38,))
+    assert "seeds)" not in text.markdown(build(tmp_path))
+
+
 def test_every_setting_has_a_color_a_method_its_own_first(tmp_path):
     for n in (1, 2, 3):
         add_run(tmp_path, config=with_n(n), right=(40 - n,))
@@ -73,6 +84,7 @@ def test_one_evaluation_makes_no_curve_and_no_score_no_comparison(tmp_path):
 def test_nothing_trained_is_said(tmp_path):
     page = build(tmp_path)
     assert "python train.py" in text.markdown(page) and page.summary == "Nothing was trained yet."
+    assert "`python -m experiments.report`" in text.markdown(page)
 
 
 def test_very_many_runs_stay_a_short_section(tmp_path):

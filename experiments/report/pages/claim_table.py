@@ -18,6 +18,7 @@ def claim_table(caption: str, found: Sequence[Claim], told: Sequence[Judgement])
             Line(cells=[one.says, show_verdict(judgement), judgement.reason])
             for one, judgement in zip(found, told, strict=True)
         ],
+        cards=True,
     )
 
 

@@ -91,6 +91,7 @@ def show(found: Sequence[Judged]) -> Iterator[Block]:
             caption="The paper's claims on base models that it does not have",
             columns=("The paper's claim", "Network", "Evidence", "Verdict", "Not tested"),
             lines=[_line(*one) for one in found],
+            cards=True,
         )
 
 

@@ -85,6 +85,7 @@ def show(index: RunIndex) -> Page:
                 caption="The paper's claims, by table and figure",
                 columns=(*COLUMNS, *(("Other networks",) if elsewhere else ())),
                 lines=[_line(one, elsewhere) for one in found],
+                cards=True,
             ),
             Prose(f"Claims of tables: {told}"),
             *other_networks.show(elsewhere),

@@ -48,7 +48,10 @@ INTERVALS = (
     "setting, are chosen on the rows that score them, which flatters both; only images have a "
     "split to choose the epoch on."
 )
-NOTHING = "Nothing was trained yet: `python train.py` trains Figure 7's toy, in seconds."
+NOTHING = (
+    "Nothing was trained yet: `python train.py` trains Figure 7's toy, in seconds. "
+    "`python -m experiments.report` then shows it beside the paper's tables and figures."
+)
 
 
 def show(index: RunIndex) -> Page:
@@ -222,9 +225,12 @@ def _show_interval(interval: Interval, sign: str) -> Shown:
 def _difference(one: ScoredSetting, group: RunGroup) -> Cell:
     if one.difference is None:
         return "–" if one.scores.get(group.rule) is None else Shown(text="the best", tone="muted")
-    number = Shown(text=f"{one.difference.value:+.3f}")
-    found = one.difference_interval
-    return number if found is None else (number, _show_interval(found, "+"))
+    shared, found = one.difference.seeds, one.difference_interval
+    parts = [Shown(text=f"{one.difference.value:+.3f}")]
+    parts += [] if found is None else [_show_interval(found, "+")]
+    if shared < max(len(one.runs), len(group.settings[0].runs)):  # not the scores' own difference
+        parts.append(Shown(text=f"({_count(shared, 'seed')})", tone="interval"))
+    return tuple(parts)
 
 
 def _seeds(one: ScoredSetting, index: RunIndex) -> Iterator[Shown]:

@@ -68,6 +68,8 @@ class Table:
     """True if long enough for a filter, where scripts run."""
     brief: bool = False
     """True: text formats leave out lines that were not run."""
+    cards: bool = False
+    """True if phones show every line as a card, its verdict first; for tables of sentences."""
     dense: bool = False
     """True if it has so many columns that they only fit in small print."""
 
