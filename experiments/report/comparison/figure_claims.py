@@ -143,3 +143,22 @@ def read_scores(panel: panels.Panel) -> Scores:
         }
         for name, points in panel.series.items()
     }
+
+
+def describe_known(claim: Mapping[str, Any], drawn: Sequence[panels.Panel]) -> str:
+    """Say what the tables' points of a figure tell about a claim on two series; "" if nothing."""
+    of, than = claim.get("of"), claim.get("than")
+    if claim["check"] not in ("best_beats", "smallest_beats") or not isinstance(than, str):
+        return ""
+    ahead = []
+    for panel in drawn:
+        if panel.own and panel.key in claim["panels"]:
+            sides = [
+                [point.known for point in panel.series[name] if point.known is not None]
+                for name in (of, than)
+            ]
+            if all(sides):
+                ahead.append(max(sides[0]) > max(sides[1]))
+    if not ahead:
+        return ""
+    return f"by the points that its tables print, in {sum(ahead)} of {len(ahead)} panels"

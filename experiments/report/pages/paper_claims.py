@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.comparison import cells, claims, paired, reference, table_claims, toy_runs
+from experiments.report.comparison import (
+    cells,
+    claims,
+    figure_claims,
+    paired,
+    reference,
+    table_claims,
+    toy_runs,
+)
 from experiments.report.comparison.cells import PaperCell
 from experiments.report.comparison.claims import Claim
-from experiments.report.comparison.panels import Panel, read_panels
+from experiments.report.comparison.panels import read_panels
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.pages import (
@@ -167,7 +175,8 @@ def _of_figure(name: str, index: RunIndex) -> Iterator[Finding]:
     else:
         panels = list(read_panels(facts, index))
         found = score_vs_size.weigh_claims(facts, panels)
-        own = [_known(claim, panels) for claim in facts["claims"]]
+        known = (figure_claims.describe_known(claim, panels) for claim in facts["claims"])
+        own = [f"{IMAGE}; {told}" if told else IMAGE for told in known]
     words = {one["says"]: one.get("words") for one in facts.get("claims", ())}
     for claim, printed, judgement in zip(found, own, claims.judge(found), strict=True):
         yield _finding(
@@ -205,25 +214,6 @@ def _finding(
         untested=untested,
         partial=partial,
     )
-
-
-def _known(claim: dict[str, Any], panels: Sequence[Panel]) -> str:
-    """Say what the tables' points of a figure tell about a claim on two series."""
-    of, than = claim.get("of"), claim.get("than")
-    if claim["check"] not in ("best_beats", "smallest_beats") or not isinstance(than, str):
-        return IMAGE
-    ahead = []
-    for panel in panels:
-        if panel.own and panel.key in claim["panels"]:
-            sides = [
-                [point.known for point in panel.series[name] if point.known is not None]
-                for name in (of, than)
-            ]
-            if all(sides):
-                ahead.append(max(sides[0]) > max(sides[1]))
-    if not ahead:
-        return IMAGE
-    return f"{IMAGE}; by the points that its tables print, in {sum(ahead)} of {len(ahead)} panels"
 
 
 def _of_counts(index: RunIndex) -> Iterator[Finding]:
