@@ -141,15 +141,16 @@ class AdapterBank:
                 continue
             try:
                 self._check_new(name)
-                read.append((name, path, *self._read(path)))
+                read.append((name, path, self._read(path)))
             except ValueError as error:
                 text = str(error)
                 problems.append(text if text.startswith(str(path)) else f"{path}: {text}")
-        if problems and on_error is None:
+        if on_error is not None:
+            for problem in problems:
+                on_error(problem)
+        elif problems:
             raise ValueError(first_few(problems))
-        for problem in problems:
-            on_error(problem)
-        return [self._store(name, str(path), *found) for name, path, *found in read]
+        return [self._store(name, str(path), *found) for name, path, found in read]
 
     def remove(self, name: str) -> None:
         """Remove an adapter; batches that run with it are not changed.
