@@ -181,6 +181,11 @@ def summarize_sweep(arguments: list[str]) -> Iterator[None]:
         told = rest or "interrupted; the same command goes on with the missing runs"
         print(f"train.py: {told}", file=sys.stderr, flush=True)
         sys.exit(130)
+    except SystemExit as stop:
+        # With a message: the launcher has given up, as after a cell that was cancelled.
+        if isinstance(stop.code, str) and (rest := watcher and watcher.describe_rest()):
+            sys.exit(f"{stop.code}\ntrain.py: {rest}")
+        raise
     finally:
         if (table := sweep_log.finish(Path(output))) is not None:
             print(table, flush=True)

@@ -83,15 +83,18 @@ def test_jobs_that_may_go_on_are_waited_for(watcher, squeue, state):
     assert not watcher.is_done("6_0", "cache") and watcher.list_arrays() == ["6"]
 
 
-def test_an_interrupted_launcher_says_that_the_array_goes_on(
-    watcher, tmp_path, monkeypatch, capsys
-):
-    import train
-
+@pytest.fixture
+def asked(watcher, tmp_path, monkeypatch):
+    """Arguments of a sweep of two runs whose array is 6."""
     monkeypatch.setenv(sweep_log.VARIABLE, "")  # taken back after the test
     monkeypatch.setattr(slurm_array, "watch_queue", lambda output: watcher)
     monkeypatch.setattr(sweep, "find_choices", lambda arguments: {"seed": ["seed=0", "seed=1"]})
-    asked = [f"output={tmp_path}", "hydra/launcher=slurm"]
+    return [f"output={tmp_path}", "hydra/launcher=slurm"]
+
+
+def test_an_interrupted_launcher_says_that_the_array_goes_on(asked, monkeypatch, capsys):
+    import train
+
     with pytest.raises(SystemExit, match="130"), train.summarize_sweep(asked):
         path = os.environ[sweep_log.VARIABLE]
         raise KeyboardInterrupt
@@ -102,3 +105,14 @@ def test_an_interrupted_launcher_says_that_the_array_goes_on(
     monkeypatch.setenv(sweep_log.VARIABLE, path)  # as the array's jobs have it
     sweep_log.add_failure(1, ["seed=0"], 1.0, "out of memory")
     sweep_log.announce(2, ["seed=1"])  # a log of failures alone has no first line
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [("train.py: job 6_0: cancelled", True), (1, False)])
+def test_a_launcher_that_gives_up_says_so_too(asked, code, goes_on):
+    """The status 1 is that of a sweep whose last cell has ended."""
+    import train
+
+    with pytest.raises(SystemExit) as caught, train.summarize_sweep(asked):
+        raise SystemExit(code)
+    found = str(caught.value.code)
+    assert found.startswith(str(code)) and ("array 6 goes on" in found) is goes_on
