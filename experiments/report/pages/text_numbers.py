@@ -177,7 +177,9 @@ def _line(row: dict[str, Any], index: RunIndex) -> Line:
         cells=[
             row["what"],
             f"{row['printed']:.1f}",
-            (counted, Shown(text=row["misprint"], tone="interval")) if row["misprint"] else counted,
+            (counted, Shown(text=f"({row['misprint']})", tone="interval"))
+            if row["misprint"]
+            else counted,
             f"{row['formula']:.2f}",
             Shown(text=ours, link=link(index.root, run.run_dir) if run else None),
             Shown(text=f"**{row['verdict'].value}**", tone=row["verdict"].tone),
