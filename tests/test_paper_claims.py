@@ -13,6 +13,7 @@ from experiments.report.render import text
 from experiments.results.identity import to_plain
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+LARGE = ("roberta_large", 8)
 LEVEL = "FourierFT is level with LoRA on GLUE on average"
 MATCHED = "FourierFT with n=3000 matches LoRA on average"
 DOGS = "FourierFT is above full fine-tuning on OxfordPets and DTD with ViT-Large"
@@ -70,6 +71,12 @@ def test_claims_of_counts_are_reproduced_as_far_as_they_were_counted(tmp_path, m
     assert {one["verdict"] for one in (counts, shares)} == {"reproduced, as far as tested"}
     assert "not reproduced" not in shares["evidence"] and "not comparable" in shares["evidence"]
     assert page.summary.endswith("here: 2 reproduced, as far as tested.")
+
+    [large] = [one for one in TABLE1["rows"] if (one["model"], one["lora"]["r"]) == LARGE]
+    write_count(tmp_path, large, "fourierft")
+    write_count(tmp_path, large, "lora", more=200_000)
+    wrong = registry.build("text", run_index.collect(tmp_path)).rows[0]
+    assert (wrong["what"], wrong["verdict"]) == ("GLUE", "not reproduced")
 
 
 def test_a_claim_has_one_wording():
