@@ -1,13 +1,14 @@
 """task=pictures: the user's own images, by folders of classes or parquet, to predicted names."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.commands import predict
-from experiments.errors import UserError
+from experiments.errors import DataError, DataMissing, UserError
 from experiments.models.vision import ImageFormat
 from experiments.run.main import run
 from experiments.tasks import Pictures, held_out
@@ -97,6 +98,9 @@ def test_mistakes(tmp_path):
     for path in (None, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="no such folder"):
             pictures(path)
+    with pytest.raises(DataError, match="no such folder") as caught:
+        pictures(Path(__file__))
+    assert not isinstance(caught.value, DataMissing), "a finished run on other data is not shown"
     with pytest.raises(UserError, match="the folder holds: nothing"):
         pictures(tmp_path)
     (tmp_path / "only").mkdir()

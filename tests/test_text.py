@@ -273,6 +273,19 @@ def test_separators_of_spreadsheets_are_told_by_the_header(separator, small, tmp
     assert table_files.read_tables([tmp_path / "one.csv"]).column_names == ["words", "a;b;c"]
 
 
+def test_old_line_ends_and_long_texts(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"words,sentiment\rone,x\rtwo,y\r")
+    assert table_files.read_tables([path]).column("words").to_pylist() == ["one", "two"]
+    for content, said in (
+        (b"words,sentiment\r\xe9,x\r", "byte 0xe9 in row 1 (line 2)"),
+        (b"words,sentiment\n" + b"a" * 200_000 + b",x\n\xe9,y\n", "byte 0xe9 in row 2 (line 3)"),
+        (b'"words,sentiment\n' + b"a,x\n" * 50_000, "quotation mark in the header (line 1)"),
+    ):
+        path.write_bytes(content)
+        assert said in str(refused(path))
+
+
 def test_cells_of_several_lines_are_read(small, tmp_path):
     path = put(small.assign(words='a "word"\nand, more'), tmp_path / "rows.csv")
     assert load(text(path)).train.num_rows == 8

@@ -47,7 +47,8 @@ class Pictures(Images):
         if self.classes or self.class_names:
             raise DataError("task.classes and task.class_names are read from the data")
         if self.path is None or not Path(self.path).expanduser().is_dir():
-            raise DataMissing(
+            there = self.path is None or Path(self.path).expanduser().exists()
+            raise (DataError if there else DataMissing)(
                 f"task.path={self.path}: no such folder (allowed: a folder with <class>/, with "
                 "train/<class>/ and test/<class>/, or with train*.parquet)"
             )

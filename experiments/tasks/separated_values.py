@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (",", ";", "\t", "|")
 """Separators of a file whose header has none of those that its name promises."""
 REMEDY = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
+csv.field_size_limit(sys.maxsize)  # texts may be longer than its 131,072 characters
 
 
 def read_separated(path: Path) -> pyarrow.Table:
@@ -81,9 +83,11 @@ def decode_text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         place = f"line {line}"
         if path.suffix in SEPARATORS:
-            read = content[: error.start].decode("utf-8-sig")
-            number = sum(not _is_blank(row) for row in csv.reader(io.StringIO(read))) - 1
-            place = f"row {number} ({place})" if number else f"the header ({place})"
+            begun = content[: error.start].decode("utf-8-sig") + "?"
+            rows = csv.reader(io.StringIO(begun, newline=""))
+            number = sum(not _is_blank(row) for row in rows) - 1
+            place = f"row {number}" if number else "the header"
+            place += f" (line {rows.line_num})"
         byte = content[error.start]
         raise DataError(
             f"{path}: not UTF-8: byte {byte:#x} in {place}, as other encodings write "
@@ -93,7 +97,7 @@ def decode_text(path: Path) -> str:
 
 def _read_header(text: str, separator: str) -> tuple[list[str], str]:
     """Return the names in the header and the separator of the file."""
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
     for one in (separator, *OTHERS):
         if len(next(csv.reader([first], delimiter=one), [])) > 1:
             separator = one
