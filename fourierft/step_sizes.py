@@ -39,8 +39,10 @@ def rate_groups(model: nn.Module, step: float) -> list[dict[str, Any]]:
     """Return parameter groups in which one AdamW step moves each DeltaW by a share of its |W|.
 
     With one learning rate for all, matrices of small weights (the values of grouped-query
-    attention, say) move by a larger share of themselves than others. With these groups the
-    adapter's scaling has no influence on training that starts at zero.
+    attention, say) move by a larger share of themselves than others. With these groups and without
+    weight decay the adapter's scaling has no influence on training that starts at zero. Decay is
+    ``lr * weight_decay`` per step, so that small scalings, whose rates are large, decay more;
+    torch's AdamW decays by default.
 
     Args:
         model: A model with FourierFT layers.
@@ -66,9 +68,10 @@ def rate_groups(model: nn.Module, step: float) -> list[dict[str, Any]]:
 
 
 def weight_norm(layer: FourierFTLayer) -> float:
-    """Return the Frobenius norm of a layer's frozen weight."""
+    """Return the Frobenius norm of a layer's frozen weight, without what is merged into it."""
     base = layer.get_base_layer()
-    return float(frozen_weight(base).values(base).detach().float().norm())
+    frozen = layer._frozen or frozen_weight(base)
+    return float(frozen.values(base).detach().float().norm())
 
 
 def _coefficient_norm(layer: FourierFTLayer, adapter: str) -> float:

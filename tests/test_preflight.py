@@ -8,6 +8,7 @@ import torch
 from peft import get_peft_model
 from torch import nn
 
+from experiments.errors import ConfigError
 from experiments.training.preflight import ADVICE, check_setting, describe_setting
 from experiments.training.train_config import Schedule, Train
 from fourierft import FourierFTConfig, FourierFTLinear
@@ -258,3 +259,11 @@ def test_quantised_weights_are_measured_as_what_they_stand_for(bits, data_folder
     assert plain["layers"] == rounded["layers"] == 10
     for key in ("step", "start", "reach"):
         assert rounded[key] == pytest.approx(plain[key], rel=0.02)
+
+
+def test_shares_of_a_zero_weight_are_refused():
+    net = adapted((96, 96), (96, 96), zeros=True)
+    nn.init.zeros_(layer(net).get_base_layer().weight)
+    check_setting(net, recipe(), rows=320)
+    with pytest.raises(ConfigError, match=r"relative_rate=true.* zero .*\n.*layers\.0$"):
+        check_setting(net, recipe(relative_rate=True), rows=320)

@@ -56,6 +56,13 @@ def test_frozen_coefficients_get_no_group_and_a_zero_weight_is_refused():
         rate_groups(adapt(0.0), step=0.02)
 
 
+def test_a_merged_update_is_not_part_of_the_weight():
+    net = adapt(0.02, init_weights=False, scaling=500.0)
+    before = step_sizes(net)
+    net.merge_adapter()
+    assert step_sizes(net) == before
+
+
 def test_the_optimizer_of_runs_has_a_rate_for_each_matrix_and_the_heads_own():
     net = adapt(0.02, 0.4)
     head = nn.Parameter(torch.zeros(3))

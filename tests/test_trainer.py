@@ -333,3 +333,15 @@ def build_trainer(config, folder):
     data = config.task.load(config.model.processor(None), config.task.locate())
     config.tracking.start(folder, {}, to_plain(config), {})
     return build_trainer(config, build_network(config, None), data, folder)
+
+
+def test_the_history_has_shares_where_the_rate_is_one(tiny, tmp_path):
+    changes = ["train.relative_rate=true", "train.learning_rate=1e-2", "train.schedule=constant"]
+    changes += ["train.head_learning_rate=1e-3", "train.gradient_checkpointing=true"]
+    trained(tiny(*changes, "train.epochs=1", "train.warmup_ratio=0"), tmp_path)
+    (line,) = (
+        line
+        for line in read_history(next(tmp_path.rglob("history.jsonl")).parent)
+        if "train/learning_rate" in line
+    )
+    assert line["train/learning_rate"] == pytest.approx(1e-2)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from experiments.errors import ConfigError
 from experiments.training.train_config import Schedule, Train
 from fourierft.layer import adapted_layers
 from fourierft.spectrum import atom_norm
@@ -51,14 +52,26 @@ def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False)
         `coefficient_step` (a single coefficient's part of it), `reach` (all updates, at most) and
         `travel` (the farthest a coefficient can move); `warnings`. Networks without FourierFT
         layers give steps and no layers.
+
+    Raises:
+        ConfigError: `train.relative_rate=true`, and weights are zero.
     """
     updates = math.ceil(rows / train.batch_size)  # per epoch
     steps = train.max_steps or math.ceil(updates * train.epochs)
     mean_factor = {Schedule.constant: 1 - train.warmup_ratio / 2}.get(train.schedule, 0.5)
     by_layer: dict[str, dict[str, float]] = {}
     parts, travels, values = [], [], []
-    for name, layer in adapted_layers(net).items():
-        shape, size = (layer.out_features, layer.in_features), max(weight_norm(layer), 1e-12)
+    layers = adapted_layers(net)
+    norms = {name: weight_norm(layer) for name, layer in layers.items()}
+    zero = [name for name, norm in norms.items() if norm == 0]
+    if train.relative_rate and zero:
+        raise ConfigError(
+            "train.relative_rate=true: no step is a share of a weight that is zero (leave these "
+            "layers out, or set train.relative_rate=false and a train.learning_rate for it)",
+            zero,
+        )
+    for name, layer in layers.items():
+        shape, size = (layer.out_features, layer.in_features), max(norms[name], 1e-12)
         for adapter, coefficients in layer.fourierft_spectrum.items():
             atom = atom_norm(shape, layer.fourierft_scaling[adapter]) / size
             root = math.sqrt(coefficients.numel())

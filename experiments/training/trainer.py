@@ -66,7 +66,6 @@ class Trainer(transformers.Trainer):
         self.best: float | None = None
         self.checkpointed = 0
         self.diverged = False
-        self.step_sizes = step_sizes(net) if train.relative_rate else None
         arguments = build_arguments(train, len(data.train), run, seed)
         super().__init__(
             net,
@@ -96,9 +95,9 @@ class Trainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW over adapter and head, each with and without weight decay."""
         decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
-        parameters = self.model.named_parameters()
+        sizes = step_sizes(self.model) if self.train_recipe.relative_rate else None
         self.optimizer = build_optimizer(
-            self.train_recipe, parameters, self.head, decaying, self.step_sizes
+            self.train_recipe, self.model.named_parameters(), self.head, decaying, sizes
         )
         return self.optimizer
 
@@ -190,6 +189,10 @@ class Trainer(transformers.Trainer):
             "grad_norm": "train/gradient_norm",
         }
         values = {names[name]: float(value) for name, value in logs.items() if name in names}
+        if "learning_rate" in logs and self.train_recipe.relative_rate:
+            # It is the rate of the first matrix; the recipe's is a share of |W|.
+            peak = self.lr_scheduler.base_lrs[0]
+            values["train/learning_rate"] *= self.train_recipe.learning_rate / peak
         if values:
             self.loss = values.get("train/loss", self.loss)
             self._record(values)
