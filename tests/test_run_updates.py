@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 import shutil
 
 import numpy as np
@@ -13,6 +16,7 @@ from records import scored
 from safetensors.torch import save_file
 
 from experiments.errors import RecordError
+from experiments.hub.fingerprints import Files, compute_fingerprint
 from experiments.report.__main__ import main
 from experiments.report.comparison import run_index
 from experiments.report.comparison.run_index import Run
@@ -83,6 +87,20 @@ def test_updates_are_those_of_the_trained_network(train, overrides):
             np.testing.assert_allclose(begun, start[one.name].numpy(), atol=1e-6)
 
 
+def test_updates_of_transposed_weights_are_out_by_in(train):
+    """GPT-2's weights are (in, out): its images would have inputs and outputs exchanged."""
+    gpt2 = ("model=gpt2_tiny", "task=e2e", "model.pretrained=false", "train.precision=fp32")
+    run, _, _ = train(*gpt2, "method.targets=[c_fc]", "method=lora", "method.r=2", "method.alpha=4")
+    first, *_ = updates.read_updates(run)
+    given = torch.eye(128)
+    weight = first.layer.get_base_layer()
+    weight.weight = torch.nn.Parameter(torch.zeros(128, 512))
+    weight.bias = torch.nn.Parameter(torch.zeros(512))
+    with torch.no_grad():
+        assert first.shape == first.delta().shape == (512, 128)
+        np.testing.assert_allclose(first.delta().T, first.layer(given).numpy(), atol=1e-5)
+
+
 def test_entries_have_the_sizes_of_their_waves(train):
     """The squares of single waves add up to that of DeltaW, unless conjugates meet."""
     run, _, _ = train("model=mlp", "task=toy", "method=fourierft", "method.n=20")
@@ -115,7 +133,8 @@ def test_base_norms_are_read_where_the_run_read_its_weights(train, tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(weights | {"layers.11.self_attn.q_proj.weight": torch.ones(64, 64)}, path)
     size = path.stat().st_size
-    known = {"fingerprint": "0" * 64, "place": str(path), "bytes": size}
+    mark = compute_fingerprint(Files(paths=[path]))
+    known = {"fingerprint": mark, "place": str(path), "bytes": size}
     run.record.environment["inputs"] = {"weights": known}
     norms = updates.read_base_norms(run, found)
     assert norms == {
@@ -123,6 +142,8 @@ def test_base_norms_are_read_where_the_run_read_its_weights(train, tmp_path):
         for name, weight in weights.items()
     }
     known["bytes"] = size + 1  # another file lies there now
+    assert updates.read_base_norms(run, found) == {}
+    known |= {"bytes": size, "fingerprint": "0" * 64}  # of the same size
     assert updates.read_base_norms(run, found) == {}
 
 
@@ -213,8 +234,8 @@ def test_a_report_draws_the_newest_and_the_command_any(train, tmp_path, monkeypa
     site.write([], run_index.collect(outputs), to, [])
     pages = {seed: site.find_page(to, f"mlp/toy/fourierft/seed={seed}") for seed in (1, 2)}
     assert "layer0-waves.png" in pages[2].read_text()
-    assert f"python -m experiments.report run '{old.run_dir}'" in pages[1].read_text()
-    assert main(["run", str(old.run_dir), "gone", "--outputs", str(outputs), "--to", str(to)]) == 1
+    shown = re.search("<code>python -m experiments.report (.*)</code>", pages[1].read_text())
+    assert main([*shlex.split(html.unescape(shown[1])), "gone"]) == 1
     said = capsys.readouterr()
     assert said.out == f"{pages[1]}\n" and "gone: not the folder of a finished run" in said.err
     assert "layer0-waves.png" in pages[1].read_text()

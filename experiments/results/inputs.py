@@ -17,7 +17,13 @@ from typing import Any
 
 from experiments.errors import DataError, RecordError, UserError
 from experiments.files import write_atomically
-from experiments.hub.fingerprints import Files, compute_fingerprint, compute_size, read_remembered
+from experiments.hub.fingerprints import (
+    Files,
+    compute_fingerprint,
+    compute_size,
+    find_weights,
+    read_remembered,
+)
 from experiments.results import stored
 from experiments.results.record import Record
 
@@ -196,6 +202,24 @@ def get_inputs(record: Record) -> Inputs:
     if found is None:
         found = {"weights": {"fingerprint": record.environment.get("weights")}}
     return _keep_comparable(found)
+
+
+def find_weight_files(record: Record) -> list[Path]:
+    """Return the weights that a finished run read, if the same ones still lie there.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    known = get_inputs(record).get("weights") or {}
+    place = known.get("place")
+    if not isinstance(place, str):
+        return []
+    path = Path(place)
+    files = find_weights(path) if path.is_dir() else Files(paths=[path])
+    if not files.paths or compute_size(files) != known.get("bytes"):  # spares reading most others
+        return []
+    same = compute_fingerprint(files) == known["fingerprint"]
+    return [one for one in files.paths if one.suffix == ".safetensors"] if same else []
 
 
 def read_inputs(run_dir: Path) -> Inputs:

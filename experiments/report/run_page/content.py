@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,7 +57,7 @@ def describe(run: Run, index: RunIndex, page: Path, draw: bool = False) -> dict[
         "scores": scores,
         "charts": curves.draw_charts(run, index),
         "difference": recipe_difference.compare(run),
-        **_describe_update(run, page, draw),
+        **_describe_update(run, index, page, draw),
         "about": _about(run),
         "tables": [
             ("Parameters", _flat(record.parameters)),
@@ -70,7 +71,7 @@ def describe(run: Run, index: RunIndex, page: Path, draw: bool = False) -> dict[
     }
 
 
-def _describe_update(run: Run, page: Path, draw: bool) -> dict[str, Any]:
+def _describe_update(run: Run, index: RunIndex, page: Path, draw: bool) -> dict[str, Any]:
     """Return the section on the update; a reason or the command that draws it in its place."""
     folder = page.with_suffix("")
     found: dict[str, Any] = {
@@ -89,8 +90,16 @@ def _describe_update(run: Run, page: Path, draw: bool) -> dict[str, Any]:
         found["norms"] = update_section.draw_norms(found["update"]["norms"])
         found["images"] = quote(folder.name)
     elif not draw and updates.read_kind(run):
-        found["undrawn"] = run.run_dir
+        found["undrawn"] = _format_command(run, index, page.parent.parent)
     return found
+
+
+def _format_command(run: Run, index: RunIndex, to: Path) -> str:
+    """Return the command that draws the update of a run on its page in a report."""
+    words = ["python", "-m", "experiments.report", "run", str(run.run_dir)]
+    words += ["--outputs", str(index.root)] if index.root != Path("outputs") else []
+    words += ["--to", str(to)] if to != index.root / "report" else []
+    return shlex.join(words)
 
 
 def _about(run: Run) -> list[tuple[str, str]]:

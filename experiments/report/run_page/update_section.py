@@ -23,7 +23,7 @@ from experiments.report.run_page.updates import LayerUpdate
 from experiments.results import kept_adapter, stored
 
 SECTION = "update.json"
-FORM = 2
+FORM = 3
 """Version of images and words: others are made again."""
 NEWEST = 3
 """Runs whose update a whole report draws; the others' are drawn if asked for."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +68,17 @@ class LayerUpdate:
         found = re.search(r"\.(\d+)\.", f".{self.name}.")
         return int(found[1]) if found else None
 
+    @property
+    def _is_fourierft(self) -> bool:
+        return hasattr(self.layer, "fourierft_spectrum")
+
     def delta(self) -> np.ndarray:
         """Return DeltaW, (out, in)."""
         found = self.layer.get_delta_weight("default").detach().flatten(1)
         if found.is_meta:
             raise RecordError(f"{self.name}: not all of its update is stored")
+        if getattr(self.layer, "fan_in_fan_out", False) and not self._is_fourierft:
+            found = found.t()  # PEFT's own layers give GPT-2's the shape of their weight, (in, out)
         return found.float().numpy()
 
     def start(self) -> np.ndarray | None:
@@ -93,7 +98,7 @@ class LayerUpdate:
         Args:
             change: with the sizes of what training changed, instead of the trained ones.
         """
-        if not hasattr(self.layer, "fourierft_spectrum"):
+        if not self._is_fourierft:
             return None
         from fourierft import atom_norm
 
@@ -218,7 +223,7 @@ def read_base_norms(run: Run, layers: list[LayerUpdate]) -> dict[str, float]:
         return _draw_base_norms(run, layers)
     found: dict[str, float] = {}
     try:
-        for path in _find_weights(run):
+        for path in inputs.find_weight_files(run.record):
             with safe_open(path, "pt") as file:
                 names = set(file.keys())
                 for layer in layers:
@@ -247,18 +252,6 @@ def _draw_base_norms(run: Run, layers: list[LayerUpdate]) -> dict[str, float]:
     return {
         layer.name: float(net.get_submodule(layer.name).weight.detach().norm()) for layer in layers
     }
-
-
-def _find_weights(run: Run) -> Iterator[Path]:
-    """Yield the files of the base weights, if their sizes are those that the run recorded."""
-    known = inputs.get_inputs(run.record).get("weights") or {}
-    place = known.get("place")
-    if not isinstance(place, str):
-        return
-    path = Path(place)
-    paths = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if paths and sum(one.stat().st_size for one in paths) == known.get("bytes"):
-        yield from (one for one in paths if one.suffix == ".safetensors")
 
 
 def _match(layer: str, names: set[str]) -> str | None:
