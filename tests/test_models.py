@@ -9,6 +9,8 @@ import torch
 from omegaconf import OmegaConf
 from tokenizers import decoders
 from transformers import (
+    AutoConfig,
+    AutoModel,
     GPT2Config,
     GPT2LMHeadModel,
     RobertaConfig,
@@ -213,6 +215,17 @@ def test_minilm_comes_from_its_package():
 def test_path_without_a_model(tmp_path):
     with pytest.raises(DataError, match=r"model\.path=.*config\.json not found"):
         model("roberta_base", path=str(tmp_path)).locate()
+
+
+def test_a_folder_without_a_tokenizer_and_a_head_of_another_name(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    AutoModel.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(tmp_path)
+    part = model("encoder", path=str(tmp_path))
+    with pytest.raises(DataError, match=r"model\.path=.*: no tokenizer there"):
+        part.processor(part.locate())
+    part.head = ["score"]
+    with pytest.raises(DataError, match=r"named by model\.head, here \[score\].*\n.*classifier"):
+        part.build(TWO, part.locate())
 
 
 def test_path_of_another_architecture(tmp_path):

@@ -219,7 +219,8 @@ class Transformer(Model):
         absent = sorted(key for key in unread if set(self.head).isdisjoint(key.split(".")))
         if absent and self.head:  # they would be random, and nothing would say so
             raise DataError(
-                f"{self._place(source)}: weights are missing",
+                f"{self._place(source)}: weights are missing (a new head is named by model.head, "
+                f"here [{','.join(self.head)}])",
                 [*absent[:5], *([f"and {len(absent) - 5} more"] if len(absent) > 5 else [])],
             )
         # The adapter's configuration will name it, and a folder is of this machine alone.
@@ -230,11 +231,18 @@ class Transformer(Model):
         """Return the tokenizer of a folder or repository; DataError if it cannot be read."""
         from transformers import AutoTokenizer
 
+        place = self._place(source)
         try:
-            return AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source)
         except Exception as error:  # a damaged or missing file raises many kinds
-            place = self._place(source)
             raise DataError(f"{place}: no tokenizer can be read there ({error})") from error
+        if tokenizer.get_vocab().keys() <= {*tokenizer.all_special_tokens}:
+            # transformers makes one of special tokens alone where there are no files of one.
+            raise DataError(
+                f"{place}: no tokenizer there, its vocabulary is empty (save it with the weights: "
+                "tokenizer.save_pretrained)"
+            )
+        return tokenizer
 
     def _place(self, source: str | None) -> str:
         """Return the place of the weights as error messages name it."""
