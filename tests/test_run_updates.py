@@ -184,6 +184,18 @@ def test_an_entry_is_a_spot_at_its_frequency(tmp_path):
     assert update_images.describe_entries(entries) == "the strongest 1 of 3 hold 94% of |ΔW|²"
 
 
+def test_a_single_wave_of_a_large_matrix_is_seen(tmp_path):
+    """An image of every second row and column would be black: its frequencies are between."""
+    rows, columns = np.ogrid[:1000, :900]
+    wave = np.cos(2 * np.pi * (3 * rows / 1000 + 5 * columns / 900))
+    panel = update_images._draw_dense(wave, tmp_path / "waves.png")
+    drawn = np.array(Image.open(tmp_path / "waves.png"))
+    assert drawn.shape == (500, 450)
+    bright = {(int(y), int(x)) for y, x in np.argwhere(drawn == 255)}
+    assert bright == {((500 + sign * 3) // 2, (450 + sign * 5) // 2) for sign in (1, -1)}
+    assert panel["note"].startswith(f"brightest: norm {np.linalg.norm(wave):.2g}")
+
+
 def test_images_and_words_of_a_page(train, tmp_path):
     run, layers, _ = train(*LANGUAGE, *FOURIER)
     section = update_section.make_section(run, tmp_path / "page")

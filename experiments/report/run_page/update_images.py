@@ -18,7 +18,7 @@ from experiments.report.run_page.updates import Entries, LayerUpdate
 MATRIX, WAVES = "berlin", "inferno"
 """Colormaps, dark in the middle or at the bottom: nothing is black in either scheme."""
 SIDE = 448
-"""Pixels of a drawn spectrum; larger matrices are thinned to about as many."""
+"""Pixels of the spectrum of single entries; matrices beyond twice as many are thinned."""
 DECADES = 2
 """Orders of magnitude below the largest wave that are seen."""
 CLIPPED = 95.0
@@ -101,7 +101,9 @@ def _draw_dense(matrix: np.ndarray, path: Path) -> dict[str, Any]:
     step = max(1, -(-max(matrix.shape) // (2 * SIDE)))
     sizes = np.abs(np.fft.fftshift(np.fft.fft2(matrix))) * np.sqrt(2 / matrix.size)
     most = float(sizes.max())
-    _write(_logarithmic(sizes[::step, ::step] / (most or 1.0)), WAVES, path)
+    for axis in (0, 1):  # the largest of a cell's waves: a single strong one is never left out
+        sizes = np.maximum.reduceat(sizes, np.arange(0, sizes.shape[axis], step), axis=axis)
+    _write(_logarithmic(sizes / (most or 1.0)), WAVES, path)
     return {
         "title": "Size of every wave",
         "file": path.name,

@@ -198,7 +198,7 @@ def _summarise(norms: Sequence[dict[str, Any]], layers: int) -> str:
         said = f"|ΔW| is {_spread(ratios, '.0%')} of |W0|{left}."
     else:
         said = f"|ΔW| is {_spread([one['norm'] for one in norms], '.3g')}{left}; "
-        said += "|W0| is not known: the base weights do not lie where the run read them."
+        said += "|W0| is not known: the base weights that the run began with are not here."
     moved = [one["change"] / one["start"] for one in norms if one["start"]]
     if moved:
         said += f" Training changed it by {_spread(moved, '.0%')} of what it was at the start."
