@@ -9,7 +9,7 @@ import pytest
 from experiments.metrics.selection import Evaluation
 from experiments.report.comparison import run_groups, run_index
 from experiments.report.comparison.intervals import Cover
-from experiments.report.pages import pareto
+from experiments.report.pages import pareto, your_runs
 from experiments.results import predictions
 from experiments.results.record import Record, write_record
 
@@ -219,6 +219,18 @@ def test_a_curve_of_the_score_or_else_of_the_loss(tmp_path):
     line = {"step": 1, "epoch": 1.0, "elapsed_s": 1.0, "train/loss": 0.5, "train/learning_rate": 1}
     (place / "history.jsonl").write_text(json.dumps(line) + "\n")
     assert run_groups.find_curve_key(group, index) == "train/loss"
+
+
+def test_curves_of_others_are_drawn_where_the_best_has_none(tmp_path):
+    add_run(tmp_path, right=(20, 30))
+    (add_run(tmp_path, method="lora", right=(20, 36)) / "history.jsonl").unlink()
+    index = run_index.collect(tmp_path)
+    [group] = run_groups.find_groups(index)
+    assert group.settings[0].label == "LoRA"
+    assert run_groups.find_curve_key(group, index) == "validation/accuracy"
+    curves, _ = your_runs.show(index).pictures
+    told = [text.get_text() for text in curves.draw().legends[0].get_texts()]
+    assert told == ["LoRA: no curve", "FourierFT"]
 
 
 def test_without_predictions_an_interval_is_the_records_over_the_rows(tmp_path):

@@ -134,9 +134,8 @@ def find_curve_key(group: RunGroup, index: RunIndex) -> str | None:
 
     The score's own if it was logged, else another score, else the training loss.
     """
-    keys = dict.fromkeys(
-        key for one in group.settings[:1] for line in index.lines(one.runs[0]) for key in line
-    )
+    lines = next(filter(None, map(index.lines, group.runs)), [])
+    keys = dict.fromkeys(key for line in lines for key in line)
     wanted = [group.score_key]
     wanted += [key for key in keys if "/" in key and key not in predictions.OF_TRAINING]
     return next((key for key in [*wanted, TRAINING_LOSS] if key in keys), None)
