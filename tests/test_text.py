@@ -380,6 +380,24 @@ def test_labels_flipped_in_place_are_told_with_the_score_of_the_run(own_data, co
     assert get_run_dir(other) != place, "another file is another run"
 
 
+def test_a_validation_file_that_comes_or_goes_changes_the_data(own_data, compose):
+    folder = own_data / "split"
+    folder.mkdir()
+    (own_data / "reviews.csv").rename(folder / "train.csv")
+    asked = ["task=text", "model=minilm", "model.pretrained=false", "task.label=sentiment"]
+    asked += [f"task.path={folder}", f"output={own_data}/runs"]
+    _, config = _finish(asked, compose)
+    assert run(config).metrics["primary"]["value"] == 0.75
+    (folder / "validation.csv").write_text((folder / "train.csv").read_text())
+    with pytest.raises(UserError, match=r"validation data: found .*, expected none"):
+        run(config)
+    config.seed = 1
+    _finish(asked, lambda _: config)
+    (folder / "validation.csv").unlink()
+    with pytest.raises(UserError, match="validation data: found none, expected "):
+        run(config)
+
+
 def test_a_finished_run_is_shown_when_its_data_are_gone(own_data, compose, caplog):
     asked = ["task=text", "model=minilm", "model.pretrained=false", "task.label=sentiment"]
     asked += [f"task.path={own_data}/reviews.csv", f"output={own_data}/runs"]

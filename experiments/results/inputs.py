@@ -174,7 +174,13 @@ def check(
         max_bytes: see `describe`.
     """
     known = read_inputs(run_dir) if record is None else get_inputs(record)
-    wrong = find_differences(known, describe(config, max_bytes)) if known else []
+    now = describe(config, max_bytes) if known else {}
+    wrong = find_differences(known, now)
+    if config.task.holds_out and max_bytes is None and "train data" in known.keys() & now.keys():
+        # Without a validation file, rows of the train file are scored: other ones.
+        for name in sorted(one for one in known.keys() ^ now.keys() if one.endswith(" data")):
+            told = [_format_input(some[name]) if name in some else "none" for some in (now, known)]
+            wrong.append(f"{name}: found {told[0]}, expected {told[1]}")
     if wrong:
         raise _build_error(run_dir, record, wrong)
 

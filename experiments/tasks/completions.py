@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.errors import DataError
 from experiments.hub.fingerprints import Files
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 class Completions(Language):
     """Answers to prompts: a file, or a folder with train and validation files, as for `Text`."""
 
+    holds_out: ClassVar[bool] = True
     data: str | None
     """Name of the data in the run's folder and record; the file's, unless given."""
     prompt: str

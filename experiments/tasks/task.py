@@ -75,6 +75,8 @@ class Task:
 
     resolved: ClassVar[Sequence[str]] = ()
     """Fields that `resolve` fills in."""
+    holds_out: ClassVar[bool] = False
+    """True if `load` holds out training rows where there is no validation file."""
     name: str
     """Name of the conf/task file; part of the run's path."""
     metrics: list[str]

@@ -40,6 +40,7 @@ class Text(Sentences):
     """
 
     resolved: ClassVar[Sequence[str]] = ("columns", "kind", "metrics", "class_names")
+    holds_out: ClassVar[bool] = True
     data: str | None
     """Name of the data in the run's folder and record; the file's, unless given."""
     columns: list[str] = field(default_factory=list)
