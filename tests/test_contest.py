@@ -136,11 +136,16 @@ def test_losses_on_another_text_outlast_a_later_table(tmp_path):
         return [{"contestant": name, "rate": 1.0, "seed": 0} | entries for name in names]
 
     losses = list_trials("LoRA", "full", loss=2.0)
-    earlier = {"outside": {"base": 1.0, "losses": losses}}
+    gone = {"contestant": "LoRA", "rate": 3.0, "seed": 0, "loss": 4.0}
+    earlier = {"outside": {"base": 1.0, "losses": [*losses, gone]}}
     (tmp_path / "own.json").write_text(json.dumps(earlier))
-    later = {"trials": list_trials("LoRA")}
+    later = {"trials": list_trials("LoRA")}  # --only LoRA
     results.keep_outside(later, tmp_path / "own")
-    assert later["outside"] == {"base": 1.0, "losses": losses[:1]}
+    assert later["outside"] == {"base": 1.0, "losses": losses}
+    again = list_trials("LoRA", loss=3.0)
+    later["outside"] = {"base": 1.0, "losses": again}  # --only LoRA --outside
+    results.keep_outside(later, tmp_path / "own")
+    assert later["outside"]["losses"] == [*again, losses[1]]
     results.keep_outside({"trials": []}, tmp_path / "none")
 
 

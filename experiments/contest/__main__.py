@@ -120,8 +120,7 @@ def hold(
     place = locate_results(output, contest)
     if outside is not None:
         result["outside"] = replace_nonfinite(measure_outside(contest, done, given, outside))
-    else:
-        results.keep_outside(result, place)
+    results.keep_outside(result, place)
     print(results.write(result, place))
     return failed
 

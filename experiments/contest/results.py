@@ -132,14 +132,26 @@ def _render_outside(result: dict[str, Any]) -> Iterator[str]:
 
 
 def keep_outside(result: dict[str, Any], place: Path) -> None:
-    """Keep what an earlier call measured on another text, of trials that are still there."""
+    """Keep what an earlier call measured on another text.
+
+    Trials that are gone are left out, but not contestants who do not take part in this call.
+    """
     path = place.with_suffix(".json")
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "losses" not in earlier.get("outside", {}):
+    before = earlier.get("outside", {})
+    if "losses" not in before:
         return
+    measured = result.setdefault("outside", before | {"losses": []})
+    if any(measured.get(key) != before.get(key) for key in ("text", "rows")):
+        return
+    known = {_key(loss) for loss in measured["losses"]}
     there = {_key(trial) for trial in result["trials"]}
-    losses = [loss for loss in earlier["outside"]["losses"] if _key(loss) in there]
-    result["outside"] = earlier["outside"] | {"losses": losses}
+    here = {trial["contestant"] for trial in result["trials"]}
+    measured["losses"] = measured["losses"] + [
+        loss
+        for loss in before["losses"]
+        if _key(loss) not in known and (_key(loss) in there or loss["contestant"] not in here)
+    ]
 
 
 def _key(trial: dict[str, Any]) -> tuple[str, float, int]:
