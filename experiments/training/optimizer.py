@@ -1,4 +1,4 @@
-"""Arguments of Hugging Face's Trainer from a recipe, and AdamW over four groups."""
+"""Arguments of Hugging Face's Trainer from a recipe, and AdamW with a group for each rate."""
 
 from __future__ import annotations
 
