@@ -363,7 +363,7 @@ def test_records_without_scores_or_intervals(tmp_path, compose, name, broken, dr
     assert len(found.runs) == 2 * len(BEYOND[name][2])
     page = registry.build(name, found)
     assert text.markdown(page)
-    beyond = [row for row in page.rows if "minilm" in row["panel"] or "vit_small" in row["panel"]]
+    beyond = [row for row in page.rows if "MiniLM" in row["panel"] or "vit_small" in row["panel"]]
     assert [row["ours_best"] is not None for row in beyond if row["seeds"]] == [True] * (
         2 * drawn * sum(model in ("minilm", "vit_small") for model, _ in BEYOND[name][2])
     )
