@@ -28,7 +28,7 @@ def step_sizes(model: nn.Module) -> dict[str, float]:
     """
     return {
         f"{path}.fourierft_spectrum.{adapter}" if path else f"fourierft_spectrum.{adapter}": (
-            _coefficient_norm(layer, adapter) / size if (size := weight_norm(layer)) else math.inf
+            update_norm(layer, adapter) / size if (size := weight_norm(layer)) else math.inf
         )
         for path, layer in adapted_layers(model).items()
         for adapter in layer.fourierft_spectrum
@@ -74,7 +74,8 @@ def weight_norm(layer: FourierFTLayer) -> float:
     return float(frozen.values(base).detach().float().norm())
 
 
-def _coefficient_norm(layer: FourierFTLayer, adapter: str) -> float:
+def update_norm(layer: FourierFTLayer, adapter: str) -> float:
+    """Return the Frobenius norm of what coefficients of size 1 add to a layer's weight."""
     shape = (layer.out_features, layer.in_features)
     n = layer.fourierft_spectrum[adapter].numel()
     return atom_norm(shape, layer.fourierft_scaling[adapter]) * math.sqrt(n)

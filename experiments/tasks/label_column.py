@@ -130,7 +130,8 @@ def find_oddities(values: Sequence[Any]) -> Iterator[str]:
     pairs = [" beside ".join(f"{one!r:.60}" for one in same) for same in alike.values() if same[1:]]
     if pairs:
         yield f"classes that differ by case or blanks alone: {shorten_list(pairs)}"
-    if 2 * sum(map(_is_number, values)) > len(values) > sum(map(_is_number, values)):
+    numbers = sum(map(_is_number, values))
+    if 2 * numbers > len(values) > numbers:
         yield _count_numbers(values)
 
 

@@ -39,13 +39,12 @@ def read_separated(path: Path) -> pyarrow.Table:
         warnings.simplefilter("error", pandas.errors.ParserWarning)
         try:
             frame = pandas.read_csv(
-                path,
+                io.StringIO(text, newline=""),
                 sep=separator,
                 dtype=str,
                 keep_default_na=False,  # "NA" and "None" are words
                 na_values=[""],
                 index_col=False,
-                encoding="utf-8-sig",
             )
         except (ValueError, pandas.errors.ParserWarning):
             _raise_fault(path, text, separator)
@@ -54,9 +53,9 @@ def read_separated(path: Path) -> pyarrow.Table:
     broken = frame.apply(lambda column: column.str.contains(within, na=False)).any(axis=1)
     if broken.any():
         _raise_fault(path, text, separator)
-    if broken.any() and separator == "\t":
-        row = int(broken.to_numpy().argmax()) + 1
-        raise DataError(f"{path}: {_describe_quotation(f'row {row}')}")
+        if separator == "\t":
+            row = int(broken.to_numpy().argmax()) + 1
+            raise DataError(f"{path}: {_describe_quotation(f'row {row}')}")
     table = pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     if len(header) != len(frame.columns):
         return table

@@ -112,10 +112,11 @@ class Text(Sentences):
         from datasets import Dataset
 
         rows, tables = {}, table_files.read_splits(self.path)
+        labels = {split: self._parse_labels(table) for split, table in tables.items()}
         for split, table in tables.items():
             texts = {name: table.column(name).cast("string") for name in self.columns}
-            labels = pyarrow.array(self._number_labels(self._parse_labels(table)))
-            rows[split] = Dataset(pyarrow.table(texts | {"label": labels}))
+            numbers = pyarrow.array(self._number_labels(labels[split]))
+            rows[split] = Dataset(pyarrow.table(texts | {"label": numbers}))
         held_out = None
         if "validation" not in rows:
             kept, scored = draw_held_out(
@@ -131,7 +132,7 @@ class Text(Sentences):
                 *(", one for each class of several rows" * more, SPLIT_SEED),
             )
         if self.kind is LabelKind.classification:
-            for line in label_column.find_oddities(self._parse_labels(tables["train"])):
+            for line in label_column.find_oddities(labels["train"]):
                 log.warning("column %r: %s", self.label, line)
         self._warn_repeated(rows)
         log.info("column %r: %s", self.label, self._describe_labels())

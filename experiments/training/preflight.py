@@ -18,8 +18,7 @@ from torch import nn
 from experiments.errors import ConfigError
 from experiments.training.train_config import Schedule, Train
 from fourierft.layer import adapted_layers
-from fourierft.spectrum import atom_norm
-from fourierft.step_sizes import weight_norm
+from fourierft.step_sizes import update_norm, weight_norm
 
 MIN_REACH = 0.02
 """Smallest useful share of |W| that the whole training can move DeltaW by."""
@@ -71,16 +70,15 @@ def check_setting(net: nn.Module, train: Train, rows: int, *, own: bool = False)
             zero,
         )
     for name, layer in layers.items():
-        shape, size = (layer.out_features, layer.in_features), max(norms[name], 1e-12)
         for adapter, coefficients in layer.fourierft_spectrum.items():
-            atom = atom_norm(shape, layer.fourierft_scaling[adapter]) / size
+            share = update_norm(layer, adapter) / max(norms[name], 1e-12)
+            rate = train.learning_rate / (share if train.relative_rate else 1.0)
             root = math.sqrt(coefficients.numel())
-            rate = train.learning_rate / (atom * root if train.relative_rate else 1.0)
-            norm = float(coefficients.detach().float().norm())
-            by_layer[name] = {"start": atom * norm, "step": rate * atom * root}
-            parts.append(rate * atom)
+            value = float(coefficients.detach().float().norm()) / root
+            by_layer[name] = {"start": share * value, "step": rate * share}
+            parts.append(rate * share / root)
             travels.append(rate * steps * mean_factor)
-            values.append(norm / root)
+            values.append(value)
     few = [] if not own or train.max_steps else list(_find_few_steps(steps, updates))
     if not by_layer:
         return {"steps": steps, "layers": 0, "warnings": few}

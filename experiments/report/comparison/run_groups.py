@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,18 +229,16 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _sample(one: ScoredSetting, group: RunGroup, mark: str | None) -> Sample:
     """Return the scores of a setting, with resampled rows where they are those of `mark`."""
-    values = {seed: run.score(group.rule, group.metric or "") for seed, run in _list_runs(one)}
-    same = [(seed, run) for seed, run in _list_runs(one) if _mark_rows(run, group) == mark]
+    values = {
+        seed: run.score(group.rule, group.metric or "") for seed, run in one.setting.runs.items()
+    }
+    same = [(seed, run) for seed, run in one.setting.runs.items() if _mark_rows(run, group) == mark]
     return paired.sample(
         {seed: value for seed, value in values.items() if value is not None},
         same if mark is not None else (),
         rule=group.rule,
         metric=group.metric,
     )
-
-
-def _list_runs(one: ScoredSetting) -> Iterator[tuple[Any, Run]]:
-    yield from one.setting.runs.items()
 
 
 def _mark_rows(run: Run, group: RunGroup) -> str | None:
