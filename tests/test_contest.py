@@ -71,6 +71,26 @@ def test_every_contest_composes(name):
     command._check(plan.load_contest(name), [])
 
 
+def test_a_contest_like_another_has_its_settings_and_chooses_among_them(write, tmp_path):
+    write()
+    path = tmp_path / "other.yaml"
+    other = {"like": str(tmp_path / "own.yaml"), "title": "Other", "contestants": ["LoRA"]}
+    path.write_text(yaml.safe_dump(other))
+    contest = plan.load_contest(str(path))
+    assert (contest.name, contest.title, contest.seeds) == ("other", "Other", TOY["seeds"])
+    (one,) = contest.contestants
+    assert (one.name, one.overrides) == ("LoRA", ["method=lora"])
+    path.write_text(yaml.safe_dump(other | {"contestants": ["LoRA", "full"]}))
+    with pytest.raises(ConfigError, match=r"no contestant full \(allowed: FourierFT, LoRA\)"):
+        plan.load_contest(str(path))
+    path.write_text(yaml.safe_dump(other | {"contestants": "LoRA"}))
+    with pytest.raises(ConfigError, match="needs a dict"):
+        plan.load_contest(str(path))
+    path.write_text(yaml.safe_dump({"like": "nothing"}))
+    with pytest.raises(ConfigError, match="contest nothing: unknown"):
+        plan.load_contest(str(path))
+
+
 def test_grids_come_first_then_the_chosen_rates_with_more_seeds(write):
     contest = plan.load_contest(write())
     order, _ = play(contest, lambda name, rate, seed: (-abs(rate - 1e-2),) * 2)

@@ -211,6 +211,18 @@ def test_lower_losses_are_better_and_what_diverged_is_last(tmp_path):
     assert group.settings[2].difference is None
 
 
+def test_a_seed_that_diverged_is_not_left_out_of_a_mean(tmp_path):
+    add_run(tmp_path)
+    place = add_run(tmp_path, seed=1)
+    record = json.loads((place / "metrics.json").read_text())
+    record["metrics"]["best"]["value"] = None
+    (place / "metrics.json").write_text(json.dumps(record))
+    [[one]] = [group.settings for group in find(tmp_path)]
+    assert one.scores["best"] is None and one.scores["last"] is not None
+    [row] = pareto.show(run_index.collect(tmp_path)).rows
+    assert row["best"] is None and row["last"] == one.scores["last"]
+
+
 def test_a_curve_of_the_score_or_else_of_the_loss(tmp_path):
     place = add_run(tmp_path)
     index = run_index.collect(tmp_path)

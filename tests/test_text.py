@@ -271,6 +271,12 @@ def test_separators_of_spreadsheets_are_told_by_the_header(separator, small, tmp
     assert text(tmp_path / "rows.csv").columns == ["words"]
     (tmp_path / "one.csv").write_text('words,"a;b;c"\none;two,x\n')
     assert table_files.read_tables([tmp_path / "one.csv"]).column_names == ["words", "a;b;c"]
+    named = f"sep={separator}\r\nwords,sentiment{separator}other\r\none{separator}x\r\n"
+    (tmp_path / "named.csv").write_text(named, newline="")
+    table = table_files.read_tables([tmp_path / "named.csv"])
+    assert table.column_names == ["words,sentiment", "other"] and table.num_rows == 1
+    (tmp_path / "named.csv").write_text(named.replace("x", f"x{separator}y"))
+    assert "row 1 (line 3) has 3 cells" in str(refused(tmp_path / "named.csv"))
 
 
 def test_old_line_ends_and_long_texts(tmp_path):

@@ -16,7 +16,7 @@ from experiments.results.identity import name_variant
 KEY = "train.learning_rate"
 """Setting whose values are tried for every contestant."""
 KINDS = {"title": str, "set": list, "seeds": list, "reference": str, "contestants": dict}
-"""Keys of a contest's file."""
+"""Keys of a contest's file; one with `like: NAME` has those that it lacks from that contest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +81,7 @@ def load_contest(name: str) -> Contest:
     Raises:
         ConfigError: no such contest, or everything that is wrong with it.
     """
-    path = Path(name) if name.endswith(".yaml") else CONF / "contest" / f"{name}.yaml"
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        allowed = ", ".join(list_contests())
-        raise ConfigError(
-            f"contest {name}: unknown (allowed: {allowed}, or a .yaml file)"
-        ) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"contest {name}: cannot be read", [str(error)]) from error
+    found = _read(name)
     problems = list(_find_problems(found))
     if problems:
         raise ConfigError(f"contest {name}", problems)
@@ -103,13 +94,43 @@ def load_contest(name: str) -> Contest:
         for one, entry in found["contestants"].items()
     ]
     return Contest(
-        name=path.stem,
+        name=Path(name).stem,
         title=found["title"],
         overrides=[str(word) for word in found["set"]],
         seeds=found["seeds"],
         reference=found["reference"],
         contestants=contestants,
     )
+
+
+def _read(name: str) -> Any:
+    """Return the keys of a contest's file, and those of the one that it is like.
+
+    A list of contestants chooses among the other's.
+    """
+    path = Path(name) if name.endswith(".yaml") else CONF / "contest" / f"{name}.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        allowed = ", ".join(list_contests())
+        raise ConfigError(
+            f"contest {name}: unknown (allowed: {allowed}, or a .yaml file)"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"contest {name}: cannot be read", [str(error)]) from error
+    if not isinstance(found, dict) or "like" not in found:
+        return found
+    other = _read(str(found.pop("like")))
+    chosen = found.get("contestants")
+    if isinstance(chosen, list):
+        unknown = [str(one) for one in chosen if one not in other["contestants"]]
+        if unknown:
+            allowed = ", ".join(other["contestants"])
+            raise ConfigError(
+                f"contest {name}: no contestant {', '.join(unknown)} (allowed: {allowed})"
+            )
+        found["contestants"] = {one: other["contestants"][one] for one in chosen}
+    return {**other, **found}
 
 
 def _find_problems(found: Any) -> Iterator[str]:

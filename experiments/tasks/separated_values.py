@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (",", ";", "\t", "|")
 """Separators of a file whose header has none of those that its name promises."""
+NAMED = re.compile(r"sep=([^\r\n])(?=\r?\n)", re.IGNORECASE)
+"""First line by which Excel learns the separator."""
 REMEDY = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
 csv.field_size_limit(sys.maxsize)  # texts may be longer than its 131,072 characters
 
@@ -33,7 +36,10 @@ def read_separated(path: Path) -> pyarrow.Table:
     import pyarrow
 
     text = decode_text(path)
-    header, separator = _read_header(text, SEPARATORS[path.suffix])
+    separator, named = SEPARATORS[path.suffix], NAMED.match(text)
+    if named:
+        separator, text = named[1], text[named.end() :]  # an empty line stays: it counts
+    header, separator = _read_header(text, separator)
     with warnings.catch_warnings():
         # Else rows with more cells than the header lose the last ones.
         warnings.simplefilter("error", pandas.errors.ParserWarning)

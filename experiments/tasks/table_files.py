@@ -163,7 +163,7 @@ def _read_json(path: Path) -> pyarrow.Table:
 
     text = decode_text(path)
     if not text.lstrip().startswith("["):
-        return arrow_json.read_json(path)
+        return arrow_json.read_json(pyarrow.BufferReader(text.encode()))
     rows: Any = json.loads(text)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("not a list of objects")

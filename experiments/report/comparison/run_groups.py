@@ -170,6 +170,12 @@ def _name_rows(task: str, data: str | None) -> str:
     return f"{data} ({task})" if data else names.name_task(task)
 
 
+def average(values: Iterable[float | None]) -> float | None:
+    """Return the mean; None without values, or if a seed has none, as one that diverged."""
+    found = list(values)
+    return None if None in found or not found else statistics.fmean(found)
+
+
 def _find_data(run: Run) -> str | None:
     """Return the name of the user's own data."""
     name = run.values.get("task.data")
@@ -207,9 +213,9 @@ def _make_group(runs: Sequence[Run]) -> RunGroup:
             ScoredSetting(
                 setting=setting,
                 label=label,
-                scores={rule: _mean(_score(run, rule) for run in seeds) for rule in RULES},
+                scores={rule: average(_score(run, rule) for run in seeds) for rule in RULES},
                 parameters=setting.first.record.parameters["adapter"],
-                seconds=_mean(number(run.record.time.get("train_s")) for run in seeds),
+                seconds=average(number(run.record.time.get("train_s")) for run in seeds),
             )
         )
     group.settings.sort(key=order)
@@ -219,12 +225,6 @@ def _make_group(runs: Sequence[Run]) -> RunGroup:
 def _score(run: Run, rule: str) -> float | None:
     name = run.primary.get("name")
     return None if name is None else run.score(rule, name)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean; None without values, or if a seed has none, as one that diverged."""
-    found = list(values)
-    return None if None in found or not found else statistics.fmean(found)
 
 
 def _sample(one: ScoredSetting, group: RunGroup, mark: str | None) -> Sample:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,14 +117,16 @@ def _offers(index: RunIndex) -> list[Offer]:
     for setting in itertools.chain.from_iterable(map(seed_groups.group_seeds, alike)):
         runs = list(setting.runs.values())
         metric = runs[0].primary.get("name")
-        scores = {rule: _mean(run.score(rule, metric) for run in runs) for rule in RULES}
+        scores = {
+            rule: run_groups.average(run.score(rule, metric) for run in runs) for rule in RULES
+        }
         found.append(
             Offer(
                 setting=setting,
                 scores=scores,
                 parameters=runs[0].record.parameters["adapter"],
-                seconds=_mean(run.record.time.get("train_s") for run in runs),
-                peak=_mean(
+                seconds=run_groups.average(run.record.time.get("train_s") for run in runs),
+                peak=run_groups.average(
                     run.record.memory.get("peak_gpu") or run.record.memory.get("peak_rss")
                     for run in runs
                 ),
@@ -134,11 +135,6 @@ def _offers(index: RunIndex) -> list[Offer]:
             )
         )
     return sorted(found, key=lambda offer: (offer.title, str(offer.group), offer.parameters))
-
-
-def _mean(values: Any) -> float | None:
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there else None
 
 
 def _score(offer: Offer) -> float | None:
