@@ -4,6 +4,9 @@
     cp outputs/.contests/NAME.json docs/contests/
     python docs/contests.py
 
+The page asks for tables across contests with marks: `<!-- compare A less B -->` for all contests
+with both settings, `<!-- steps -->` for the scores of FourierFT by the size of a step.
+
 The picture has a panel for each contest, the score of every trial of FourierFT with the first seed
 over the share of |W| by which one step moves DeltaW (median layer), and the best trial of LoRA. A
 contest with losses on another text has a second panel: those losses over the score of every trial.
@@ -27,6 +30,8 @@ from experiments.report.plots import style  # noqa: E402
 
 FOLDER, PAGE = Path(__file__).with_suffix(""), ROOT / "docs" / "validation.md"
 MARK = "<!-- contest {name} -->\n{text}<!-- end -->"
+COMPARED = re.compile(r"(<!-- compare (.+?) less (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+STEPS = re.compile(r"(<!-- steps -->\n).*?(<!-- end -->)", re.DOTALL)
 MARKS = {
     "FourierFT from zero": ("#0072B2", "-", "o"),
     "FourierFT from normal": ("#CC79A7", "-.", "^"),
@@ -52,7 +57,64 @@ def insert_tables(page: str, found: list[dict[str, Any]]) -> str:
         page, number = re.subn(pattern, lambda _, text=text: text, page, flags=re.S)
         if number != 1:
             raise SystemExit(f"{PAGE.name}: {number} places for {result['contest']} (needed: 1)")
-    return page
+    page = COMPARED.sub(lambda mark: mark[1] + compare(found, mark[2], mark[3]) + mark[4], page)
+    return STEPS.sub(lambda mark: mark[1] + list_steps(found) + mark[2], page)
+
+
+def compare(found: list[dict[str, Any]], setting: str, less: str) -> str:
+    """Table of the contests that have two settings."""
+    lines = [
+        f"| Network and task | Score | {setting} | {less} | Difference |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    for result in found:
+        there = {one["name"]: one for one in result["contestants"]}
+        if setting in there and less in there:
+            cells = [
+                name_task(result),
+                name_metric(result),
+                *(results.format_score(there[name]["score"]) for name in (setting, less)),
+                results.format_difference(find_difference(result, setting, less)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def find_difference(result: dict[str, Any], setting: str, less: str) -> dict[str, Any]:
+    """Difference of two settings, of which neither or the second is the contest's reference."""
+    if less == result["reference"]:
+        return next(one["difference"] for one in result["contestants"] if one["name"] == setting)
+    for one in result["pairs"]:
+        if (one["setting"], one["less"]) == (setting, less):
+            return one["difference"]
+        if (one["setting"], one["less"]) == (less, setting):
+            turned, interval = one["difference"], one["difference"]["interval"]
+            interval = None if interval is None else [-interval[1], -interval[0]]
+            return turned | {"value": -turned["value"], "interval": interval}
+    raise KeyError(f"{result['contest']}: {setting} less {less}")
+
+
+def list_steps(found: list[dict[str, Any]]) -> str:
+    """Table of the scores of FourierFT with the first seed, by share of |W| that a step moves."""
+    lines = ["| Network and task | Setting | Step: score |", "| --- | --- | --- |"]
+    for result in found:
+        for one in result["contestants"]:
+            trials = sorted(list_trials(result, one["name"]), key=lambda trial: trial["rate"])
+            scores = [statistics.fmean(trial["halves"]) for trial in trials]
+            best = (min if result["lower_is_better"] else max)(scores)
+            told = [
+                f"{trial['step']:.1%}: {'**' * (score == best)}{score:.3f}{'**' * (score == best)}"
+                for trial, score in zip(trials, scores, strict=True)
+                if trial["step"] is not None
+            ]
+            if told:
+                lines.append(f"| {name_task(result)} | {one['name']} | {'; '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def name_task(result: dict[str, Any]) -> str:
+    """Network and task of a contest, from its title."""
+    return str(result["title"]).partition(",")[0]
 
 
 def draw(found: list[dict[str, Any]]) -> None:
@@ -87,7 +149,7 @@ def draw_steps(axes: Any, result: dict[str, Any]) -> None:
             points.sort()
             axes.plot(*zip(*points, strict=True), color=color, ls=line, marker=mark, label=name)
     axes.set_xscale("log")
-    axes.set_title(result["title"].partition(",")[0], fontsize=12)
+    axes.set_title(name_task(result), fontsize=12)
     axes.set_xlabel("|update of one step| / |W|", fontsize=11)
     axes.set_ylabel(name_metric(result), fontsize=11)
 

@@ -595,10 +595,6 @@ def test_real_data_folder(data_folder):
             + ["train.head_learning_rate=null"],
             "the head needs a rate of its own",
         ),
-        (
-            ["model=minilm", "task=sst2", "train.relative_rate=true", "train.sharding=fsdp"],
-            "not supported with train.sharding",
-        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(overrides, words, compose):

@@ -176,7 +176,12 @@ def test_settings_are_compared_with_each_other_not_only_with_the_reference(write
         for place, name in enumerate(names)
     }
     samples["BitFit"] = Sample(values={0: 9.0}, rows={}, count=5, name="BitFit")
-    (pair,) = results._compare_pairs(plan.load_contest(write()), samples)
+    pair, *others = results._compare_pairs(plan.load_contest(write()), samples)
+    assert {(one["setting"], one["less"]) for one in others} == {
+        ("FourierFT", "BitFit"),
+        ("full", "BitFit"),
+    }
+    assert all(one["difference"]["interval"] is None for one in others)
     assert (pair["setting"], pair["less"]) == ("FourierFT", "full")
     assert pair["difference"]["value"] == -2.0 and pair["difference"]["seeds"] == 3
 

@@ -32,7 +32,10 @@ REGRESSION = [
     "train.checkpoint_every=0",
 ]
 METHODS = {
-    "fourierft": ["method=fourierft", "method.n=100", "method.alpha=3", "train.learning_rate=5e-2"],
+    "fourierft": [
+        *("method=fourierft", "method.n=100", "method.alpha=3", "train.relative_rate=true"),
+        *("train.learning_rate=5e-2", "train.head_learning_rate=5e-3"),
+    ],
     "lora": ["method=lora", "method.r=4", "method.alpha=8", "train.learning_rate=5e-3"],
 }
 

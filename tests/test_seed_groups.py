@@ -4,7 +4,7 @@ import pytest
 from records import scored
 
 from experiments.config import sweep
-from experiments.report.comparison import cells, reference, run_index
+from experiments.report.comparison import cells, reference, run_index, seed_groups
 from experiments.report.pages import registry
 from experiments.report.render import text
 from experiments.results.identity import to_plain
@@ -41,6 +41,12 @@ def test_a_cell_is_the_mean_of_all_subjects(tmp_path, compose):
     page = text.markdown(registry.build("table13", run_index.collect(tmp_path)))
     assert "mean of 3 subjects (bear_plushie, colorful_sneaker, dog)" in page
     assert "bear_plushie, seed 2: 252.0" in page and "| 251.0" in page
+
+
+def test_seeds_are_in_the_order_of_their_numbers(tmp_path, compose):
+    draw_subjects(tmp_path, compose, subjects=["dog"], seeds=(10, 9, 100))
+    [setting] = seed_groups.group_seeds(run_index.collect(tmp_path).runs)
+    assert list(setting.runs) == [9, 10, 100]
 
 
 def test_fewer_subjects_are_said(tmp_path, compose):

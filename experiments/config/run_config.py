@@ -139,8 +139,6 @@ class Config:
             yield f"{key}: method={self.method.name} has one rate (allowed: method=fourierft)"
         if self.model.head and self.task.head.kind != "language" and not train.head_learning_rate:
             yield f"{key}: the head needs a rate of its own, train.head_learning_rate"
-        if train.sharding is Sharding.fsdp:
-            yield f"{key}: not supported with train.sharding=fsdp (allowed: none)"
 
     def _unsharded(self) -> Iterator[str]:
         """Yield every part of the run that `train.sharding=fsdp` cannot divide."""

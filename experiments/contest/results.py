@@ -63,16 +63,17 @@ def render(result: dict[str, Any]) -> str:
             f"{one['parameters']:,}",
             str(one["trials"]),
             rates + (" (edge)" if one["edge"] else ""),
-            _format(one["score"]),
-            ", ".join(_format(value) for value in one["seeds"].values()),
-            _format_difference(one["difference"]),
+            format_score(one["score"]),
+            ", ".join(format_score(value) for value in one["seeds"].values()),
+            format_difference(one["difference"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    if result["pairs"]:
+    told = [one for one in result["pairs"] if one["difference"]["interval"] is not None]
+    if told:
         lines += ["", "| Setting | Less | Difference |", "| --- | --- | --- |"]
         lines += [
-            f"| {one['setting']} | {one['less']} | {_format_difference(one['difference'])} |"
-            for one in result["pairs"]
+            f"| {one['setting']} | {one['less']} | {format_difference(one['difference'])} |"
+            for one in told
         ]
     lines += [
         "",
@@ -86,7 +87,7 @@ def render(result: dict[str, Any]) -> str:
             if trial["contestant"] == one["name"] and trial["first_seed"]
         ]
         told = "; ".join(
-            f"{trial['rate']:g}: {', '.join(_format(half) for half in trial['halves'])}"
+            f"{trial['rate']:g}: {', '.join(format_score(half) for half in trial['halves'])}"
             for trial in sorted(trials, key=lambda trial: trial["rate"])
         )
         lines.append(f"| {one['name']} | {told} |")
@@ -104,7 +105,7 @@ def _render_outside(result: dict[str, Any]) -> Iterator[str]:
     yield from (
         "",
         f"Loss per token of {outside['rows']} rows of another text ({outside['text']}), "
-        f"{_format(outside['base'])} before training:",
+        f"{format_score(outside['base'])} before training:",
         "",
         "| Setting | At the chosen rates | Each seed | Rate: loss (seed of the trials) |",
         "| --- | ---: | --- | --- |",
@@ -125,9 +126,9 @@ def _render_outside(result: dict[str, Any]) -> Iterator[str]:
         whole = None if None in chosen or not chosen else statistics.fmean(chosen)
         grid = [(rate, loss) for (seed, rate), loss in sorted(there.items()) if seed in first]
         yield (
-            f"| {one['name']} | {_format(whole) if chosen else 'not measured'} "
-            f"| {', '.join(_format(loss) for loss in chosen)} "
-            f"| {'; '.join(f'{rate:g}: {_format(loss)}' for rate, loss in grid)} |"
+            f"| {one['name']} | {format_score(whole) if chosen else 'not measured'} "
+            f"| {', '.join(format_score(loss) for loss in chosen)} "
+            f"| {'; '.join(f'{rate:g}: {format_score(loss)}' for rate, loss in grid)} |"
         )
 
 
@@ -207,12 +208,11 @@ def _describe(
 
 
 def _compare_pairs(contest: Contest, samples: dict[str, Sample]) -> Iterator[dict[str, Any]]:
-    """Yield the differences over several seeds that have no place beside the reference's."""
+    """Yield the differences that have no place beside the reference's."""
     names = [name for name in samples if name != contest.reference]
     for setting, less in itertools.combinations(names, 2):
         difference = _to_json(compare(samples[setting], samples[less]))
-        if difference["interval"] is not None:
-            yield {"setting": setting, "less": less, "difference": difference}
+        yield {"setting": setting, "less": less, "difference": difference}
 
 
 def _list_trials(contest: Contest, done: schedule.Done) -> Iterator[dict[str, Any]]:
@@ -240,13 +240,15 @@ def _to_json(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _format(score: float | None) -> str:
+def format_score(score: float | None) -> str:
+    """Return a score as tables show it."""
     if score is None or not math.isfinite(score):
         return "diverged"
     return f"{score:.{PRECISION}f}"
 
 
-def _format_difference(difference: dict[str, Any] | None) -> str:
+def format_difference(difference: dict[str, Any] | None) -> str:
+    """Return a difference with its interval, else with its number of seeds."""
     if difference is None:
         return ""
     if difference["value"] is None:

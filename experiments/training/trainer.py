@@ -66,6 +66,8 @@ class Trainer(transformers.Trainer):
         self.best: float | None = None
         self.checkpointed = 0
         self.diverged = False
+        # Taken while every process has the weights whole, as sharding divides them later.
+        self.step_sizes = step_sizes(net) if train.relative_rate else None
         arguments = build_arguments(train, len(data.train), run, seed)
         super().__init__(
             net,
@@ -95,9 +97,12 @@ class Trainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW over adapter and head, each with and without weight decay."""
         decaying = set(self.get_decay_parameter_names(self.model))  # all but biases and norms
-        sizes = step_sizes(self.model) if self.train_recipe.relative_rate else None
         self.optimizer = build_optimizer(
-            self.train_recipe, self.model.named_parameters(), self.head, decaying, sizes
+            self.train_recipe,
+            self.model.named_parameters(),
+            self.head,
+            decaying,
+            self.step_sizes,
         )
         return self.optimizer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -108,9 +109,15 @@ def group_seeds(runs: Iterable[Run], pooled: str | None = None) -> list[Setting]
         part = run.seed if pooled is None else f"{run.values.get(pooled)}, seed {run.seed}"
         groups.setdefault(text, {})[part] = run
     return [
-        Setting(dict(sorted(found.items(), key=lambda item: str(item[0]))), pooled)
+        Setting(dict(sorted(found.items(), key=lambda item: order_naturally(item[0]))), pooled)
         for found in groups.values()
     ]
+
+
+def order_naturally(part: Any) -> list[str | int]:
+    """Return a key that sorts by the text, with the numbers in it by value: seed 9 before 10."""
+    words = re.split(r"(\d+)", str(part))
+    return [int(word) if place % 2 else word for place, word in enumerate(words)]
 
 
 def _variant(run: Run, pooled: str | None) -> str:

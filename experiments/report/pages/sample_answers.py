@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.errors import RecordError
 from experiments.report.comparison.run_index import Run, RunIndex
+from experiments.report.comparison.seed_groups import order_naturally
 from experiments.report.render.document import (
     Block,
     Heading,
@@ -82,7 +83,7 @@ def show(name: str, facts: dict[str, Any], index: RunIndex) -> Page:
 def read_answers(facts: dict[str, Any], index: RunIndex) -> list[Answer]:
     """Return the answer of every model, method and variant, of its first seed that has one."""
     found: dict[tuple[Any, ...], Answer] = {}
-    for run in sorted(index.runs, key=lambda run: str(run.seed)):
+    for run in sorted(index.runs, key=lambda run: order_naturally(run.seed)):
         said = run.record.run
         key = tuple(said.get(part) for part in ("model", "method", "variant", "profile"))
         if key not in found and (answer := _read(run, facts, index)) is not None:
