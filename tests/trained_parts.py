@@ -43,7 +43,7 @@ def fit(overrides, folder, fail_at=None, unused=False):
         if fail_at is None:
             raise
     handler = trainer.accelerator.ddp_handler
-    AcceleratorState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
     return handler.find_unused_parameters
 
 

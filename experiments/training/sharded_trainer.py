@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class ShardedTrainer(Trainer):
         if plugin is None:
             plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
             state.fsdp_plugin, state.distributed_type = plugin, DistributedType.FSDP
+            # As accelerate does on a GPU: whoever looks at its state gets this type back from there.
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
             self.is_fsdp_enabled = True
         plugin.transformer_cls_names_to_wrap = find_block_classes(self.model)
         # bf16 means autocast over fp32 weights, as everywhere else.
@@ -83,7 +86,10 @@ class ShardedTrainer(Trainer):
             self.is_fsdp_enabled = True
         if self.accelerator.native_amp:  # accelerate does this for replicated networks only
             self.accelerator.prepare_model(self.model, device_placement=False, evaluation_mode=True)
-        return super()._prepare_for_training(max_steps, loader, checkpoint)
+        prepared = super()._prepare_for_training(max_steps, loader, checkpoint)
+        if not isinstance(self.model, FSDPModule):  # each rank would train alone, on its own rows
+            raise RuntimeError("accelerate did not shard the network")
+        return prepared
 
     def _load_from_checkpoint(self, folder: str, model: nn.Module | None = None) -> None:
         if not isinstance(self.model, FSDPModule):
