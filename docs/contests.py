@@ -19,6 +19,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +63,30 @@ def insert_tables(page: str, found: list[dict[str, Any]]) -> str:
 
 
 def compare(found: list[dict[str, Any]], setting: str, less: str) -> str:
-    """Table of the contests that have two settings."""
+    """Table of the contests that have two settings; means over the seeds that both have."""
     lines = [
         f"| Network and task | Score | {setting} | {less} | Difference |",
         "| --- | --- | ---: | ---: | --- |",
     ]
     for result in found:
-        there = {one["name"]: one for one in result["contestants"]}
+        there = {one["name"]: one["seeds"] for one in result["contestants"]}
         if setting in there and less in there:
+            pair = there[setting], there[less]
+            seeds = pair[0].keys() & pair[1].keys()
             cells = [
                 name_task(result),
                 name_metric(result),
-                *(results.format_score(there[name]["score"]) for name in (setting, less)),
+                *(results.format_score(average(seeds, one)) for one in pair),
                 results.format_difference(find_difference(result, setting, less)),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def average(seeds: Iterable[str], scores: dict[str, float | None]) -> float | None:
+    """Mean of the scores of some seeds; None if one diverged."""
+    found = [scores[seed] for seed in seeds]
+    return None if None in found else statistics.fmean(found)
 
 
 def find_difference(result: dict[str, Any], setting: str, less: str) -> dict[str, Any]:
