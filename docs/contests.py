@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from experiments.contest import results  # noqa: E402
+from experiments.report.comparison import names  # noqa: E402
 from experiments.report.plots import style  # noqa: E402
 
 FOLDER, PAGE = Path(__file__).with_suffix(""), ROOT / "docs" / "validation.md"
@@ -109,16 +110,23 @@ def list_steps(found: list[dict[str, Any]]) -> str:
     for result in found:
         for one in result["contestants"]:
             trials = sorted(list_trials(result, one["name"]), key=lambda trial: trial["rate"])
-            scores = [statistics.fmean(trial["halves"]) for trial in trials]
-            best = (min if result["lower_is_better"] else max)(scores)
-            told = [
-                f"{trial['step']:.1%}: {'**' * (score == best)}{score:.3f}{'**' * (score == best)}"
-                for trial, score in zip(trials, scores, strict=True)
-                if trial["step"] is not None
-            ]
+            scores = [statistics.fmean(one) for one in map(get_halves, trials) if one]
+            best = (min if result["lower_is_better"] else max)(scores, default=None)
+            told = []
+            for trial in trials:
+                if trial["step"] is not None:
+                    halves = get_halves(trial)
+                    score = statistics.fmean(halves) if halves else None
+                    bold = "**" * (halves is not None and score == best)
+                    told.append(f"{trial['step']:.1%}: {bold}{results.format_score(score)}{bold}")
             if told:
                 lines.append(f"| {name_task(result)} | {one['name']} | {'; '.join(told)} |")
     return "\n".join(lines) + "\n"
+
+
+def get_halves(trial: dict[str, Any]) -> list[float] | None:
+    """Scores of a trial on the two halves of the rows; None if it diverged."""
+    return None if None in trial["halves"] else trial["halves"]
 
 
 def name_task(result: dict[str, Any]) -> str:
@@ -147,8 +155,9 @@ def draw_steps(axes: Any, result: dict[str, Any]) -> None:
     """Draw the scores of a contest over the size of a step."""
     for name, (color, line, mark) in MARKS.items():
         points = [
-            (trial["step"] or 0.0, statistics.fmean(trial["halves"]))
+            (trial["step"] or 0.0, statistics.fmean(halves))
             for trial in list_trials(result, name)
+            if (halves := get_halves(trial))
         ]
         if points and name.startswith("LoRA"):
             values = [value for _, value in points]
@@ -173,7 +182,7 @@ def draw_outside(axes: Any, result: dict[str, Any]) -> None:
         points = [
             (statistics.fmean(trial["halves"]), losses[key])
             for trial in sorted(list_trials(result, name), key=lambda trial: trial["rate"])
-            if (key := (name, trial["rate"], trial["seed"])) in losses
+            if (key := (name, trial["rate"], trial["seed"])) in losses and get_halves(trial)
         ]
         points = [point for point in points if point[1] <= WORST * outside["base"]]
         if points:
@@ -192,7 +201,7 @@ def list_trials(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def name_metric(result: dict[str, Any]) -> str:
     """Name of a contest's metric, with its better direction."""
     better = "lower" if result["lower_is_better"] else "higher"
-    return f"{result['metric'].replace('_', ' ')} ({better} is better)"
+    return f"{names.name_metric(result['metric'])} ({better} is better)"
 
 
 if __name__ == "__main__":
