@@ -58,7 +58,7 @@ def test_paired_difference_by_hand():
     found = paired.compare(of, than)  # 1, 1.5, 1: mean 7/6, variance 1/12
     assert (found.value, found.seeds, found.rows) == (pytest.approx(7 / 6), 3, 0)
     assert found.error == pytest.approx(1 / 6) and found.freedom == pytest.approx(2)
-    assert found.smallest == pytest.approx(4.302653 / 6)  # Student's quantile of two degrees
+    assert found.find_reach() == pytest.approx(4.302653 / 6)  # Student's, two degrees of freedom
     assert found.interval == pytest.approx((7 / 6 - 4.302653 / 6, 7 / 6 + 4.302653 / 6))
     assert found.probability == pytest.approx(0.00990, abs=1e-5)
 
@@ -86,16 +86,16 @@ def test_rows_add_to_the_error():
     assert paired.compare(of, other).rows == 0, "scored on other rows"
 
 
-def test_one_seed_says_what_its_rows_alone_could_tell():
-    """No seed's difference is known to differ from another's, so it is a lower bound."""
+def test_one_seed_has_an_interval_over_its_rows_alone():
+    """It covers no seeds, so no verdict rests on it."""
     rows = np.random.default_rng(0).normal(80, 0.5, 200)
     of = Sample(values={0: 80.01}, rows={0: rows}, count=90)
     than = Sample(values={0: 80.0}, rows={0: 80 + 0 * rows}, count=90)
     evidence = claims.comparison("a against b", of, than)
     floor = 1.96 * rows.std(ddof=1)
-    assert claims.describe(evidence) == (
-        f"a against b: +0.01; from {floor:.3g} on its rows could tell it"
-    )
+    ends = f"[{0.01 - floor:+.3g}, {0.01 + floor:+.3g}]"
+    told = f"a against b: +0.01 {ends} over the rows alone (1 seed)"
+    assert claims.describe(evidence) == told
     [told] = claims.judge([Claim(says="it", parts={"p": evidence})])
     assert told.verdict is Verdict.cannot_be_told and "1 of at least 3 shared seeds" in told.reason
 
@@ -109,7 +109,41 @@ def test_two_seeds_tell_nothing():
 def part(support, against=1.0, value=1.0):
     shown = paired.compare(sample(value), sample(0))
     return claims.Evidence(words=f"{support}", shown=shown, holds=value > 0, support=support,
-                           against=against, strength=value, seeds=3)  # fmt: skip
+                           against=against, strength=value, tested=shown, denied=shown,
+                           seeds=3)  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [1.0, claims.AS_GOOD])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_claim_is_told_from_its_limits_on(share, side):
+    """They hold with all corrections: for three panels here, and for another claim."""
+
+    of = {0: 79.9, 1: 80.1, 2: 80.3}
+    than = Sample(values={0: 80.0, 1: 80.05, 2: 79.9})
+
+    def tell(shift):
+        moved = Sample(values={seed: value + shift for seed, value in of.items()})
+        parts = {"a": claims.comparison("a", moved, than, share)}
+        parts |= {name: part(1e-9) for name in "bc"}
+        [told, _] = claims.judge([Claim(says="it", parts=parts), claim(0.9)])
+        return parts["a"], told
+
+    shown, told = tell(0.0)
+    evidence = claims.every([shown, part(1e-9), part(1e-9)])
+    limit = evidence.find_limits(2)[side]
+    assert told.verdict is Verdict.cannot_be_told and f"{limit:+.3g}" in told.needed
+    away = 0.001 if side else -0.001
+    assert tell(limit - shown.shown.value - away)[1].verdict is Verdict.cannot_be_told
+    expected = Verdict.supported if side else Verdict.contradicted
+    assert tell(limit - shown.shown.value + away)[1].verdict is expected
+
+
+def test_as_good_is_as_far_below_a_negative_score():
+    """A correlation of -0.05 is as good as itself, and -0.06 is not."""
+    than = sample(-5.0)
+    same = claims.comparison("a", Sample(values=dict(than.values)), than, claims.AS_GOOD)
+    assert same.holds and same.tested.value == pytest.approx(0.05)
+    assert not claims.comparison("a", sample(-6.0), than, claims.AS_GOOD).holds
 
 
 def test_combinations_count_their_parts():
@@ -262,7 +296,8 @@ def test_figure6_from_histories(tmp_path, compose):
 def test_one_panel_of_enough_seeds_contradicts_a_claim_on_all():
     few = paired.compare(sample(1.0, {0: 0}), sample(0.0, {0: 0}))
     untold = claims.Evidence(words="few", shown=few, holds=True, support=1.0, against=1.0,
-                             strength=1.0, seeds=1, told=False)  # fmt: skip
+                             strength=1.0, tested=few, denied=few, seeds=1,
+                             told=False)  # fmt: skip
     found = Claim(says="it", parts={"p": part(1.0, 0.001, -1.0), "q": untold})
     assert verdicts(found) == ["contradicted"]
     found = Claim(says="it", parts={"p": part(0.001), "q": untold})

@@ -92,7 +92,7 @@ def test_table_4_is_asked_of_the_loss_of_held_out_answers(tmp_path, compose, mon
             predictions.save(place, "validation", kept)
     [told] = other_networks.list_raw(other_networks.find_claims(run_index.collect(tmp_path)))
     assert told["claim"] == "FourierFT is as good as LoRA in instruction tuning"
-    assert "loss, FourierFT, n=1000 against LoRA, r=64 (lower is better): -0.0" in told["evidence"]
+    assert "loss, LoRA, r=64 less FourierFT, n=1000 (lower is better): -0.0" in told["evidence"]
     assert "over 3 seeds and 40 rows" in told["evidence"] and told["verdict"] == "contradicted"
     assert "not by grades" in told["untested"]
 
@@ -118,7 +118,9 @@ def test_figure_6_takes_as_many_parameters_as_rank_1(asked):
         write("fourierft", value, on | {"method.n": size}, numbers=12 * size)
     write("lora", 0.8, on | {"method.r": 1}, numbers=12 * 768)
     told = claims()["Accuracy: FourierFT above LoRA throughout"]
-    assert told["evidence"].startswith("holds in 1 of 1 epochs; epoch 3: +0.0997")
+    assert told["evidence"].startswith(
+        "holds in 1 of 1 epochs; epoch 3, FourierFT against LoRA: +0.0997"
+    )
     assert told["verdict"] == "supported"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from experiments.report.comparison import paired
 from experiments.report.comparison.paired import Difference, Sample, compare
@@ -14,10 +14,12 @@ RULE = (
     "error adds up that of the seeds' differences and, where predictions are stored, that of the "
     "mean difference over resampled rows; its interval is Student's, 95 %. A claim is "
     "**supported** or **contradicted** if the comparisons that it rests on tell it at 5 %, and "
-    "otherwise **cannot be told**: then the smallest difference that could have been told is "
-    "given. Where one comparison of several is enough for a claim, their number is corrected for "
-    "(Bonferroni); over the claims of a page, Holm's correction is applied to every verdict. "
-    '"As good as" means at least 99 %.'
+    "otherwise **cannot be told**: then the differences from which it would have been, with all "
+    "corrections, are given. Where one comparison of several is enough for a claim, their number "
+    "is corrected for (Bonferroni); over the claims of a page, Holm's correction is applied to "
+    "every verdict; the intervals are not corrected. "
+    '"As good as" means at most 1 % worse. Differences have the unit of their table or figure: '
+    "accuracies are in per cent and correlations times 100, but fractions in Figure 6."
 )
 SEEDS_NEEDED = f"Its claims need {paired.SEEDS} seeds of every point: add `seed=0,1,2` to it."
 """How to come to claims that can be told."""
@@ -41,11 +43,35 @@ class Evidence:
     """Probability of such numbers if it were true."""
     strength: float
     """Difference that must be above 0, in standard errors where they are known."""
+    tested: Difference
+    """Difference of that comparison that supports it if above 0, of which 1 % may be left out."""
+    denied: Difference
+    """Difference that contradicts it if below 0."""
     seeds: int
     """Fewest seeds of any comparison."""
     told: bool = True
     """False if no comparison has enough seeds."""
     comparisons: int = 1
+    support_times: int = 1
+    """Number by which the probability of `tested` was multiplied."""
+    against_times: int = 1
+    """Number by which that of `denied` was."""
+
+    def find_limits(self, times: int) -> tuple[float, float] | None:
+        """Return the plain differences at which its comparison contradicts and supports a claim.
+
+        Args:
+            times: number that corrects for other claims.
+
+        Returns:
+            None if the error is not known.
+        """
+        down = self.denied.find_reach(paired.LEVEL / (times * self.against_times))
+        up = self.tested.find_reach(paired.LEVEL / (times * self.support_times))
+        if down is None or up is None:
+            return None
+        plain = self.shown.value
+        return plain - self.denied.value - down, plain - self.tested.value + up
 
 
 def comparison(
@@ -57,18 +83,23 @@ def comparison(
         words: the two settings.
         of: the one that is said to be better.
         than: the other.
-        factor: the first must be above this much of the other.
+        factor: the first must be above this much of the other; of a negative score that is as
+            far below it as of a positive one.
         ahead: factor below which the claim is contradicted, where that is another.
     """
+    if than.mean < 0:
+        factor = 2 - factor
     tested = compare(of, than, factor)
-    denied = compare(than, of, 1 / (ahead or factor))
+    denied = compare(of, than, ahead or factor)
     return Evidence(
         words=words,
         shown=compare(of, than),
         holds=tested.value > 0,
         support=tested.probability,
-        against=denied.probability,
+        against=replace(denied, value=-denied.value).probability,
         strength=tested.value / tested.error if tested.error else tested.value,
+        tested=tested,
+        denied=denied,
         seeds=tested.seeds,
         told=tested.error is not None,
     )
@@ -82,20 +113,19 @@ def at_least(enough: int, parts: Sequence[Evidence]) -> Evidence:
     """
     if len(parts) == 1:
         return parts[0]
-    ranked = sorted(parts, key=lambda one: (one.support, -one.strength))
-    support = sorted(one.support for one in parts)
+    deciding = sorted(parts, key=lambda one: (one.support, -one.strength))[enough - 1]
     against = sorted(one.against for one in parts)
-    deciding = ranked[enough - 1]
-    return Evidence(
-        words=deciding.words,
-        shown=deciding.shown,
+    spare = len(parts) - enough
+    return replace(
+        deciding,
         holds=sum(one.holds for one in parts) >= enough,
-        support=min(1.0, (len(parts) - enough + 1) * support[enough - 1]),
-        against=min(1.0, enough * against[len(parts) - enough]),
-        strength=deciding.strength,
+        support=min(1.0, (spare + 1) * deciding.support),
+        against=min(1.0, enough * against[spare]),
         seeds=min(one.seeds for one in parts),
         told=any(one.told for one in parts),
         comparisons=sum(one.comparisons for one in parts),
+        support_times=(spare + 1) * deciding.support_times,
+        against_times=enough * deciding.against_times,
     )
 
 
@@ -176,7 +206,8 @@ def _judge(claim: Claim, probability: float | None, times: int) -> Judgement:
     if evidence.seeds < paired.SEEDS:
         words.insert(0, f"{evidence.seeds} of at least {paired.SEEDS} shared seeds")
     if probability is None or probability > paired.LEVEL:
-        return _told(Verdict.cannot_be_told, words, evidence)
+        needed = _describe_limits(claim, evidence, times)
+        return replace(_told(Verdict.cannot_be_told, [*words, needed], evidence), needed=needed)
     words.append(f"p {_shown(probability)}")
     contradicted = claim.missing or 2 * times * evidence.against <= paired.LEVEL
     return _told(Verdict.contradicted if contradicted else Verdict.supported, words, evidence)
@@ -191,16 +222,29 @@ def _told(verdict: Verdict, words: Iterable[str], evidence: Evidence) -> Judgeme
     return Judgement(verdict=verdict, reason=reason, difference=evidence.shown.value)
 
 
+def _describe_limits(claim: Claim, evidence: Evidence, times: int) -> str:
+    """Say from which differences on a claim would have been told; "" if that is not known."""
+    limits = evidence.find_limits(times)
+    if limits is None:
+        return ""
+    low, high = limits
+    up = "" if claim.missing else f" or {high:+.3g}"  # what is missing may speak against it
+    return f"told from {low:+.3g}{up} on"
+
+
 def describe(evidence: Evidence) -> str:
-    """Describe the comparison that decides, with its interval and what could have been told."""
+    """Describe the comparison that decides, with its interval."""
     shown = evidence.shown
     text = f"{evidence.words}: {shown.value:+.3g}"
-    if shown.interval is None or shown.smallest is None:
-        floor = shown.floor
-        return text if floor is None else f"{text}; from {floor:.3g} on its rows could tell it"
-    low, high = shown.interval
-    over = f"{shown.seeds} seeds" + (f" and {shown.rows:,} rows" if shown.rows else " alone")
-    return f"{text} [{low:+.3g}, {high:+.3g}] over {over}; from {shown.smallest:.3g} on it is told"
+    if shown.interval is not None:
+        low, high = shown.interval
+        over = f"{shown.seeds} seeds" + (f" and {shown.rows:,} rows" if shown.rows else " alone")
+    elif shown.floor is not None and shown.seeds < paired.SEEDS:
+        low, high = shown.value - shown.floor, shown.value + shown.floor
+        over = f"the rows alone ({shown.seeds} seed{'s' * (shown.seeds != 1)})"
+    else:
+        return text
+    return f"{text} [{low:+.3g}, {high:+.3g}] over {over}"
 
 
 def summarize(claims: Sequence[Claim], judgements: Sequence[Judgement]) -> str:

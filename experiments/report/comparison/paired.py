@@ -80,21 +80,20 @@ class Difference:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval; None for too few seeds."""
-        reach = self.smallest
+        reach = self.find_reach()
         return None if reach is None else (self.value - reach, self.value + reach)
 
-    @property
-    def smallest(self) -> float | None:
-        """Smallest difference that this error could have told; None for too few seeds."""
+    def find_reach(self, level: float = LEVEL) -> float | None:
+        """Return the smallest difference that is told at a level; None for too few seeds."""
         if self.error is None:
             return None
         from scipy import stats
 
-        return float(stats.t.ppf(1 - LEVEL / 2, self.freedom)) * self.error
+        return float(stats.t.ppf(1 - level / 2, self.freedom)) * self.error
 
     @property
     def floor(self) -> float | None:
-        """Smallest difference that the rows alone could have told; None if they are not stored."""
+        """Half width of the interval over the rows alone; None if they are not stored."""
         return None if self.row_error is None else 1.96 * self.row_error
 
 

@@ -135,10 +135,10 @@ def _case(
             sides = [get(of, column), get(row, column)]
         named = [of.label, row.label if row.model == of.model else row.model_label]
         where = "average" if column is None else column.name
-        words = f"{of.model_label}, {where}, {' against '.join(named)}"
+        words = " against ".join(named)
         if column is not None and column.lower:
-            words, sides = f"{words} (lower is better)", sides[::-1]
-        return _compare(facts["check"], words, sides, case)
+            words, sides = f"{' less '.join(named[::-1])} (lower is better)", sides[::-1]
+        return _compare(facts["check"], f"{of.model_label}, {where}, {words}", sides, case)
 
     if over == "average":
         return every(compare(row, None) for row in others)

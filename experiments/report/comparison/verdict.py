@@ -107,6 +107,8 @@ class Judgement:
     reason: str = ""
     difference: float | None = None
     """Ours minus the paper's."""
+    needed: str = ""
+    """Differences from which a claim that cannot be told would have been."""
 
 
 def judge(

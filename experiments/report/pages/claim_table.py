@@ -22,13 +22,14 @@ def claim_table(caption: str, found: Sequence[Claim], told: Sequence[Judgement])
     )
 
 
-def describe_claim(claim: Claim) -> str:
+def describe_claim(claim: Claim, judgement: Judgement) -> str:
     """Say in a line what the runs tell about a claim."""
     evidence = claim.evidence
     if evidence is None:
         return "–"
     held = sum(one.holds for one in claim.parts.values())
-    return f"holds in {held} of {len(claim.parts)} {claim.unit}; {describe(evidence)}"
+    words = [f"holds in {held} of {len(claim.parts)} {claim.unit}", describe(evidence)]
+    return "; ".join([*words, *filter(None, [judgement.needed])])
 
 
 def show_verdict(judgement: Judgement, partial: bool = False) -> Shown:

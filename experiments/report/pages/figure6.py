@@ -137,8 +137,11 @@ def weigh_claims(
         samples = [_samples(setting, panel["key"], index) for setting in there.values()]
         if all(samples):
             better, worse = samples if panel["higher"] else samples[::-1]
+            sides = "FourierFT against LoRA" if panel["higher"] else "LoRA less FourierFT"
             claim.parts = {
-                f"{epoch:g}": claims.comparison(f"epoch {epoch:g}", better[epoch], worse[epoch])
+                f"{epoch:g}": claims.comparison(
+                    f"epoch {epoch:g}, {sides}", better[epoch], worse[epoch]
+                )
                 for epoch in sorted(better.keys() & worse.keys())
             }
             claim.reasons, claim.reservations = reasons, reservations

@@ -113,7 +113,7 @@ def _line(one: NetworkClaim, told: Judgement) -> Line:
         cells=[
             Shown(text=one.claim.says, link=f"page:{one.page}"),
             f"{one.model} ({one.rows})",
-            describe_claim(one.claim),
+            describe_claim(one.claim, told),
             show_verdict(told, _is_partial(one, told)),
             _untested(one),
         ]
@@ -135,7 +135,7 @@ def list_raw(found: Sequence[Judged]) -> list[dict[str, Any]]:
         {
             "page": one.page,
             "claim": one.claim.says,
-            "evidence": describe_claim(one.claim),
+            "evidence": describe_claim(one.claim, told),
             "verdict": say_verdict(told, _is_partial(one, told)),
             "reason": told.reason,
             "untested": _untested(one),

@@ -155,7 +155,7 @@ def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
         printed=own,
         printed_verdict=verdict,
         judgement=judgement,
-        evidence=describe_claim(claim.ours),
+        evidence=describe_claim(claim.ours, judgement),
         untested=_untested(claim.ours, "cells"),
     )
 
@@ -185,7 +185,7 @@ def _of_figure(name: str, index: RunIndex) -> Iterator[Finding]:
             claim.says,
             printed,
             judgement,
-            describe_claim(claim),
+            describe_claim(claim, judgement),
             _untested(claim, "points"),
             words=words.get(claim.says),
         )
