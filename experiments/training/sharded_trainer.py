@@ -41,7 +41,7 @@ class ShardedTrainer(Trainer):
         if plugin is None:
             plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
             state.fsdp_plugin, state.distributed_type = plugin, DistributedType.FSDP
-            # As accelerate does on a GPU: whoever looks at its state gets this type back from there.
+            # As accelerate does on a GPU: its state gives this type back to whoever asks.
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP
             self.is_fsdp_enabled = True
         plugin.transformer_cls_names_to_wrap = find_block_classes(self.model)
