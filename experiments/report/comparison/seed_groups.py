@@ -124,9 +124,8 @@ def _variant(run: Run, pooled: str | None) -> str:
     """Return the differences from the recipe, except in the pooled key."""
     said = str(run.record.run.get("variant") or "")
     start = f"{pooled.rpartition('.')[2]}=" if pooled else None
-    return ",".join(
-        part for part in said.split(",") if start is None or part[: len(start)] != start
-    )
+    kept = (part for part in said.split(",") if start is None or not part.startswith(start))
+    return ",".join(kept)
 
 
 def answers(run: Run, wanted: dict[str, Any]) -> bool:
