@@ -23,12 +23,13 @@ REGRESSION = [
     "+model.sizes.hidden_dropout_prob=0",
     "+model.sizes.attention_probs_dropout_prob=0",
     "task=stsb",
-    "task.train_rows=32",
+    "task.train_rows=35",  # the second step of an epoch has 3 rows, for 2 or 4 processes
     "task.eval_rows=40",
     "source=none",
     "train.batch_size=32",
     "train.eval_batch_size=16",
-    "train.epochs=10",
+    "train.epochs=5",
+    "train.eval_every=0.5",
     "train.checkpoint_every=0",
 ]
 METHODS = {
@@ -86,7 +87,7 @@ def check_same(together: Path, alone) -> None:
     place = folder_of(together)
     record = json.loads((place / "metrics.json").read_text())
     one, two = losses(Path(alone.config["output"])), losses(together)
-    assert len(one) == 10 and one[-1] < one[0] and two == pytest.approx(one, abs=1e-5)
+    assert len(one) == 10 and one[-2] < one[0] and two == pytest.approx(one, abs=1e-5)
     there, here = flat(record["metrics"]), flat(alone.metrics)
     numbers = [name for name, value in here.items() if isinstance(value, (int, float))]
     assert len(numbers) > 20 and there.keys() == here.keys()

@@ -6,7 +6,7 @@ from experiments.results.history import read_history
 from experiments.results.identity import to_plain
 from experiments.seeding import stream
 from experiments.training import fitting
-from experiments.training.data_order import DataOrder
+from experiments.training.data_order import DataOrder, StepBatches
 from fourierft.layer import adapted_layers
 
 TINY = [
@@ -60,10 +60,11 @@ def trained(config, folder: Path):
 
 @pytest.mark.slow
 def test_accumulation_gives_the_losses_of_one_batch(tiny, tmp_path):
-    """1 x 32 = 4 x 8 over 20 steps: transformers scales the second wrongly by default."""
-    whole = trained(tiny(*NO_DROPOUT), tmp_path / "whole")
-    parts = trained(tiny(*NO_DROPOUT, "train.accumulation=4"), tmp_path / "parts")
-    assert len(whole) == 20 and whole[-1] < whole[0]
+    """1 x 32 = 4 x 8 rows, and 9 = 5 + 4 at the end of an epoch: each counts as much as another."""
+    changes = [*NO_DROPOUT, "task.train_rows=41", "train.epochs=10", "train.eval_every=0.5"]
+    whole = trained(tiny(*changes), tmp_path / "whole")
+    parts = trained(tiny(*changes, "train.accumulation=4"), tmp_path / "parts")
+    assert len(whole) == 20 and whole[-2] < whole[0]
     assert parts == pytest.approx(whole, abs=1e-5)
 
 
@@ -114,6 +115,32 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert list(DataOrder(50, 4, None, 8)) != first
 
 
+@pytest.mark.parametrize(
+    ("rows", "accumulation", "processes"),
+    [(40, 1, 1), (40, 4, 1), (41, 4, 1), (35, 2, 2), (33, 1, 4), (7, 2, 4), (16, 2, 4)],
+)
+def test_every_row_counts_once_and_as_much_as_another(rows, accumulation, processes):
+    """Also in an epoch's last step, whose rows need not be enough for every process."""
+    order = DataOrder(rows, 0, None, 16)
+    each = [StepBatches(order, 16, accumulation, processes, rank) for rank in range(processes)]
+    dealt = [list(one) for one in each]
+    assert [len(one) for one in dealt] == [len(one) for one in each] == [len(each[0])] * processes
+    assert each[0].steps == -(-rows // 16)
+    counts = dict.fromkeys(range(rows), 0.0)
+    for step in range(each[0].steps):
+        wanted = list(order)[16 * step : 16 * step + 16]
+        for batches, one in zip(dealt, each, strict=True):
+            weights = one.weigh(step)
+            assert len(weights) <= accumulation
+            for weight in weights:
+                batch = batches.pop(0)
+                assert 0 < len(batch) <= 16 // accumulation // processes
+                for row in batch if weight else ():  # the mean over processes, batches, rows
+                    counts[row] += weight / processes / len(weights) / len(batch)
+        assert [counts.pop(row) for row in wanted] == pytest.approx([1 / len(wanted)] * len(wanted))
+    assert not counts and not any(dealt)
+
+
 def test_length_groups_waste_less_padding():
     import torch
 
@@ -145,6 +172,11 @@ def test_adapter_and_head_have_their_own_rates_and_biases_do_not_decay(tiny, tmp
     found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
     # 2 layers x query, value; head: two weights that decay, two biases that do not
     assert found == {(5e-2, 0.1): 4, (1e-3, 0.1): 2, (1e-3, 0.0): 2}
+    config.train.relative_rate = True
+    fitting = build_trainer(config, tmp_path / "relative")
+    sizes = {5e-2 / share for share in fitting.step_sizes.values()}
+    groups = fitting.create_optimizer().param_groups
+    assert {group["lr"] for group in groups} == {1e-3, *sizes} and 5e-2 not in sizes
 
 
 def test_warmup_holds_for_every_schedule(tiny, tmp_path):

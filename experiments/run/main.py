@@ -98,7 +98,8 @@ def train(current: Session) -> Record:
     timings = fitting.fit(trainer)
 
     answering = time.monotonic()
-    network = trainer.network
+    # Without autocast, as for later answers and other prompts.
+    network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if config.training.sharding is Sharding.fsdp and parts.data.prompts:
         # This rank alone answers, with the network as it was trained last.
         network = restore_trained(config, build_base(config, current.weights), work_dir)

@@ -1,7 +1,8 @@
-"""Progress bar of a training on a terminal."""
+"""Progress of a training: its bar on a terminal, and a line per evaluation."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from tqdm import tqdm
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
 from experiments.metrics.classification import format_score
+
+log = logging.getLogger(__name__)
 
 
 class TrainingBar(ProgressCallback):
@@ -55,3 +58,19 @@ class TrainingBar(ProgressCallback):
         if self.prediction_bar is not None:
             self.prediction_bar.close()
             self.prediction_bar = None
+
+
+def log_evaluation(state: TrainerState, loss: float, scores: Mapping[str, float]) -> None:
+    """Log one line per evaluation, about twenty of them on the terminal."""
+    position = state.global_step // state.eval_steps
+    every = max(1, state.max_steps // state.eval_steps // 20)
+    shown = position % every == 0 or state.global_step >= state.max_steps
+    log.log(
+        logging.INFO if shown else logging.DEBUG,
+        "epoch %.4g, step %d/%d  loss %s  %s",
+        state.epoch,
+        state.global_step,
+        state.max_steps,
+        format_score(loss),
+        "  ".join(f"{name} {format_score(value)}" for name, value in scores.items()),
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ import torch
 import transformers
 from peft import PeftModel
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LabelSmoother
 
 from experiments.methods import Method
-from experiments.metrics.classification import format_score
 from experiments.metrics.selection import Evaluation, Select
 from experiments.results import kept_adapter, predictions
 from experiments.results.history import History
 from experiments.tasks import Data, Task
-from experiments.training.data_order import DataOrder
+from experiments.tasks.language import IGNORED
+from experiments.training.data_order import DataOrder, StepBatches, build_loader
 from experiments.training.optimizer import build_arguments, build_optimizer
-from experiments.training.progress import TrainingBar
+from experiments.training.progress import TrainingBar, log_evaluation
 from experiments.training.train_config import Train
 from experiments.training.unused_parameters import find_unused
 from fourierft.holding import hold_weights
@@ -69,12 +72,28 @@ class Trainer(transformers.Trainer):
         # Taken while every process has the weights whole, as sharding divides them later.
         self.step_sizes = step_sizes(net) if train.relative_rate else None
         arguments = build_arguments(train, len(data.train), run, seed)
+        lengths = data.lengths if train.group_by_length else None
+        self.batches = StepBatches(
+            DataOrder(
+                len(data.train), arguments.data_seed, lengths, train.batch_size, data.augmented
+            ),
+            *(train.batch_size, train.accumulation, arguments.world_size, arguments.process_index),
+        )
+        self.batch_weights: list[float] = []
+        smooths = train.label_smoothing and task.head.kind == "language"
         super().__init__(
             net,
             arguments,
             data_collator=data.collate,
             train_dataset=data.train,
             eval_dataset=data.evaluations,
+            # Left to transformers, labels are shifted for classes of models that it knows by name,
+            # which a sharded one is not.
+            compute_loss_func=(
+                partial(LabelSmoother(train.label_smoothing), shift_labels=True)
+                if smooths
+                else None
+            ),
             callbacks=[_EvaluateAtTheEnd(), *method.callbacks(net, seed)],
         )
         # A language model's loss is a mean over the target tokens of the whole step. Other networks
@@ -87,12 +106,21 @@ class Trainer(transformers.Trainer):
             self.bar = TrainingBar()
             self.add_callback(self.bar)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        recipe, data = self.train_recipe, self.data
-        lengths = data.lengths if recipe.group_by_length else None
-        return DataOrder(
-            len(data.train), self.args.data_seed, lengths, recipe.batch_size, data.augmented
-        )
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of this process."""
+        return build_loader(self.train_dataset, self.batches, self.data_collator, self.args)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, *args: Any) -> Any:
+        """Return the batches of a step and its number of tokens; note the batches' weights."""
+        self.batch_weights = self.batches.weigh(self.state.global_step % self.batches.steps)
+        counted = map(self._leave_out, epoch_iterator, list(self.batch_weights))
+        return super().get_batch_samples(counted, *args)
+
+    def _leave_out(self, batch: dict[str, Any], weight: float) -> dict[str, Any]:
+        """Return a batch, without tokens to predict if it does not count."""
+        if weight == 0 and self.model_accepts_loss_kwargs:
+            batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        return batch
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW over adapter and head, each with and without weight decay."""
@@ -124,7 +152,7 @@ class Trainer(transformers.Trainer):
 
         DDP would look for them in every step, or wait in vain for the gradient of one.
         """
-        row = self.train_dataset[next(iter(self._get_train_sampler()))]
+        row = self.train_dataset[next(iter(self.batches.sampler))]
         inputs = self._prepare_inputs(self.data_collator([row]))
         gpus = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(gpus), self.accelerator.autocast():
@@ -140,6 +168,8 @@ class Trainer(transformers.Trainer):
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Return the batch's loss, in training with the method's penalty."""
         found = super().compute_loss(model, *args, **kwargs)
+        if model.training and self.batch_weights and not self.model_accepts_loss_kwargs:
+            found = found * self.batch_weights.pop(0)  # a mean over the batch's rows
         penalty = self.method.penalty(self.network) if model.training else None
         if penalty is None:
             return found
@@ -180,7 +210,9 @@ class Trainer(transformers.Trainer):
         self._keep(next(iter(values.values()), math.nan))
         self.evaluating += time.monotonic() - began
         self._record(values)
-        self._tell(values)
+        if self.bar is not None:
+            self.bar.show(self.loss, values)
+        log_evaluation(self.state, self.loss, values)
         self.control: transformers.TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, values
         )
@@ -231,31 +263,6 @@ class Trainer(transformers.Trainer):
         if self.is_world_process_zero():
             epoch = float(self.state.epoch or 0.0)
             self.history.log(self.state.global_step, epoch, time.monotonic() - self.started, values)
-
-    def _tell(self, scores: dict[str, float]) -> None:
-        """Log one line per evaluation, about twenty of them on the terminal."""
-        if self.bar is not None:
-            self.bar.show(self.loss, scores)
-        state = self.state
-        position, every = (
-            state.global_step // state.eval_steps,
-            max(1, state.max_steps // state.eval_steps // 20),
-        )
-        level = (
-            logging.INFO
-            if position % every == 0 or state.global_step >= state.max_steps
-            else logging.DEBUG
-        )
-        told = "  ".join(f"{name} {format_score(value)}" for name, value in scores.items())
-        log.log(
-            level,
-            "epoch %.4g, step %d/%d  loss %s  %s",
-            state.epoch,
-            state.global_step,
-            state.max_steps,
-            format_score(self.loss),
-            told,
-        )
 
     def _keep(self, score: float) -> None:
         """Save the adapter if this evaluation is the best so far, or the last."""
