@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from experiments.report.comparison import names
 from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.subsets import CUTS
@@ -29,6 +30,8 @@ class NetworkClaim:
     page: str
     model: str
     claim: Claim
+    says: str
+    """Its words without the paper's base models and sizes, where they name them."""
     rows: str = ""
     """Rows and epochs that its runs were trained on."""
     untested: list[str] = field(default_factory=list)
@@ -94,7 +97,7 @@ def _is_condition(key: str) -> bool:
 
 
 def describe_rows(runs: Iterable[Run]) -> str:
-    """Describe rows and epochs of every task: "cola 2000 rows, 3 epochs; rte ..."."""
+    """Describe rows and epochs of every task: "CoLA: 2000 rows, 3 epochs; RTE: ..."."""
     found: dict[str, list[str]] = {}
     for run in runs:
         values = run.values
@@ -102,6 +105,6 @@ def describe_rows(runs: Iterable[Run]) -> str:
         epochs = values["train.epochs"]
         text = ", ".join([*(cut or ["all rows"]), f"{epochs:g} epoch{'s' if epochs != 1 else ''}"])
         tasks = found.setdefault(text, [])
-        if run.record.run["task"] not in tasks:
-            tasks.append(run.record.run["task"])
+        if (name := names.name_task(run.record.run["task"])) not in tasks:
+            tasks.append(name)
     return "; ".join(f"{', '.join(tasks)}: {text}" for text, tasks in found.items())

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.report.comparison import names
+
 JUDGE = "gpt-4"
 """The paper's judge, as named in the judge's files; the paper does not give its version."""
 ABSENT = "this project does not have the method"
@@ -56,7 +58,7 @@ class Row:
 def columns(facts: dict[str, Any]) -> list[Column]:
     """Return the columns of a table."""
     given = facts.get("columns")
-    names, metrics = facts.get("names", {}), facts.get("metrics")
+    named, metrics = facts.get("names", {}), facts.get("metrics")
     if given is None and "benchmarks" in facts:  # a judge's grades of one task's answers
         given = [
             {"key": key, "task": facts["task"], "name": name, "judged": key, "judge": JUDGE}
@@ -68,7 +70,7 @@ def columns(facts: dict[str, Any]) -> list[Column]:
             {
                 "key": metric,
                 "task": facts["task"],
-                "name": names.get(metric, metric),
+                "name": named.get(metric, metric),
                 "metric": metric,
                 "split": facts.get("split"),
                 "scale": 100 if metric in parts else 1,
@@ -80,7 +82,7 @@ def columns(facts: dict[str, Any]) -> list[Column]:
             {
                 "key": task,
                 "task": task,
-                "name": names.get(task, task),
+                "name": named.get(task, names.name_task(task)),
                 "metric": metrics[task] if isinstance(metrics, dict) else facts["metric"],
             }
             for task in facts["order"]
@@ -133,7 +135,7 @@ def rows(facts: dict[str, Any]) -> Iterator[Row]:
             model=named.get("config", entry["model"]),
             method=about.get("config", method),
             label=label,
-            model_label=named.get("name", str(entry.get("base", entry["model"]))),
+            model_label=named.get("name", names.name_model(str(entry.get("base", entry["model"])))),
             fields=fields,
             facts=entry,
         )

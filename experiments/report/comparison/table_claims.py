@@ -129,12 +129,14 @@ def _case(
         return found
 
     def compare(row: Row, column: Column | None) -> Evidence:
+        if column is None and len(columns) == 1:
+            [column] = columns
         if column is None:
             sides = [paired.average([get(one, each) for each in columns]) for one in (of, row)]
         else:
             sides = [get(of, column), get(row, column)]
         named = [of.label, row.label if row.model == of.model else row.model_label]
-        where = "average" if column is None else column.name
+        where = f"average of {len(columns)} data sets" if column is None else column.name
         words = " against ".join(named)
         if column is not None and column.lower:
             words, sides = f"{' less '.join(named[::-1])} (lower is better)", sides[::-1]

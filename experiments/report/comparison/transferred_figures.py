@@ -94,9 +94,15 @@ def _ask_figure(
 ) -> Iterator[NetworkClaim]:
     """Yield a claim of a figure, if runs of the network speak to it."""
     claim = Claim(says=stated["says"])
-    asked = NetworkClaim(page=name, model=model, claim=claim)
-    titles = {panel.get("key", panel["task"]): panel["title"] for panel in facts["panels"]}
-    asked.untested = [titles[key] for key in stated["panels"] if key not in keys]
+    says = stated.get("elsewhere", stated["says"])
+    asked = NetworkClaim(page=name, model=model, claim=claim, says=says)
+    asked.untested = [
+        panel.get("subject", panel["title"])
+        for panel in facts["panels"]
+        if (key := panel.get("key", panel["task"])) in stated["panels"]
+        and keys.get(key) != panel["task"]  # it was not run, or another task stands in
+    ]
+    lacking: dict[str, list[str]] = {}
     for key in dict.fromkeys(keys[key] for key in stated["panels"] if key in keys):
         panel = panels[key]
         ends = _move_ends(stated, facts, panel)
@@ -104,8 +110,10 @@ def _ask_figure(
             asked.untested.append(panel.title)
         else:
             moved = {**stated, **ends, "panels": [key]}
-            asked.untested += _list_lacking(facts, keys, key, panel, ends)
+            for words in _list_lacking(facts, keys, key, panel, ends):
+                lacking.setdefault(words, []).append(panel.title)
             asked.add(key, figure_claims.weigh(moved, {key: panel}))
+    asked.untested += [f"{words} on {', '.join(there)}" for words, there in lacking.items()]
     if claim.parts:
         asked.describe_rows(chosen, [panels[key].key for key in claim.parts])
         yield asked
@@ -125,7 +133,8 @@ def _list_lacking(
         sizes = printed[end].get("values", ())
         lacking = [f"{size:g}" for size in sizes if size is not None and size not in ran]
         if lacking:
-            yield f"{panel.title}: {end} {', '.join(lacking)}"
+            size = str(printed[end]["size"]).rpartition(".")[2]
+            yield f"{printed[end]['name']}, {size}={', '.join(lacking)}"
 
 
 def _move_ends(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.comparison import cells, reference, table_claims
@@ -23,6 +24,22 @@ from experiments.report.comparison.seed_groups import answers
 OF_SETTING = ("method", "name", "printed_name", "fields")
 """Keys of a row that are about its setting, beside its size."""
 NO_JUDGE = "by the loss of held-out answers, not by grades"
+NAMED = 2
+"""Rows that were not run which are named; of more the number is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """Cells of a case that can be compared, and what was not run of it."""
+
+    of: Row
+    """Row that is said to be better."""
+    cells: set[tuple[int, str]]
+    """Position of the row and key of the column."""
+    columns: list[Column]
+    """Columns that were not run."""
+    rows: list[Row]
+    """Rows that were not run in all of the other columns."""
 
 
 def ask_tables(index: RunIndex) -> Iterator[NetworkClaim]:
@@ -78,25 +95,27 @@ def _ask_table(
 ) -> Iterator[NetworkClaim]:
     """Yield a claim of a table, if runs of the network speak to it."""
     claim = Claim(says=facts["says"], unit="cases")
-    asked = NetworkClaim(page=facts["page"], model=model, claim=claim)
+    says = facts.get("elsewhere", facts["says"])
+    asked = NetworkClaim(page=facts["page"], model=model, claim=claim, says=says)
     run = {(one.row.position, one.column.key) for one in filled if one.setting is not None}
-    tasks = set()
+    tasks, found = set(), []
     for number, case in enumerate(_transfer_cases(facts, model)):
         of, others = table_claims.find_rows(case, filled)
         over = case.get("over", facts.get("over"))
         there = table_claims.find_columns(filled)
         wanted = [one for one in there if not isinstance(over, list) or one.key in over]
-        tested, lacking = _choose_cells(of, others, wanted, run)
-        asked.untested += lacking
-        if tested:
-            mine = [one for one in filled if (one.row.position, one.column.key) in tested]
+        tested = _choose_cells(of, others, wanted, run)
+        found.append(tested)
+        if tested.cells:
+            mine = [one for one in filled if (one.row.position, one.column.key) in tested.cells]
             check = "above" if facts["check"] == "ahead" else facts["check"]
             stated = {**facts, "check": check, "cases": [case]}
             asked.add(f"{number}", table_claims.weigh(stated, table, mine).ours)
             tasks |= {one.column.task for one in mine}
     if claim.parts:
+        asked.untested = list(_name_untested(found))
         if table.get("without_judge"):
-            claim.reservations.append(NO_JUDGE)
+            asked.untested.append(NO_JUDGE)
         asked.describe_rows(chosen, tasks)
         yield asked
 
@@ -119,8 +138,8 @@ def _transfer_cases(facts: dict[str, Any], model: str) -> list[dict[str, Any]]:
 
 def _choose_cells(
     of: Row, others: list[Row], wanted: list[Column], run: set[tuple[int, str]]
-) -> tuple[set[tuple[int, str]], list[str]]:
-    """Return the cells that can be compared, and words for the columns and rows that were not run.
+) -> Tested:
+    """Return the cells of a case that can be compared.
 
     Columns count in which the row that is said to be better was run and some other; then rows that
     were run in all of them.
@@ -131,8 +150,25 @@ def _choose_cells(
         if (of.position, one.key) in run and any((each.position, one.key) in run for each in others)
     ]
     compared = [each for each in others if all((each.position, one.key) in run for one in there)]
-    words = [one.name for one in wanted if one not in there]
-    words += [f"against {each.label}" for each in others if each not in compared]
-    if not there or not compared:
-        return set(), words
-    return {(each.position, one.key) for each in (of, *compared) for one in there}, words
+    both = there if compared else []
+    return Tested(
+        of=of,
+        cells={(each.position, one.key) for each in (of, *compared) for one in both},
+        columns=[one for one in wanted if one not in both],
+        rows=[each for each in others if each not in compared] if both else [],
+    )
+
+
+def _name_untested(found: Sequence[Tested]) -> Iterator[str]:
+    """Yield words for the columns that no case was run on, then for what single cases lack."""
+    lacking = [[one.name for one in each.columns] for each in found]
+    nowhere = [name for name in lacking[0] if all(name in others for others in lacking)]
+    yield from nowhere
+    for each, lost in zip(found, lacking, strict=True):
+        rest = [name for name in lost if name not in nowhere]
+        if rest:
+            yield f"{each.of.label} on {', '.join(rest)}"
+        if each.rows:
+            more = len(each.rows) - NAMED
+            labels = ", ".join(row.label for row in each.rows[:NAMED])
+            yield f"against {labels}" + (f" and {more} more" if more > 0 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.report.comparison import paired
 from experiments.report.comparison.claims import Claim, describe
 from experiments.report.comparison.verdict import Judgement
 from experiments.report.render.document import Line, Shown, Table
@@ -30,6 +31,22 @@ def describe_claim(claim: Claim, judgement: Judgement) -> str:
     held = sum(one.holds for one in claim.parts.values())
     words = [f"holds in {held} of {len(claim.parts)} {claim.unit}", describe(evidence)]
     return "; ".join([*words, *filter(None, [judgement.needed])])
+
+
+def list_untested(claim: Claim, what: str) -> list[str]:
+    """Return words for what the runs leave open.
+
+    Args:
+        claim: the claim.
+        what: name of what can be missing: cells or points.
+    """
+    evidence = claim.evidence
+    words = [f"{claim.missing} {what}"] if claim.missing else []
+    if evidence is None:
+        return words or ["all of it"]
+    if evidence.seeds < paired.SEEDS:
+        words.append(f"{paired.SEEDS - evidence.seeds} more shared seeds")
+    return list(dict.fromkeys([*words, *claim.reasons, *claim.reservations]))
 
 
 def show_verdict(judgement: Judgement, partial: bool = False) -> Shown:

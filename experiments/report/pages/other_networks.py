@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.report.comparison import (
     claims,
+    names,
     reference,
     transferred_figures,
     transferred_tables,
@@ -23,7 +24,12 @@ from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.seed_groups import answers
 from experiments.report.comparison.verdict import Judgement, Verdict
 from experiments.report.pages import figure6
-from experiments.report.pages.claim_table import describe_claim, say_verdict, show_verdict
+from experiments.report.pages.claim_table import (
+    describe_claim,
+    list_untested,
+    say_verdict,
+    show_verdict,
+)
 from experiments.report.render.document import Block, Heading, Line, Prose, Shown, Table
 
 Judged = tuple[NetworkClaim, Judgement]
@@ -73,7 +79,7 @@ def _ask_figure6(index: RunIndex) -> Iterator[NetworkClaim]:
         settings = figure6.find_settings(moved, mine)
         for claim in figure6.weigh_claims(moved, settings, mine):
             if claim.parts:
-                asked = NetworkClaim(page="figure6", model=model, claim=claim)
+                asked = NetworkClaim(page="figure6", model=model, claim=claim, says=claim.says)
                 asked.describe_rows(chosen, [facts["task"]])
                 yield asked
 
@@ -99,7 +105,7 @@ def show_verdicts(found: Sequence[Judged], page: str, says: str) -> tuple[Shown,
     """Return the verdicts of other networks on a claim, for its line among the paper's."""
     return tuple(
         Shown(
-            text=f"{one.model}: **{say_verdict(told, _is_partial(one, told))}**",
+            text=f"{names.name_model(one.model)}: **{say_verdict(told, _is_partial(one, told))}**",
             tone=told.verdict.tone,
             link="#networks",
         )
@@ -111,8 +117,8 @@ def show_verdicts(found: Sequence[Judged], page: str, says: str) -> tuple[Shown,
 def _line(one: NetworkClaim, told: Judgement) -> Line:
     return Line(
         cells=[
-            Shown(text=one.claim.says, link=f"page:{one.page}"),
-            f"{one.model} ({one.rows})",
+            Shown(text=one.says, link=f"page:{one.page}"),
+            f"{names.name_model(one.model)} ({one.rows})",
             describe_claim(one.claim, told),
             show_verdict(told, _is_partial(one, told)),
             _untested(one),
@@ -125,7 +131,7 @@ def _is_partial(one: NetworkClaim, told: Judgement) -> bool:
 
 
 def _untested(one: NetworkClaim) -> str:
-    words = [*one.untested, *one.claim.reasons, *one.claim.reservations]
+    words = [*one.untested, *list_untested(one.claim, "cells or points")]
     return "; ".join(dict.fromkeys(words)) or "–"
 
 
@@ -139,7 +145,7 @@ def list_raw(found: Sequence[Judged]) -> list[dict[str, Any]]:
             "verdict": say_verdict(told, _is_partial(one, told)),
             "reason": told.reason,
             "untested": _untested(one),
-            "network": f"{one.model} ({one.rows})",
+            "network": f"{names.name_model(one.model)} ({one.rows})",
         }
         for one, told in found
     ]

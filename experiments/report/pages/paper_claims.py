@@ -12,13 +12,11 @@ from experiments.report.comparison import (
     cells,
     claims,
     figure_claims,
-    paired,
     reference,
     table_claims,
     toy_runs,
 )
 from experiments.report.comparison.cells import PaperCell
-from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.panels import read_panels
 from experiments.report.comparison.run_index import RunIndex
 from experiments.report.comparison.verdict import Judgement, Verdict
@@ -30,7 +28,12 @@ from experiments.report.pages import (
     table1,
     text_numbers,
 )
-from experiments.report.pages.claim_table import describe_claim, say_verdict, show_verdict
+from experiments.report.pages.claim_table import (
+    describe_claim,
+    list_untested,
+    say_verdict,
+    show_verdict,
+)
 from experiments.report.render.document import Cell, Heading, Line, Page, Prose, Shown, Table, title
 
 COLUMNS = ("The paper's claim", "Its own numbers", "Evidence here", "Verdict", "Not tested")
@@ -156,7 +159,7 @@ def _of_table(claim: table_claims.TableClaim, judgement: Judgement) -> Finding:
         printed_verdict=verdict,
         judgement=judgement,
         evidence=describe_claim(claim.ours, judgement),
-        untested=_untested(claim.ours, "cells"),
+        untested="; ".join(list_untested(claim.ours, "cells")),
     )
 
 
@@ -186,7 +189,7 @@ def _of_figure(name: str, index: RunIndex) -> Iterator[Finding]:
             printed,
             judgement,
             describe_claim(claim, judgement),
-            _untested(claim, "points"),
+            "; ".join(list_untested(claim, "points")),
             words=words.get(claim.says),
         )
 
@@ -248,17 +251,6 @@ def _sound_shares(page: Page) -> str:
         f"{right} of {len(page.rows)} shares are what its printed counts give; of "
         f"{found[text_numbers.NOT_FORMULAS]}, the {text_numbers.NOT_FORMULAS}"
     )
-
-
-def _untested(claim: Claim, what: str) -> str:
-    """Say what the runs leave open."""
-    evidence = claim.evidence
-    words = [f"{claim.missing} {what}"] if claim.missing else []
-    if evidence is None:
-        return "; ".join(words) or "all of it"
-    if evidence.seeds < paired.SEEDS:
-        words.append(f"{paired.SEEDS - evidence.seeds} more shared seeds")
-    return "; ".join([*words, *dict.fromkeys([*claim.reasons, *claim.reservations])])
 
 
 def _line(one: Finding, elsewhere: Sequence[other_networks.Judged]) -> Line:
