@@ -100,7 +100,8 @@ def find_difference(result: dict[str, Any], setting: str, less: str) -> dict[str
         if (one["setting"], one["less"]) == (less, setting):
             turned, interval = one["difference"], one["difference"]["interval"]
             interval = None if interval is None else [-interval[1], -interval[0]]
-            return turned | {"value": -turned["value"], "interval": interval}
+            value = None if turned["value"] is None else -turned["value"]
+            return turned | {"value": value, "interval": interval}
     raise KeyError(f"{result['contest']}: {setting} less {less}")
 
 
@@ -184,7 +185,8 @@ def draw_outside(axes: Any, result: dict[str, Any]) -> None:
             for trial in sorted(list_trials(result, name), key=lambda trial: trial["rate"])
             if (key := (name, trial["rate"], trial["seed"])) in losses and get_halves(trial)
         ]
-        points = [point for point in points if point[1] <= WORST * outside["base"]]
+        highest = WORST * outside["base"]
+        points = [point for point in points if point[1] is not None and point[1] <= highest]
         if points:
             axes.plot(*zip(*points, strict=True), color=color, ls=line, marker=mark, label=name)
     axes.axhline(outside["base"], color="#999999", lw=1, label="before training")

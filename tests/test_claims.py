@@ -310,6 +310,17 @@ def test_figure6_of_one_seed_cannot_be_told(tmp_path, compose):
     assert "1 of at least 3 shared seeds" in text.markdown(page)
 
 
+def test_figure6_is_not_judged_by_the_seeds_that_survived(tmp_path, compose):
+    curves(tmp_path, compose, seeds=4)
+    [path] = tmp_path.rglob("lora/**/seed=3/history.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[-1]["validation/accuracy"] = float("nan")
+    path.write_text("\n".join(map(json.dumps, lines)))
+    page = registry.build("figure6", run_index.collect(tmp_path))
+    assert page.verdicts[Verdict.not_comparable] == 1
+    assert "1 of 4 seeds without a score" in text.markdown(page)
+
+
 def test_figure6_with_few_rows_cannot_be_told(tmp_path, compose):
     """Seeds that agree on 20 rows say nothing about others; the loss has no rows."""
     page = curves(tmp_path, compose, seeds=3, rows=20)

@@ -120,6 +120,32 @@ def test_each_half_chooses_and_a_diverged_trial_is_never_chosen():
     assert [scores.choose(losses, half).rate for half in (0, 1)] == [2.0, 1.0]
 
 
+def test_a_contestant_that_fails_keeps_what_it_has_finished(write, tmp_path, monkeypatch):
+    """It trains no more in this call, but its finished grid stands in the table."""
+    contest = plan.load_contest(write(seeds=[0, 1]))
+
+    def run(contest, planned, given):
+        if (planned.contestant.name, planned.seed) == ("FourierFT", 1):
+            raise RuntimeError("no memory")
+        return trial(planned.rate, (0.5, 0.5), seed=planned.seed)
+
+    monkeypatch.setattr(command, "_run", run)
+    monkeypatch.setattr(scores, "_resample", lambda one, half: (np.zeros(2), 5))
+    failed = command.hold(contest, [f"output={tmp_path}"])
+    assert len(failed) == 1 and "no memory" in failed[0]
+    result = json.loads((tmp_path / ".contests" / "own.json").read_text())
+    assert {one["name"]: [*one["seeds"]] for one in result["contestants"]} == {
+        "FourierFT": ["0"], "LoRA": ["0", "1"]
+    }  # fmt: skip
+
+
+def test_a_seed_that_diverged_has_no_interval(write):
+    values = {0: 0.5, 1: math.nan, 2: 0.7}
+    samples = {"a": Sample(values=values), "b": Sample(values={0: 0.1, 1: 0.2, 2: 0.2})}
+    [pair] = results._compare_pairs(plan.load_contest(write()), samples)
+    assert pair["difference"]["interval"] is None
+
+
 def render_one(losses, **entries):
     one = {"name": "LoRA", "parameters": 1, "trials": 3, "rates": [1.0], "edge": False}
     one |= {"score": 1.0, "seeds": {"0": 1.0}, "difference": None} | entries
@@ -222,6 +248,9 @@ def test_wrong_contests_are_refused_with_all_that_is_wrong(write):
         plan.load_contest("nothing")
     with pytest.raises(ConfigError, match="allowed: FourierFT, LoRA"):
         plan.load_contest(write()).select(["full"])
+    bleu = ["model=smollm2_135m", "task=e2e"]
+    with pytest.raises(ConfigError, match=r"task.metrics=\['bleu', .*allowed: accuracy, "):
+        command.hold(plan.load_contest(write(set=bleu)), [])
     with pytest.raises(ConfigError, match=r"FourierFT: .*\n.*LoRA: "):
         command.hold(plan.load_contest(write(set=["model=mlp", "task=nothing"])), [])
 

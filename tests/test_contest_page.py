@@ -27,6 +27,33 @@ def test_the_page_has_the_tables_of_the_files():
     assert "contests.png" in page
 
 
+def test_trials_that_diverged_stop_no_table():
+    script = load_script()
+    trials = [
+        {
+            "contestant": "FourierFT",
+            "rate": rate,
+            "first_seed": True,
+            "halves": halves,
+            "step": rate,
+        }
+        for rate, halves in ((0.01, [0.4, 0.6]), (0.1, [None, 0.1]), (1.0, [None, None]))
+    ]
+    difference = {"value": None, "seeds": 3, "interval": None}
+    result = {
+        "title": "The toy, here", "metric": "accuracy", "lower_is_better": False, "reference": "C",
+        "contestants": [
+            {"name": name, "seeds": {"0": None, "1": 0.5}} for name in ("FourierFT", "LoRA")
+        ],
+        "pairs": [{"setting": "LoRA", "less": "FourierFT", "difference": difference}],
+        "trials": trials,
+    }  # fmt: skip
+    told = "| The toy | FourierFT | 1.0%: **0.5000**; 10.0%: diverged; 100.0%: diverged |"
+    assert told in script.list_steps([result])
+    told = script.compare([result], "FourierFT", "LoRA")
+    assert told.endswith("| diverged | diverged | diverged |\n")
+
+
 @pytest.mark.parametrize("result", FOUND, ids=lambda result: result["contest"])
 def test_kept_trials_are_those_of_the_contest(result):
     contest = plan.load_contest(result["contest"])

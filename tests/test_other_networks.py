@@ -150,6 +150,42 @@ def test_figure_6_takes_as_many_parameters_as_rank_1(asked):
     assert told["verdict"] == "supported"
 
 
+def test_the_networks_recipe_comes_first_and_what_changes_it_is_named(asked):
+    write, claims, _ = asked
+    tuned = {"train.learning_rate": 0.2, "variant": "learning_rate=0.2"}
+    write("fourierft", 0.9, CUT | tuned)
+    write("lora", 0.8)
+    told = claims()[LEVEL]
+    assert told["verdict"] == "supported, as far as tested"
+    assert "FourierFT, n=1000: learning_rate 0.2 (recipe: " in told["untested"]
+    write("fourierft", 0.6)
+    told = claims()[LEVEL]
+    assert told["verdict"] == "contradicted, as far as tested"
+    assert "recipe: " not in told["untested"]
+
+
+def test_a_task_that_nobody_learned_is_named(asked):
+    write, claims, _ = asked
+    write("fourierft", 0.002)
+    write("lora", 0.001)
+    assert "CoLA: no setting is told to be above a constant answer" in claims()[LEVEL]["untested"]
+    write("lora", 0.2)
+    assert "constant answer" not in claims()[LEVEL]["untested"]
+
+
+def test_seeds_that_diverged_are_not_left_out(asked):
+    write, claims, root = asked
+    write("fourierft", 0.9)
+    write("lora", 0.8)
+    path = next(root.rglob("lora/*/seed=2/metrics.json"))
+    record = json.loads(path.read_text())
+    record["metrics"]["best"] = None
+    path.write_text(json.dumps(record))
+    told = claims()[LEVEL]
+    assert told["verdict"] == "not comparable"
+    assert "1 of 3 seeds without a score" in told["untested"]
+
+
 def test_runs_of_other_rows_or_epochs_are_not_compared(asked):
     write, claims, _ = asked
     write("fourierft", 0.8)

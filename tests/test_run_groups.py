@@ -209,6 +209,8 @@ def test_lower_losses_are_better_and_what_diverged_is_last(tmp_path):
     [group] = find(tmp_path)
     assert [one.label for one in group.settings] == [f"FourierFT, n={n}" for n in (3, 1, 2)]
     assert group.settings[2].difference is None
+    [table] = your_runs.show(run_index.collect(tmp_path)).tables
+    assert "Cross entropy, lower is better" in table.caption
 
 
 def test_a_seed_that_diverged_is_not_left_out_of_a_mean(tmp_path):

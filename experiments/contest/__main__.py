@@ -27,6 +27,7 @@ from experiments.contest.plan import (
 )
 from experiments.contest.scores import Trial, read_trial
 from experiments.errors import ConfigError, Occupied, UserError
+from experiments.report.comparison.paired import OF_ROWS
 from experiments.results.identity import get_run_dir
 from experiments.results.record import replace_nonfinite
 from experiments.results.run_folder import find_record
@@ -103,8 +104,8 @@ def hold(
     contest = replace(contest, given=tuple(word for word in given if _measures(word)))
     output = Path(_compose(contest, contest.contestants[0].overrides, given).output)
     done = dict(find_done(contest, given))
-    failed = []
-    while not table_only and (planned := schedule.find_next(contest, done)) is not None:
+    failed, going_on = [], contest
+    while not table_only and (planned := schedule.find_next(going_on, done)) is not None:
         key = (planned.contestant.name, planned.rate, planned.seed)
         words = [f"{KEY}={planned.rate:g}", f"seed={planned.seed}"]
         print(f"{planned.contestant.name}: {' '.join(words)}", flush=True)
@@ -115,7 +116,7 @@ def hold(
         except Exception as error:  # whatever a run raises: the other contestants go on
             failed.append(f"{planned.contestant.name}: {' '.join(words)}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)
-            contest = contest.drop(planned.contestant)
+            going_on = going_on.drop(planned.contestant)
     result = results.summarize(contest, done)
     place = locate_results(output, contest)
     if outside is not None:
@@ -176,12 +177,20 @@ def _check(contest: Contest, given: list[str]) -> None:
         wrong = overrides.find_problems([*contest.overrides, *words, *given])
         try:
             if not wrong:
-                _compose(contest, words, given)
+                wrong = list(_find_unfit(_compose(contest, words, given)))
         except ConfigError as error:
             wrong = [error.summary, *error.problems]
         problems += [f"{contestant.name}: {line}" for line in wrong]
     if problems:
         raise ConfigError(f"contest {contest.name}", list(dict.fromkeys(problems)))
+
+
+def _find_unfit(config: Config) -> Iterator[str]:
+    """Yield why a run has no score of stored predictions, which halves and intervals need."""
+    metrics = config.task.metrics
+    if metrics and metrics[0] not in OF_ROWS:
+        allowed = ", ".join(OF_ROWS)
+        yield f"task.metrics={metrics}: the first one must be scored by row (allowed: {allowed})"
 
 
 def _measures(word: str) -> bool:

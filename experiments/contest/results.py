@@ -232,7 +232,7 @@ def _list_trials(contest: Contest, done: schedule.Done) -> Iterator[dict[str, An
 
 
 def _to_json(difference: Difference) -> dict[str, Any]:
-    interval = difference.interval
+    interval = difference.interval if math.isfinite(difference.value) else None
     return {
         "value": difference.value,
         "seeds": difference.seeds,

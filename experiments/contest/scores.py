@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.errors import RecordError
-from experiments.metrics.classification import LOWER_IS_BETTER, METRICS
+from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.metrics.selection import BOOTSTRAP_SEED, HALVES_SEED, Evaluation
-from experiments.report.comparison.paired import RESAMPLES, Sample
+from experiments.report.comparison.paired import OF_ROWS, RESAMPLES, Sample
 from experiments.results import predictions
 from experiments.results.record import Record
 
@@ -44,7 +44,7 @@ def read_trial(run_dir: Path, record: Record, rate: float, seed: int) -> Trial:
     primary = (record.metrics or {})["primary"]
     entry = _load(run_dir, record)
     first, second = (
-        compute(primary["name"], entry, rows) for rows in split_rows(len(entry.references))
+        _compute(primary["name"], entry, rows) for rows in split_rows(len(entry.references))
     )
     return Trial(rate=rate, seed=seed, record=record, run_dir=run_dir, halves=(first, second))
 
@@ -55,12 +55,8 @@ def split_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
     return order[: count // 2], order[count // 2 :]
 
 
-def compute(metric: str, entry: Evaluation, rows: np.ndarray) -> float:
-    """Return the metric of some rows; cross entropy per token is that of language models."""
-    said, there = entry.predictions[rows], entry.references[rows]
-    if metric == "cross_entropy":
-        return float(said.sum() / max(1, there.sum()))
-    return METRICS[metric](said, there)
+def _compute(metric: str, entry: Evaluation, rows: np.ndarray) -> float:
+    return OF_ROWS[metric](entry.predictions[rows], entry.references[rows])
 
 
 def choose(trials: Sequence[Trial], half: int) -> Trial:
@@ -97,7 +93,7 @@ def _resample(trial: Trial, half: int) -> tuple[np.ndarray, int]:
     entry = _load(trial.run_dir, trial.record)
     rows = split_rows(len(entry.references))[half]
     draw = np.random.default_rng([BOOTSTRAP_SEED, len(rows), half])
-    scores = [compute(trial.metric, entry, draw.choice(rows, len(rows))) for _ in range(RESAMPLES)]
+    scores = [_compute(trial.metric, entry, draw.choice(rows, len(rows))) for _ in range(RESAMPLES)]
     return np.array(scores), len(rows)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.metrics.selection import RULES
-from experiments.report.comparison import recipe_match, reference, seed_groups
+from experiments.report.comparison import paired, recipe_match, reference, seed_groups
 from experiments.report.comparison.grades import find_grade
 from experiments.report.comparison.paper_table import Column, Row, columns, pair, rows
 from experiments.report.comparison.run_index import Run, RunIndex
@@ -121,6 +121,8 @@ def answer(
             cell.why_shown = seed_groups.why_first(*ordered[:2], reasons_by_id, deviations_by_id)
         if cell.column.judged:
             cell.incomparable_reasons += _judges(cell, index)
+        else:
+            cell.incomparable_reasons += _lost(cell, how["select"])
     for rule in RULES:
         cell.ours[rule] = statistic(cell, rule, how, index)
         reasons = list(cell.incomparable_reasons)
@@ -155,6 +157,13 @@ def statistic(cell: PaperCell, rule: str, how: dict[str, Any], index: RunIndex) 
     ddof = 1 if how["spread"] is None else how["spread"]
     means = {seed: statistics.fmean(found) for seed, found in by_seed.items()}
     return Statistic(values=means, kind=how["statistic"], ddof=ddof, parts=values)
+
+
+def _lost(cell: PaperCell, rule: str) -> list[str]:
+    """Return the reason not to compare a mean that leaves seeds out."""
+    column, runs = cell.column, list(cell.setting.runs.values()) if cell.setting else []
+    lost = sum(run.score(rule, column.metric, column.split) is None for run in runs)
+    return paired.name_lost(lost, len(runs))
 
 
 def _missing_parts(setting: Setting, pooled: dict[str, Any]) -> Iterator[str]:

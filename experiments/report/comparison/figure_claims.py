@@ -87,20 +87,31 @@ CHECKS: dict[str, Callable[..., Evidence]] = {
 }
 
 
-def needs(claim: Mapping[str, Any], sizes: Mapping[str, Sequence[float | None]]) -> set[Any]:
-    """Return the points (series, size) that a claim is about.
+def needs(claim: Mapping[str, Any], panel: panels.Panel) -> set[Any]:
+    """Return the points (series, size) of a panel that a claim is about.
 
     Args:
         claim: an entry of a reference's `claims`.
-        sizes: of every series of the figure.
+        panel: of the figure.
     """
     found = set()
     for end in (claim.get("of"), claim.get("than")):
         if isinstance(end, (list, tuple)):
             found.add((end[0], end[1]))
         elif end is not None:
-            found |= {(end, size) for size in sizes[end]}
+            found |= {(end, point.size) for point in panel.series[end]}
     return found
+
+
+def find_points(claim: Mapping[str, Any], panel: panels.Panel) -> list[panels.Point]:
+    """Return the points of a panel that a claim is about."""
+    wanted = needs(claim, panel)
+    return [
+        point
+        for name, points in panel.series.items()
+        for point in points
+        if (name, point.size) in wanted
+    ]
 
 
 def weigh(claim: Mapping[str, Any], own: Mapping[str, panels.Panel]) -> Claim:
@@ -115,19 +126,13 @@ def weigh(claim: Mapping[str, Any], own: Mapping[str, panels.Panel]) -> Claim:
     for key in claim["panels"]:
         panel = own[key]
         scores = read_scores(panel)
-        sizes = {name: [one.size for one in points] for name, points in panel.series.items()}
-        wanted = needs(claim, sizes)
+        wanted = needs(claim, panel)
         lacking = sum(size not in scores[series] for series, size in wanted)
         found.missing += lacking
         if not lacking:
             evidence = CHECKS[claim["check"]](scores, **ends)
             found.parts[key] = replace(evidence, words=f"{panel.title}, {evidence.words}")
-            about = [
-                point
-                for name, points in panel.series.items()
-                for point in points
-                if (name, point.size) in wanted
-            ]
+            about = find_points(claim, panel)
             found.reasons += [one for point in about for one in point.incomparable_reasons]
             found.reservations += [one for point in about for one in point.reservations]
     return found

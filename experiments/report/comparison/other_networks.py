@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.report.comparison import names
+from experiments.report.comparison import names, paired
 from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.run_index import Run, RunIndex
 from experiments.report.comparison.subsets import CUTS
@@ -21,6 +21,8 @@ from experiments.report.comparison.subsets import CUTS
 SCALINGS = {"method.scaling": (None, "plain", "norm")}
 """Scalings of FourierFT: recipes of other networks may set the update's norm."""
 HOW_LONG = ("train.epochs", "train.max_steps")
+CONSTANT = "no setting is told to be above a constant answer"
+"""Words for rows on which nothing was learned: settings are level there, which says little."""
 
 
 @dataclass(kw_only=True)
@@ -73,6 +75,8 @@ def replace_weights(model: str, runs: list[Run]) -> dict[str, Any]:
 def choose_runs(runs: Iterable[Run], find_place: Callable[[Run], Hashable]) -> list[Run]:
     """Return of each task the runs of the conditions that fill most places, then of most runs.
 
+    Of a place they are those of one setting with enough seeds, the nearest to the recipe.
+
     Args:
         runs: of one base model.
         find_place: function that returns the row or point that a run answers; None for none.
@@ -88,8 +92,22 @@ def choose_runs(runs: Iterable[Run], find_place: Callable[[Run], Hashable]) -> l
     found = []
     for by_condition in groups.values():
         best = max(by_condition.values(), key=lambda one: (len({at for at, _ in one}), len(one)))
-        found += [run for _, run in best]
+        for place in dict.fromkeys(at for at, _ in best):
+            found += _choose_variant([run for at, run in best if at == place])
     return found
+
+
+def _choose_variant(runs: list[Run]) -> list[Run]:
+    """Return the runs of the variant that changes the least, of those with enough seeds if any."""
+    by_variant: dict[str, list[Run]] = {}
+    for run in runs:
+        by_variant.setdefault(str(run.record.run.get("variant") or ""), []).append(run)
+
+    def order(variant: str) -> tuple[bool, int, str]:
+        seeds = {run.seed for run in by_variant[variant]}
+        return len(seeds) < paired.SEEDS, len(variant.split(",")), variant
+
+    return by_variant[min(by_variant, key=order)]
 
 
 def _is_condition(key: str) -> bool:

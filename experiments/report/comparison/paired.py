@@ -132,6 +132,11 @@ def compare(of: Sample, than: Sample, factor: float = 1.0) -> Difference:
     )
 
 
+def name_lost(lost: int, runs: int) -> list[str]:
+    """Return the reason not to compare runs some of which have no score: the others survived."""
+    return [f"{lost} of {runs} seeds without a score, as of one that diverged"] if lost else []
+
+
 def estimate(of: Sample) -> Difference:
     """Return the mean of a setting with its error over seeds and rows, as `compare` has it."""
     import numpy as np

@@ -122,6 +122,9 @@ def find_point(
         }
     if about.get("judged"):
         point.incomparable_reasons += _graded(point.setting, about, index)
+    else:
+        runs = len(point.setting.runs)
+        point.incomparable_reasons += paired.name_lost(runs - len(point.scores["best"]), runs)
     point.interval = _interval(point.setting, about)
     return point
 

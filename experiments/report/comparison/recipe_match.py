@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from experiments.report.comparison.seed_groups import PLAIN, Setting
@@ -27,26 +27,54 @@ def deviations(setting: Setting, fields: Collection[Any]) -> list[str]:
         setting: runs that answer a cell.
         fields: dotted keys in which the cell itself may differ from the recipe.
     """
-    from experiments.config.changes import find_recipe  # late: with all models and tasks
-    from experiments.config.run_config import LATER
-
     if setting.run.get("profile"):
         return []  # a smoke test, which has a reason of its own
-    found = find_recipe(*(setting.run[part] for part in ("model", "task", "method")))
+    found = _find_recipe(setting)
     if found is None:
         return [f"no recipe in conf/: {NO_RECIPE}"]
     recipe, wanted = found
     if recipe != "paper":
         return [f"recipe {recipe}: {NO_RECIPE}"]
-    here, same = LATER | setting.first.identity, PLAIN.get(setting.run["method"], {})
     # To the letter of a misprinted table: the other value is not the one that is printed.
     named = "corrected" if setting.run.get("recipe") == "printed" else "paper"
+    return [f"{name} {told}, {named} {said}" for name, told, said in _list(setting, wanted, fields)]
+
+
+def changes(setting: Setting, fields: Collection[Any]) -> list[str]:
+    """Return every setting of a run that its network's recipe has otherwise, whoever made it.
+
+    Args:
+        setting: runs of a network that the paper may lack.
+        fields: dotted keys that are not looked at, beside those of base model and task.
+    """
+    found = _find_recipe(setting)
+    if found is None:
+        return []
+    wanted = {
+        key: value for key, value in found[1].items() if not key.startswith(("model.", "task."))
+    }
     return [
-        f"{key.rpartition('.')[2]} {told}, {named} {_shown(value)}"
-        for key, value in wanted.items()
-        if key not in SAID_ELSEWHERE.union(fields)
-        if (told := _deviating(here, key, value, same.get(key))) is not None
+        f"{name} {told} (recipe: {said})" for name, told, said in _list(setting, wanted, fields)
     ]
+
+
+def _find_recipe(setting: Setting) -> tuple[str, dict[str, Any]] | None:
+    from experiments.config.changes import find_recipe  # late: with all models and tasks
+
+    return find_recipe(*(setting.run[part] for part in ("model", "task", "method")))
+
+
+def _list(
+    setting: Setting, wanted: Mapping[str, Any], fields: Collection[Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield every setting in which runs differ from a recipe: name, value here, value there."""
+    from experiments.config.run_config import LATER
+
+    here, same = LATER | setting.first.identity, PLAIN.get(setting.run["method"], {})
+    for key, value in wanted.items():
+        told = _deviating(here, key, value, same.get(key))
+        if told is not None and key not in SAID_ELSEWHERE.union(fields):
+            yield key.rpartition(".")[2], told, _shown(value)
 
 
 def lacks_recipe(deviation: str) -> bool:

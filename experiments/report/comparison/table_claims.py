@@ -59,7 +59,10 @@ def weigh(facts: dict[str, Any], table: dict[str, Any], cells: Sequence[PaperCel
         ]
         grid = {(cell.row.position, cell.column.key): cell for cell in cells}
         used = [grid[row.position, column.key] for row in (of, *others) for column in columns]
-        for claim, read in ((found.printed, _printed), (found.ours, lambda one: _ours(one, rule))):
+        for claim, read in (
+            (found.printed, _printed),
+            (found.ours, lambda one: read_ours(one, rule)),
+        ):
             claim.missing += sum(read(cell) is None for cell in used)
             complete = all(read(cell) is not None for cell in used)
             averaged = complete and over == "average"
@@ -167,7 +170,8 @@ def _printed(cell: PaperCell) -> Sample | None:
     return None if cell.printed is None else Sample(values={0: cell.printed.value})
 
 
-def _ours(cell: PaperCell, rule: str) -> Sample | None:
+def read_ours(cell: PaperCell, rule: str) -> Sample | None:
+    """Return our scores of a cell under a selection rule; None without any."""
     ours = cell.ours[rule]
     if ours is None or cell.setting is None:
         return None

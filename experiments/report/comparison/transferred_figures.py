@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.report.comparison import figure_claims, reference
+from experiments.report.comparison import (
+    constant_answers,
+    figure_claims,
+    recipe_match,
+    reference,
+)
 from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.other_networks import (
+    CONSTANT,
+    HOW_LONG,
     SCALINGS,
     NetworkClaim,
     choose_runs,
@@ -113,6 +120,17 @@ def _ask_figure(
             for words in _list_lacking(facts, keys, key, panel, ends):
                 lacking.setdefault(words, []).append(panel.title)
             asked.add(key, figure_claims.weigh(moved, {key: panel}))
+            used = figure_claims.find_points(moved, panel)
+            if not any(_is_learned(point, panel.rule) for point in used):
+                asked.untested.append(f"{panel.title}: {CONSTANT}")
+            varied = {
+                field
+                for series, said in _get_series(facts, keys, key).items()
+                for field in get_wanted(series, said, said.get("size"))
+            }
+            for point in (one for one in used if one.setting is not None):
+                changes = recipe_match.changes(point.setting, {*varied, *HOW_LONG})
+                claim.reservations += [f"{point.name}: {one}" for one in changes]
     asked.untested += [f"{words} on {', '.join(there)}" for words, there in lacking.items()]
     if claim.parts:
         asked.describe_rows(chosen, [panels[key].key for key in claim.parts])
@@ -123,11 +141,7 @@ def _list_lacking(
     facts: dict[str, Any], keys: dict[str, str], key: str, panel: Panel, ends: dict[str, Any]
 ) -> Iterator[str]:
     """Yield the printed sizes of whole series in a claim that were not run on a panel."""
-    printed = next(
-        one.get("series") or facts["series"]
-        for one in facts["panels"]
-        if keys.get(one.get("key", one["task"])) == key
-    )
+    printed = _get_series(facts, keys, key)
     for end in (one for one in ends.values() if isinstance(one, str)):
         ran = {point.size for point in panel.series[end]}
         sizes = printed[end].get("values", ())
@@ -135,6 +149,22 @@ def _list_lacking(
         if lacking:
             size = str(printed[end]["size"]).rpartition(".")[2]
             yield f"{printed[end]['name']}, {size}={', '.join(lacking)}"
+
+
+def _get_series(facts: dict[str, Any], keys: dict[str, str], key: str) -> dict[str, Any]:
+    """Return the paper's series of a transferred panel."""
+    for panel in facts["panels"]:
+        if keys.get(panel.get("key", panel["task"])) == key:
+            return dict(panel.get("series") or facts["series"])
+    raise KeyError(key)
+
+
+def _is_learned(point: Point, rule: str) -> bool:
+    found = point.sample(rule)
+    if found is None or point.setting is None:
+        return False
+    run = point.setting.first
+    return constant_answers.is_above(found, run, rule=rule, metric=point.metric, scale=point.scale)
 
 
 def _move_ends(

@@ -7,10 +7,18 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.comparison import cells, reference, table_claims
+from experiments.report.comparison import (
+    cells,
+    constant_answers,
+    recipe_match,
+    reference,
+    table_claims,
+)
 from experiments.report.comparison.cells import PaperCell
 from experiments.report.comparison.claims import Claim
 from experiments.report.comparison.other_networks import (
+    CONSTANT,
+    HOW_LONG,
     SCALINGS,
     NetworkClaim,
     choose_runs,
@@ -98,7 +106,8 @@ def _ask_table(
     says = facts.get("elsewhere", facts["says"])
     asked = NetworkClaim(page=facts["page"], model=model, claim=claim, says=says)
     run = {(one.row.position, one.column.key) for one in filled if one.setting is not None}
-    tasks, found = set(), []
+    found: list[Tested] = []
+    used: dict[str, PaperCell] = {}
     for number, case in enumerate(_transfer_cases(facts, model)):
         of, others = table_claims.find_rows(case, filled)
         over = case.get("over", facts.get("over"))
@@ -111,12 +120,17 @@ def _ask_table(
             check = "above" if facts["check"] == "ahead" else facts["check"]
             stated = {**facts, "check": check, "cases": [case]}
             asked.add(f"{number}", table_claims.weigh(stated, table, mine).ours)
-            tasks |= {one.column.task for one in mine}
+            used |= {one.anchor: one for one in mine}
     if claim.parts:
         asked.untested = list(_name_untested(found))
         if table.get("without_judge"):
             asked.untested.append(NO_JUDGE)
-        asked.describe_rows(chosen, tasks)
+        asked.untested += _list_unlearned(list(used.values()), table["how"]["select"])
+        for cell in used.values():
+            assert cell.setting is not None
+            changes = recipe_match.changes(cell.setting, {*cell.row.fields, *HOW_LONG})
+            claim.reservations += [f"{cell.row.label}: {one}" for one in changes]
+        asked.describe_rows(chosen, {one.column.task for one in used.values()})
         yield asked
 
 
@@ -156,6 +170,29 @@ def _choose_cells(
         cells={(each.position, one.key) for each in (of, *compared) for one in both},
         columns=[one for one in wanted if one not in both],
         rows=[each for each in others if each not in compared] if both else [],
+    )
+
+
+def _list_unlearned(used: Sequence[PaperCell], rule: str) -> Iterator[str]:
+    """Yield words for the columns in which no row is above a constant answer."""
+    for column in table_claims.find_columns(used):
+        there = [one for one in used if one.column.key == column.key]
+        if not any(_is_learned(one, rule) for one in there):
+            yield f"{column.name}: {CONSTANT}"
+
+
+def _is_learned(cell: PaperCell, rule: str) -> bool:
+    found = table_claims.read_ours(cell, rule)
+    if found is None or cell.setting is None:
+        return False
+    about = cell.column
+    return constant_answers.is_above(
+        found,
+        cell.setting.first,
+        rule=rule,
+        metric=about.metric,
+        split=about.split,
+        scale=about.scale,
     )
 
 

@@ -144,7 +144,11 @@ def weigh_claims(
                 )
                 for epoch in sorted(better.keys() & worse.keys())
             }
-            claim.reasons, claim.reservations = reasons, reservations
+            claim.reasons, claim.reservations = list(reasons), reservations
+            for setting, found_here in zip(there.values(), samples, strict=True):
+                runs = len(setting.runs) if setting else 0
+                fewest = min(len(one.values) for one in found_here.values())
+                claim.reasons += paired.name_lost(runs - fewest, runs)
         found.append(claim)
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from experiments.metrics.classification import LOWER_IS_BETTER
 from experiments.metrics.selection import RULES
 from experiments.report.comparison import names, run_groups
 from experiments.report.comparison.intervals import Cover, Interval
@@ -189,7 +190,8 @@ def _compare(group: RunGroup, shown: Sequence[ScoredSetting], index: RunIndex) -
     scores = [RULE_NAMES[rule] for rule in rules]
     numbers = [*scores, *(["Less the best"] if compared else []), "Parameters", "Seconds"]
     metric = names.name_metric(group.metric) or "no score"
-    told = ", ".join(filter(None, [metric, group.conditions]))
+    lower = "lower is better" if group.metric in LOWER_IS_BETTER else ""
+    told = ", ".join(filter(None, [metric, lower, group.conditions]))
     return Table(
         caption=f"{group.title}: {told}",
         columns=["Setting", *numbers, "Seeds"],
