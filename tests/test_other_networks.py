@@ -137,6 +137,17 @@ def test_equal_numbers_are_those_of_the_network(asked):
     assert "FourierFT, n=100, 200, 1000, 6144, 12288 on CoLA" in found[RISES]["untested"]
 
 
+def test_of_as_many_points_the_papers_sizes_count(asked):
+    """Figure 6's runs of n=768 and r=1, of fewer epochs, do not stand for Figure 4's."""
+    write, claims, _ = asked
+    for epochs, size, rank in ((2, 768, 1), (3, 1000, 8)):
+        long = CUT | {"train.epochs": epochs, "task.name": "mrpc"}
+        write("fourierft", 0.9, long | {"method.n": size})
+        write("lora", 0.8, long | {"method.r": rank})
+    told = claims()["FourierFT is better than LoRA on all six tasks"]
+    assert "FourierFT, n=1000 against LoRA, r=8" in told["evidence"]
+
+
 def test_figure_6_takes_as_many_parameters_as_rank_1(asked):
     write, claims, _ = asked
     on = CUT | {"task.name": "mrpc"}

@@ -211,6 +211,8 @@ def test_lower_losses_are_better_and_what_diverged_is_last(tmp_path):
     assert group.settings[2].difference is None
     [table] = your_runs.show(run_index.collect(tmp_path)).tables
     assert "Cross entropy, lower is better" in table.caption
+    [table] = pareto.show(run_index.collect(tmp_path)).tables
+    assert all(line.cells[1][1].text == "lower is better" for line in table.lines)
 
 
 def test_a_seed_that_diverged_is_not_left_out_of_a_mean(tmp_path):

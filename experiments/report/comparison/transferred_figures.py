@@ -74,7 +74,12 @@ def transfer_figure(
                 return key, size
         return None
 
-    chosen = choose_runs(runs, find_point)
+    def is_printed(run: Run) -> bool:
+        key, size = find_point(run) or (None, None)
+        return key is not None and size in panels[run.record.run["task"]]["series"][key]["values"]
+
+    # Of conditions with as many points those of the paper's sizes.
+    chosen = choose_runs(sorted(runs, key=is_printed, reverse=True), find_point)
     for task, panel in panels.items():
         points = {find_point(run) for run in chosen if run.record.run["task"] == task}
         for key, said in panel["series"].items():

@@ -44,8 +44,9 @@ def list_untested(claim: Claim, what: str) -> list[str]:
     words = [f"{claim.missing} {what}"] if claim.missing else []
     if evidence is None:
         return words or ["all of it"]
-    if evidence.seeds < paired.SEEDS:
-        words.append(f"{paired.SEEDS - evidence.seeds} more shared seeds")
+    lacking = paired.SEEDS - evidence.seeds
+    if lacking > 0:
+        words.append(f"{lacking} more shared seed{'s' * (lacking > 1)}")
     return list(dict.fromkeys([*words, *claim.reasons, *claim.reservations]))
 
 

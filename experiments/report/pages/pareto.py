@@ -69,6 +69,11 @@ class Offer:
         return f"{model} on {run_groups.name_data(self.setting.first)}"
 
     @property
+    def lower(self) -> bool:
+        """True if lower scores are better."""
+        return self.setting.first.primary.get("name") in LOWER_IS_BETTER
+
+    @property
     def cut(self) -> tuple[str, ...]:
         """What leaves rows out."""
         values, profile = self.setting.first.values, self.setting.run.get("profile")
@@ -139,9 +144,8 @@ def _offers(index: RunIndex) -> list[Offer]:
 
 def _score(offer: Offer) -> float | None:
     """Return the score by the recipe's own rule, signed so that higher is better."""
-    primary = offer.setting.first.primary
-    score = offer.scores.get(primary.get("select"))
-    return score if score is None or primary.get("name") not in LOWER_IS_BETTER else -score
+    score = offer.scores.get(offer.setting.first.primary.get("select"))
+    return -score if score is not None and offer.lower else score
 
 
 def _mark(group: Sequence[Offer]) -> None:
@@ -188,7 +192,10 @@ def _line(offer: Offer, index: RunIndex) -> Line:
     return Line(
         cells=[
             run["model"],
-            run_groups.name_data(offer.setting.first),
+            (
+                Shown(text=run_groups.name_data(offer.setting.first)),
+                *([Shown(text="lower is better", tone="interval")] if offer.lower else []),
+            ),
             run["method"],
             f"{offer.parameters:,}",
             "–" if offer.seconds is None else f"{offer.seconds:.1f}",
@@ -238,7 +245,8 @@ def _draw(groups: Sequence[Sequence[Offer]]) -> Figure:
             title, cut = offers[0].title, ", ".join(offers[0].cut)
             title = title if len(title) <= LONGEST else f"{title[: LONGEST - 1]}…"
             axes.set_title(style.literal("\n".join(filter(None, (title, cut)))), fontsize=10)
-        line[0].set_ylabel(names.name_metric(offers[0].setting.first.primary.get("name")))
+        metric = names.name_metric(offers[0].setting.first.primary.get("name"))
+        line[0].set_ylabel(f"{metric} (lower is better)" if offers[0].lower else metric)
     handles: dict[str, Any] = {}
     for axes in places.ravel():
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
