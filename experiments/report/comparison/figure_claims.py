@@ -98,7 +98,7 @@ def needs(claim: Mapping[str, Any], panel: panels.Panel) -> set[Any]:
     for end in (claim.get("of"), claim.get("than")):
         if isinstance(end, (list, tuple)):
             found.add((end[0], end[1]))
-        elif end is not None:
+        elif isinstance(end, str):
             found |= {(end, point.size) for point in panel.series[end]}
     return found
 

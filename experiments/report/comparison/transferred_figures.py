@@ -128,13 +128,13 @@ def _ask_figure(
             used = figure_claims.find_points(moved, panel)
             if not any(_is_learned(point, panel.rule) for point in used):
                 asked.untested.append(f"{panel.title}: {CONSTANT}")
-            varied = {
+            varied = {*HOW_LONG} | {
                 field
                 for series, said in _get_series(facts, keys, key).items()
                 for field in get_wanted(series, said, said.get("size"))
             }
-            for point in (one for one in used if one.setting is not None):
-                changes = recipe_match.changes(point.setting, {*varied, *HOW_LONG})
+            for point, setting in ((one, one.setting) for one in used):
+                changes = [] if setting is None else recipe_match.changes(setting, varied)
                 claim.reservations += [f"{point.name}: {one}" for one in changes]
     asked.untested += [f"{words} on {', '.join(there)}" for words, there in lacking.items()]
     if claim.parts:
