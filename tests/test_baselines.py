@@ -3,6 +3,7 @@ ends."""
 
 import copy
 import itertools
+import math
 import types
 
 import pytest
@@ -103,8 +104,11 @@ def logits(net, **given):
         return net.eval()(**given or batch()).logits
 
 
-def step(net, callback=None, steps=1, rate=1e-2):
-    """Real steps, with what the method does in between; names that got a gradient."""
+def step(net, callback=None, steps=1, rate=1e-2, overflow=None):
+    """Real steps, with what the method does in between; names that got a gradient.
+
+    That of index `overflow` is left out, as a GradScaler does.
+    """
     net.train()
     optimizer = torch.optim.AdamW([one for one in net.parameters() if one.requires_grad], lr=rate)
     state = types.SimpleNamespace(max_steps=steps, global_step=0)
@@ -113,10 +117,13 @@ def step(net, callback=None, steps=1, rate=1e-2):
     for state.global_step in range(steps):
         if callback:
             callback.on_step_begin(None, state, None)
-        net(**batch()).loss.backward()
-        optimizer.step()
+        skipped = state.global_step == overflow
+        (net(**batch()).loss * (math.inf if skipped else 1)).backward()
+        if not skipped:
+            optimizer.step()
         if callback:
-            callback.on_optimizer_step(None, state, None)
+            told = types.SimpleNamespace(step_was_skipped=skipped)
+            callback.on_optimizer_step(None, state, None, optimizer=told)
         moved = {name for name, value in net.named_parameters() if value.grad is not None}
         optimizer.zero_grad()
     return moved
@@ -164,10 +171,12 @@ def test_what_is_kept_gives_the_same_outputs(name, tmp_path):
 # AdaLoRA
 
 
-def test_adalora_ends_at_its_budget(tmp_path):
+@pytest.mark.parametrize("overflow", [None, 3, 13])
+def test_adalora_ends_at_its_budget(overflow, tmp_path):
+    """Also where gradients overflow in half precision, once its last step of allocation."""
     net, method = applied("adalora"), METHODS["adalora"][0]
     [callback] = method.callbacks(net, 0)
-    step(net, callback, steps=20)
+    step(net, callback, steps=20, overflow=overflow)
     configuration = net.active_peft_config
     assert (configuration.total_step, configuration.tinit, configuration.tfinal) == (20, 2, 6)
     method.save(net, tmp_path)

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -367,7 +368,17 @@ def build_trainer(config, folder):
     return build_trainer(config, build_network(config, None), data, folder)
 
 
-def test_the_history_has_shares_where_the_rate_is_one(tiny, tmp_path):
+def test_the_history_has_shares_where_the_rate_is_one(tiny, tmp_path, monkeypatch):
+    """And gradient checkpointing computes a block twice."""
+    from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
+
+    passes, forward = Counter(), RobertaSelfAttention.forward
+
+    def count(self, *args, **kwargs):
+        passes[self] += self.training
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(RobertaSelfAttention, "forward", count)
     changes = ["train.relative_rate=true", "train.learning_rate=1e-2", "train.schedule=constant"]
     changes += ["train.head_learning_rate=1e-3", "train.gradient_checkpointing=true"]
     trained(tiny(*changes, "train.epochs=1", "train.warmup_ratio=0"), tmp_path)
@@ -377,3 +388,4 @@ def test_the_history_has_shares_where_the_rate_is_one(tiny, tmp_path):
         if "train/learning_rate" in line
     )
     assert line["train/learning_rate"] == pytest.approx(1e-2)
+    assert sorted(passes.values())[-2:] == [2, 2]

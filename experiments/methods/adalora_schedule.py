@@ -40,6 +40,11 @@ class BudgetSchedule(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Prune ranks before the gradients, which give their importance, are reset."""
+        if getattr(kwargs.get("optimizer"), "step_was_skipped", False):
+            # They overflowed in half precision. Averages of importance would never be finite again.
+            for value in self.net.parameters():
+                if value.grad is not None:
+                    value.grad.zero_()
         if state.max_steps > 1:  # a single step has no importance to go by
             self.net.base_model.update_and_allocate(state.global_step + 1)
 
