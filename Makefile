@@ -63,7 +63,7 @@ figure4: install  ## every size searched with 30 trials, then the report
 smoke: install  ## all of them in small, offline and without weights: outputs/smoke/report/index.html
 	$(BIN)/python -m experiments.smoke $(if $(DATA),--data $(DATA))
 
-small: install  ## the paper's claims on real networks that need no hub, an hour by estimate: DATA=FOLDER; DRY=1: plan and cost
+small: install  ## the paper's claims on real networks that need no hub, two hours: DATA=FOLDER; DRY=1: plan and cost
 	$(BIN)/python -m experiments.small $(if $(DATA),--data $(DATA)) $(if $(DRY),--dry) $(ARGS)
 
 benchmark: install  ## the engine against frozen layers, LoRA and PEFT's FourierFT, in ten minutes

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 if a sweep or the report failed.
     """
     asked = _parse(arguments)
-    parts = read_plan(asked.data, asked.outputs)
+    parts = list(select_parts(read_plan(asked.data, asked.outputs), asked.minutes))
     print(f"{len(parts)} parts, {sum(one.minutes for one in parts):g} minutes on two cores")
     for part in parts:
         runs = sum(len(one.configs) for one in part.sweeps)
@@ -109,12 +110,24 @@ def read_plan(data: Path | None, outputs: Path) -> list[Part]:
     for line, words in lines.items():
         words.append(f"seed={','.join(map(str, plan['seeds']))}")
         if data is not None:
-            place = _find_folder(data, tasks[line][0])
-            words.append(f"task.path={place and place.parent}/${{task.name}}")
+            places = {task: _find_folder(data, task) for task in tasks[line]}
+            folders = {str(place.parent) for place in places.values() if place is not None}
+            if len(folders) > 1:
+                problems = [f"{task}: {place}" for task, place in places.items()]
+                raise DataError(f"--data {data}: these tasks need one folder", problems)
+            words.append(f"task.path={folders.pop()}/${{task.name}}")
     return [
         Part(**{**part, "sweeps": [compose_sweep(lines[one], outputs) for one in part["sweeps"]]})
         for part in plan["parts"]
     ]
+
+
+def select_parts(parts: Sequence[Part], minutes: float) -> Iterator[Part]:
+    """Yield the parts, most telling first, that fit into a number of minutes one after another."""
+    for part in parts:
+        if part.minutes <= minutes:
+            minutes -= part.minutes
+            yield part
 
 
 def _get_tasks(words: Sequence[str]) -> list[str]:
@@ -182,7 +195,7 @@ def _run(name: str, one: Sweep, outputs: Path) -> bool:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.small",
-        description="Run the paper in small on networks that need no hub, an hour by estimate.",
+        description="Run the paper in small on networks that need no hub.",
     )
     parser.add_argument(
         "--data", type=Path, help="folder of the data, a subfolder per task (default: the hub)"
@@ -192,6 +205,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("outputs/small"),
         help="output folder (default: outputs/small)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="of two cores, by estimate: run the most telling parts that fit (default: all)",
     )
     parser.add_argument("--jobs", type=int, default=2, help="parallel processes (default: 2)")
     parser.add_argument("--dry", action="store_true", help="print plan and minutes, run nothing")
@@ -203,6 +222,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         asked.data = asked.data.absolute()
     if asked.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if not asked.minutes > 0:
+        parser.error("--minutes must be above 0")
     return asked
 
 

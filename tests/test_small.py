@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 import yaml
@@ -32,8 +33,12 @@ def test_every_run_is_planned_once_and_has_a_recipe_of_ours():
         assert {key for key in run if key.startswith("train.")} <= fields
 
 
-def test_the_plan_fits_its_hour():
-    assert sum(part["minutes"] for part in PLAN["parts"]) <= 60
+def test_the_plan_fits_two_hours_and_its_most_telling_parts_one():
+    parts = [small.Part(**{**part, "sweeps": []}) for part in PLAN["parts"]]
+    assert sum(part.minutes for part in parts) <= 120
+    hour = list(small.select_parts(parts, 60))
+    assert hour[0] is parts[0] and 45 < sum(part.minutes for part in hour) <= 60
+    assert list(small.select_parts(parts, math.inf)) == parts
     assert {page for part in PLAN["parts"] for page in part["pages"]} <= {*reference.names()}
     assert len(PLAN["seeds"]) == 3, "fewer tell nothing"
 
@@ -54,3 +59,13 @@ def test_missing_data_are_named_at_once(tmp_path, capsys):
         small.read_plan(tmp_path, tmp_path / "outputs")
     assert "no cifar10/ and no glue/cifar10/" in error.value.problems
     assert not any("mrpc" in line for line in error.value.problems)
+
+
+def test_tasks_of_a_sweep_need_one_folder(tmp_path):
+    for axes in SWEEPS:
+        for task in axes["task"].split(","):
+            (tmp_path / task).mkdir(exist_ok=True)
+    (tmp_path / "mrpc").rmdir()
+    (tmp_path / "glue/mrpc").mkdir(parents=True)
+    with pytest.raises(small.DataError, match=r"one folder[^$]*glue/mrpc"):
+        small.read_plan(tmp_path, tmp_path / "outputs")
