@@ -117,6 +117,11 @@ def test_a_run_of_one_process_goes_on_sharded(trained, name):
 
 
 @pytest.mark.slow
+def test_processes_draw_dropout_of_their_own(trained):
+    assert len({path.read_text() for path in trained.glob("jobs.seed*")}) == 4
+
+
+@pytest.mark.slow
 def test_a_run_of_four_processes_goes_on_in_one(trained):
     wanted = read_losses(trained / "fourierft-alone")
     assert read_losses(trained / "four") == pytest.approx(wanted, abs=1e-5)

@@ -47,7 +47,9 @@ def fit(overrides, folder, fail_at=None, unused=False):
 
 
 if __name__ == "__main__":
-    found = [fit(*job) for job in json.loads(Path(sys.argv[1]).read_text())]
+    jobs = Path(sys.argv[1])
+    found = [fit(*job) for job in json.loads(jobs.read_text())]
+    jobs.with_suffix(f".seed{distributed.rank()}").write_text(str(torch.initial_seed()))
     if distributed.rank() == 0:
-        Path(sys.argv[1]).with_suffix(".found").write_text(json.dumps(found))
+        jobs.with_suffix(".found").write_text(json.dumps(found))
     distributed.shutdown()

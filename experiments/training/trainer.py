@@ -22,6 +22,7 @@ from experiments.methods import Method
 from experiments.metrics.selection import Evaluation, Select
 from experiments.results import kept_adapter, predictions
 from experiments.results.history import History
+from experiments.seeding import stream
 from experiments.tasks import Data, Task
 from experiments.tasks.language import IGNORED
 from experiments.training.data_order import DataOrder, StepBatches, build_loader
@@ -96,6 +97,8 @@ class Trainer(transformers.Trainer):
             ),
             callbacks=[_EvaluateAtTheEnd(), *method.callbacks(net, seed)],
         )
+        if arguments.process_index:  # or all processes would drop the same units
+            torch.manual_seed(stream(seed, f"dropout of process {arguments.process_index}"))
         # A language model's loss is a mean over the target tokens of the whole step. Other networks
         # return that of a micro-batch: transformers would multiply a sequence classifier's by
         # accumulation steps and ranks (its issue 47688).
