@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 if a sweep or the report failed.
     """
     asked = _parse(arguments)
-    parts = list(select_parts(read_plan(asked.data, asked.outputs), asked.minutes))
+    parts = read_plan(asked.data, asked.outputs, asked.minutes)
     print(f"{len(parts)} parts, {sum(one.minutes for one in parts):g} minutes on two cores")
     for part in parts:
         runs = sum(len(one.configs) for one in part.sweeps)
@@ -85,19 +86,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(good) else 1
 
 
-def read_plan(data: Path | None, outputs: Path) -> list[Part]:
-    """Read conf/small.yaml and compose every run of it.
+def read_plan(data: Path | None, outputs: Path, minutes: float = math.inf) -> list[Part]:
+    """Read conf/small.yaml and compose every run of the parts that fit into some minutes.
 
     Args:
         data: folder with a subfolder per task, there or in its `glue`; None: data of the hub.
         outputs: folder of the runs.
+        minutes: of two cores.
 
     Raises:
         ConfigError: runs that cannot be composed.
         DataError: tasks without a folder.
     """
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
-    lines = {line: line.split() for part in plan["parts"] for line in part["sweeps"]}
+    parts = list(select_parts(plan["parts"], minutes))
+    if not parts:
+        least = min(part["minutes"] for part in plan["parts"])
+        raise ConfigError(f"--minutes {minutes:g}: the shortest part takes {least}")
+    lines = {line: line.split() for part in parts for line in part["sweeps"]}
     tasks = {line: _get_tasks(words) for line, words in lines.items()}
     lacking = dict.fromkeys(
         task
@@ -107,26 +113,29 @@ def read_plan(data: Path | None, outputs: Path) -> list[Part]:
     if lacking:
         problems = [f"no {task}/ and no glue/{task}/" for task in lacking]
         raise DataError(f"--data {data}: tasks of the plan without a folder", problems)
+    apart: dict[str, Path | None] = {}
     for line, words in lines.items():
         words.append(f"seed={','.join(map(str, plan['seeds']))}")
         if data is not None:
             places = {task: _find_folder(data, task) for task in tasks[line]}
             folders = {str(place.parent) for place in places.values() if place is not None}
             if len(folders) > 1:
-                problems = [f"{task}: {place}" for task, place in places.items()]
-                raise DataError(f"--data {data}: these tasks need one folder", problems)
+                apart |= places
             words.append(f"task.path={folders.pop()}/${{task.name}}")
+    if apart:
+        problems = [f"{task}: {place}" for task, place in apart.items()]
+        raise DataError(f"--data {data}: tasks of one sweep need one folder", problems)
     return [
         Part(**{**part, "sweeps": [compose_sweep(lines[one], outputs) for one in part["sweeps"]]})
-        for part in plan["parts"]
+        for part in parts
     ]
 
 
-def select_parts(parts: Sequence[Part], minutes: float) -> Iterator[Part]:
+def select_parts(parts: Sequence[dict[str, Any]], minutes: float) -> Iterator[dict[str, Any]]:
     """Yield the parts, most telling first, that fit into a number of minutes one after another."""
     for part in parts:
-        if part.minutes <= minutes:
-            minutes -= part.minutes
+        if part["minutes"] <= minutes:
+            minutes -= part["minutes"]
             yield part
 
 

@@ -1,6 +1,7 @@
 """What runs say about the claims of Figures 1, 4, 5 and 6."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,33 @@ def test_a_claim_is_told_from_its_limits_on(share, side):
     assert tell(limit - shown.shown.value - away)[1].verdict is Verdict.cannot_be_told
     expected = Verdict.supported if side else Verdict.contradicted
     assert tell(limit - shown.shown.value + away)[1].verdict is expected
+
+
+def test_a_claims_limits_hold_where_it_moves_among_the_others():
+    """At its limit a claim has another place in Holm's order than now."""
+
+    def tell(shift):
+        than = Sample(values={0: 80.0, 1: 80.05, 2: 79.9})
+        found = []
+        for place in range(4):
+            moved = 0.3 * (place > 0) + shift * (place == 0)
+            of = {seed: value + 0.05 + moved for seed, value in {0: 79.9, 1: 80.1, 2: 80.3}.items()}
+            one = claims.comparison("a", Sample(values=of), than)
+            found.append(Claim(says="it", parts={"a": one}))
+        return found[0].parts["a"], claims.judge(found)
+
+    shown, told = tell(0.0)
+    assert {one.verdict for one in told} == {Verdict.cannot_be_told}
+    _, limit = shown.find_limits(4)
+    assert f"{limit:+.3g}" in told[0].needed
+    assert tell(limit - shown.shown.value + 0.001)[1][0].verdict is Verdict.supported
+
+
+def test_parts_of_which_others_contradict_have_no_lower_limit():
+    quiet = claims.comparison("a", sample(0.1), sample(0.0))
+    parts = [replace(quiet, support=0.5, against=0.4), replace(quiet, support=0.3, against=0.1)]
+    low, high = claims.every(parts).find_limits(1)
+    assert low is None and high is not None
 
 
 def test_as_good_is_as_far_below_a_negative_score():

@@ -74,7 +74,7 @@ def test_every_contest_composes(name):
 def test_a_contest_like_another_has_its_settings_and_chooses_among_them(write, tmp_path):
     write()
     path = tmp_path / "other.yaml"
-    other = {"like": str(tmp_path / "own.yaml"), "title": "Other", "contestants": ["LoRA"]}
+    other = {"like": "own.yaml", "title": "Other", "contestants": ["LoRA"]}
     path.write_text(yaml.safe_dump(other))
     contest = plan.load_contest(str(path))
     assert (contest.name, contest.title, contest.seeds) == ("other", "Other", TOY["seeds"])
@@ -86,6 +86,15 @@ def test_a_contest_like_another_has_its_settings_and_chooses_among_them(write, t
     path.write_text(yaml.safe_dump(other | {"contestants": "LoRA"}))
     with pytest.raises(ConfigError, match="needs a dict"):
         plan.load_contest(str(path))
+    for like, said in (
+        ("other.yaml", "like itself"),
+        (3, "like=3: needs a contest"),
+        ("own.yaml", "like='own.yaml': needs a contest"),
+    ):
+        write(contestants=[])
+        path.write_text(yaml.safe_dump({"like": like}))
+        with pytest.raises(ConfigError, match=said):
+            plan.load_contest(str(path))
     path.write_text(yaml.safe_dump({"like": "nothing"}))
     with pytest.raises(ConfigError, match="contest nothing: unknown"):
         plan.load_contest(str(path))

@@ -103,12 +103,18 @@ def load_contest(name: str) -> Contest:
     )
 
 
-def _read(name: str) -> Any:
+def _read(name: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) -> Any:
     """Return the keys of a contest's file, and those of the one that it is like.
 
-    A list of contestants chooses among the other's.
+    A list of contestants chooses among the other's. A file's name is relative to the folder
+    `beside`; `seen` are the files that are like this one.
     """
-    path = Path(name) if name.endswith(".yaml") else CONF / "contest" / f"{name}.yaml"
+    if name.endswith(".yaml"):
+        path = (beside or Path()) / name
+    else:
+        path = CONF / "contest" / f"{name}.yaml"
+    if path in seen:
+        raise ConfigError(f"contest {name}: like itself")
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -120,10 +126,13 @@ def _read(name: str) -> Any:
         raise ConfigError(f"contest {name}: cannot be read", [str(error)]) from error
     if not isinstance(found, dict) or "like" not in found:
         return found
-    other = _read(str(found.pop("like")))
-    chosen = found.get("contestants")
-    if isinstance(chosen, list):
-        unknown = [str(one) for one in chosen if one not in other["contestants"]]
+    like = found.pop("like")
+    other = _read(like, path.parent, (*seen, path)) if isinstance(like, str) else None
+    if not isinstance(other, dict) or not isinstance(other.get("contestants"), dict):
+        raise ConfigError(f"contest {name}: like={like!r}: needs a contest with contestants")
+    if isinstance(found.get("contestants"), list):
+        chosen = [str(one) for one in found["contestants"]]
+        unknown = [one for one in chosen if one not in other["contestants"]]
         if unknown:
             allowed = ", ".join(other["contestants"])
             raise ConfigError(

@@ -37,7 +37,7 @@ def build_arguments(train: Train, rows: int, run: Path, seed: int) -> TrainingAr
     """
     ranks = count_ranks()
     batch = train.batch_size // train.accumulation // ranks
-    updates = math.ceil(math.ceil(rows / batch / ranks) / train.accumulation)  # per epoch
+    updates = math.ceil(rows / train.batch_size)  # per epoch
     evaluate_every = math.ceil(round(updates * train.eval_every, 6))
     workers = min(train.workers, len(os.sched_getaffinity(0)))  # more would get in the way
     on_cpu = select_device(train.device) == "cpu"
@@ -103,7 +103,10 @@ def build_optimizer(
         step_sizes: shares of |W| that a learning rate of 1 moves, by name; the recipe's rate is
             then such a share, and every matrix gets a rate and a group of its own.
     """
-    sizes = step_sizes or {}
+    sizes, parameters = step_sizes or {}, list(parameters)
+    lost = sizes.keys() - {name for name, _ in parameters}
+    if lost:  # its rate would not be a share of |W|
+        raise RuntimeError(f"no parameter of the name {min(lost)}, whose step was measured")
     head_rate = train.head_learning_rate or train.learning_rate
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:

@@ -103,6 +103,7 @@ class Trainer(transformers.Trainer):
         # return that of a micro-batch: transformers would multiply a sequence classifier's by
         # accumulation steps and ranks (its issue 47688).
         self.model_accepts_loss_kwargs &= task.head.kind == "language"
+        self.loss_is_of_step = bool(self.model_accepts_loss_kwargs or smooths)
         self.remove_callback(transformers.PrinterCallback)
         self.bar: TrainingBar | None = None
         if self.pop_callback(transformers.ProgressCallback) is not None:  # on a terminal
@@ -121,7 +122,7 @@ class Trainer(transformers.Trainer):
 
     def _leave_out(self, batch: dict[str, Any], weight: float) -> dict[str, Any]:
         """Return a batch, without tokens to predict if it does not count."""
-        if weight == 0 and self.model_accepts_loss_kwargs:
+        if weight == 0 and self.loss_is_of_step:
             batch["labels"] = torch.full_like(batch["labels"], IGNORED)
         return batch
 
@@ -171,12 +172,12 @@ class Trainer(transformers.Trainer):
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Return the batch's loss, in training with the method's penalty."""
         found = super().compute_loss(model, *args, **kwargs)
-        if model.training and self.batch_weights and not self.model_accepts_loss_kwargs:
+        if model.training and self.batch_weights and not self.loss_is_of_step:
             found = found * self.batch_weights.pop(0)  # a mean over the batch's rows
         penalty = self.method.penalty(self.network) if model.training else None
         if penalty is None:
             return found
-        if self.model_accepts_loss_kwargs:  # the batch's loss is a part of the step's already
+        if self.loss_is_of_step:  # the batch's loss is a part of the step's already
             penalty = penalty / self.current_gradient_accumulation_steps  # fewer in an epoch's last
         return found + penalty
 

@@ -45,8 +45,8 @@ class Evidence:
     """Difference that must be above 0, in standard errors where they are known."""
     tested: Difference
     """Difference of that comparison that supports it if above 0, of which 1 % may be left out."""
-    denied: Difference
-    """Difference that contradicts it if below 0."""
+    denied: Difference | None
+    """Difference that contradicts it if below 0; None if another comparison would."""
     seeds: int
     """Fewest seeds of any comparison."""
     told: bool = True
@@ -57,21 +57,23 @@ class Evidence:
     against_times: int = 1
     """Number by which that of `denied` was."""
 
-    def find_limits(self, times: int) -> tuple[float, float] | None:
+    def find_limits(self, times: int) -> tuple[float | None, float | None]:
         """Return the plain differences at which its comparison contradicts and supports a claim.
 
         Args:
             times: number that corrects for other claims.
 
         Returns:
-            None if the error is not known.
+            None for those that are not known.
         """
-        down = self.denied.find_reach(paired.LEVEL / (times * self.against_times))
+        plain, low, high = self.shown.value, None, None
         up = self.tested.find_reach(paired.LEVEL / (times * self.support_times))
-        if down is None or up is None:
-            return None
-        plain = self.shown.value
-        return plain - self.denied.value - down, plain - self.tested.value + up
+        if up is not None:
+            high = plain - self.tested.value + up
+        if self.denied is not None:
+            down = self.denied.find_reach(paired.LEVEL / (times * self.against_times))
+            low = None if down is None else plain - self.denied.value - down
+        return low, high
 
 
 def comparison(
@@ -88,7 +90,7 @@ def comparison(
         ahead: factor below which the claim is contradicted, where that is another.
     """
     if than.mean < 0:
-        factor = 2 - factor
+        factor, ahead = 2 - factor, ahead and 2 - ahead
     tested = compare(of, than, factor)
     denied = compare(of, than, ahead or factor)
     return Evidence(
@@ -114,13 +116,14 @@ def at_least(enough: int, parts: Sequence[Evidence]) -> Evidence:
     if len(parts) == 1:
         return parts[0]
     deciding = sorted(parts, key=lambda one: (one.support, -one.strength))[enough - 1]
-    against = sorted(one.against for one in parts)
     spare = len(parts) - enough
+    denying = sorted(parts, key=lambda one: one.against)[spare]
     return replace(
         deciding,
         holds=sum(one.holds for one in parts) >= enough,
         support=min(1.0, (spare + 1) * deciding.support),
-        against=min(1.0, enough * against[spare]),
+        against=min(1.0, enough * denying.against),
+        denied=deciding.denied if denying is deciding else None,
         seeds=min(one.seeds for one in parts),
         told=any(one.told for one in parts),
         comparisons=sum(one.comparisons for one in parts),
@@ -189,11 +192,22 @@ def judge(claims: Sequence[Claim]) -> list[Judgement]:
         times = len(tested) - place
         highest = max(highest, min(1.0, times * (one.probability or 0.0)))
         corrected[id(one)] = highest, times
+    told = sum(probability <= paired.LEVEL for probability, _ in corrected.values())
+    for key, (probability, _) in corrected.items():
+        if probability > paired.LEVEL:  # at its limits it would come right after those
+            corrected[key] = probability, len(tested) - told
     return [_judge(one, *corrected.get(id(one), (None, 1))) for one in claims]
 
 
 def _judge(claim: Claim, probability: float | None, times: int) -> Judgement:
-    """Judge a claim by its corrected probability, which is `times` the plain one or more."""
+    """Judge a claim by its corrected probability.
+
+    Args:
+        claim: the claim.
+        probability: its corrected probability.
+        times: number by which its plain probability is multiplied, for one that cannot be told
+            the number at its limits.
+    """
     evidence = claim.evidence
     absent = f"{claim.missing} point{'s' * (claim.missing > 1)} missing" if claim.missing else ""
     if evidence is None:
@@ -224,18 +238,16 @@ def _told(verdict: Verdict, words: Iterable[str], evidence: Evidence) -> Judgeme
 
 def _describe_limits(claim: Claim, evidence: Evidence, times: int) -> str:
     """Say from which differences on a claim would have been told; "" if that is not known."""
-    limits = evidence.find_limits(times)
-    if limits is None:
-        return ""
-    low, high = limits
-    up = "" if claim.missing else f" or {high:+.3g}"  # what is missing may speak against it
-    return f"told from {low:+.3g}{up} on"
+    low, high = evidence.find_limits(times)
+    limits = [low, None if claim.missing else high]  # what is missing may speak against it
+    told = " or ".join(f"{limit:+.3g}" for limit in limits if limit is not None)
+    return f"told from {told} on" if told else ""
 
 
 def describe(evidence: Evidence) -> str:
     """Describe the comparison that decides, with its interval."""
     shown = evidence.shown
-    text = f"{evidence.words}: {shown.value:+.3g}"
+    text = f"{evidence.words}: {round(shown.value, 9) + 0.0:+.3g}"  # 0 may be -5e-15
     if shown.interval is not None:
         low, high = shown.interval
         over = f"{shown.seeds} seeds" + (f" and {shown.rows:,} rows" if shown.rows else " alone")

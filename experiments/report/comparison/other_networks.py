@@ -105,7 +105,7 @@ def _choose_variant(runs: list[Run]) -> list[Run]:
 
     def order(variant: str) -> tuple[bool, int, str]:
         seeds = {run.seed for run in by_variant[variant]}
-        return len(seeds) < paired.SEEDS, len(variant.split(",")), variant
+        return len(seeds) < paired.SEEDS, variant.count(",") + bool(variant), variant
 
     return by_variant[min(by_variant, key=order)]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,8 @@ def _offers(index: RunIndex) -> list[Offer]:
                 setting=setting,
                 scores=scores,
                 parameters=runs[0].record.parameters["adapter"],
-                seconds=run_groups.average(run.record.time.get("train_s") for run in runs),
-                peak=run_groups.average(
+                seconds=_average_known(run.record.time.get("train_s") for run in runs),
+                peak=_average_known(
                     run.record.memory.get("peak_gpu") or run.record.memory.get("peak_rss")
                     for run in runs
                 ),
@@ -140,6 +141,12 @@ def _offers(index: RunIndex) -> list[Offer]:
             )
         )
     return sorted(found, key=lambda offer: (offer.title, str(offer.group), offer.parameters))
+
+
+def _average_known(costs: Iterable[float | None]) -> float | None:
+    """Return the mean of the costs that were recorded."""
+    known = [cost for cost in costs if cost is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _score(offer: Offer) -> float | None:
