@@ -124,7 +124,7 @@ def runs(root, compose, changes, lead):
     [
         ({}, 0.02, "supported", "holds in 1 of 1 cases"),
         ({}, -0.02, "contradicted", "holds in 0 of 1 cases"),
-        ({}, 0.0, "cannot be told", "told from -"),
+        ({}, 0.0, "cannot be told", "told from +"),
         ({"profile": "smoke"}, 0.02, "not comparable", "holds in 1 of 1 cases"),
     ],
 )

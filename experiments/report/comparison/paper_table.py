@@ -82,7 +82,7 @@ def columns(facts: dict[str, Any]) -> list[Column]:
             {
                 "key": task,
                 "task": task,
-                "name": named.get(task, names.name_task(task)),
+                "name": named.get(task) or names.name_task(task),
                 "metric": metrics[task] if isinstance(metrics, dict) else facts["metric"],
             }
             for task in facts["order"]
