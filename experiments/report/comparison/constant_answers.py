@@ -31,9 +31,8 @@ def is_above(
         split: None means the primary one.
         scale: factor from the metric to the scores.
     """
-    step = ((run.record.metrics or {}).get(rule) or {}).get("step")
-    there = split or run.primary.get("split")
-    if metric is None or there is None or not isinstance(step, int):
+    step, there = run.find_step(rule), split or run.primary.get("split")
+    if metric is None or there is None or step is None:
         return True
     constant = score_constant(run.run_dir, there, step, metric)
     if constant is None:

@@ -183,9 +183,8 @@ def sample(
     """
     rows, counts = {}, set()
     for seed, run in runs if metric in OF_ROWS else ():
-        chosen = (run.record.metrics or {}).get(rule) or {}
-        step, there = chosen.get("step"), split or run.primary.get("split")
-        if seed in values and isinstance(step, int) and there is not None:
+        step, there = run.find_step(rule), split or run.primary.get("split")
+        if seed in values and step is not None and there is not None:
             found = resampled(run.run_dir, there, step, metric)
             if found is not None:
                 rows[seed], count = scale * found[0], found[1]

@@ -243,8 +243,8 @@ def _sample(one: ScoredSetting, group: RunGroup, mark: str | None) -> Sample:
 
 def _mark_rows(run: Run, group: RunGroup) -> str | None:
     """Return a mark of the rows whose predictions are stored for the score; None without."""
-    step = ((run.record.metrics or {}).get(group.rule) or {}).get("step")
-    if not isinstance(step, int) or group.split is None:
+    step = run.find_step(group.rule)
+    if step is None or group.split is None:
         return None
     return _hash_references(run.run_dir, group.split, step)
 

@@ -66,6 +66,11 @@ class Run:
         """The run's seed."""
         return self.record.run.get("seed")
 
+    def find_step(self, rule: str) -> int | None:
+        """Return the step of the evaluation that a rule chooses; None if the record lacks it."""
+        step = ((self.record.metrics or {}).get(rule) or {}).get("step")
+        return step if isinstance(step, int) else None
+
     def score(self, rule: str, metric: str, split: str | None = None) -> float | None:
         """Return a metric at the epoch that a rule chooses; None if the record lacks it.
 
