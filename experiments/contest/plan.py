@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,7 @@ class Contest:
         Raises:
             ConfigError: unknown contestants.
         """
-        there = [one.name for one in self.contestants]
-        unknown = [name for name in names if name not in there]
-        if unknown:
-            raise ConfigError(
-                f"contest {self.name}: no contestant {', '.join(unknown)} "
-                f"(allowed: {', '.join(there)})"
-            )
+        _require(self.name, names, [one.name for one in self.contestants])
         chosen = [one for one in self.contestants if one.name in (*names, self.reference)]
         return replace(self, contestants=chosen)
 
@@ -132,14 +126,18 @@ def _read(name: str, beside: Path | None = None, seen: tuple[Path, ...] = ()) ->
         raise ConfigError(f"contest {name}: like={like!r}: needs a contest with contestants")
     if isinstance(found.get("contestants"), list):
         chosen = [str(one) for one in found["contestants"]]
-        unknown = [one for one in chosen if one not in other["contestants"]]
-        if unknown:
-            allowed = ", ".join(other["contestants"])
-            raise ConfigError(
-                f"contest {name}: no contestant {', '.join(unknown)} (allowed: {allowed})"
-            )
+        _require(name, chosen, other["contestants"])
         found["contestants"] = {one: other["contestants"][one] for one in chosen}
     return {**other, **found}
+
+
+def _require(contest: str, names: Sequence[str], there: Collection[str]) -> None:
+    """Raise a ConfigError that lists unknown contestants, if there are any."""
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ConfigError(
+            f"contest {contest}: no contestant {', '.join(unknown)} (allowed: {', '.join(there)})"
+        )
 
 
 def _find_problems(found: Any) -> Iterator[str]:
