@@ -37,7 +37,10 @@ def deviations(setting: Setting, fields: Collection[Any]) -> list[str]:
         return [f"recipe {recipe}: {NO_RECIPE}"]
     # To the letter of a misprinted table: the other value is not the one that is printed.
     named = "corrected" if setting.run.get("recipe") == "printed" else "paper"
-    return [f"{name} {told}, {named} {said}" for name, told, said in _list(setting, wanted, fields)]
+    return [
+        f"{name} {told}, {named} {said}"
+        for name, told, said in _list_differences(setting, wanted, fields)
+    ]
 
 
 def changes(setting: Setting, fields: Collection[Any]) -> list[str]:
@@ -54,7 +57,8 @@ def changes(setting: Setting, fields: Collection[Any]) -> list[str]:
         key: value for key, value in found[1].items() if not key.startswith(("model.", "task."))
     }
     return [
-        f"{name} {told} (recipe: {said})" for name, told, said in _list(setting, wanted, fields)
+        f"{name} {told} (recipe: {said})"
+        for name, told, said in _list_differences(setting, wanted, fields)
     ]
 
 
@@ -64,7 +68,7 @@ def _find_recipe(setting: Setting) -> tuple[str, dict[str, Any]] | None:
     return find_recipe(*(setting.run[part] for part in ("model", "task", "method")))
 
 
-def _list(
+def _list_differences(
     setting: Setting, wanted: Mapping[str, Any], fields: Collection[Any]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield every setting in which runs differ from a recipe: name, value here, value there."""

@@ -133,9 +133,10 @@ def _ask_figure(
                 for series, said in _get_series(facts, keys, key).items()
                 for field in get_wanted(series, said, said.get("size"))
             }
-            for point, setting in ((one, one.setting) for one in used):
-                changes = [] if setting is None else recipe_match.changes(setting, varied)
-                claim.reservations += [f"{point.name}: {one}" for one in changes]
+            for point in used:
+                if point.setting is not None:
+                    changes = recipe_match.changes(point.setting, varied)
+                    claim.reservations += [f"{point.name}: {one}" for one in changes]
     asked.untested += [f"{words} on {', '.join(there)}" for words, there in lacking.items()]
     if claim.parts:
         asked.describe_rows(chosen, [panels[key].key for key in claim.parts])
